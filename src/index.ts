@@ -1,1 +1,1 @@
-export {}
+export * as Etcd from "./Etcd.ts"

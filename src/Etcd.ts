@@ -1,0 +1,570 @@
+/**
+ * The part of etcd that locks stand on: transactions, ranges, leases and
+ * watches, in etcd's own terms, with typed errors and a deadline on every call.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import type * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import { bytes, prefixEnd } from "./internal/bytes.ts"
+import * as environment from "./internal/environment.ts"
+import * as etcd3 from "./internal/etcd3/transport.ts"
+import { EtcdError } from "./internal/etcdError.ts"
+import { prefixed } from "./internal/namespace.ts"
+import type { Transport } from "./internal/transport.ts"
+
+export {
+  /**
+   * @category errors
+   * @since 0.1.0
+   */
+  EtcdError,
+  /**
+   * @category errors
+   * @since 0.1.0
+   */
+  EtcdErrorReason
+} from "./internal/etcdError.ts"
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+/**
+ * A key and all that etcd knows about it. Revisions and lease IDs are 64 bits
+ * wide, hence `bigint`. A `lease` of `0n` means none.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KeyValue {
+  readonly key: Uint8Array
+  readonly value: Uint8Array
+  readonly createRevision: bigint
+  readonly modRevision: bigint
+  readonly version: bigint
+  readonly lease: bigint
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Put {
+  readonly _tag: "Put"
+  readonly key: Uint8Array
+  readonly value: Uint8Array
+  readonly lease?: bigint | undefined
+}
+
+/**
+ * Reads the key, or all keys in `[key, rangeEnd)`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Range {
+  readonly _tag: "Range"
+  readonly key: Uint8Array
+  readonly rangeEnd?: Uint8Array | undefined
+  /** At most so many keys; all when absent. */
+  readonly limit?: number | undefined
+  /** Order by create revision; by key when absent. */
+  readonly sort?: "CreateAscending" | "CreateDescending" | undefined
+  /** Only keys created at or before this revision. */
+  readonly maxCreateRevision?: bigint | undefined
+}
+
+/**
+ * Deletes the key, or all keys in `[key, rangeEnd)`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Delete {
+  readonly _tag: "Delete"
+  readonly key: Uint8Array
+  readonly rangeEnd?: Uint8Array | undefined
+}
+
+/**
+ * A condition on a key, or on every key in `[key, rangeEnd)`. A missing key has
+ * revisions, version and lease of zero.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Compare =
+  & {
+    readonly key: Uint8Array
+    readonly rangeEnd?: Uint8Array | undefined
+    readonly operator: "=" | "!=" | "<" | ">"
+  }
+  & (
+    | { readonly target: "CreateRevision" | "ModRevision" | "Version" | "Lease"; readonly value: bigint }
+    | { readonly target: "Value"; readonly value: Uint8Array }
+  )
+
+/**
+ * If all of `compare` hold then `then`, else `else`, atomically.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Txn<
+  out Then extends ReadonlyArray<Op> = ReadonlyArray<Op>,
+  out Else extends ReadonlyArray<Op> = ReadonlyArray<Op>
+> {
+  readonly _tag: "Txn"
+  readonly compare: ReadonlyArray<Compare>
+  readonly then: Then
+  readonly else: Else
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type Op = Put | Range | Delete | Txn<any, any>
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface PutResult {
+  readonly _tag: "Put"
+}
+
+/**
+ * `count` is the number of keys in the whole range, whatever the limit.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RangeResult {
+  readonly _tag: "Range"
+  readonly kvs: ReadonlyArray<KeyValue>
+  readonly count: number
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface DeleteResult {
+  readonly _tag: "Delete"
+  readonly deleted: number
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type TxnResult<Then extends ReadonlyArray<Op>, Else extends ReadonlyArray<Op>> =
+  & { readonly _tag: "Txn" }
+  & (
+    | { readonly succeeded: true; readonly responses: OpResults<Then> }
+    | { readonly succeeded: false; readonly responses: OpResults<Else> }
+  )
+
+/**
+ * What an operation answers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type OpResult<O> = O extends Put ? PutResult
+  : O extends Range ? RangeResult
+  : O extends Delete ? DeleteResult
+  : O extends Txn<infer Then, infer Else> ? TxnResult<Then, Else>
+  : never
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type OpResults<Ops extends ReadonlyArray<Op>> = { readonly [K in keyof Ops]: OpResult<Ops[K]> }
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface TxnRequest<Then extends ReadonlyArray<Op>, Else extends ReadonlyArray<Op>> {
+  readonly compare?: ReadonlyArray<Compare> | undefined
+  readonly then: Then
+  readonly else?: Else | undefined
+  /**
+   * Whether the transaction may be sent again when its answer was lost, although
+   * etcd may have applied it. Without it such a transaction fails, with an
+   * `outcome` of `Unknown`.
+   */
+  readonly idempotent?: boolean | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface LeaseTimeToLive {
+  /** What is left, in seconds; -1 when there is no such lease. */
+  readonly remaining: number
+  /** What was granted, in seconds. */
+  readonly granted: number
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface WatchOptions {
+  readonly key: Uint8Array
+  readonly rangeEnd?: Uint8Array | undefined
+  /** Only tell of one kind of event. */
+  readonly only?: "Put" | "Delete" | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface WatchEvent {
+  readonly _tag: "Put" | "Delete"
+  /** After a `Delete` only its `key` and `modRevision` are set. */
+  readonly kv: KeyValue
+}
+
+/**
+ * A watch that etcd has confirmed. `next` waits for the events after `revision`,
+ * in order, those of one revision together.
+ *
+ * **Gotchas**
+ *
+ * `next` fails when the watch ends, for whatever reason. That says nothing about
+ * the keys: look again.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Watch {
+  readonly revision: bigint
+  readonly next: Effect.Effect<ReadonlyArray<WatchEvent>, EtcdError>
+}
+
+// -----------------------------------------------------------------------------
+// service
+// -----------------------------------------------------------------------------
+
+/**
+ * A connection to etcd.
+ *
+ * **Details**
+ *
+ * Every call ends within the request timeout, with an `EtcdError` if nothing
+ * else. Calls that are safe to repeat are retried within it, on the next host
+ * when there are several.
+ *
+ * An interrupted call is abandoned, not taken back: etcd may still apply it.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Etcd extends Context.Service<Etcd, {
+  /** Runs a transaction. `revision` is the store's after it. */
+  readonly txn: <
+    const Then extends ReadonlyArray<Op>,
+    const Else extends ReadonlyArray<Op> = readonly []
+  >(
+    request: TxnRequest<Then, Else>
+  ) => Effect.Effect<TxnResult<Then, Else> & { readonly revision: bigint }, EtcdError>
+  /** A linearizable read. */
+  readonly range: (range: Range) => Effect.Effect<RangeResult & { readonly revision: bigint }, EtcdError>
+  /** Grants a lease under an ID of the caller's choice and answers the TTL that etcd granted, in seconds. */
+  readonly leaseGrant: (leaseId: bigint, seconds: number) => Effect.Effect<number, EtcdError>
+  /** Revokes a lease and deletes its keys. */
+  readonly leaseRevoke: (leaseId: bigint) => Effect.Effect<void, EtcdError>
+  /** Renews a lease once, in one attempt of at most `timeout` milliseconds, and answers its TTL in seconds. */
+  readonly leaseKeepAlive: (leaseId: bigint, timeout: number) => Effect.Effect<number, EtcdError>
+  readonly leaseTimeToLive: (leaseId: bigint) => Effect.Effect<LeaseTimeToLive, EtcdError>
+  /** Watches from now on, until the scope closes. */
+  readonly watch: (options: WatchOptions) => Effect.Effect<Watch, EtcdError, Scope.Scope>
+}>()("effect-etcd-lock/Etcd") {}
+
+/**
+ * How to reach etcd.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /**
+   * The members' addresses, as `host:port` or `http(s)://host:port`. One of them
+   * is used until it fails, then the next.
+   */
+  readonly hosts: string | ReadonlyArray<string>
+  /** User name and password, where etcd has authentication enabled. */
+  readonly auth?: {
+    readonly username: string
+    readonly password: Redacted.Redacted
+  } | undefined
+  /**
+   * Certificates as PEM text. `{}` trusts the system's authorities, which is also
+   * what an `https://` host alone does.
+   */
+  readonly tls?: {
+    readonly ca?: string | undefined
+    readonly cert?: string | undefined
+    readonly key?: Redacted.Redacted | undefined
+  } | undefined
+  /** How long a call may take in all, with its retries. Default: 5 seconds. */
+  readonly requestTimeout?: Duration.Input | undefined
+  /** Put before every key that is read or written, so that several applications can share one etcd. */
+  readonly prefix?: string | undefined
+}
+
+/**
+ * Connects to a real etcd.
+ *
+ * **Details**
+ *
+ * Building the layer opens no connection; the first call does, and its error
+ * says what is wrong.
+ *
+ * **Gotchas**
+ *
+ * Options that can never work (no hosts, a host without a port, a certificate
+ * without its key) are defects that name the option.
+ *
+ * **Example** (Connecting with TLS and a password)
+ *
+ * ```ts
+ * import { Redacted } from "effect"
+ * import { Etcd } from "effect-etcd-lock"
+ *
+ * export const EtcdLive = Etcd.layer({
+ *   hosts: ["https://etcd-1.example:2379", "https://etcd-2.example:2379"],
+ *   auth: { username: "reports", password: Redacted.make("secret") },
+ *   requestTimeout: "3 seconds"
+ * })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options): Layer.Layer<Etcd> => Layer.effect(Etcd, make(options))
+
+/**
+ * Connects to the etcd that the environment names, in `etcdctl`'s own variables.
+ *
+ * **Details**
+ *
+ * - `ETCDCTL_ENDPOINTS`: comma-separated hosts; default `127.0.0.1:2379`
+ * - `ETCDCTL_CACERT`, `ETCDCTL_CERT`, `ETCDCTL_KEY`: paths of PEM files
+ * - `ETCDCTL_USER`: `name:password`, or a name with `ETCDCTL_PASSWORD`
+ * - `ETCDCTL_COMMAND_TIMEOUT`: the request timeout, such as `5s`; default 5 seconds
+ *
+ * Variables that cannot be understood fail the layer with a `ConfigError`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options?: Pick<Options, "prefix">
+): Layer.Layer<Etcd, Config.ConfigError> =>
+  Layer.effect(
+    Etcd,
+    environment.load.pipe(
+      Effect.flatMap((found) => make({ ...found, ...options })),
+      // what is a programmer's mistake in `layer` is the operator's here
+      Effect.catchDefect((defect) =>
+        defect instanceof RangeError ? Effect.fail(environment.invalid(defect.message, defect)) : Effect.die(defect)
+      )
+    )
+  )
+
+// -----------------------------------------------------------------------------
+// operations
+// -----------------------------------------------------------------------------
+
+/**
+ * Writes a key, attached to a lease if one is given. Text is encoded as UTF-8.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const put = (
+  key: string | Uint8Array,
+  value: string | Uint8Array,
+  options?: { readonly lease?: bigint | undefined }
+): Put => ({ _tag: "Put", key: bytes(key), value: bytes(value), lease: options?.lease })
+
+/**
+ * Reads one key.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const get = (key: string | Uint8Array): Range => ({ _tag: "Range", key: bytes(key) })
+
+/**
+ * Reads all keys that begin with a prefix.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const getPrefix = (
+  prefix: string | Uint8Array,
+  options?: Pick<Range, "limit" | "sort" | "maxCreateRevision">
+): Range => {
+  const key = bytes(prefix)
+  return { _tag: "Range", key, rangeEnd: prefixEnd(key), ...options }
+}
+
+/**
+ * Deletes one key.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const remove = (key: string | Uint8Array): Delete => ({ _tag: "Delete", key: bytes(key) })
+
+/**
+ * Deletes all keys that begin with a prefix.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const removePrefix = (prefix: string | Uint8Array): Delete => {
+  const key = bytes(prefix)
+  return { _tag: "Delete", key, rangeEnd: prefixEnd(key) }
+}
+
+/**
+ * A condition on the revision at which a key was created; `0n` for no such key.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const compareCreateRevision = (
+  key: string | Uint8Array,
+  operator: Compare["operator"],
+  value: bigint
+): Compare => ({ target: "CreateRevision", key: bytes(key), operator, value })
+
+/**
+ * A condition on the revision at which a key was last written; `0n` for no such key.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const compareModRevision = (
+  key: string | Uint8Array,
+  operator: Compare["operator"],
+  value: bigint
+): Compare => ({ target: "ModRevision", key: bytes(key), operator, value })
+
+/**
+ * A condition on a key's value.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const compareValue = (
+  key: string | Uint8Array,
+  operator: Compare["operator"],
+  value: string | Uint8Array
+): Compare => ({ target: "Value", key: bytes(key), operator, value: bytes(value) })
+
+/**
+ * A transaction to run inside another. etcd evaluates the conditions of all
+ * nested transactions before it applies any of them.
+ *
+ * @category operations
+ * @since 0.1.0
+ */
+export const nested = <const Then extends ReadonlyArray<Op>, const Else extends ReadonlyArray<Op> = readonly []>(
+  request: Omit<TxnRequest<Then, Else>, "idempotent">
+): Txn<Then, Else> => ({
+  _tag: "Txn",
+  compare: request.compare ?? [],
+  then: request.then,
+  else: request.else ?? [] as ReadonlyArray<Op> as Else
+})
+
+// -----------------------------------------------------------------------------
+// internal
+// -----------------------------------------------------------------------------
+
+const make = Effect.fnUntraced(function*(options: Options) {
+  const requestTimeout = Duration.toMillis(Duration.fromInputUnsafe(options.requestTimeout ?? "5 seconds"))
+  if (!(requestTimeout > 0 && requestTimeout <= maxTimeout)) {
+    return yield* Effect.die(
+      new RangeError(`Etcd.layer: requestTimeout must be between 1 millisecond and 24 days, got ${requestTimeout} ms`)
+    )
+  }
+  const transport = yield* etcd3.make(options, attemptTimeout(requestTimeout))
+  return fromTransport(options.prefix ? prefixed(transport, Buffer.from(options.prefix)) : transport, requestTimeout)
+})
+
+// what a timer of the platform can hold
+const maxTimeout = 2 ** 31 - 1
+
+// A call that may be repeated is worth several attempts: a member that hangs must not use up the whole budget.
+const attemptTimeout = (requestTimeout: number) => Math.max(requestTimeout / 3, Math.min(requestTimeout, 1000))
+
+const backoff = Schedule.min([Schedule.exponential("40 millis"), Schedule.spaced("250 millis")]).pipe(Schedule.jittered)
+const longestBackoff = 300
+
+/** @internal */
+export const fromTransport = (transport: Transport, requestTimeout: number): Etcd["Service"] => {
+  const perAttempt = attemptTimeout(requestTimeout)
+
+  // Sends a request again while that can help. One that must not be applied twice is sent again
+  // only as long as every attempt was certainly refused.
+  const retrying = <A, R = never>(
+    attempt: (timeout: number) => Effect.Effect<A, EtcdError, R>,
+    idempotent = true
+  ): Effect.Effect<A, EtcdError, R> =>
+    Clock.clockWith((clock) => {
+      const started = clock.monotonicTimeNanosUnsafe()
+      const left = () => requestTimeout - Number(clock.monotonicTimeNanosUnsafe() - started) / 1e6
+      const longest = idempotent ? perAttempt : requestTimeout
+      return Effect.catch(attempt(longest), (first) => {
+        let outcome = first.outcome
+        const retryable = (error: EtcdError) => {
+          if (error.outcome === "Unknown") outcome = "Unknown"
+          return error.isTransient && left() > longestBackoff && (idempotent || outcome === "Refused")
+        }
+        if (!retryable(first)) return Effect.fail(first)
+        return Effect.suspend(() => attempt(Math.min(longest, left()))).pipe(
+          Effect.delay("20 millis"),
+          Effect.retry({ schedule: backoff, while: retryable }),
+          // that the last attempt was refused says nothing about those before it
+          Effect.mapError((last) => {
+            const { reason, method, description, cause } = last
+            return outcome === last.outcome ? last : new EtcdError({ reason, method, description, cause, outcome })
+          })
+        )
+      })
+    })
+
+  return Etcd.of({
+    txn: (request) => {
+      const txn: Txn = nested(request)
+      const idempotent = request.idempotent === true || [...txn.then, ...txn.else].every((op) => op._tag === "Range")
+      return retrying((timeout) => transport.txn(txn, timeout), idempotent) as Effect.Effect<any, EtcdError>
+    },
+    range: (range) => retrying((timeout) => transport.range(range, timeout)),
+    leaseGrant: (leaseId, seconds) => retrying((timeout) => transport.leaseGrant(leaseId, seconds, timeout)),
+    leaseRevoke: (leaseId) => retrying((timeout) => transport.leaseRevoke(leaseId, timeout)),
+    leaseKeepAlive: transport.leaseKeepAlive,
+    leaseTimeToLive: (leaseId) => retrying((timeout) => transport.leaseTimeToLive(leaseId, timeout)),
+    watch: (options) => retrying((timeout) => transport.watch(options, timeout))
+  })
+}

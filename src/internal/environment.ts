@@ -1,0 +1,77 @@
+import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
+import * as Config from "effect/Config"
+import * as ConfigProvider from "effect/ConfigProvider"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import type { Options } from "../Etcd.ts"
+
+const variables = Config.all({
+  endpoints: Config.String("ETCDCTL_ENDPOINTS").pipe(Config.withDefault("127.0.0.1:2379")),
+  cacert: Config.option(Config.String("ETCDCTL_CACERT")),
+  cert: Config.option(Config.String("ETCDCTL_CERT")),
+  key: Config.option(Config.String("ETCDCTL_KEY")),
+  user: Config.option(Config.Redacted("ETCDCTL_USER")),
+  password: Config.option(Config.Redacted("ETCDCTL_PASSWORD")),
+  timeout: Config.String("ETCDCTL_COMMAND_TIMEOUT").pipe(Config.withDefault("5s"))
+})
+
+/** Reads the variables that etcdctl reads. */
+export const load: Effect.Effect<Options, Config.ConfigError> = Effect.gen(function*() {
+  const found = yield* variables
+  const ca = yield* readFile("ETCDCTL_CACERT", found.cacert)
+  const cert = yield* readFile("ETCDCTL_CERT", found.cert)
+  const key = yield* readFile("ETCDCTL_KEY", found.key)
+  const auth = yield* credentials(found.user, found.password)
+  return {
+    hosts: found.endpoints.split(",").map((host) => host.trim()).filter((host) => host !== ""),
+    requestTimeout: yield* goDuration("ETCDCTL_COMMAND_TIMEOUT", found.timeout),
+    auth: Option.getOrUndefined(auth),
+    tls: ca ?? cert ?? key
+      ? { ca, cert, key: key === undefined ? undefined : Redacted.make(key) }
+      : undefined
+  }
+}).pipe(Effect.provide(NodeFileSystem.layer))
+
+/** @internal */
+export const invalid = (message: string, cause?: unknown): Config.ConfigError =>
+  new Config.ConfigError(new ConfigProvider.SourceError({ message, cause }))
+
+const readFile = Effect.fnUntraced(function*(variable: string, path: Option.Option<string>) {
+  if (Option.isNone(path)) return undefined
+  const files = yield* FileSystem.FileSystem
+  return yield* Effect.mapError(
+    files.readFileString(path.value),
+    (error) => invalid(`${variable}: cannot read ${JSON.stringify(path.value)} (${error.message})`, error)
+  )
+})
+
+const credentials = (
+  user: Option.Option<Redacted.Redacted>,
+  password: Option.Option<Redacted.Redacted>
+): Effect.Effect<Option.Option<NonNullable<Options["auth"]>>, Config.ConfigError> => {
+  if (Option.isNone(user)) return Effect.succeedNone
+  if (Option.isSome(password)) {
+    return Effect.succeedSome({ username: Redacted.value(user.value), password: password.value })
+  }
+  const [username, ...rest] = Redacted.value(user.value).split(":")
+  return rest.length === 0
+    ? Effect.fail(invalid("ETCDCTL_USER has no password; write it as name:password, or set ETCDCTL_PASSWORD"))
+    : Effect.succeedSome({ username: username!, password: Redacted.make(rest.join(":")) })
+}
+
+const units = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
+
+// as Go writes durations: "5s", "1m30s", "1.5s"
+const goDuration = (variable: string, text: string): Effect.Effect<Duration.Duration, Config.ConfigError> => {
+  const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)]
+  return parts.length > 0 && parts.map(([part]) => part).join("") === text
+    ? Effect.succeed(
+      Duration.millis(
+        parts.reduce((sum, [, count, unit]) => sum + Number(count) * units[unit as keyof typeof units], 0)
+      )
+    )
+    : Effect.fail(invalid(`${variable}: ${JSON.stringify(text)} is no duration; write it as 5s, 500ms or 1m30s`))
+}

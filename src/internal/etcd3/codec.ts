@@ -1,0 +1,103 @@
+import type {
+  ICompare,
+  IKeyValue,
+  IRangeRequest,
+  IRangeResponse,
+  IRequestOp,
+  IResponseOp,
+  ITxnRequest,
+  ITxnResponse
+} from "etcd3"
+import type { Compare, KeyValue, Op, OpResult, Range, RangeResult, Txn } from "../../Etcd.ts"
+
+// The client encodes an unknown enum name as 0 and decodes a string given for bytes as base64, both
+// silently. So these tables and `buffer` are the only way from our terms to its.
+
+const targets = { CreateRevision: "Create", ModRevision: "Mod", Version: "Version", Lease: "Lease" } as const
+const fields = {
+  CreateRevision: "create_revision",
+  ModRevision: "mod_revision",
+  Version: "version",
+  Lease: "lease"
+} as const
+const operators = { "=": "Equal", "!=": "NotEqual", "<": "Less", ">": "Greater" } as const
+const sorts = { CreateAscending: "Ascend", CreateDescending: "Descend" } as const
+
+export const buffer = (bytes: Uint8Array): Buffer =>
+  Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+export const rangeBounds = (range: { readonly key: Uint8Array; readonly rangeEnd?: Uint8Array | undefined }) =>
+  range.rangeEnd === undefined
+    ? { key: buffer(range.key) }
+    : { key: buffer(range.key), range_end: buffer(range.rangeEnd) }
+
+const encodeCompare = (compare: Compare): ICompare => ({
+  ...rangeBounds(compare),
+  result: operators[compare.operator],
+  ...(compare.target === "Value"
+    ? { target: "Value", value: buffer(compare.value) }
+    : { target: targets[compare.target], [fields[compare.target]]: compare.value.toString() })
+})
+
+export const encodeRange = (range: Range): IRangeRequest => ({
+  ...rangeBounds(range),
+  ...(range.limit === undefined ? undefined : { limit: range.limit }),
+  ...(range.sort === undefined ? undefined : { sort_target: "Create", sort_order: sorts[range.sort] }),
+  ...(range.maxCreateRevision === undefined
+    ? undefined
+    : { max_create_revision: range.maxCreateRevision.toString() })
+})
+
+const encodeOp = (op: Op): IRequestOp => {
+  switch (op._tag) {
+    case "Put": {
+      const put = { key: buffer(op.key), value: buffer(op.value) }
+      return { request_put: op.lease === undefined ? put : { ...put, lease: op.lease.toString() } }
+    }
+    case "Range": {
+      return { request_range: encodeRange(op) }
+    }
+    case "Delete": {
+      return { request_delete_range: rangeBounds(op) }
+    }
+    case "Txn": {
+      return { request_txn: encodeTxn(op) }
+    }
+  }
+}
+
+export const encodeTxn = (txn: Txn): ITxnRequest => ({
+  compare: txn.compare.map(encodeCompare),
+  success: txn.then.map(encodeOp),
+  failure: txn.else.map(encodeOp)
+})
+
+export const decodeKeyValue = (kv: IKeyValue): KeyValue => ({
+  key: kv.key,
+  value: kv.value,
+  createRevision: BigInt(kv.create_revision),
+  modRevision: BigInt(kv.mod_revision),
+  version: BigInt(kv.version),
+  lease: BigInt(kv.lease)
+})
+
+export const decodeRange = (response: IRangeResponse): RangeResult => ({
+  _tag: "Range",
+  kvs: response.kvs.map(decodeKeyValue),
+  count: Number(response.count)
+})
+
+const decodeOp = (response: IResponseOp): OpResult<Op> => {
+  // the oneof's other members are absent, whatever their type says
+  const present = response as Partial<IResponseOp> & { readonly response_txn?: ITxnResponse }
+  if (present.response_range) return decodeRange(present.response_range)
+  if (present.response_delete_range) return { _tag: "Delete", deleted: Number(present.response_delete_range.deleted) }
+  if (present.response_txn) return decodeTxn(present.response_txn)
+  return { _tag: "Put" }
+}
+
+export const decodeTxn = (response: ITxnResponse): OpResult<Txn> => ({
+  _tag: "Txn",
+  succeeded: response.succeeded,
+  responses: response.responses.map(decodeOp)
+})

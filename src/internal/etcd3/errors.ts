@@ -1,0 +1,108 @@
+import {
+  EtcdAuthenticationFailedError,
+  EtcdInvalidAuthTokenError,
+  EtcdLeaseInvalidError,
+  EtcdPermissionDeniedError,
+  GRPCUnauthenticatedError
+} from "etcd3"
+import { EtcdError, type EtcdErrorReason } from "../etcdError.ts"
+
+/** Types what the client rejected with. */
+export const toEtcdError = (method: string, cause: unknown): EtcdError => {
+  const text = cause instanceof Error ? cause.message : String(cause)
+  const [, code, details] = /^(\d+) [A-Z_]+: ([^]*)$/.exec(text) ?? [undefined, undefined, text]
+  const { reason, description, outcome } = classify(cause, code === undefined ? undefined : Number(code), details!)
+  return new EtcdError({ reason, method, outcome: outcome ?? "Refused", description, cause })
+}
+
+interface Classified {
+  readonly reason: EtcdErrorReason
+  readonly description: string
+  readonly outcome?: "Unknown"
+}
+
+const classify = (cause: unknown, code: number | undefined, details: string): Classified => {
+  if (cause instanceof EtcdLeaseInvalidError) {
+    return { reason: "LeaseNotFound", description: "the lease has expired or was revoked" }
+  }
+  if (cause instanceof EtcdAuthenticationFailedError) {
+    return { reason: "Unauthenticated", description: "wrong user name or password" }
+  }
+  if (cause instanceof EtcdPermissionDeniedError) {
+    return { reason: "PermissionDenied", description: "the user's roles do not allow this on this key" }
+  }
+  // the client asks for a new token by itself; when that did not help, another attempt with a fresh one may
+  if (cause instanceof EtcdInvalidAuthTokenError || details.includes("revision of auth store is old")) {
+    return { reason: "Unavailable", description: "the authentication token is out of date" }
+  }
+  if (cause instanceof GRPCUnauthenticatedError) return { reason: "Unauthenticated", description: details }
+  if (details.includes("user name is empty")) {
+    return { reason: "Unauthenticated", description: "this etcd wants a user name and a password; set `auth`" }
+  }
+  switch (code) {
+    case 3: {
+      return { reason: "InvalidArgument", description: details }
+    }
+    case 4: {
+      return { reason: "Timeout", description: "no answer in time", outcome: "Unknown" }
+    }
+    case 7: {
+      return { reason: "PermissionDenied", description: details }
+    }
+    case 8: {
+      if (details.includes("database space exceeded")) {
+        return {
+          reason: "NoSpace",
+          description: "etcd's database is full; compact and defragment it, then disarm the alarm"
+        }
+      }
+      if (details.includes("too many requests")) return { reason: "TooManyRequests", description: details }
+      if (details.includes("larger than max")) return { reason: "InvalidArgument", description: details }
+      return { reason: "Unavailable", description: details, outcome: "Unknown" }
+    }
+    case 9: {
+      return { reason: details.includes("lease already exists") ? "LeaseExists" : "Internal", description: details }
+    }
+    case 11:
+    case 12: {
+      return { reason: "InvalidArgument", description: details }
+    }
+    case 14: {
+      return unavailable(details)
+    }
+    // cancelled, unknown, aborted, internal: the connection or the member went away in the middle
+    case 1:
+    case 2:
+    case 10:
+    case 13: {
+      return { reason: "Unavailable", description: details, outcome: "Unknown" }
+    }
+    default: {
+      return { reason: "Internal", description: details, outcome: "Unknown" }
+    }
+  }
+}
+
+const tlsTrouble = /certificate|self.signed|altname|SSL|TLS|EPROTO|ERR_OSSL/i
+
+const unavailable = (details: string): Classified => {
+  // gRPC could not even connect, so nothing was sent
+  const notConnected = /No connection established|Name resolution failed|Failed to parse DNS|DNS resolution/i.test(
+    details
+  )
+  if (tlsTrouble.test(details)) {
+    const wrongScheme = /wrong version number|packet length too long|EPROTO/i.test(details)
+    return {
+      reason: "Tls",
+      description: wrongScheme
+        ? `etcd does not speak TLS here; write the host with http:// (${details})`
+        : `the TLS handshake failed; check the certificate authority and the client certificate (${details})`
+    }
+  }
+  if (notConnected) return { reason: "Unavailable", description: details }
+  // these come from etcd itself, before it proposes anything
+  if (/etcdserver: (no leader|not capable|unhealthy cluster)/.test(details)) {
+    return { reason: "Unavailable", description: details }
+  }
+  return { reason: "Unavailable", description: details, outcome: "Unknown" }
+}

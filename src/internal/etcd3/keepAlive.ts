@@ -1,0 +1,57 @@
+import * as Effect from "effect/Effect"
+import type { ILeaseKeepAliveRequest, ILeaseKeepAliveResponse } from "etcd3"
+import { EtcdError } from "../etcdError.ts"
+import type { Members } from "./members.ts"
+import { open, shared } from "./stream.ts"
+
+const method = "leaseKeepAlive"
+
+/** Renews leases over one stream that all of them share. */
+export const make = Effect.fnUntraced(function*(members: Members) {
+  const { get } = yield* shared(openStream(members))
+  return (leaseId: bigint, timeout: number): Effect.Effect<number, EtcdError> =>
+    Effect.scoped(Effect.flatMap(get, (stream) => stream.renew(leaseId.toString(), timeout)))
+})
+
+const openStream = Effect.fnUntraced(function*(members: Members) {
+  const member = members.current()
+  // a lease has at most one renewal under way
+  const waiting = new Map<string, (answer: Effect.Effect<number, EtcdError>) => void>()
+  let over: EtcdError | undefined
+
+  const stream = yield* open<ILeaseKeepAliveRequest, ILeaseKeepAliveResponse>({
+    method,
+    connect: (options) => member.leaseClient.leaseKeepAlive(options),
+    onData: (response) => waiting.get(response.ID)?.(Effect.succeed(Number(response.TTL))),
+    onOver: (error) => {
+      over = error
+      members.failed(member)
+      for (const resume of waiting.values()) resume(Effect.fail(error))
+    }
+  })
+
+  const renew = (leaseId: string, timeout: number): Effect.Effect<number, EtcdError> =>
+    Effect.callback<number, EtcdError>((resume) => {
+      if (over) return resume(Effect.fail(over))
+      waiting.set(leaseId, resume)
+      stream.write({ ID: leaseId })
+    }).pipe(
+      Effect.timeoutOrElse({
+        duration: timeout,
+        orElse: () =>
+          Effect.suspend(() => {
+            const error = new EtcdError({
+              reason: "Timeout",
+              method,
+              outcome: "Unknown",
+              description: `no answer within ${Math.round(timeout)} ms`
+            })
+            stream.abandon(error)
+            return Effect.fail(error)
+          })
+      }),
+      Effect.ensuring(Effect.sync(() => waiting.delete(leaseId)))
+    )
+
+  return { renew, isOver: () => over !== undefined }
+})

@@ -1,0 +1,74 @@
+import type { CallOptions } from "@grpc/grpc-js"
+import * as Effect from "effect/Effect"
+import type { Etcd3 } from "etcd3"
+import type { Options } from "../../Etcd.ts"
+import type { EtcdError } from "../etcdError.ts"
+import type { Transport } from "../transport.ts"
+import { decodeRange, decodeTxn, encodeRange, encodeTxn } from "./codec.ts"
+import { toEtcdError } from "./errors.ts"
+import * as KeepAlive from "./keepAlive.ts"
+import * as Members from "./members.ts"
+import * as Watch from "./watch.ts"
+
+/** Speaks to a real etcd through the raw clients of npm's etcd3. */
+export const make = Effect.fnUntraced(function*(options: Options, timeout: number) {
+  const members = yield* Members.make(options, timeout)
+  const leaseKeepAlive = yield* KeepAlive.make(members)
+  const watch = yield* Watch.make(members)
+
+  // An interrupted call is not cancelled, since that would reset all of the host's channels; its deadline ends it.
+  const call = <Response, A>(
+    method: string,
+    timeout: number,
+    send: (member: Etcd3, options: CallOptions) => Promise<Response>,
+    decode: (response: Response) => A
+  ): Effect.Effect<A, EtcdError> =>
+    Effect.callback((resume) => {
+      const member = members.current()
+      send(member, { deadline: Date.now() + timeout }).then(
+        (response) => resume(Effect.sync(() => decode(response))),
+        (cause) => {
+          const error = toEtcdError(method, cause)
+          if (error.isTransient) members.failed(member)
+          resume(Effect.fail(error))
+        }
+      )
+    })
+
+  const transport: Transport = {
+    txn: (txn, timeout) =>
+      call("txn", timeout, (member, options) => member.kv.txn(encodeTxn(txn), options), (response) => ({
+        ...decodeTxn(response),
+        revision: BigInt(response.header.revision)
+      })),
+    range: (range, timeout) =>
+      call("range", timeout, (member, options) => member.kv.range(encodeRange(range), options), (response) => ({
+        ...decodeRange(response),
+        revision: BigInt(response.header.revision)
+      })),
+    leaseGrant: (leaseId, seconds, timeout) =>
+      call(
+        "leaseGrant",
+        timeout,
+        (member, options) => member.leaseClient.leaseGrant({ ID: leaseId.toString(), TTL: seconds }, options),
+        (response) => Number(response.TTL)
+      ),
+    leaseRevoke: (leaseId, timeout) =>
+      call(
+        "leaseRevoke",
+        timeout,
+        (member, options) => member.leaseClient.leaseRevoke({ ID: leaseId.toString() }, options),
+        () => undefined
+      ),
+    leaseTimeToLive: (leaseId, timeout) =>
+      call(
+        "leaseTimeToLive",
+        timeout,
+        (member, options) => member.leaseClient.leaseTimeToLive({ ID: leaseId.toString() }, options),
+        (response) => ({ remaining: Number(response.TTL), granted: Number(response.grantedTTL) })
+      ),
+    leaseKeepAlive,
+    watch
+  }
+  return transport
+})

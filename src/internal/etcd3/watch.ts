@@ -1,0 +1,141 @@
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Queue from "effect/Queue"
+import type { IWatchRequest, IWatchResponse } from "etcd3"
+import type { Watch, WatchEvent, WatchOptions } from "../../Etcd.ts"
+import { EtcdError } from "../etcdError.ts"
+import { buffer, decodeKeyValue, rangeBounds } from "./codec.ts"
+import { toEtcdError } from "./errors.ts"
+import type { Members } from "./members.ts"
+import { open, shared } from "./stream.ts"
+
+const method = "watch"
+
+/** Watches over one stream that all of them share. */
+export const make = Effect.fnUntraced(function*(members: Members) {
+  const { get } = yield* shared(openStream(members))
+  return Effect.fnUntraced(function*(options: WatchOptions, timeout: number) {
+    const stream = yield* get
+    return yield* stream.watch(options, timeout)
+  })
+})
+
+type Events = Queue.Queue<ReadonlyArray<WatchEvent>, EtcdError>
+
+interface Creating {
+  readonly id: string
+  readonly events: Events
+  /** Undefined once nobody waits for it any more. */
+  resume: ((answer: Effect.Effect<bigint, EtcdError>) => void) | undefined
+}
+
+const openStream = Effect.fnUntraced(function*(members: Members) {
+  const member = members.current()
+  // etcd confirms watches in the order in which they were asked for; a refused one comes without its ID
+  const creating: Array<Creating> = []
+  const watching = new Map<string, Events>()
+  let lastId = 0
+  let over: EtcdError | undefined
+  let tokenExpired = false
+
+  const onData = (response: IWatchResponse) => {
+    if (response.created) {
+      const created = creating.shift()
+      if (created === undefined) return
+      if (response.canceled) {
+        const error = toEtcdError(method, new Error(response.cancel_reason))
+        // a stream keeps the token it was opened with: no new watch can come of this one
+        if (error.isTransient) tokenExpired = true
+        created.resume?.(Effect.fail(error))
+      } else if (created.resume === undefined) {
+        cancel(created.id)
+      } else {
+        watching.set(created.id, created.events)
+        created.resume(Effect.succeed(BigInt(response.header.revision)))
+      }
+      return
+    }
+    const events = watching.get(response.watch_id)
+    if (events === undefined) return
+    if (response.canceled) {
+      watching.delete(response.watch_id)
+      fail(events, toEtcdError(method, new Error(response.cancel_reason || "etcd ended the watch")))
+    } else if (response.events.length > 0) {
+      Queue.offerUnsafe(events, response.events.map((event) => ({ _tag: event.type, kv: decodeKeyValue(event.kv) })))
+    }
+  }
+
+  const onOver = (error: EtcdError) => {
+    over = error
+    members.failed(member)
+    for (const { resume } of creating) resume?.(Effect.fail(error))
+    for (const events of watching.values()) fail(events, error)
+  }
+
+  const fail = (events: Events, error: EtcdError) => Queue.failCauseUnsafe(events, Cause.fail(error))
+
+  const stream = yield* open<IWatchRequest, IWatchResponse>({
+    method,
+    connect: (options) => member.watchClient.watch(options),
+    onData,
+    onOver
+  })
+
+  const cancel = (id: string) => {
+    watching.delete(id)
+    if (!over) stream.write({ cancel_request: { watch_id: id } })
+  }
+
+  const create = (options: WatchOptions, id: string, events: Events): Effect.Effect<bigint, EtcdError> =>
+    Effect.callback<bigint, EtcdError>((resume) => {
+      if (over) return resume(Effect.fail(over))
+      const entry: Creating = { id, events, resume }
+      creating.push(entry)
+      stream.write({
+        create_request: {
+          ...rangeBounds(options),
+          watch_id: id,
+          ...(options.only === undefined ? undefined : { filters: [options.only === "Put" ? "Nodelete" : "Noput"] })
+        }
+      })
+      return Effect.sync(() => {
+        entry.resume = undefined
+      })
+    })
+
+  const watch = Effect.fnUntraced(function*(options: WatchOptions, timeout: number) {
+    const id = String(++lastId)
+    const events = yield* Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>()
+    const revision = yield* Effect.acquireRelease(
+      create(options, id, events),
+      () => Effect.sync(() => cancel(id)),
+      { interruptible: true }
+    ).pipe(
+      Effect.timeoutOrElse({
+        duration: timeout,
+        orElse: () =>
+          Effect.suspend(() => {
+            const error = new EtcdError({
+              reason: "Timeout",
+              method,
+              outcome: "Refused",
+              description: `etcd did not confirm the watch within ${Math.round(timeout)} ms`
+            })
+            stream.abandon(error)
+            return Effect.fail(error)
+          })
+      }),
+      // a call of the other kind is what makes the client fetch a new token
+      Effect.tapError(() =>
+        tokenExpired
+          ? Effect.ignore(Effect.tryPromise(() =>
+            member.kv.range({ key: buffer(options.key), limit: 1 }, { deadline: Date.now() + timeout })
+          ))
+          : Effect.void
+      )
+    )
+    return { revision, next: Queue.take(events) } satisfies Watch
+  })
+
+  return { watch, isOver: () => over !== undefined || tokenExpired }
+})

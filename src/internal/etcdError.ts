@@ -1,0 +1,68 @@
+import * as Schema from "effect/Schema"
+
+/**
+ * What went wrong, in terms of what to do about it.
+ *
+ * - `Unavailable`: no member could be reached, or none had a leader. Transient.
+ * - `Timeout`: no answer within the request timeout. Transient.
+ * - `TooManyRequests`: etcd asks to slow down. Transient.
+ * - `Tls`: the TLS handshake failed; certificates or the scheme are wrong.
+ * - `Unauthenticated`: no, or wrong, user name and password.
+ * - `PermissionDenied`: the user may not do this to this key.
+ * - `InvalidArgument`: etcd refused the request as malformed.
+ * - `NoSpace`: etcd's database is full; it takes no writes.
+ * - `LeaseNotFound`: the lease has expired or was revoked.
+ * - `LeaseExists`: a lease with this ID exists already.
+ * - `Internal`: anything else; see the message and the cause.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const EtcdErrorReason = Schema.Literals([
+  "Unavailable",
+  "Timeout",
+  "TooManyRequests",
+  "Tls",
+  "Unauthenticated",
+  "PermissionDenied",
+  "InvalidArgument",
+  "NoSpace",
+  "LeaseNotFound",
+  "LeaseExists",
+  "Internal"
+])
+
+/**
+ * @category errors
+ * @since 0.1.0
+ */
+export type EtcdErrorReason = typeof EtcdErrorReason.Type
+
+/**
+ * A request to etcd that failed.
+ *
+ * **Details**
+ *
+ * `reason` says what to do, `method` which request it was, and `outcome` whether
+ * etcd may have applied it all the same: `Refused` means that it certainly did
+ * not, `Unknown` that it may have, or may do so yet.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class EtcdError extends Schema.TaggedError<EtcdError>("effect-etcd-lock/Etcd/EtcdError")("EtcdError", {
+  reason: EtcdErrorReason,
+  method: Schema.String,
+  outcome: Schema.Literals(["Refused", "Unknown"]),
+  description: Schema.String,
+  cause: Schema.optional(Schema.Defect())
+}) {
+  override get message(): string {
+    return `etcd ${this.method} failed (${this.reason}): ${this.description}`
+  }
+
+  /** Whether the same request may succeed when it is sent again. */
+  get isTransient(): boolean {
+    return this.reason === "Unavailable" || this.reason === "Timeout" || this.reason === "TooManyRequests"
+  }
+}

@@ -1,0 +1,49 @@
+import * as Bytes from "effect/Bytes"
+import * as Effect from "effect/Effect"
+import type { KeyValue, Op, OpResult, RangeResult, Txn } from "../Etcd.ts"
+import { isEndOfKeys, prefixEnd } from "./bytes.ts"
+import type { Transport } from "./transport.ts"
+
+/** Puts `prefix` before every key on its way to etcd, and takes it off on the way back. */
+export const prefixed = (transport: Transport, prefix: Uint8Array): Transport => {
+  const end = prefixEnd(prefix)
+
+  const into = <A extends { readonly key: Uint8Array; readonly rangeEnd?: Uint8Array | undefined }>(target: A): A => ({
+    ...target,
+    key: Bytes.concat([prefix, target.key]),
+    rangeEnd: target.rangeEnd === undefined
+      ? undefined
+      : isEndOfKeys(target.rangeEnd)
+      ? end
+      : Bytes.concat([prefix, target.rangeEnd])
+  })
+
+  const intoOp = (op: Op): Op =>
+    op._tag === "Txn"
+      ? { ...op, compare: op.compare.map(into), then: op.then.map(intoOp), else: op.else.map(intoOp) }
+      : into(op)
+
+  const outOfKeyValue = (kv: KeyValue): KeyValue => ({ ...kv, key: kv.key.subarray(prefix.length) })
+
+  const outOfRange = <A extends RangeResult>(result: A): A => ({ ...result, kvs: result.kvs.map(outOfKeyValue) })
+
+  const outOf = (result: OpResult<Op>): OpResult<Op> => {
+    if (result._tag === "Range") return outOfRange(result)
+    return result._tag === "Txn" ? { ...result, responses: result.responses.map(outOf) } : result
+  }
+
+  return {
+    ...transport,
+    txn: (txn, timeout) =>
+      Effect.map(
+        transport.txn(intoOp(txn) as Txn, timeout),
+        (result) => ({ ...result, responses: result.responses.map(outOf) })
+      ),
+    range: (range, timeout) => Effect.map(transport.range(into(range), timeout), outOfRange),
+    watch: (options, timeout) =>
+      Effect.map(transport.watch(into(options), timeout), (watch) => ({
+        ...watch,
+        next: Effect.map(watch.next, (events) => events.map((event) => ({ ...event, kv: outOfKeyValue(event.kv) })))
+      }))
+  }
+}

@@ -1,0 +1,32 @@
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { LeaseTimeToLive, Op, OpResult, Range, RangeResult, Txn, Watch, WatchOptions } from "../Etcd.ts"
+import type { EtcdError } from "./etcdError.ts"
+
+/**
+ * One attempt at each request, to one member of the cluster. `timeout` is in
+ * milliseconds: the attempt ends by then, with `Timeout` if nothing else.
+ *
+ * An attempt that is interrupted is abandoned, not taken back: etcd may still
+ * apply it.
+ */
+export interface Transport {
+  readonly txn: (request: Txn, timeout: number) => Effect.Effect<TransportTxnResult, EtcdError>
+  readonly range: (
+    request: Range,
+    timeout: number
+  ) => Effect.Effect<RangeResult & { readonly revision: bigint }, EtcdError>
+  /** Answers the granted TTL, in seconds. */
+  readonly leaseGrant: (leaseId: bigint, seconds: number, timeout: number) => Effect.Effect<number, EtcdError>
+  readonly leaseRevoke: (leaseId: bigint, timeout: number) => Effect.Effect<void, EtcdError>
+  /** Answers the renewed TTL, in seconds; 0 when the lease is gone. */
+  readonly leaseKeepAlive: (leaseId: bigint, timeout: number) => Effect.Effect<number, EtcdError>
+  readonly leaseTimeToLive: (leaseId: bigint, timeout: number) => Effect.Effect<LeaseTimeToLive, EtcdError>
+  readonly watch: (options: WatchOptions, timeout: number) => Effect.Effect<Watch, EtcdError, Scope.Scope>
+}
+
+export interface TransportTxnResult {
+  readonly succeeded: boolean
+  readonly revision: bigint
+  readonly responses: ReadonlyArray<OpResult<Op>>
+}
