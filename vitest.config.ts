@@ -5,6 +5,7 @@ export default defineConfig({
   ssr: { resolve: { conditions: ["@effect-etcd-lock/source"] } },
   test: {
     include: ["test/**/*.test.ts"],
+    globalSetup: ["test/support/globalSetup.ts"],
     testTimeout: 60_000,
     hookTimeout: 180_000
   }

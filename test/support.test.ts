@@ -1,0 +1,323 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Schedule, Scope } from "effect"
+import { spawn } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Https from "node:https"
+import * as Net from "node:net"
+import * as EtcdServer from "./support/EtcdServer.ts"
+import * as Proxy from "./support/Proxy.ts"
+import * as Tls from "./support/Tls.ts"
+
+describe("EtcdServer", () => {
+  it.live("serves while its scope is open, and leaves nothing behind", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const server = yield* Scope.provide(EtcdServer.start(), scope)
+      assert.match(server.endpoint, /^[\w.]+:\d+$/)
+      assert.match(server.description, /^etcd \d+\.\d+\.\d+ \(.+\)$/)
+      yield* put(server, "a", "1")
+      assert.strictEqual(yield* get(server, "a"), "1")
+      const dataDirs = dataDirsOf(server.endpoint)
+
+      yield* Scope.close(scope, Exit.void)
+      assert.isFalse(yield* accepts(server.endpoint))
+      assert.deepStrictEqual(dataDirsOf(server.endpoint), [])
+      assert.isFalse(dataDirs.some((dataDir) => Fs.existsSync(dataDir)))
+    }))
+
+  it.live("pauses and resumes", () =>
+    Effect.gen(function*() {
+      const server = yield* EtcdServer.start()
+      yield* server.pause
+      assert.isTrue(yield* accepts(server.endpoint))
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(put(server, "a", "1"))))
+      yield* server.resume
+      yield* put(server, "a", "2")
+      assert.strictEqual(yield* get(server, "a"), "2")
+    }))
+
+  it.live("is killed and restarted on the same data and port", () =>
+    Effect.gen(function*() {
+      const server = yield* EtcdServer.start()
+      yield* put(server, "a", "1")
+      yield* server.kill
+      assert.isFalse(yield* accepts(server.endpoint))
+      yield* server.restart
+      assert.strictEqual(yield* get(server, "a"), "1")
+    }))
+
+  it.live("is killed while paused when its scope closes", () =>
+    Effect.gen(function*() {
+      const server = yield* Effect.scoped(Effect.tap(EtcdServer.start(), (server) => server.pause))
+      assert.isFalse(yield* accepts(server.endpoint))
+    }))
+
+  // containers outlive it where the cleaner of testcontainers is switched off
+  it.live.skipIf(process.env.TESTCONTAINERS_RYUK_DISABLED === "true")(
+    "does not outlive a process that is killed",
+    () =>
+      Effect.gen(function*() {
+        const { dataDirs, endpoint } = yield* startInKilledProcess
+        yield* until("etcd to be gone", Effect.map(accepts(endpoint), (accepts) => !accepts))
+        yield* until("its data to be gone", Effect.sync(() => !dataDirs.some((dataDir) => Fs.existsSync(dataDir))))
+      })
+  )
+
+  it.live("takes more arguments", () =>
+    Effect.gen(function*() {
+      const server = yield* EtcdServer.start({ args: ["--max-request-bytes=1024"] })
+      yield* put(server, "a", "small")
+      yield* put(server, "a", "x".repeat(10_000))
+      assert.strictEqual(yield* get(server, "a"), "small")
+    }))
+
+  it.live("tells why etcd does not start", () =>
+    Effect.gen(function*() {
+      const exit = yield* Effect.exit(EtcdServer.start({ args: ["--no-such-flag"] }))
+      assert.include(String(Exit.isFailure(exit) && exit.cause), "no-such-flag")
+    }))
+
+  it.live("serves TLS and asks for the client's certificate", () =>
+    Effect.gen(function*() {
+      const server = yield* EtcdServer.start({ tls: { ...Tls.server, clientCertAuth: true } })
+      assert.strictEqual(yield* httpsStatus(server, Tls.client), 200)
+      assert.isUndefined(yield* httpsStatus(server, { ca: Tls.ca }))
+      assert.isUndefined(yield* httpsStatus(server, { ...Tls.client, ca: Tls.foreignCa }))
+      assert.isUndefined(yield* httpsStatus(server, { ...Tls.foreignClient, ca: Tls.ca }))
+    }))
+
+  it.live("starts a cluster that survives the loss of a member", () =>
+    Effect.gen(function*() {
+      const [first, second, third] = yield* EtcdServer.startCluster(3)
+      yield* put(first!, "a", "1")
+      assert.strictEqual(yield* get(third!, "a"), "1")
+      yield* first!.kill
+      yield* until("the others to go on", Effect.isSuccess(put(second!, "a", "2")))
+      assert.strictEqual(yield* get(third!, "a"), "2")
+      yield* first!.restart
+      assert.strictEqual(yield* get(first!, "a"), "2")
+    }))
+
+  it.live.each(
+    [
+      [{ ETCD_BINARY: "/nowhere/etcd" }, "'/nowhere/etcd' is not an etcd that runs here"],
+      [{ ETCD_FROM: "path", PATH: "/nowhere" }, "There is no etcd on the PATH: install one, or set ETCD_BINARY to it"],
+      [{ ETCD_FROM: "elsewhere" }, "ETCD_FROM is 'elsewhere': use path, docker or package"]
+    ] as const
+  )("says what is missing with %j", ([variables, sentence]) =>
+    Effect.gen(function*() {
+      yield* environment({ ETCD_BINARY: "", ...variables })
+      const error = yield* Effect.flip(EtcdServer.start())
+      assert.strictEqual(error._tag, "EtcdNotFound")
+      assert.include(error.message, sentence)
+    }))
+})
+
+describe("Proxy", () => {
+  it.live("passes bytes and counts connections", () =>
+    Effect.gen(function*() {
+      const { client, proxy } = yield* echoThroughProxy
+      assert.strictEqual(yield* proxy.connections, 1)
+      client.send("hello")
+      yield* client.receives("hello")
+      client.socket.end()
+      yield* until("the connection to end", Effect.map(proxy.connections, (n) => n === 0))
+    }))
+
+  it.live("cuts connections and takes new ones", () =>
+    Effect.gen(function*() {
+      const { client, proxy } = yield* echoThroughProxy
+      yield* proxy.cut
+      yield* client.closes
+      const next = yield* dial(proxy.endpoint)
+      next.send("again")
+      yield* next.receives("again")
+    }))
+
+  it.live("stalls and catches up", () =>
+    Effect.gen(function*() {
+      const { client, proxy } = yield* echoThroughProxy
+      yield* proxy.stall
+      const next = yield* dial(proxy.endpoint)
+      client.send("one")
+      next.send("two")
+      yield* Effect.sleep("100 millis")
+      assert.strictEqual(client.received() + next.received(), "")
+      assert.strictEqual(yield* proxy.connections, 2)
+      yield* proxy.resume
+      yield* client.receives("one")
+      yield* next.receives("two")
+    }))
+
+  it.live("drops replies, then cuts what has lost some", () =>
+    Effect.gen(function*() {
+      const { client, echoed, proxy } = yield* echoThroughProxy
+      const idle = yield* dial(proxy.endpoint)
+      yield* proxy.dropReplies
+      client.send("hello")
+      yield* until("the request to arrive", Effect.sync(() => echoed() === "hello"))
+      yield* Effect.sleep("50 millis")
+      yield* proxy.resume
+      yield* client.closes
+      assert.strictEqual(client.received(), "")
+      idle.send("still here")
+      yield* idle.receives("still here")
+    }))
+
+  it.live("refuses new connections and accepts again", () =>
+    Effect.gen(function*() {
+      const { client, proxy } = yield* echoThroughProxy
+      yield* proxy.refuse
+      assert.isFalse(yield* accepts(proxy.endpoint))
+      client.send("hello")
+      yield* client.receives("hello")
+      yield* proxy.accept
+      assert.isTrue(yield* accepts(proxy.endpoint))
+    }))
+
+  it.live("delays in order", () =>
+    Effect.gen(function*() {
+      const { client, proxy } = yield* echoThroughProxy
+      yield* proxy.delay(100)
+      const sent = performance.now()
+      client.send("a")
+      yield* Effect.sleep("20 millis")
+      client.send("b")
+      yield* client.receives("ab")
+      assert.isAtLeast(performance.now() - sent, 200)
+    }))
+})
+
+const post = (server: EtcdServer.EtcdServer, path: string, body: Record<string, string>) =>
+  Effect.tryPromise((signal) =>
+    fetch(`http://${server.endpoint}/v3/kv/${path}`, { method: "POST", body: JSON.stringify(body), signal })
+      .then((response) => response.json() as Promise<{ readonly kvs?: ReadonlyArray<{ readonly value: string }> }>)
+  ).pipe(Effect.timeout("3 seconds"))
+
+const put = (server: EtcdServer.EtcdServer, key: string, value: string) =>
+  post(server, "put", { key: btoa(key), value: btoa(value) })
+
+const get = (server: EtcdServer.EtcdServer, key: string) =>
+  Effect.map(post(server, "range", { key: btoa(key) }), ({ kvs }) => kvs?.map(({ value }) => atob(value)).join())
+
+const httpsStatus = (
+  server: EtcdServer.EtcdServer,
+  files: { readonly ca: string; readonly cert?: string; readonly key?: string }
+): Effect.Effect<number | undefined> =>
+  Effect.callback((resume) => {
+    const options = Object.fromEntries(Object.entries(files).map(([name, path]) => [name, Fs.readFileSync(path)]))
+    Https.get(`https://${server.endpoint}/health`, { ...options, agent: false }, (response) => {
+      response.resume()
+      resume(Effect.succeed(response.statusCode))
+    }).on("error", () => resume(Effect.undefined))
+  })
+
+const accepts = (endpoint: string): Effect.Effect<boolean> =>
+  Effect.callback((resume) => {
+    const { hostname, port } = new URL(`tcp://${endpoint}`)
+    const socket = Net.connect(Number(port), hostname)
+    socket.once("connect", () => {
+      socket.destroy()
+      resume(Effect.succeed(true))
+    })
+    socket.once("error", () => resume(Effect.succeed(false)))
+  })
+
+const until = (what: string, condition: Effect.Effect<boolean>): Effect.Effect<void> =>
+  condition.pipe(
+    Effect.repeat({ schedule: Schedule.spaced("10 millis"), until: (holds) => holds }),
+    Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error(`waited 20 s for ${what}`)) }),
+    Effect.asVoid
+  )
+
+// Of all processes that run for the endpoint, where the system tells.
+const dataDirsOf = (endpoint: string): ReadonlyArray<string> =>
+  (Fs.existsSync("/proc/self/cmdline") ? Fs.readdirSync("/proc") : []).flatMap((pid) => {
+    if (!/^\d+$/.test(pid)) {
+      return []
+    }
+    try {
+      const commandLine = Fs.readFileSync(`/proc/${pid}/cmdline`, "utf8")
+      const dataDir = /--data-dir=([^\0]+)/.exec(commandLine)?.[1]
+      return dataDir !== undefined && commandLine.includes(endpoint) ? [dataDir] : []
+    } catch {
+      return []
+    }
+  })
+
+const startInKilledProcess = Effect.callback<
+  { readonly endpoint: string; readonly dataDirs: ReadonlyArray<string> }
+>((resume) => {
+  const program = `
+    import { Effect } from "effect"
+    import { start } from "./test/support/EtcdServer.ts"
+    const announce = (server) => Effect.sync(() => console.log(server.endpoint))
+    setInterval(() => {}, 60_000)
+    await Effect.runPromise(Effect.scoped(Effect.andThen(Effect.tap(start(), announce), Effect.never)))
+  `
+  const child = spawn(process.execPath, ["--input-type=module", "--eval", program], {
+    stdio: ["ignore", "pipe", "inherit"]
+  })
+  child.stdout.once("data", (line) => {
+    const endpoint = String(line).trim()
+    const dataDirs = dataDirsOf(endpoint)
+    child.once("exit", () => resume(Effect.succeed({ endpoint, dataDirs })))
+    child.kill("SIGKILL")
+  })
+})
+
+const environment = (variables: Record<string, string>) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const before = { ...process.env }
+      Object.assign(process.env, variables)
+      return before
+    }),
+    (before) =>
+      Effect.sync(() => {
+        process.env = before
+      })
+  )
+
+const dial = (endpoint: string) =>
+  Effect.acquireRelease(
+    Effect.callback<Net.Socket>((resume) => {
+      const { hostname, port } = new URL(`tcp://${endpoint}`)
+      const socket = Net.connect(Number(port), hostname, () => resume(Effect.succeed(socket)))
+      socket.on("error", () => {})
+    }),
+    (socket) => Effect.sync(() => socket.destroy())
+  ).pipe(Effect.map((socket) => {
+    let received = ""
+    socket.on("data", (chunk) => {
+      received += String(chunk)
+    })
+    return {
+      socket,
+      send: (text: string) => socket.write(text),
+      received: () => received,
+      receives: (text: string) => until(`'${text}' to arrive`, Effect.sync(() => received === text)),
+      closes: until("the connection to close", Effect.sync(() => socket.closed))
+    }
+  }))
+
+const echoThroughProxy = Effect.gen(function*() {
+  let echoed = ""
+  const server = yield* Effect.acquireRelease(
+    Effect.callback<Net.Server>((resume) => {
+      const server = Net.createServer((socket) => {
+        socket.on("error", () => {})
+        socket.on("data", (chunk) => {
+          echoed += String(chunk)
+          socket.write(chunk)
+        })
+      })
+      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+    }),
+    (server) => Effect.sync(() => void server.close())
+  )
+  const proxy = yield* Proxy.make(`127.0.0.1:${(server.address() as Net.AddressInfo).port}`)
+  const client = yield* dial(proxy.endpoint)
+  yield* until("the proxy to take the connection", Effect.map(proxy.connections, (n) => n === 1))
+  return { proxy, client, echoed: () => echoed }
+})

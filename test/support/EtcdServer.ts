@@ -1,0 +1,124 @@
+import { Effect, Schedule, type Scope } from "effect"
+import * as Container from "./internal/container.ts"
+import { EtcdNotFound, type Launcher, type Member, type Plan, StartFailed, type Tls } from "./internal/launcher.ts"
+import * as NativeEtcd from "./internal/native.ts"
+import * as Package from "./internal/package.ts"
+import { freePort } from "./internal/ports.ts"
+
+export { EtcdNotFound } from "./internal/launcher.ts"
+
+export interface EtcdServer {
+  /** `127.0.0.1:23791` */
+  readonly endpoint: string
+  /** `etcd 3.4.23 (/usr/bin/etcd)` */
+  readonly description: string
+  /** Stops the server where it stands (SIGSTOP): connections stay open, nothing answers. */
+  readonly pause: Effect.Effect<void>
+  readonly resume: Effect.Effect<void>
+  /** Ends the server at once (SIGKILL) and keeps its data. */
+  readonly kill: Effect.Effect<void>
+  /** Starts a killed server on the same data and port, and waits until it is ready. */
+  readonly restart: Effect.Effect<void>
+}
+
+export interface Options {
+  readonly args?: ReadonlyArray<string> | undefined
+  readonly tls?: Tls | undefined
+}
+
+/**
+ * Starts a private etcd on free ports with its own data; both are gone when the scope closes.
+ */
+export const start = (options: Options = {}): Effect.Effect<EtcdServer, EtcdNotFound, Scope.Scope> =>
+  Effect.map(startMembers(1, options), ([server]) => server!)
+
+/**
+ * Starts a cluster of `size` members on the loopback.
+ */
+export const startCluster = (size: number): Effect.Effect<ReadonlyArray<EtcdServer>, EtcdNotFound, Scope.Scope> =>
+  startMembers(size, {})
+
+const startMembers = (size: number, options: Options) =>
+  Effect.flatMap(find, (launcher) =>
+    launch(launcher, size, options).pipe(
+      // between choosing a free port and listening on it, somebody else may have taken it
+      Effect.retry({ times: 3, while: (error) => /already (in use|allocated)/.test(error.message) }),
+      Effect.catchTag("StartFailed", Effect.die)
+    ))
+
+const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, options: Options) {
+  const plans: Array<Plan> = []
+  for (let i = 0; i < size; i++) {
+    const [client, peer, metrics] = yield* Effect.all([freePort, freePort, freePort])
+    plans.push({ name: `etcd-${i}`, ports: { client, peer, metrics }, tls: options.tls, args: options.args ?? [] })
+  }
+  const members = yield* launcher.members(plans)
+  return yield* Effect.forEach(members, (member, i) => serve(launcher.what, plans[i]!, member), {
+    concurrency: "unbounded"
+  })
+})
+
+const serve = (what: string, plan: Plan, member: Member): Effect.Effect<EtcdServer, StartFailed> => {
+  const startUntilReady = Effect.andThen(member.start, Effect.raceFirst(untilReady(plan, member), member.died))
+  return Effect.map(startUntilReady, (version) => ({
+    endpoint: `${member.host}:${plan.ports.client}`,
+    description: `etcd ${version} (${what})`,
+    pause: member.pause,
+    resume: member.resume,
+    kill: member.kill,
+    restart: Effect.asVoid(Effect.orDie(startUntilReady))
+  }))
+}
+
+// Asks the port of the metrics, which speaks plain HTTP whatever TLS and certificates the clients need. The answer
+// `true` means that there is a leader and that a read has passed.
+const untilReady = (plan: Plan, member: Member): Effect.Effect<string, StartFailed> => {
+  const get = (path: string) =>
+    Effect.tryPromise((signal) =>
+      fetch(`http://${member.host}:${plan.ports.metrics}/${path}`, { signal }).then((response) => response.text())
+    )
+  return Effect.gen(function*() {
+    const health = yield* get("health")
+    if (!health.includes(`"health":"true"`)) {
+      return yield* Effect.fail("unhealthy")
+    }
+    const metrics = yield* get("metrics")
+    return /server_version="([^"]+)"/.exec(metrics)?.[1] ?? "of an unknown version"
+  }).pipe(
+    Effect.timeout("2 seconds"),
+    Effect.retry(Schedule.spaced("50 millis")),
+    Effect.orDie,
+    Effect.timeoutOrElse({
+      duration: "60 seconds",
+      orElse: () =>
+        new StartFailed({ message: `etcd on ${member.host}:${plan.ports.client} was not ready within 60 s` })
+    })
+  )
+}
+
+const find: Effect.Effect<Launcher, EtcdNotFound> = Effect.suspend(() => {
+  const explicit = process.env.ETCD_BINARY
+  if (explicit !== undefined && explicit !== "") {
+    return NativeEtcd.fromBinary(explicit)
+  }
+  switch (process.env.ETCD_FROM ?? "") {
+    case "":
+      return Effect.firstSuccessOf([NativeEtcd.fromPath, Container.fromDocker, Package.fromPackage, notFound])
+    case "path":
+      return NativeEtcd.fromPath
+    case "docker":
+      return Container.fromDocker
+    case "package":
+      return Package.fromPackage
+    default:
+      return Effect.fail(
+        new EtcdNotFound({ message: `ETCD_FROM is '${process.env.ETCD_FROM}': use path, docker or package` })
+      )
+  }
+})
+
+const notFound = Effect.fail(
+  new EtcdNotFound({
+    message: "No etcd found: put an etcd on the PATH, start Docker, or set ETCD_BINARY to an etcd binary"
+  })
+)

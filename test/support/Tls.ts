@@ -1,0 +1,17 @@
+import * as Path from "node:path"
+
+const pem = (name: string): string => Path.join(import.meta.dirname, "tls", `${name}.pem`)
+
+/** Paths of the test certificates: for `EtcdServer.start({ tls: server })` and its clients. */
+export const ca = pem("ca")
+
+/** Signed by `ca` for localhost and 127.0.0.1. */
+export const server = { ca, cert: pem("server"), key: pem("server-key") }
+
+/** Signed by `ca`. */
+export const client = { ca, cert: pem("client"), key: pem("client-key") }
+
+/** Has signed `foreignClient` and none of the others. */
+export const foreignCa = pem("foreign-ca")
+
+export const foreignClient = { ca, cert: pem("foreign-client"), key: pem("foreign-client-key") }

@@ -1,0 +1,70 @@
+import { Data, type Effect, type Scope } from "effect"
+
+export class EtcdNotFound extends Data.TaggedError("EtcdNotFound")<{ readonly message: string }> {}
+
+export class StartFailed extends Data.TaggedError("StartFailed")<{ readonly message: string }> {}
+
+/** Paths of PEM files. */
+export interface Tls {
+  readonly ca: string
+  readonly cert: string
+  readonly key: string
+  readonly clientCertAuth?: boolean | undefined
+}
+
+export interface Plan {
+  readonly name: string
+  readonly ports: { readonly client: number; readonly peer: number; readonly metrics: number }
+  readonly tls: Tls | undefined
+  readonly args: ReadonlyArray<string>
+}
+
+/** One etcd that can be started more than once on the same data. */
+export interface Member {
+  readonly host: string
+  readonly start: Effect.Effect<void, StartFailed>
+  /** Fails when the started etcd ends by itself. */
+  readonly died: Effect.Effect<never, StartFailed>
+  readonly pause: Effect.Effect<void>
+  readonly resume: Effect.Effect<void>
+  readonly kill: Effect.Effect<void>
+}
+
+/** A way to run etcd on this machine. */
+export interface Launcher {
+  /** What it runs: a path, or an image. */
+  readonly what: string
+  readonly members: (plans: ReadonlyArray<Plan>) => Effect.Effect<ReadonlyArray<Member>, StartFailed, Scope.Scope>
+}
+
+/** Where an etcd lives, as its command line has to say it. */
+export interface Place {
+  readonly listen: string
+  readonly peerHost: (plan: Plan) => string
+  readonly dataDir: string
+  readonly file: (path: string) => string
+}
+
+export const commandLine = (plan: Plan, all: ReadonlyArray<Plan>, place: Place): Array<string> => {
+  const { client, metrics, peer } = plan.ports
+  const scheme = plan.tls === undefined ? "http" : "https"
+  const peerUrl = (plan: Plan) => `http://${place.peerHost(plan)}:${plan.ports.peer}`
+  const tls = plan.tls === undefined ? [] : [
+    `--cert-file=${place.file(plan.tls.cert)}`,
+    `--key-file=${place.file(plan.tls.key)}`,
+    `--trusted-ca-file=${place.file(plan.tls.ca)}`,
+    `--client-cert-auth=${plan.tls.clientCertAuth === true}`
+  ]
+  return [
+    `--name=${plan.name}`,
+    `--data-dir=${place.dataDir}`,
+    `--listen-client-urls=${scheme}://${place.listen}:${client}`,
+    `--advertise-client-urls=${scheme}://127.0.0.1:${client}`,
+    `--listen-peer-urls=http://${place.listen}:${peer}`,
+    `--initial-advertise-peer-urls=${peerUrl(plan)}`,
+    `--initial-cluster=${all.map((plan) => `${plan.name}=${peerUrl(plan)}`).join(",")}`,
+    `--listen-metrics-urls=http://${place.listen}:${metrics}`,
+    ...tls,
+    ...plan.args
+  ]
+}

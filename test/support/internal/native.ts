@@ -1,0 +1,129 @@
+import { Effect, type Scope } from "effect"
+import { type ChildProcess, execFile, spawn } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { commandLine, EtcdNotFound, type Launcher, type Member, type Plan, StartFailed } from "./launcher.ts"
+
+/** The etcd that `binary` is. */
+export const fromBinary = (binary: string): Effect.Effect<Launcher, EtcdNotFound> =>
+  Effect.as(check(binary), {
+    what: binary,
+    members: (plans) => Effect.forEach(plans, (plan) => member(binary, plan, plans))
+  })
+
+export const fromPath: Effect.Effect<Launcher, EtcdNotFound> = Effect.suspend(() => {
+  const binary = (process.env.PATH ?? "").split(Path.delimiter)
+    .map((directory) => Path.join(directory, "etcd"))
+    .find((file) => Fs.existsSync(file))
+  return binary === undefined
+    ? Effect.fail(new EtcdNotFound({ message: "There is no etcd on the PATH: install one, or set ETCD_BINARY to it" }))
+    : fromBinary(binary)
+})
+
+const check = (binary: string): Effect.Effect<void, EtcdNotFound> =>
+  Effect.callback((resume) => {
+    execFile(binary, ["--version"], { env: environment(), timeout: 10_000 }, (error, stdout) => {
+      const why = error?.message.trim() ?? "it tells no version"
+      resume(
+        stdout.includes("etcd Version")
+          ? Effect.void
+          : Effect.fail(new EtcdNotFound({ message: `'${binary}' is not an etcd that runs here: ${why}` }))
+      )
+    })
+  })
+
+const member = Effect.fnUntraced(function*(
+  binary: string,
+  plan: Plan,
+  all: ReadonlyArray<Plan>
+): Effect.fn.Return<Member, never, Scope.Scope> {
+  const dataDir = yield* temporaryDirectory
+  const args = commandLine(plan, all, {
+    listen: "127.0.0.1",
+    peerHost: () => "127.0.0.1",
+    dataDir,
+    file: (path) => Path.resolve(path)
+  })
+  let process: Process | undefined
+  const signal = (name: NodeJS.Signals) => Effect.sync(() => void process?.child.kill(name))
+  const kill = Effect.suspend(() => process === undefined ? Effect.void : process.kill)
+  yield* Effect.addFinalizer(() => kill)
+  return {
+    host: "127.0.0.1",
+    start: Effect.andThen(
+      kill,
+      Effect.sync(() => {
+        process = run(binary, args, dataDir)
+      })
+    ),
+    died: Effect.suspend(() => process!.closed).pipe(
+      Effect.flatMap(() => new StartFailed({ message: `etcd ended at its start\n${process!.output()}` }))
+    ),
+    pause: signal("SIGSTOP"),
+    resume: signal("SIGCONT"),
+    kill
+  }
+})
+
+interface Process {
+  readonly child: ChildProcess
+  readonly closed: Effect.Effect<void>
+  readonly kill: Effect.Effect<void>
+  readonly output: () => string
+}
+
+// Becomes etcd with a guard beside it. When this process ends in whatever way, the guard's input closes and it kills
+// etcd, paused or not, and removes the data ($0); a line of input sends the guard away first. The guard also keeps stdout
+// open, so that "close" means that both are gone.
+const guarded = `exec 3<&0 </dev/null
+{ read -r line <&3 || { kill -KILL $$; rm -rf "$0"; }; } 2>/dev/null &
+exec "$@" 3<&- >/dev/null`
+
+const run = (binary: string, args: ReadonlyArray<string>, dataDir: string): Process => {
+  let output = ""
+  // its own process group, so that Ctrl-C reaches it only after the scopes that use it have closed
+  const child = spawn("/bin/sh", ["-c", guarded, dataDir, binary, ...args], { env: environment(), detached: true })
+  child.stderr.on("data", (chunk) => {
+    output = (output + String(chunk)).slice(-4000)
+  })
+  child.on("error", (error) => {
+    output += error.message
+  })
+  child.stdin.on("error", () => {})
+  child.stdout.resume()
+  let isClosed = false
+  child.on("close", () => {
+    isClosed = true
+  })
+  const closed = Effect.callback<void>((resume) => {
+    if (isClosed) {
+      return resume(Effect.void)
+    }
+    const done = () => resume(Effect.void)
+    child.once("close", done)
+    return Effect.sync(() => child.off("close", done))
+  })
+  return {
+    child,
+    closed,
+    kill: Effect.suspend(() => {
+      child.stdin.write("keep the data\n")
+      child.kill("SIGKILL")
+      return closed
+    }),
+    output: () => output
+  }
+}
+
+// etcd reads every ETCD_* variable as a setting, and refuses one that a flag overrides.
+const environment = (): NodeJS.ProcessEnv => ({
+  ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("ETCD_"))),
+  // 3.4 wants to be asked for it there
+  ...process.arch === "arm64" && { ETCD_UNSUPPORTED_ARCH: "arm64" }
+})
+
+const temporaryDirectory = Effect.acquireRelease(
+  Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "etcd-test-"))),
+  (directory) => Effect.sync(() => Fs.rmSync(directory, { recursive: true, force: true }))
+)
