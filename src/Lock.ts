@@ -1,0 +1,579 @@
+/**
+ * A lock across machines: at most one holder, first come first served, lost in a
+ * typed way, and fenced.
+ *
+ * **Details**
+ *
+ * As long as the machines' clocks run at the same rate within the lease's safety
+ * margin, and the process is not frozen between a check and its effect, no two
+ * bodies run at once: a body whose lock cannot be kept is interrupted *before*
+ * etcd gives the lock to the next.
+ *
+ * Without any such assumption, a write through the handle's `txn` happens only if
+ * the lock is still owned, and fencing tokens strictly increase from holder to
+ * holder, so that any other store can refuse writes of an earlier one.
+ *
+ * **Gotchas**
+ *
+ * A lock is not reentrant: a body that waits for its own lock waits for ever.
+ *
+ * A body is interrupted only where it can be: `Effect.uninterruptible` parts and
+ * promises run to their end, and the lock's failure waits for them.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as DateTime from "effect/DateTime"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { dual } from "effect/Function"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import { hostname } from "node:os"
+import * as Etcd from "./Etcd.ts"
+import { type Entry, type EntryKey, EntryLost, ForeignEntry, guard, isEntry, keyOf, lose } from "./internal/line.ts"
+import type { Wait } from "./internal/mutex.ts"
+import { supervise } from "./internal/supervise.ts"
+import type { Lease } from "./Lease.ts"
+import { Session } from "./Session.ts"
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+const Description = Schema.Struct({
+  host: Schema.optional(Schema.String),
+  pid: Schema.optional(Schema.Int),
+  since: Schema.optional(Schema.DateTimeUtcFromString),
+  metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json))
+})
+
+/**
+ * Who holds a lock or waits for it, as far as it tells: other clients of the same
+ * lock, such as `etcdctl lock`, leave no more than a key.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")({
+  /** The entry's key in etcd. */
+  key: Schema.String,
+  leaseId: Schema.BigInt,
+  /** The revision at which it joined the line. */
+  createRevision: Schema.BigInt,
+  host: Schema.optional(Schema.String),
+  pid: Schema.optional(Schema.Int),
+  /** When it asked for the lock, by its own clock. */
+  since: Schema.optional(Schema.DateTimeUtc),
+  /** What it told of itself in the options. */
+  metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json))
+}) {
+  override toString(): string {
+    const where = this.host === undefined ? `lease ${this.leaseId.toString(16)}` : `${this.host} (process ${this.pid})`
+    return this.since === undefined ? where : `${where} since ${DateTime.formatIso(this.since)}`
+  }
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface TryOptions {
+  /** What others are told about this holder, beside its host, process and time. */
+  readonly metadata?: Readonly<Record<string, Schema.Json>> | undefined
+  /** Hang on a lease of your own instead of the session's, so that they live and die together. */
+  readonly lease?: Lease | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends TryOptions {
+  /** How long to wait for the lock before failing with `LockTimeout`. Default: for ever. */
+  readonly timeout?: Duration.Input | undefined
+}
+
+/**
+ * A lock that is held.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Handle {
+  readonly name: string
+  /** The key in etcd whose existence is the ownership. */
+  readonly key: string
+  readonly leaseId: bigint
+  /**
+   * Greater than that of every earlier holder of this lock. Give it to the stores
+   * you write to, and have them refuse a smaller one than they have seen. It
+   * compares with `ETCD_LOCK_REV` of `etcdctl lock`, and with `Header().Revision`
+   * of Go's mutex.
+   */
+  readonly fencingToken: bigint
+  /** The revision at which the key was created; for conditions inside etcd only. */
+  readonly createRevision: bigint
+  /** Never succeeds; fails as soon as the lock is lost. */
+  readonly awaitLoss: Effect.Effect<never, LockLost>
+  /** Runs an effect for as long as the lock is held: a loss interrupts it, awaits it, and fails the whole. */
+  readonly whileHeld: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LockLost, R>
+  /**
+   * Fails if the lock is known to be lost, or its lease to be too old to be
+   * trusted. Local and synchronous: call it right before a side effect, to notice
+   * that the process had been frozen.
+   */
+  readonly check: Effect.Effect<void, LockLost>
+  /** For how long the lock is safe if no further renewal succeeds. */
+  readonly remaining: Effect.Effect<Duration.Duration>
+  /** Asks etcd whether the lock is still owned, with a linearizable read. */
+  readonly verify: Effect.Effect<void, LockLost | Etcd.EtcdError>
+  /** The condition that the lock is still owned, for transactions of your own. */
+  readonly isOwner: Etcd.Compare
+  /**
+   * Runs a transaction that etcd applies only if the lock is still owned, and
+   * fails with `LockLost` otherwise. `compare` adds conditions, which choose
+   * between `then` and `else`.
+   */
+  readonly txn: <
+    const Then extends ReadonlyArray<Etcd.Op>,
+    const Else extends ReadonlyArray<Etcd.Op> = readonly []
+  >(
+    request: Etcd.TxnRequest<Then, Else>
+  ) => Effect.Effect<Etcd.TxnResult<Then, Else> & { readonly revision: bigint }, LockLost | Etcd.EtcdError>
+  /** Releases the lock before its scope closes. Effects under `whileHeld` fail with `LockLost`. */
+  readonly release: Effect.Effect<void>
+}
+
+// -----------------------------------------------------------------------------
+// errors
+// -----------------------------------------------------------------------------
+
+/**
+ * Somebody else holds the lock, and the caller would not wait.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class LockHeld extends Schema.TaggedError<LockHeld>("effect-etcd-lock/Lock/LockHeld")("LockHeld", {
+  name: Schema.String,
+  /** Undefined when it was released just now. */
+  holder: Schema.UndefinedOr(Holder)
+}) {
+  override get message(): string {
+    return `Lock '${this.name}' is held by ${this.holder ?? "somebody who released it just now"}`
+  }
+}
+
+/**
+ * The lock could not be had within the time that the caller would wait.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class LockTimeout extends Schema.TaggedError<LockTimeout>("effect-etcd-lock/Lock/LockTimeout")("LockTimeout", {
+  name: Schema.String,
+  waited: Schema.DurationFromMillis,
+  /** Undefined when etcd had not told by then. */
+  holder: Schema.UndefinedOr(Holder)
+}) {
+  override get message(): string {
+    const held = this.holder === undefined ? "" : `; it is held by ${this.holder}`
+    return `Lock '${this.name}' could not be had within ${Duration.format(this.waited)}${held}`
+  }
+}
+
+/**
+ * The lock, or the place in the line for it, was lost.
+ *
+ * - `LeaseExpired`: the lease could not be kept alive, or was revoked.
+ * - `KeyDeleted`: somebody deleted the lock's key in etcd.
+ * - `Released`: the handle was used after its release.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class LockLost extends Schema.TaggedError<LockLost>("effect-etcd-lock/Lock/LockLost")("LockLost", {
+  name: Schema.String,
+  /** Undefined when the lock had not been got yet. */
+  fencingToken: Schema.UndefinedOr(Schema.BigInt),
+  reason: Schema.Literals(["LeaseExpired", "KeyDeleted", "Released"])
+}) {
+  override get message(): string {
+    const what = this.fencingToken === undefined
+      ? `The place in the line for lock '${this.name}'`
+      : `Lock '${this.name}'`
+    switch (this.reason) {
+      case "LeaseExpired": {
+        return `${what} was lost: its lease could not be kept alive`
+      }
+      case "KeyDeleted": {
+        return `${what} was lost: somebody deleted its key in etcd`
+      }
+      case "Released": {
+        return `${what} was released before`
+      }
+    }
+  }
+}
+
+/**
+ * There is a key under the lock's name that no client of a lock has put there:
+ * it hangs on no lease, or lies deeper. Waiting for it could take for ever.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ForeignKey extends Schema.TaggedError<ForeignKey>("effect-etcd-lock/Lock/ForeignKey")("ForeignKey", {
+  name: Schema.String,
+  key: Schema.String
+}) {
+  override get message(): string {
+    return `Lock '${this.name}' cannot be had: '${this.key}' lies under its name and is no lock entry. Delete the key or use another name.`
+  }
+}
+
+/**
+ * Why a lock could not be had.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type AcquireError = LockTimeout | LockLost | ForeignKey | Etcd.EtcdError
+
+// -----------------------------------------------------------------------------
+// critical sections
+// -----------------------------------------------------------------------------
+
+/**
+ * Runs an effect while holding the lock, waiting for its turn first.
+ *
+ * **Details**
+ *
+ * The lock is released when the effect has ended, in whatever way. If the lock is
+ * lost, the effect is interrupted and awaited, and the whole fails with
+ * `LockLost`; what the effect itself failed with while unwinding is kept beside it.
+ *
+ * **Example** (Handling what can go wrong)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Lock } from "effect-etcd-lock"
+ *
+ * export const report = (work: Effect.Effect<void>) =>
+ *   work.pipe(
+ *     Lock.withLock("nightly-report", { timeout: "30 seconds" }),
+ *     Effect.catchTags({
+ *       LockTimeout: (error) => Effect.log(`still held by ${error.holder?.host}`),
+ *       LockLost: (error) => Effect.logError(`lost it: ${error.reason}`)
+ *     })
+ *   )
+ * ```
+ *
+ * @category critical sections
+ * @since 0.1.0
+ */
+export const withLock: {
+  (name: string, options?: Options): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | AcquireError, R | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    name: string,
+    options?: Options
+  ): Effect.Effect<A, E | AcquireError, R | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: Options) =>
+    section("Lock.withLock", name, self, (restore) => acquireHandle(name, options, restore))
+)
+
+/**
+ * Runs an effect while holding the lock, or fails with `LockHeld` at once when
+ * somebody else holds it. That costs one transaction and leaves nothing behind.
+ *
+ * @category critical sections
+ * @since 0.1.0
+ */
+export const tryWithLock: {
+  (name: string, options?: TryOptions): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | LockHeld | LockLost | ForeignKey | Etcd.EtcdError, R | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    name: string,
+    options?: TryOptions
+  ): Effect.Effect<A, E | LockHeld | LockLost | ForeignKey | Etcd.EtcdError, R | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
+    section("Lock.tryWithLock", name, self, (restore) => tryAcquireHandle(name, options, restore))
+)
+
+/**
+ * Runs an effect while holding the lock, or answers `None` at once when somebody
+ * else holds it.
+ *
+ * @category critical sections
+ * @since 0.1.0
+ */
+export const withLockIfAvailable: {
+  (name: string, options?: TryOptions): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<Option.Option<A>, E | LockLost | ForeignKey | Etcd.EtcdError, R | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    name: string,
+    options?: TryOptions
+  ): Effect.Effect<Option.Option<A>, E | LockLost | ForeignKey | Etcd.EtcdError, R | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
+    Effect.uninterruptibleMask((restore) =>
+      tryAcquireHandle(name, options, restore).pipe(
+        Effect.asSome,
+        Effect.catchTag("LockHeld", () => Effect.succeedNone),
+        Effect.flatMap((handle) =>
+          Option.isSome(handle) ? Effect.asSome(holding(handle.value, self, restore)) : Effect.succeedNone
+        )
+      )
+    )
+)
+
+// -----------------------------------------------------------------------------
+// handles
+// -----------------------------------------------------------------------------
+
+/**
+ * Takes the lock, waiting for its turn, and holds it until the scope closes.
+ *
+ * **Gotchas**
+ *
+ * The scope does not stop the fiber that uses it when the lock is lost: run the
+ * work through the handle's `whileHeld`.
+ *
+ * **Example** (A write that only the owner can make)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Etcd, Lock } from "effect-etcd-lock"
+ *
+ * export const publish = (value: string) =>
+ *   Effect.scoped(Effect.gen(function*() {
+ *     const lock = yield* Lock.acquire("publisher")
+ *     yield* lock.txn({ then: [Etcd.put("published", value)] })
+ *     return lock.fencingToken
+ *   }))
+ * ```
+ *
+ * @category handles
+ * @since 0.1.0
+ */
+export const acquire = (
+  name: string,
+  options?: Options
+): Effect.Effect<Handle, AcquireError, Session | Scope.Scope> =>
+  scoped("Lock.acquire", name, (restore) => acquireHandle(name, options, restore))
+
+/**
+ * Takes the lock and holds it until the scope closes, or fails with `LockHeld` at
+ * once when somebody else holds it.
+ *
+ * @category handles
+ * @since 0.1.0
+ */
+export const tryAcquire = (
+  name: string,
+  options?: TryOptions
+): Effect.Effect<Handle, LockHeld | LockLost | ForeignKey | Etcd.EtcdError, Session | Scope.Scope> =>
+  scoped("Lock.tryAcquire", name, (restore) => tryAcquireHandle(name, options, restore))
+
+// -----------------------------------------------------------------------------
+// internal
+// -----------------------------------------------------------------------------
+
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+const spanned = <A, E, R>(operation: string, name: string, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.withSpan(
+    operation,
+    { kind: "client", attributes: { "lock.name": name } },
+    { captureStackTrace: false }
+  )(self) as Effect.Effect<A, E, R>
+
+const section = <A, E, R, E2>(
+  operation: string,
+  name: string,
+  self: Effect.Effect<A, E, R>,
+  acquire: (restore: Restore) => Effect.Effect<Handle, E2, Session>
+) =>
+  spanned(
+    operation,
+    name,
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(acquire(restore), (handle) => holding(handle, self, restore))
+    )
+  )
+
+const holding = <A, E, R>(handle: Handle, self: Effect.Effect<A, E, R>, restore: Restore) =>
+  Effect.onExit(restore(handle.whileHeld(self)), () => handle.release)
+
+const scoped = <E>(
+  operation: string,
+  name: string,
+  acquire: (restore: Restore) => Effect.Effect<Handle, E, Session>
+): Effect.Effect<Handle, E, Session | Scope.Scope> =>
+  spanned(
+    operation,
+    name,
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(
+        Effect.scope,
+        (scope) => Effect.tap(acquire(restore), (handle) => Scope.addFinalizer(scope, handle.release))
+      )
+    )
+  )
+
+const acquireHandle = (name: string, options: Options | undefined, restore: Restore) =>
+  Effect.gen(function*() {
+    const session = yield* Session
+    const clock = yield* Clock.Clock
+    const request = makeRequest(name, options, clock)
+    const wait: Wait<LockTimeout> = options?.timeout === undefined
+      ? restore
+      : waitFor(options.timeout, clock, restore, (waited) =>
+        new LockTimeout({ name, waited, holder: describe(session.mutex.holder(request.prefix)) }))
+    const entry = yield* Effect.mapError(session.mutex.acquire(request, wait), explain(name))
+    return makeHandle(name, entry, session)
+  })
+
+const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore: Restore) =>
+  Effect.gen(function*() {
+    const session = yield* Session
+    const request = makeRequest(name, options, yield* Clock.Clock)
+    const tried = yield* Effect.mapError(session.mutex.tryAcquire<never>(request, restore), explain(name))
+    if (tried._tag === "Taken") return makeHandle(name, tried.entry, session)
+    if (tried.holder !== undefined && !isEntry(request.prefix, tried.holder)) {
+      return yield* new ForeignKey({ name, key: keyOf(tried.holder) })
+    }
+    return yield* new LockHeld({ name, holder: describe(tried.holder) })
+  })
+
+const makeRequest = (name: string, options: TryOptions | undefined, clock: Clock.Clock) => {
+  validateName(name)
+  const since = DateTime.formatIso(DateTime.makeUnsafe(clock.currentTimeMillisUnsafe()))
+  const metadata = options?.metadata
+  return {
+    prefix: `${name}/`,
+    value: Buffer.from(JSON.stringify({ host, pid: process.pid, since, metadata })),
+    lease: options?.lease
+  }
+}
+
+const host = hostname()
+
+const validateName = (name: string) => {
+  if (name !== "" && name.isWellFormed() && !name.split("/").includes("")) return
+  throw new RangeError(
+    `Lock: cannot use the name ${
+      JSON.stringify(name)
+    }. A name is not empty, is well-formed Unicode, and has no "/" at its ends and no "//" in it.`
+  )
+}
+
+/** Lets what it restores wait until the time is up, counted from here on. */
+const waitFor = <E>(
+  timeout: Duration.Input,
+  clock: Clock.Clock,
+  restore: Restore,
+  onTimeout: (waited: Duration.Duration) => E
+): Wait<E> => {
+  const started = clock.monotonicTimeNanosUnsafe()
+  const waited = () => Duration.millis(Math.round(Number(clock.monotonicTimeNanosUnsafe() - started) / 1e6))
+  const limit = Duration.fromInputUnsafe(timeout)
+  return (effect) =>
+    Effect.suspend(() =>
+      restore(Effect.timeoutOrElse(effect, {
+        duration: Duration.max(Duration.subtract(limit, waited()), Duration.zero),
+        orElse: () => Effect.failSync(() => onTimeout(waited()))
+      }))
+    )
+}
+
+const makeHandle = (name: string, entry: Entry, { etcd, mutex }: Session["Service"]): Handle => {
+  const { createRevision, fencingToken, hold: { lease }, key } = entry
+  const isOwner = guard(entry)
+  const lost = (reason: LockLost["reason"]) => new LockLost({ name, fencingToken, reason })
+  let released = false
+
+  const check = Effect.suspend(() => {
+    if (released) return Effect.fail(lost("Released"))
+    // the lease tells the entry when it finds that its time is over
+    lease.isAlive()
+    return entry.loss === undefined ? Effect.void : Effect.fail(lost(entry.loss.reason))
+  })
+
+  const notOwner = Effect.suspend(() => {
+    if (released) return Effect.fail(lost("Released"))
+    lose(entry, "KeyDeleted")
+    return Effect.fail(lost(entry.loss?.reason ?? "KeyDeleted"))
+  })
+
+  const awaitLoss = Effect.mapError(Deferred.await(entry.lost), ({ reason }) => lost(reason))
+
+  return {
+    name,
+    key,
+    leaseId: lease.id,
+    fencingToken,
+    createRevision,
+    isOwner,
+    awaitLoss,
+    whileHeld: (self) => supervise(self, awaitLoss),
+    check,
+    remaining: Effect.flatMap(
+      lease.remaining,
+      (remaining) => Effect.match(check, { onSuccess: () => remaining, onFailure: () => Duration.zero })
+    ),
+    verify: Effect.flatMap(
+      etcd.range(Etcd.get(key)),
+      ({ kvs }) => kvs[0]?.createRevision === createRevision ? Effect.void : notOwner
+    ),
+    txn: ({ compare, else: otherwise, idempotent, then }) =>
+      etcd.txn({ compare: [isOwner], then: [Etcd.nested({ compare, then, else: otherwise })], idempotent }).pipe(
+        Effect.flatMap((result) =>
+          result.succeeded ? Effect.succeed({ ...result.responses[0], revision: result.revision }) : notOwner
+        )
+      ),
+    release: Effect.suspend(() => {
+      if (released) return Effect.void
+      released = true
+      Deferred.doneUnsafe(entry.lost, Exit.fail(new EntryLost("Released")))
+      return mutex.release(entry)
+    })
+  }
+}
+
+const explain = (name: string) => <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | LockLost | ForeignKey => {
+  if (error instanceof EntryLost) return new LockLost({ name, fencingToken: undefined, reason: error.reason })
+  if (error instanceof ForeignEntry) return new ForeignKey({ name, key: error.key })
+  return error as Exclude<E, EntryLost | ForeignEntry>
+}
+
+const decodeDescription = Schema.decodeUnknownOption(Schema.fromJsonString(Description))
+
+function describe(kv: EntryKey): Holder
+function describe(kv: EntryKey | undefined): Holder | undefined
+function describe(kv: EntryKey | undefined): Holder | undefined {
+  if (kv === undefined) return undefined
+  const told = decodeDescription(Buffer.from(kv.value).toString())
+  return new Holder({
+    key: keyOf(kv),
+    leaseId: kv.lease,
+    createRevision: kv.createRevision,
+    ...Option.getOrUndefined(told)
+  })
+}

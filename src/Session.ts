@@ -1,0 +1,94 @@
+/**
+ * What the locks of one program share: a lease that is granted when the first
+ * lock needs one, kept alive while locks hang on it, and replaced when it is
+ * lost; and the place where the program's fibers queue for the same lock.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import { Etcd, type EtcdError } from "./Etcd.ts"
+import * as Background from "./internal/background.ts"
+import * as Leases from "./internal/leases.ts"
+import * as Line from "./internal/line.ts"
+import * as Mutex from "./internal/mutex.ts"
+import * as Lease from "./Lease.ts"
+
+/**
+ * **Details**
+ *
+ * With one lease for all locks, a lock costs one commit to take and one to
+ * release, and any number of held locks is renewed by one request every third of
+ * the TTL.
+ *
+ * When the lease is lost, all that hangs on it fails, and the next lock gets a
+ * new lease. Two fibers that use the same session exclude each other as two
+ * processes do.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Session extends Context.Service<Session, {
+  /**
+   * Hangs the caller on the session's lease until the scope closes, to tie other
+   * keys to it.
+   */
+  readonly lease: Effect.Effect<Lease.Lease, EtcdError, Scope.Scope>
+  /** @internal */
+  readonly etcd: Etcd["Service"]
+  /** @internal */
+  readonly mutex: Mutex.Mutex
+}>()("effect-etcd-lock/Session") {}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type Options = Lease.Options
+
+/**
+ * Makes a session that ends with the scope: its leases are revoked, and with them
+ * every key that hangs on them goes.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make: (options?: Options) => Effect.Effect<Session["Service"], never, Etcd | Scope.Scope> = Effect
+  .fnUntraced(function*(options?: Options) {
+    Lease.validate(options)
+    const etcd = yield* Etcd
+    const clock = yield* Clock.Clock
+    const background = yield* Background.make
+    const leases = yield* Leases.make(background, options)
+    const lines = Line.make(etcd, clock, background)
+    return Session.of({
+      lease: Effect.map(
+        Effect.acquireRelease(leases.hang, (shared) => Effect.sync(() => leases.leave(shared)), {
+          interruptible: true
+        }),
+        ({ lease }) => lease
+      ),
+      etcd,
+      mutex: Mutex.make(etcd, background, leases, lines)
+    })
+  })
+
+/**
+ * **Example** (Providing a session)
+ *
+ * ```ts
+ * import { Layer } from "effect"
+ * import { Etcd, Session } from "effect-etcd-lock"
+ *
+ * export const SessionLive = Session.layer({ ttl: "15 seconds" }).pipe(
+ *   Layer.provide(Etcd.layer({ hosts: "127.0.0.1:2379" }))
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options?: Options): Layer.Layer<Session, never, Etcd> => Layer.effect(Session, make(options))
