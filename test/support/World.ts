@@ -1,0 +1,100 @@
+import { Context, Effect, Exit, Layer, Scope } from "effect"
+import { Etcd, type Lease, Session } from "effect-etcd-lock"
+import { assert, inject } from "vitest"
+
+/**
+ * Processes that share an etcd and a part of its keys that is theirs alone. When
+ * the test's scope closes, no key and no lease of theirs may be left.
+ */
+export interface World {
+  readonly prefix: string
+  /** A session on a connection of its own, as another process has it. */
+  readonly process: (options?: ProcessOptions) => Effect.Effect<Process, never, Scope.Scope>
+  /** The entries of a lock's line, in order. */
+  readonly line: (name: string) => Effect.Effect<ReadonlyArray<Etcd.KeyValue>>
+  /** Waits until a lock's line has so many entries. */
+  readonly untilLine: (name: string, length: number) => Effect.Effect<void>
+  readonly etcd: Etcd.Etcd["Service"]
+  /** Every lease that a process was granted, or asked for. */
+  readonly leases: ReadonlySet<bigint>
+}
+
+export interface ProcessOptions extends Lease.Options {
+  readonly endpoint?: string
+  readonly requestTimeout?: Etcd.Options["requestTimeout"]
+}
+
+export interface Process {
+  /** Runs an effect in this process. */
+  readonly run: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, Session.Session>>
+  /** Ends the session before the test does. */
+  readonly close: Effect.Effect<void>
+}
+
+export const make = Effect.fnUntraced(function*(options?: { readonly endpoint?: string; readonly within?: string }) {
+  const endpoint = options?.endpoint ?? inject("etcdEndpoint")
+  const prefix = `test-${crypto.randomUUID()}/`
+  const leases = new Set<bigint>()
+
+  const connect = (options: ProcessOptions | undefined, scope: Scope.Scope) =>
+    Layer.buildWithScope(
+      Etcd.layer({ hosts: options?.endpoint ?? endpoint, prefix, requestTimeout: options?.requestTimeout }),
+      scope
+    ).pipe(Effect.map(Context.get(Etcd.Etcd)))
+
+  const etcd = yield* connect(undefined, yield* Effect.scope)
+  // registered before there are processes, so it runs when all of them have ended
+  yield* Effect.addFinalizer(() => leftNothing(etcd, leases))
+
+  const process: World["process"] = Effect.fnUntraced(function*(options) {
+    const scope = yield* Scope.fork(yield* Effect.scope)
+    const client = yield* connect(options, scope)
+    const recording = Etcd.Etcd.of({
+      ...client,
+      leaseGrant: (id, seconds) => {
+        leases.add(id)
+        return client.leaseGrant(id, seconds)
+      }
+    })
+    const session = yield* Session.make(options).pipe(
+      Effect.provideService(Etcd.Etcd, recording),
+      Scope.provide(scope)
+    )
+    return {
+      run: Effect.provideService(Session.Session, session),
+      close: Scope.close(scope, Exit.void)
+    }
+  })
+
+  const line: World["line"] = (name) =>
+    etcd.range(Etcd.getPrefix(`${name}/`, { sort: "CreateAscending" })).pipe(
+      Effect.map(({ kvs }) => kvs),
+      Effect.orDie
+    )
+
+  const untilLine: World["untilLine"] = (name, length) =>
+    eventually(Effect.map(line(name), (kvs) => assert.lengthOf(kvs, length, `entries of '${name}'`)))
+
+  return { prefix, process, line, untilLine, etcd, leases } satisfies World
+})
+
+/** Repeats an assertion until it holds; fails with its last failure. */
+export const eventually = <A, E, R>(assertion: Effect.Effect<A, E, R>, within = 5000): Effect.Effect<A, E, R> =>
+  Effect.gen(function*() {
+    const until = performance.now() + within
+    while (true) {
+      const exit = yield* Effect.exit(assertion)
+      if (Exit.isSuccess(exit) || performance.now() > until) return yield* exit
+      yield* Effect.sleep(10)
+    }
+  })
+
+// what was left to the background when the processes ended takes a moment
+const leftNothing = (etcd: Etcd.Etcd["Service"], leases: ReadonlySet<bigint>) =>
+  eventually(Effect.gen(function*() {
+    const { kvs } = yield* etcd.range(Etcd.getPrefix(""))
+    assert.deepStrictEqual(kvs.map((kv) => Buffer.from(kv.key).toString()), [], "keys left")
+    for (const id of leases) {
+      assert.strictEqual((yield* etcd.leaseTimeToLive(id)).remaining, -1, `lease ${id.toString(16)} left`)
+    }
+  })).pipe(Effect.orDie)
