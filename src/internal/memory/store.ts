@@ -13,7 +13,7 @@ import type {
   WatchEvent,
   WatchOptions
 } from "../../Etcd.ts"
-import type { EtcdError } from "../etcdError.ts"
+import { EtcdError } from "../etcdError.ts"
 import type { TransportTxnResult } from "../transport.ts"
 import { checkRange, checkTxn, refuse } from "./check.ts"
 import { type Bounds, contains, interval, toText } from "./interval.ts"
@@ -211,7 +211,7 @@ export const make = () => {
     // unlike elsewhere, no key means the smallest one
     const watched = interval(options.key.length === 0 ? { ...options, key: Buffer.of(0) } : options)
     if (watched.to !== undefined && watched.from >= watched.to) {
-      return refuse("watch", "Internal", "mvcc: watcher range is empty")
+      return Result.fail(emptyWatch)
     }
     const watcher = (events: ReadonlyArray<WatchEvent>) => {
       const seen = events.filter(({ _tag, kv }) =>
@@ -259,6 +259,14 @@ const nanosPerSecond = 1_000_000_000n
 const after = (seconds: number, now: bigint): bigint => now + BigInt(seconds) * nanosPerSecond
 
 const leaseNotFound = (method: string) => refuse(method, "LeaseNotFound", "the lease has expired or was revoked")
+
+// etcd cancels such a watch with a text and no code, hence the outcome
+const emptyWatch = new EtcdError({
+  reason: "Internal",
+  method: "watch",
+  outcome: "Unknown",
+  description: "mvcc: watcher range is empty"
+})
 
 /** What a missing key is compared as, and what is left of a deleted one. */
 const missing: KeyValue = {
