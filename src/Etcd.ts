@@ -17,6 +17,8 @@ import { bytes, prefixEnd } from "./internal/bytes.ts"
 import * as environment from "./internal/environment.ts"
 import * as etcd3 from "./internal/etcd3/transport.ts"
 import { EtcdError } from "./internal/etcdError.ts"
+import * as memory from "./internal/memory.ts"
+import { Faults } from "./internal/memory/faults.ts"
 import { prefixed } from "./internal/namespace.ts"
 import type { Transport } from "./internal/transport.ts"
 
@@ -32,6 +34,14 @@ export {
    */
   EtcdErrorReason
 } from "./internal/etcdError.ts"
+
+export {
+  /**
+   * @category services
+   * @since 0.1.0
+   */
+  Faults
+} from "./internal/memory/faults.ts"
 
 // -----------------------------------------------------------------------------
 // models
@@ -388,6 +398,32 @@ export const layerConfig = (
     )
   )
 
+/**
+ * An etcd in memory, for tests and for trying things out. It comes with `Faults`.
+ *
+ * **Details**
+ *
+ * It behaves as a real etcd does, on Effect's clock: in a test, `TestClock` lets
+ * leases expire and requests time out.
+ *
+ * **Gotchas**
+ *
+ * Each call makes an etcd of its own, empty at first. Programs share one when
+ * they are provided with the same layer.
+ *
+ * @see {@link Faults} for an example
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerMemory = (
+  options?: Pick<Options, "requestTimeout" | "prefix">
+): Layer.Layer<Etcd | Faults> =>
+  Layer.effectContext(Effect.gen(function*() {
+    const requestTimeout = yield* requestTimeoutOf("Etcd.layerMemory", options?.requestTimeout)
+    const { faults, transport } = yield* memory.make(new TextEncoder().encode(options?.prefix))
+    return Context.make(Etcd, fromTransport(transport, requestTimeout)).pipe(Context.add(Faults, faults))
+  }))
+
 // -----------------------------------------------------------------------------
 // operations
 // -----------------------------------------------------------------------------
@@ -502,15 +538,17 @@ export const nested = <const Then extends ReadonlyArray<Op>, const Else extends 
 // -----------------------------------------------------------------------------
 
 const make = Effect.fnUntraced(function*(options: Options) {
-  const requestTimeout = Duration.toMillis(Duration.fromInputUnsafe(options.requestTimeout ?? "5 seconds"))
-  if (!(requestTimeout > 0 && requestTimeout <= maxTimeout)) {
-    return yield* Effect.die(
-      new RangeError(`Etcd.layer: requestTimeout must be between 1 millisecond and 24 days, got ${requestTimeout} ms`)
-    )
-  }
+  const requestTimeout = yield* requestTimeoutOf("Etcd.layer", options.requestTimeout)
   const transport = yield* etcd3.make(options, attemptTimeout(requestTimeout))
   return fromTransport(options.prefix ? prefixed(transport, Buffer.from(options.prefix)) : transport, requestTimeout)
 })
+
+const requestTimeoutOf = (layer: string, input: Duration.Input = "5 seconds"): Effect.Effect<number> => {
+  const millis = Duration.toMillis(Duration.fromInputUnsafe(input))
+  return millis > 0 && millis <= maxTimeout ? Effect.succeed(millis) : Effect.die(
+    new RangeError(`${layer}: requestTimeout must be between 1 millisecond and 24 days, got ${millis} ms`)
+  )
+}
 
 // what a timer of the platform can hold
 const maxTimeout = 2 ** 31 - 1

@@ -1,0 +1,131 @@
+import * as Bytes from "effect/Bytes"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FiberMap from "effect/FiberMap"
+import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
+import * as Result from "effect/Result"
+import type { KeyValue, Watch, WatchEvent, WatchOptions } from "../Etcd.ts"
+import { bytes, prefixEnd } from "./bytes.ts"
+import type { EtcdError } from "./etcdError.ts"
+import { Faults } from "./memory/faults.ts"
+import * as Network from "./memory/network.ts"
+import * as Store from "./memory/store.ts"
+import { prefixed } from "./namespace.ts"
+import type { Transport } from "./transport.ts"
+
+/** An etcd in memory, and what can go wrong with it. Both see keys without the prefix. */
+export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
+  const clock = yield* Clock.Clock
+  const now = () => clock.monotonicTimeNanosUnsafe()
+  const store = Store.make()
+  const network = yield* Network.make(() => {
+    for (const leaseId of store.leaseIds()) {
+      if (store.expiresAt(leaseId)! <= now()) store.dropLease(leaseId)
+    }
+  })
+
+  // --- leases ---
+
+  const expiries = yield* FiberMap.make<bigint>()
+  const fork = yield* FiberMap.runtime(expiries)()
+
+  const expire = Effect.fnUntraced(function*(leaseId: bigint) {
+    let expiresAt = store.expiresAt(leaseId)
+    while (expiresAt !== undefined && expiresAt > now()) {
+      yield* Effect.sleep(Duration.nanos(expiresAt - now()))
+      // renewals have moved it
+      expiresAt = store.expiresAt(leaseId)
+    }
+    if (!network.isStalled()) store.dropLease(leaseId)
+  })
+
+  const grant = (leaseId: bigint, seconds: number): Result.Result<number, EtcdError> =>
+    Result.map(store.grant(leaseId, seconds, now()), (granted) => {
+      fork(leaseId, expire(leaseId))
+      return granted
+    })
+
+  const stopExpiry = (leaseId: bigint): void =>
+    Option.getOrUndefined(FiberMap.getUnsafe(expiries, leaseId))?.interruptUnsafe()
+
+  const revoke = (leaseId: bigint): Result.Result<void, EtcdError> =>
+    Result.map(store.revoke(leaseId), () => stopExpiry(leaseId))
+
+  // --- watches ---
+
+  const watch = Effect.fnUntraced(function*(options: WatchOptions, timeout: number) {
+    const events = yield* Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>()
+    let isWanted = true
+    let close = () => {}
+    const giveUp = Effect.sync(() => {
+      isWanted = false
+      close()
+    })
+
+    const open = (): Result.Result<bigint, EtcdError> => {
+      if (!isWanted) return Result.succeed(0n)
+      const watching = store.watch(options, (batch) => network.deliver(() => Queue.offerUnsafe(events, batch)))
+      return Result.map(watching, ({ revision, stop }) => {
+        const disconnect = network.connect((error) => {
+          stop()
+          Queue.failCauseUnsafe(events, Cause.fail(error))
+        })
+        close = () => {
+          stop()
+          disconnect()
+        }
+        return revision
+      })
+    }
+
+    yield* Effect.addFinalizer(() => giveUp)
+    const revision = yield* Effect.onError(network.send("watch", timeout, open), () => giveUp)
+    return { revision, next: Queue.take(events) } satisfies Watch
+  })
+
+  const transport: Transport = {
+    txn: (txn, timeout) => network.send("txn", timeout, () => store.txn(txn)),
+    range: (range, timeout) => network.send("range", timeout, () => store.range(range)),
+    leaseGrant: (leaseId, seconds, timeout) => network.send("leaseGrant", timeout, () => grant(leaseId, seconds)),
+    leaseRevoke: (leaseId, timeout) => network.send("leaseRevoke", timeout, () => revoke(leaseId)),
+    leaseKeepAlive: (leaseId, timeout) =>
+      network.send("leaseKeepAlive", timeout, () => store.keepAlive(leaseId, now())),
+    leaseTimeToLive: (leaseId, timeout) =>
+      network.send("leaseTimeToLive", timeout, () => store.timeToLive(leaseId, now())),
+    watch
+  }
+
+  const withoutPrefix = (kv: KeyValue): KeyValue => ({ ...kv, key: kv.key.subarray(prefix.length) })
+
+  const dropLease = (leaseId: bigint) =>
+    Effect.sync(() => {
+      store.dropLease(leaseId)
+      stopExpiry(leaseId)
+    })
+
+  const faults = Faults.of({
+    drop: (what, matching) => Effect.sync(() => network.drop(what, matching?.method, matching?.times ?? 1)),
+    delay: (duration) => Effect.sync(() => network.delay(Duration.toMillis(Duration.fromInputUnsafe(duration)))),
+    cut: Effect.sync(network.cut),
+    stall: Effect.sync(network.stall),
+    resume: Effect.sync(network.resume),
+    unreachable: Effect.sync(network.unreachable),
+    reachable: Effect.sync(network.reachable),
+    heal: Effect.sync(network.heal),
+    expireLease: dropLease,
+    revokeLease: dropLease,
+    deleteKey: (key) => Effect.sync(() => void store.removeKeys({ key: Bytes.concat([prefix, bytes(key)]) })),
+    deletePrefix: (keys) =>
+      Effect.sync(() => {
+        const key = Bytes.concat([prefix, bytes(keys)])
+        store.removeKeys({ key, rangeEnd: prefixEnd(key) })
+      }),
+    leases: Effect.sync(store.leaseIds),
+    keys: Effect.sync(() => store.keyValues().map(withoutPrefix))
+  })
+
+  return { transport: prefix.length === 0 ? transport : prefixed(transport, prefix), faults }
+})

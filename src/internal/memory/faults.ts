@@ -1,0 +1,117 @@
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import type { KeyValue } from "../../Etcd.ts"
+import type { Transport } from "../transport.ts"
+
+/**
+ * Makes the etcd of `Etcd.layerMemory` fail the way a real one does, and tells
+ * what is left in it.
+ *
+ * **When to use**
+ *
+ * Use it to test that your program reacts rightly to a lost lock, a lost answer
+ * or an etcd that cannot be reached.
+ *
+ * **Details**
+ *
+ * All members take effect before they return. `drop`, `delay`, `stall` and
+ * `unreachable` concern requests. One call of the `Etcd` service is one request
+ * or several: those that are safe to repeat are repeated when they failed.
+ *
+ * `expireLease`, `revokeLease`, `deleteKey` and `deletePrefix` are no requests.
+ * They change etcd's data even while it is stalled or unreachable.
+ *
+ * **Example** (Testing what a program does when its lease is lost)
+ *
+ * ```ts
+ * import { assert, it } from "@effect/vitest"
+ * import { Effect, Fiber } from "effect"
+ * import { TestClock } from "effect/testing"
+ * import { Etcd } from "effect-etcd-lock"
+ *
+ * // the program under test: it tells that it is there, for as long as its lease lives
+ * const register = Effect.fnUntraced(function*(name: string, lease: bigint) {
+ *   const etcd = yield* Etcd.Etcd
+ *   yield* etcd.leaseGrant(lease, 10)
+ *   yield* etcd.txn({ then: [Etcd.put(name, "there", { lease })], idempotent: true })
+ * })
+ *
+ * it.effect("is gone once its lease is lost", () =>
+ *   Effect.gen(function*() {
+ *     const faults = yield* Etcd.Faults
+ *     // an answer gets lost, so that the transaction is sent twice
+ *     yield* faults.drop("Reply", { method: "txn" })
+ *     const registering = yield* Effect.forkChild(register("worker-1", 7n))
+ *     yield* TestClock.adjust("2 seconds")
+ *     yield* Fiber.join(registering)
+ *     assert.strictEqual((yield* faults.keys).length, 1)
+ *
+ *     yield* faults.expireLease(7n)
+ *     assert.deepStrictEqual(yield* faults.keys, [])
+ *     assert.deepStrictEqual(yield* faults.leases, [])
+ *   }).pipe(Effect.provide(Etcd.layerMemory())))
+ * ```
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Faults extends Context.Service<Faults, {
+  /**
+   * Loses the next `times` (default 1) requests, or only those of one `method`,
+   * or the replies to them. A lost request is not applied; one whose reply is
+   * lost is. The caller cannot tell: both fail when the request times out, with
+   * `Timeout` and an `outcome` of `Unknown`.
+   *
+   * Several drops are used up in the order in which they were asked for, one by
+   * each request.
+   */
+  readonly drop: (
+    what: "Request" | "Reply",
+    matching?: { readonly method?: keyof Transport | undefined; readonly times?: number | undefined }
+  ) => Effect.Effect<void>
+  /**
+   * Makes every request from now on take that long: it is applied after one half
+   * and answered after the other. A caller that has given up meanwhile does not
+   * prevent that it is applied. Events are not delayed.
+   */
+  readonly delay: (duration: Duration.Input) => Effect.Effect<void>
+  /**
+   * Cuts all connections: every watch, and every request under way, fails with
+   * `Unavailable` and an `outcome` of `Unknown`. Requests that had reached etcd
+   * are applied all the same. The next ones succeed.
+   */
+  readonly cut: Effect.Effect<void>
+  /**
+   * Freezes etcd: nothing is applied or answered, watches are silent and leases
+   * do not expire, until `resume`.
+   */
+  readonly stall: Effect.Effect<void>
+  /**
+   * Ends `stall`. Leases whose time is up expire at once. Then every request
+   * that was sent meanwhile is applied, in order, even if its caller has given up.
+   */
+  readonly resume: Effect.Effect<void>
+  /**
+   * Cuts all connections and refuses new ones, until `reachable`: every request
+   * fails at once with `Unavailable` and an `outcome` of `Refused`. Meanwhile
+   * etcd lives on; its leases expire.
+   */
+  readonly unreachable: Effect.Effect<void>
+  /** Ends `unreachable`. */
+  readonly reachable: Effect.Effect<void>
+  /** Ends every `drop`, `delay`, `stall` and `unreachable`. */
+  readonly heal: Effect.Effect<void>
+  /** Lets a lease expire now: its keys are deleted, in one revision. Nothing happens if there is no such lease. */
+  readonly expireLease: (leaseId: bigint) => Effect.Effect<void>
+  /** Revokes a lease as an operator might: its keys are deleted, in one revision. */
+  readonly revokeLease: (leaseId: bigint) => Effect.Effect<void>
+  /** Deletes a key as an operator might. Nothing happens if there is no such key. */
+  readonly deleteKey: (key: string | Uint8Array) => Effect.Effect<void>
+  /** Deletes all keys that begin with a prefix, in one revision. */
+  readonly deletePrefix: (prefix: string | Uint8Array) => Effect.Effect<void>
+  /** The IDs of all leases that are alive. */
+  readonly leases: Effect.Effect<ReadonlyArray<bigint>>
+  /** All keys, in order. */
+  readonly keys: Effect.Effect<ReadonlyArray<KeyValue>>
+}>()("effect-etcd-lock/Etcd/Faults") {}

@@ -1,0 +1,26 @@
+import { isEndOfKeys } from "../bytes.ts"
+
+/** A key, or the keys of `[key, rangeEnd)`. */
+export interface Bounds {
+  readonly key: Uint8Array
+  readonly rangeEnd?: Uint8Array | undefined
+}
+
+/** Keys in `[from, to)`, as strings that sort as the bytes do. No `to` means up to the last key. */
+export interface Interval {
+  readonly from: string
+  readonly to: string | undefined
+}
+
+/** One character for each byte. */
+export const toText = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1")
+
+export const interval = ({ key, rangeEnd }: Bounds): Interval => {
+  const from = toText(key)
+  // an empty end is what etcd gets when there is none
+  if (rangeEnd === undefined || rangeEnd.length === 0) return { from, to: `${from}\0` }
+  return { from, to: isEndOfKeys(rangeEnd) ? undefined : toText(rangeEnd) }
+}
+
+export const contains = ({ from, to }: Interval, key: string): boolean => key >= from && (to === undefined || key < to)

@@ -1,0 +1,312 @@
+import * as Result from "effect/Result"
+import type {
+  Compare,
+  Delete,
+  KeyValue,
+  LeaseTimeToLive,
+  Op,
+  OpResult,
+  Put,
+  Range,
+  RangeResult,
+  Txn,
+  WatchEvent,
+  WatchOptions
+} from "../../Etcd.ts"
+import { EtcdError } from "../etcdError.ts"
+import type { TransportTxnResult } from "../transport.ts"
+import { checkRange, checkTxn, refuse } from "./check.ts"
+import { type Bounds, contains, interval, toText } from "./interval.ts"
+
+type Answer<A> = Result.Result<A, EtcdError>
+
+interface Lease {
+  readonly granted: number
+  /** On the monotonic clock, in nanoseconds. */
+  readonly expiresAt: bigint
+  readonly keys: Set<string>
+}
+
+/** Called with the events of one revision. */
+export type Listener = (events: ReadonlyArray<WatchEvent>) => void
+
+/**
+ * The data of an etcd: keys, revisions, leases and who watches them. It never
+ * waits; `now` is the caller's clock, and leases expire when the caller says so.
+ */
+export const make = () => {
+  let revision = 1n
+  const keys: Array<string> = []
+  const kvs = new Map<string, KeyValue>()
+  const leases = new Map<bigint, Lease>()
+  const watchers = new Set<(events: ReadonlyArray<WatchEvent>) => void>()
+
+  // --- reading ---
+
+  const lowerBound = (key: string): number => {
+    let low = 0
+    let high = keys.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (keys[middle]! < key) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+
+  const select = (bounds: Bounds): ReadonlyArray<KeyValue> => {
+    const { from, to } = interval(bounds)
+    return keys.slice(lowerBound(from), to === undefined ? undefined : lowerBound(to)).map((key) => kvs.get(key)!)
+  }
+
+  const read = (range: Range): RangeResult => {
+    const { limit, maxCreateRevision, sort } = range
+    const found = select(range)
+    // as on the wire, zero is as good as none
+    const filtered = maxCreateRevision ? found.filter((kv) => kv.createRevision <= maxCreateRevision) : found
+    const sorted = sort === undefined ? filtered : filtered.toSorted(order[sort])
+    return { _tag: "Range", kvs: limit && limit > 0 ? sorted.slice(0, limit) : sorted, count: found.length }
+  }
+
+  const holds = (compare: Compare): boolean => {
+    const found = select(compare)
+    if (found.length > 0) return found.every((kv) => matches(compare, kv))
+    return compare.target !== "Value" && matches(compare, missing)
+  }
+
+  // --- writing ---
+
+  /** Gives all that `write` does one revision, if it does anything. */
+  const commit = <A>(write: (transaction: Transaction) => A): A => {
+    const transaction: Transaction = { revision: revision + 1n, events: [] }
+    const result = write(transaction)
+    if (transaction.events.length > 0) {
+      revision = transaction.revision
+      for (const watcher of watchers) watcher(transaction.events)
+    }
+    return result
+  }
+
+  const put = (transaction: Transaction, { key, lease = 0n, value }: Put): void => {
+    const text = toText(key)
+    const previous = kvs.get(text)
+    if (previous === undefined) keys.splice(lowerBound(text), 0, text)
+    else leases.get(previous.lease)?.keys.delete(text)
+    leases.get(lease)?.keys.add(text)
+    const kv: KeyValue = {
+      // the caller may write to its own bytes again
+      key: previous?.key ?? Buffer.from(key),
+      value: Buffer.from(value),
+      createRevision: previous?.createRevision ?? transaction.revision,
+      modRevision: transaction.revision,
+      version: (previous?.version ?? 0n) + 1n,
+      lease
+    }
+    kvs.set(text, kv)
+    transaction.events.push({ _tag: "Put", kv })
+  }
+
+  const remove = (transaction: Transaction, bounds: Bounds): number => {
+    const { from, to } = interval(bounds)
+    const start = lowerBound(from)
+    const end = to === undefined ? keys.length : lowerBound(to)
+    const removed = keys.splice(start, Math.max(0, end - start))
+    for (const text of removed) {
+      const { key, lease } = kvs.get(text)!
+      kvs.delete(text)
+      leases.get(lease)?.keys.delete(text)
+      transaction.events.push({ _tag: "Delete", kv: { ...missing, key, modRevision: transaction.revision } })
+    }
+    return removed.length
+  }
+
+  // --- transactions ---
+
+  // All conditions are evaluated before anything is written, those of nested transactions too.
+  const choose = (txn: Txn): Chosen => {
+    const succeeded = txn.compare.every(holds)
+    const ops: ReadonlyArray<Op> = succeeded ? txn.then : txn.else
+    return { _tag: "Chosen", succeeded, ops: ops.map((op) => op._tag === "Txn" ? choose(op) : op) }
+  }
+
+  const wantsUnknownLease = ({ ops }: Chosen): boolean =>
+    ops.some((op) => {
+      if (op._tag === "Chosen") return wantsUnknownLease(op)
+      return op._tag === "Put" && op.lease !== undefined && op.lease !== 0n && !leases.has(op.lease)
+    })
+
+  const run = (transaction: Transaction, op: Chosen["ops"][number]): OpResult<Op> => {
+    switch (op._tag) {
+      case "Put": {
+        put(transaction, op)
+        return { _tag: "Put" }
+      }
+      case "Range": {
+        return read(op)
+      }
+      case "Delete": {
+        return { _tag: "Delete", deleted: remove(transaction, op) }
+      }
+      case "Chosen": {
+        return { _tag: "Txn", succeeded: op.succeeded, responses: op.ops.map((op) => run(transaction, op)) }
+      }
+    }
+  }
+
+  const txn = (txn: Txn): Answer<TransportTxnResult> =>
+    Result.gen(function*() {
+      yield* checkTxn(txn)
+      const chosen = choose(txn)
+      if (wantsUnknownLease(chosen)) return yield* leaseNotFound("txn")
+      const result = commit((transaction) => run(transaction, chosen)) as OpResult<Txn>
+      return { ...result, revision }
+    })
+
+  const range = (range: Range): Answer<RangeResult & { readonly revision: bigint }> =>
+    Result.map(checkRange(range), () => ({ ...read(range), revision }))
+
+  // --- leases ---
+
+  const grant = (leaseId: bigint, seconds: number, now: bigint): Answer<number> => {
+    if (seconds > maxTtl) return refuse("leaseGrant", "InvalidArgument", "etcdserver: too large lease TTL")
+    if (leases.has(leaseId)) return refuse("leaseGrant", "LeaseExists", "etcdserver: lease already exists")
+    const granted = Math.max(Math.trunc(seconds), minTtl)
+    leases.set(leaseId, { granted, expiresAt: after(granted, now), keys: new Set() })
+    return Result.succeed(granted)
+  }
+
+  /** Deletes the lease, and its keys in one revision. Answers whether there was such a lease. */
+  const dropLease = (leaseId: bigint): boolean => {
+    const lease = leases.get(leaseId)
+    if (lease === undefined) return false
+    commit((transaction) => {
+      for (const key of [...lease.keys].sort()) remove(transaction, { key: Buffer.from(key, "latin1") })
+    })
+    return leases.delete(leaseId)
+  }
+
+  const revoke = (leaseId: bigint): Answer<void> => dropLease(leaseId) ? Result.void : leaseNotFound("leaseRevoke")
+
+  const keepAlive = (leaseId: bigint, now: bigint): Answer<number> => {
+    const lease = leases.get(leaseId)
+    // a lease whose time is up cannot be saved any more, even if its keys are still there
+    if (lease === undefined || lease.expiresAt <= now) return Result.succeed(0)
+    leases.set(leaseId, { ...lease, expiresAt: after(lease.granted, now) })
+    return Result.succeed(lease.granted)
+  }
+
+  const timeToLive = (leaseId: bigint, now: bigint): Answer<LeaseTimeToLive> => {
+    const lease = leases.get(leaseId)
+    return Result.succeed(
+      lease === undefined
+        ? { remaining: -1, granted: 0 }
+        : { remaining: Number((lease.expiresAt - now) / nanosPerSecond), granted: lease.granted }
+    )
+  }
+
+  // --- watches ---
+
+  /** Tells `listener` of what happens from now on, until the returned function is called. */
+  const watch = (options: WatchOptions, listener: Listener): Answer<{ revision: bigint; stop: () => void }> => {
+    // unlike elsewhere, no key means the smallest one
+    const watched = interval(options.key.length === 0 ? { ...options, key: Buffer.of(0) } : options)
+    if (watched.to !== undefined && watched.from >= watched.to) {
+      return Result.fail(emptyWatch)
+    }
+    const watcher = (events: ReadonlyArray<WatchEvent>) => {
+      const seen = events.filter(({ _tag, kv }) =>
+        (options.only === undefined || options.only === _tag) && contains(watched, toText(kv.key))
+      )
+      if (seen.length > 0) listener(seen)
+    }
+    watchers.add(watcher)
+    return Result.succeed({ revision, stop: () => void watchers.delete(watcher) })
+  }
+
+  return {
+    txn,
+    range,
+    grant,
+    revoke,
+    keepAlive,
+    timeToLive,
+    watch,
+    dropLease,
+    expiresAt: (leaseId: bigint) => leases.get(leaseId)?.expiresAt,
+    removeKeys: (bounds: Bounds) => commit((transaction) => remove(transaction, bounds)),
+    leaseIds: (): ReadonlyArray<bigint> => [...leases.keys()],
+    keyValues: (): ReadonlyArray<KeyValue> => keys.map((key) => kvs.get(key)!)
+  }
+}
+
+interface Transaction {
+  readonly revision: bigint
+  readonly events: Array<WatchEvent>
+}
+
+/** A transaction whose branches have been decided. */
+interface Chosen {
+  readonly _tag: "Chosen"
+  readonly succeeded: boolean
+  readonly ops: ReadonlyArray<Put | Range | Delete | Chosen>
+}
+
+// one and a half times the election timeout, which is a second by default
+const minTtl = 2
+const maxTtl = 9_000_000_000
+const nanosPerSecond = 1_000_000_000n
+
+const after = (seconds: number, now: bigint): bigint => now + BigInt(seconds) * nanosPerSecond
+
+const leaseNotFound = (method: string) => refuse(method, "LeaseNotFound", "the lease has expired or was revoked")
+
+// etcd cancels such a watch with a text and no code, hence the outcome
+const emptyWatch = new EtcdError({
+  reason: "Internal",
+  method: "watch",
+  outcome: "Unknown",
+  description: "mvcc: watcher range is empty"
+})
+
+/** What a missing key is compared as, and what is left of a deleted one. */
+const missing: KeyValue = {
+  key: Buffer.alloc(0),
+  value: Buffer.alloc(0),
+  createRevision: 0n,
+  modRevision: 0n,
+  version: 0n,
+  lease: 0n
+}
+
+const fields = {
+  CreateRevision: "createRevision",
+  ModRevision: "modRevision",
+  Version: "version",
+  Lease: "lease"
+} as const
+
+const matches = (compare: Compare, kv: KeyValue): boolean => {
+  const sign = compare.target === "Value"
+    ? Buffer.compare(kv.value, compare.value)
+    : Number(kv[fields[compare.target]] - compare.value)
+  switch (compare.operator) {
+    case "=": {
+      return sign === 0
+    }
+    case "!=": {
+      return sign !== 0
+    }
+    case "<": {
+      return sign < 0
+    }
+    case ">": {
+      return sign > 0
+    }
+  }
+}
+
+// keys of one revision stay in the order of their bytes, both ways
+const order = {
+  CreateAscending: (a: KeyValue, b: KeyValue) => Number(a.createRevision - b.createRevision),
+  CreateDescending: (a: KeyValue, b: KeyValue) => Number(b.createRevision - a.createRevision)
+}

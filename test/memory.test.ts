@@ -1,0 +1,438 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Duration, Effect, Exit, Fiber, Layer, Metric, Result, Scope } from "effect"
+import { Etcd } from "effect-etcd-lock"
+import { TestClock } from "effect/testing"
+
+describe("leases in memory", () => {
+  it.effect("expire exactly when their time is up, with their keys", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* etcd.leaseGrant(1n, 10)
+      yield* etcd.leaseGrant(2n, 11)
+      yield* put("b", { lease: 1n })
+      yield* put("a", { lease: 1n })
+      yield* put("kept", { lease: 2n })
+      const { next } = yield* etcd.watch(Etcd.get("a"))
+
+      yield* TestClock.adjust(9999)
+      assert.deepStrictEqual(yield* faults.leases, [1n, 2n])
+      assert.deepStrictEqual(yield* etcd.leaseTimeToLive(1n), { remaining: 0, granted: 10 })
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(yield* faults.leases, [2n])
+      assert.deepStrictEqual(yield* keys, ["kept"])
+      assert.deepStrictEqual(yield* etcd.leaseTimeToLive(1n), { remaining: -1, granted: 0 })
+      const events = yield* next
+      assert.deepStrictEqual(events.map(({ _tag, kv }) => [_tag, String(kv.key)]), [["Delete", "a"]])
+    }).pipe(provideMemory))
+
+  it.effect("live for a TTL from each renewal", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* etcd.leaseGrant(1n, 10)
+      yield* TestClock.adjust(9999)
+      assert.strictEqual(yield* etcd.leaseKeepAlive(1n, 1000), 10)
+      yield* TestClock.adjust(5000)
+      assert.strictEqual(yield* etcd.leaseKeepAlive(1n, 1000), 10)
+      assert.deepStrictEqual(yield* etcd.leaseTimeToLive(1n), { remaining: 10, granted: 10 })
+      yield* TestClock.adjust(9999)
+      assert.deepStrictEqual(yield* faults.leases, [1n])
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(yield* faults.leases, [])
+      assert.strictEqual(yield* etcd.leaseKeepAlive(1n, 1000), 0)
+    }).pipe(provideMemory))
+
+  it.effect("can be granted again under an ID that was in use", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* etcd.leaseGrant(1n, 10)
+      yield* TestClock.adjust(5000)
+      yield* etcd.leaseRevoke(1n)
+      yield* etcd.leaseGrant(1n, 10)
+      yield* TestClock.adjust(9999)
+      assert.deepStrictEqual(yield* faults.leases, [1n])
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(yield* faults.leases, [])
+    }).pipe(provideMemory))
+})
+
+describe("an etcd in memory leaves no fiber", () => {
+  it.effect("when its leases are gone", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      // the test clock itself forks a fiber until it is moved for the first time
+      yield* TestClock.adjust(1)
+      const before = yield* activeFibers
+      for (const id of [1n, 2n, 3n, 4n]) yield* etcd.leaseGrant(id, 10)
+      assert.strictEqual(yield* activeFibers, before + 4)
+      yield* etcd.leaseRevoke(1n)
+      yield* faults.expireLease(2n)
+      yield* faults.revokeLease(3n)
+      assert.strictEqual(yield* activeFibers, before + 1)
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(yield* activeFibers, before)
+    }).pipe(provideMemory, countFibers))
+
+  it.effect("when its layer is closed", () =>
+    Effect.gen(function*() {
+      // the test clock itself forks a fiber until it is moved for the first time
+      yield* TestClock.adjust(1)
+      const before = yield* activeFibers
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(Etcd.layerMemory(), scope)
+      yield* Effect.gen(function*() {
+        const { etcd, faults } = yield* services
+        yield* etcd.leaseGrant(1n, 10)
+        yield* faults.delay("1 hour")
+        yield* timesOut(etcd.leaseGrant(2n, 10), 5000)
+      }).pipe(Effect.provide(context))
+      assert.isAbove(yield* activeFibers, before)
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(yield* activeFibers, before)
+    }).pipe(countFibers))
+})
+
+describe("Faults.drop", () => {
+  it.effect("loses a request: it is not applied", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* faults.drop("Request")
+      const error = yield* timesOut(put("a"), 5000)
+      assert.deepInclude(error, { reason: "Timeout", outcome: "Unknown", method: "txn" })
+      assert.deepStrictEqual(yield* keys, [])
+      yield* put("a")
+      assert.strictEqual((yield* etcd.range(Etcd.get("a"))).count, 1)
+    }).pipe(provideMemory))
+
+  it.effect("loses a reply: the request is applied", () =>
+    Effect.gen(function*() {
+      const { faults } = yield* services
+      yield* faults.drop("Reply")
+      const fiber = yield* Effect.forkChild(Effect.flip(put("a")), { startImmediately: true })
+      assert.deepStrictEqual(yield* keys, ["a"])
+      yield* TestClock.adjust(4999)
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.deepInclude(yield* Fiber.join(fiber), { reason: "Timeout", outcome: "Unknown", method: "txn" })
+    }).pipe(provideMemory))
+
+  it.effect("counts what is sent, so that a call that is repeated gets through", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* faults.drop("Reply")
+      const fiber = yield* Effect.forkChild(Effect.flip(etcd.leaseGrant(1n, 10)))
+      yield* TestClock.adjust(3000)
+      assert.strictEqual((yield* Fiber.join(fiber)).reason, "LeaseExists")
+    }).pipe(provideMemory))
+
+  it.effect("loses so many requests of one method, in order", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* faults.drop("Request", { method: "leaseKeepAlive", times: 2 })
+      yield* faults.drop("Reply", { method: "leaseKeepAlive" })
+      yield* etcd.leaseGrant(1n, 10)
+      for (const remaining of [9, 8, 9]) {
+        yield* timesOut(etcd.leaseKeepAlive(1n, 1000), 1000)
+        assert.strictEqual((yield* etcd.leaseTimeToLive(1n)).remaining, remaining)
+      }
+      assert.strictEqual(yield* etcd.leaseKeepAlive(1n, 1000), 10)
+    }).pipe(provideMemory))
+
+  it.effect("loses a watch's confirmation: it is given up", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* faults.drop("Reply", { method: "watch", times: Infinity })
+      const fiber = yield* Effect.forkChild(Effect.flip(Effect.scoped(etcd.watch(Etcd.get("a")))))
+      yield* TestClock.adjust(5000)
+      assert.deepInclude(yield* Fiber.join(fiber), { reason: "Timeout", outcome: "Refused", method: "watch" })
+    }).pipe(provideMemory))
+})
+
+describe("Faults.delay", () => {
+  it.effect("applies a request half way and answers it at the end", () =>
+    Effect.gen(function*() {
+      const { faults } = yield* services
+      yield* faults.delay("100 millis")
+      const fiber = yield* Effect.forkChild(Effect.andThen(put("a"), Clock.currentTimeMillis))
+      yield* TestClock.adjust(49)
+      assert.deepStrictEqual(yield* keys, [])
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(yield* keys, ["a"])
+      yield* TestClock.adjust(49)
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.strictEqual(yield* Fiber.join(fiber), 100)
+    }).pipe(provideMemory))
+
+  it.effect("applies a request whose caller has given up", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* faults.delay("1 minute")
+      yield* timesOut(put("timed-out"), 5000)
+      const fiber = yield* Effect.forkChild(put("interrupted"), { startImmediately: true })
+      yield* Fiber.interrupt(fiber)
+      const watching = yield* Effect.forkChild(Effect.scoped(etcd.watch(Etcd.get("a"))), { startImmediately: true })
+      yield* Fiber.interrupt(watching)
+      assert.deepStrictEqual(yield* keys, [])
+      yield* TestClock.adjust("30 seconds")
+      assert.deepStrictEqual(yield* keys, ["interrupted", "timed-out"])
+    }).pipe(provideMemory))
+
+  it.effect("ends with a delay of zero", () =>
+    Effect.gen(function*() {
+      const { faults } = yield* services
+      yield* faults.delay("1 minute")
+      yield* faults.delay(0)
+      yield* put("a")
+    }).pipe(provideMemory))
+})
+
+describe("Faults.cut", () => {
+  it.effect("ends every watch, and no later one", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      const { next } = yield* etcd.watch(Etcd.get("a"))
+      const waiting = yield* Effect.forkChild(Effect.flip(next), { startImmediately: true })
+      yield* faults.cut
+      const lost = { reason: "Unavailable", outcome: "Unknown", method: "watch" } as const
+      assert.deepInclude(yield* Fiber.join(waiting), lost)
+      yield* put("a")
+      assert.deepInclude(yield* Effect.flip(next), lost)
+
+      const again = yield* etcd.watch(Etcd.get("a"))
+      yield* put("a")
+      assert.lengthOf(yield* again.next, 1)
+    }).pipe(provideMemory))
+
+  it.effect("fails every request under way: those that had arrived are applied", () =>
+    Effect.gen(function*() {
+      const { faults } = yield* services
+      yield* faults.delay("100 millis")
+      const arrived = yield* Effect.forkChild(Effect.flip(put("arrived")), { startImmediately: true })
+      yield* TestClock.adjust(70)
+      const sent = yield* Effect.forkChild(Effect.flip(put("sent")), { startImmediately: true })
+      yield* faults.cut
+      const lost = { reason: "Unavailable", outcome: "Unknown", method: "txn" } as const
+      assert.deepInclude(yield* Fiber.join(arrived), lost)
+      assert.deepInclude(yield* Fiber.join(sent), lost)
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* keys, ["arrived"])
+    }).pipe(provideMemory))
+})
+
+describe("Faults.stall", () => {
+  it.effect("answers nothing; what was sent meanwhile is applied after it, in order", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* faults.stall
+      const error = yield* timesOut(put("given-up"), 5000)
+      assert.deepInclude(error, { reason: "Timeout", outcome: "Unknown" })
+      const fiber = yield* Effect.forkChild(
+        etcd.txn({ compare: [Etcd.compareCreateRevision("given-up", ">", 0n)], then: [] }),
+        { startImmediately: true }
+      )
+      assert.deepStrictEqual(yield* keys, [])
+      yield* faults.resume
+      assert.deepStrictEqual(yield* keys, ["given-up"])
+      assert.isTrue((yield* Fiber.join(fiber)).succeeded)
+    }).pipe(provideMemory))
+
+  it.effect("lets no lease expire; on resume those that are due do, before anything else", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* etcd.leaseGrant(1n, 10)
+      yield* etcd.leaseGrant(2n, 30)
+      yield* put("a", { lease: 1n })
+      yield* faults.stall
+      yield* TestClock.adjust("15 seconds")
+      assert.deepStrictEqual(yield* keys, ["a"])
+      const renewal = yield* Effect.forkChild(etcd.leaseKeepAlive(1n, 1000), { startImmediately: true })
+      const late = yield* Effect.forkChild(Effect.flip(put("b", { lease: 1n })), { startImmediately: true })
+      yield* faults.resume
+      assert.deepStrictEqual(yield* keys, [])
+      assert.deepStrictEqual(yield* faults.leases, [2n])
+      assert.strictEqual(yield* Fiber.join(renewal), 0)
+      assert.strictEqual((yield* Fiber.join(late)).reason, "LeaseNotFound")
+      yield* TestClock.adjust("15 seconds")
+      assert.deepStrictEqual(yield* faults.leases, [])
+    }).pipe(provideMemory))
+
+  it.effect("keeps watches silent, and tells them in order afterwards", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* put("a")
+      yield* put("b")
+      yield* put("c")
+      const { next } = yield* etcd.watch(Etcd.get("a"))
+      const other = yield* etcd.watch({ ...Etcd.get("b"), rangeEnd: Buffer.from("z") })
+      yield* faults.stall
+      yield* faults.deleteKey("b")
+      yield* faults.deleteKey("c")
+      const silent = yield* Effect.forkChild(other.next, { startImmediately: true })
+      yield* TestClock.adjust("1 minute")
+      assert.isUndefined(silent.pollUnsafe())
+      yield* faults.resume
+      assert.deepStrictEqual((yield* Fiber.join(silent)).map(({ kv }) => String(kv.key)), ["b"])
+      assert.deepStrictEqual((yield* other.next).map(({ kv }) => String(kv.key)), ["c"])
+      yield* faults.deleteKey("a")
+      assert.lengthOf(yield* next, 1)
+    }).pipe(provideMemory))
+
+  it.effect("does not prevent a cut, after which what had arrived is applied", () =>
+    Effect.gen(function*() {
+      const { faults } = yield* services
+      yield* faults.stall
+      const fiber = yield* Effect.forkChild(Effect.flip(put("a")), { startImmediately: true })
+      yield* faults.cut
+      assert.deepInclude(yield* Fiber.join(fiber), { reason: "Unavailable", outcome: "Unknown" })
+      yield* faults.resume
+      assert.deepStrictEqual(yield* keys, ["a"])
+    }).pipe(provideMemory))
+})
+
+describe("Faults.unreachable", () => {
+  it.effect("refuses every request at once, while leases expire", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* etcd.leaseGrant(1n, 10)
+      const { next } = yield* etcd.watch(Etcd.get("a"))
+      yield* faults.drop("Request", { method: "leaseKeepAlive" })
+      yield* faults.unreachable
+      assert.deepInclude(yield* Effect.flip(next), { reason: "Unavailable", outcome: "Unknown" })
+      assert.deepInclude(yield* Effect.flip(etcd.leaseKeepAlive(1n, 1000)), {
+        reason: "Unavailable",
+        outcome: "Refused"
+      })
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(yield* faults.leases, [])
+      yield* faults.reachable
+      // a request that was never sent uses up no drop
+      yield* timesOut(etcd.leaseKeepAlive(1n, 1000), 1000)
+      assert.strictEqual(yield* etcd.leaseKeepAlive(1n, 1000), 0)
+    }).pipe(provideMemory))
+
+  it.effect("is got over by calls that are repeated", () =>
+    Effect.gen(function*() {
+      const { faults } = yield* services
+      yield* faults.unreachable
+      const fiber = yield* Effect.forkChild(put("a"), { startImmediately: true })
+      yield* TestClock.adjust("2 seconds")
+      yield* faults.reachable
+      yield* TestClock.adjust(300)
+      assert.strictEqual((yield* Fiber.join(fiber)).revision, 2n)
+    }).pipe(provideMemory))
+})
+
+describe("Faults", () => {
+  it.effect("heals", () =>
+    Effect.gen(function*() {
+      const { faults } = yield* services
+      yield* faults.drop("Request", { times: Infinity })
+      yield* faults.delay("1 hour")
+      yield* faults.stall
+      yield* faults.unreachable
+      yield* faults.heal
+      yield* put("a")
+      assert.deepStrictEqual(yield* keys, ["a"])
+    }).pipe(provideMemory))
+
+  it.effect("deletes the keys of an expired or revoked lease in one revision, in order", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      for (const end of [faults.expireLease(1n), faults.revokeLease(1n)]) {
+        yield* etcd.leaseGrant(1n, 10)
+        for (const key of ["c", "a", "b"]) yield* put(key, { lease: 1n })
+        const { next, revision } = yield* etcd.watch({ key: Buffer.from("a"), rangeEnd: Buffer.from("z") })
+        yield* end
+        const events = yield* next
+        assert.deepStrictEqual(events.map(({ kv }) => String(kv.key)), ["a", "b", "c"])
+        assert.deepStrictEqual(events.map(({ kv }) => kv.modRevision - revision), [1n, 1n, 1n])
+        assert.deepStrictEqual(yield* faults.leases, [])
+        yield* end
+      }
+    }).pipe(provideMemory))
+
+  it.effect("deletes keys, and tells what is there, without the prefix of the layer", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      for (const key of ["a/1", "a/2", "b", "c"]) yield* put(key)
+      yield* faults.deleteKey("b")
+      yield* faults.deletePrefix("a/")
+      yield* faults.deleteKey("none")
+      assert.deepStrictEqual(yield* keys, ["c"])
+      assert.strictEqual((yield* etcd.range(Etcd.get("c"))).revision, 7n)
+    }).pipe(Effect.provide(Etcd.layerMemory({ prefix: "app/" }))))
+})
+
+describe("the example of Faults", () => {
+  // the program under test: it tells that it is there, for as long as its lease lives
+  const register = Effect.fnUntraced(function*(name: string, lease: bigint) {
+    const etcd = yield* Etcd.Etcd
+    yield* etcd.leaseGrant(lease, 10)
+    yield* etcd.txn({ then: [Etcd.put(name, "there", { lease })], idempotent: true })
+  })
+
+  it.effect("is gone once its lease is lost", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      // an answer gets lost, so that the transaction is sent twice
+      yield* faults.drop("Reply", { method: "txn" })
+      const registering = yield* Effect.forkChild(register("worker-1", 7n))
+      yield* TestClock.adjust("2 seconds")
+      yield* Fiber.join(registering)
+      assert.strictEqual((yield* faults.keys).length, 1)
+
+      yield* faults.expireLease(7n)
+      assert.deepStrictEqual(yield* faults.keys, [])
+      assert.deepStrictEqual(yield* faults.leases, [])
+    }).pipe(Effect.provide(Etcd.layerMemory())))
+})
+
+describe("layerMemory", () => {
+  it.effect("takes the request timeout", () =>
+    Effect.gen(function*() {
+      const { faults } = yield* services
+      yield* faults.stall
+      yield* timesOut(put("a"), 700)
+    }).pipe(Effect.provide(Etcd.layerMemory({ requestTimeout: "700 millis" }))))
+
+  it.effect("refuses a request timeout that can never work", () =>
+    Effect.gen(function*() {
+      const exit = yield* Effect.exit(Effect.scoped(Layer.build(Etcd.layerMemory({ requestTimeout: 0 }))))
+      assert.include(String(exit), "Etcd.layerMemory: requestTimeout must be between")
+    }))
+
+  it.effect("is another etcd each time", () =>
+    Effect.gen(function*() {
+      yield* Effect.provide(put("a"), Etcd.layerMemory())
+      assert.deepStrictEqual(yield* Effect.provide(keys, Etcd.layerMemory()), [])
+    }))
+})
+
+const provideMemory = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.provide(self, Etcd.layerMemory())
+
+const services = Effect.all({ etcd: Etcd.Etcd, faults: Etcd.Faults })
+
+const put = (key: string, options?: { readonly lease?: bigint }) =>
+  Etcd.Etcd.use((etcd) => etcd.txn({ then: [Etcd.put(key, "", options)] }))
+
+const keys = Effect.map(Etcd.Faults.use((faults) => faults.keys), (kvs) => kvs.map(({ key }) => String(key)))
+
+/** Expects a failure after exactly so many milliseconds. */
+const timesOut = <A, E, R>(self: Effect.Effect<A, E, R>, millis: number) =>
+  Effect.gen(function*() {
+    const fiber = yield* Effect.forkChild(Effect.result(self), { startImmediately: true })
+    yield* TestClock.adjust(Duration.millis(millis - 1))
+    assert.isUndefined(fiber.pollUnsafe())
+    yield* TestClock.adjust(1)
+    const result = fiber.pollUnsafe()
+    assert(result !== undefined && Exit.isSuccess(result) && Result.isFailure(result.value))
+    return result.value.failure
+  })
+
+const countFibers = <A, E, R>(self: Effect.Effect<A, E, R>) =>
+  self.pipe(Metric.enableRuntimeMetrics, Effect.provideService(Metric.MetricRegistry, new Map()))
+
+const activeFibers = Effect.map(Metric.snapshot, (metrics) => {
+  const active = metrics.find(({ id }) => id === "child_fibers_active")
+  return Number(active?.type === "Gauge" ? active.state.value : 0)
+})
