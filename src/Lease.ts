@@ -306,25 +306,24 @@ const elapsed = (from: Instant, to: Instant): number =>
   Math.max(Number(to.monotonic - from.monotonic) / 1e6, to.wall - from.wall)
 
 // Answers milliseconds. "Exists already" can only be our own grant, whose answer was lost; a renewal tells its TTL.
+// Nobody waits for a lease that may have been granted all the same, so it is revoked.
 const grant = (
   etcd: Etcd["Service"],
   id: bigint,
   seconds: number,
   beforeRenewal: () => void
-): Effect.Effect<number, EtcdError> =>
-  etcd.leaseGrant(id, seconds).pipe(
-    Effect.catchIf(
-      (error) => error.reason === "LeaseExists",
-      () =>
-        Effect.suspend(() => {
-          beforeRenewal()
-          return etcd.leaseKeepAlive(id, 1000)
-        })
-    ),
-    // nobody waits for a lease that may or may not have been granted
-    Effect.tapError((error) => error.outcome === "Unknown" ? Effect.forkDetach(revoke(etcd, id)) : Effect.void),
+): Effect.Effect<number, EtcdError> => {
+  const abandon = Effect.forkDetach(revoke(etcd, id))
+  const renewed = Effect.suspend(() => {
+    beforeRenewal()
+    return etcd.leaseKeepAlive(id, 1000)
+  })
+  return etcd.leaseGrant(id, seconds).pipe(
+    Effect.tapError((error) => error.outcome === "Unknown" ? abandon : Effect.void),
+    Effect.catchIf((error) => error.reason === "LeaseExists", () => Effect.tapError(renewed, () => abandon)),
     Effect.map((seconds) => seconds * 1000)
   )
+}
 
 const revoke = (etcd: Etcd["Service"], id: bigint): Effect.Effect<void> =>
   Effect.catch(etcd.leaseRevoke(id), (error) =>

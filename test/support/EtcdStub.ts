@@ -1,0 +1,67 @@
+import { Clock, Effect } from "effect"
+import { Etcd } from "effect-etcd-lock"
+
+export interface Call {
+  readonly method: "grant" | "renew" | "revoke"
+  readonly leaseId: bigint
+  /** When it was sent, in milliseconds of the monotonic clock. */
+  readonly at: number
+}
+
+/** What etcd answers; the argument says how many calls of the kind there were, this one included. */
+export interface Answers {
+  readonly grant?: ((seconds: number) => Effect.Effect<number, Etcd.EtcdError>) | undefined
+  readonly renew?: ((n: number) => Effect.Effect<number, Etcd.EtcdError>) | undefined
+  readonly revoke?: ((n: number) => Effect.Effect<void, Etcd.EtcdError>) | undefined
+}
+
+export interface EtcdStub {
+  readonly etcd: Etcd.Etcd["Service"]
+  /** All calls so far, oldest first. */
+  readonly calls: ReadonlyArray<Call>
+  /** When the calls of one kind were sent. */
+  readonly times: (method: Call["method"]) => ReadonlyArray<number>
+}
+
+/** How long a call may take in all, as the service promises. */
+export const requestTimeout = 5000
+
+/**
+ * An etcd of leases alone, which answers as the test says: by default at once, with 15 seconds. It ends every call in
+ * time, as the real one does.
+ */
+export const make = (answers: Answers = {}): EtcdStub => {
+  const calls: Array<Call> = []
+  const times = (method: Call["method"]) => calls.filter((call) => call.method === method).map(({ at }) => at)
+  const call = <A>(
+    method: Call["method"],
+    leaseId: bigint,
+    timeout: number,
+    answer: (n: number) => Effect.Effect<A, Etcd.EtcdError>
+  ) =>
+    Clock.clockWith((clock) => {
+      calls.push({ method, leaseId, at: Number(clock.monotonicTimeNanosUnsafe()) / 1e6 })
+      return Effect.timeoutOrElse(answer(times(method).length), {
+        duration: timeout,
+        orElse: () => failure("Timeout", "Unknown")
+      })
+    })
+  const none = () => Effect.die(new Error("the stub knows leases only"))
+  const etcd = Etcd.Etcd.of({
+    txn: none,
+    range: none,
+    watch: none,
+    leaseTimeToLive: none,
+    leaseGrant: (leaseId, seconds) =>
+      call("grant", leaseId, requestTimeout, () => (answers.grant ?? (() => Effect.succeed(15)))(seconds)),
+    leaseKeepAlive: (leaseId, timeout) => call("renew", leaseId, timeout, answers.renew ?? (() => Effect.succeed(15))),
+    leaseRevoke: (leaseId) => call("revoke", leaseId, requestTimeout, answers.revoke ?? (() => Effect.void))
+  })
+  return { etcd, calls, times }
+}
+
+export const failure = (
+  reason: Etcd.EtcdErrorReason,
+  outcome: "Refused" | "Unknown" = "Refused"
+): Effect.Effect<never, Etcd.EtcdError> =>
+  Effect.fail(new Etcd.EtcdError({ reason, outcome, method: "scripted", description: "as the test says" }))
