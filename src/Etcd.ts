@@ -393,7 +393,7 @@ export const layerConfig = (
       Effect.flatMap((found) => make({ ...found, ...options })),
       // what is a programmer's mistake in `layer` is the operator's here
       Effect.catchDefect((defect) =>
-        defect instanceof RangeError ? Effect.fail(environment.invalid(defect.message, defect)) : Effect.die(defect)
+        defect instanceof RangeError ? Effect.fail(environment.refused(defect)) : Effect.die(defect)
       )
     )
   )

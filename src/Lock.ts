@@ -30,8 +30,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import { hostname } from "node:os"
 import * as Etcd from "./Etcd.ts"
 import { type Entry, type EntryKey, EntryLost, ForeignEntry, guard, isEntry, keyOf, lose } from "./internal/line.ts"
@@ -69,7 +71,9 @@ export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")
   /** When it asked for the lock, by its own clock. */
   since: Schema.optional(Schema.DateTimeUtc),
   /** What it told of itself in the options. */
-  metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json))
+  metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json)),
+  /** For how long its lease would live if it died now. Told by `inspect` and `changes` only. */
+  remaining: Schema.optional(Schema.Duration)
 }) {
   override toString(): string {
     const where = this.host === undefined ? `lease ${this.leaseId.toString(16)}` : `${this.host} (process ${this.pid})`
@@ -392,6 +396,87 @@ export const tryAcquire = (
   scoped("Lock.tryAcquire", name, (restore) => tryAcquireHandle(name, options, restore))
 
 // -----------------------------------------------------------------------------
+// operating
+// -----------------------------------------------------------------------------
+
+/**
+ * A lock's line as it was at one moment.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Inspection {
+  readonly name: string
+  readonly holder: Holder | undefined
+  /** Who waits, in order. The fibers of one process are one entry. */
+  readonly queue: ReadonlyArray<Holder>
+  /** Keys under the name that are no entries; they make everybody fail with `ForeignKey`. */
+  readonly foreignKeys: ReadonlyArray<string>
+}
+
+/**
+ * Tells who holds a lock and who waits for it.
+ *
+ * @category operating
+ * @since 0.1.0
+ */
+export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError, Session> =>
+  Effect.flatMap(Session, ({ etcd }) => inspectWith(etcd, name))
+
+/**
+ * Tells who holds a lock and who waits for it, now and after every change.
+ *
+ * @category operating
+ * @since 0.1.0
+ */
+export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError, Session> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const { etcd } = yield* Session
+    const { key, rangeEnd } = Etcd.getPrefix(prefixOf(name))
+    const watch = yield* etcd.watch({ key, rangeEnd })
+    const look = inspectWith(etcd, name)
+    return Stream.concat(Stream.fromEffect(look), Stream.fromEffectRepeat(Effect.andThen(watch.next, look)))
+  })).pipe(
+    // a watch that ended is opened anew
+    Stream.retry(Schedule.while(Schedule.spaced("200 millis"), ({ input }) => (input as Etcd.EtcdError).isTransient))
+  )
+
+/**
+ * Deletes an entry from a lock's line, whoever it belongs to, and answers whether
+ * it was still there. A holder that lives notices within a second, and fails with
+ * `LockLost`.
+ *
+ * **Details**
+ *
+ * The entry is named by its create revision, as `inspect` and `LockHeld` tell it,
+ * so that only the holder that was looked at is affected and none that came after.
+ *
+ * **Gotchas**
+ *
+ * The next in line may start before the holder has stopped. Only what goes
+ * through the handle's `txn`, or through a store that checks fencing tokens, is
+ * safe from the overlap.
+ *
+ * @category operating
+ * @since 0.1.0
+ */
+export const forceRelease = (
+  name: string,
+  options: { readonly createRevision: bigint }
+): Effect.Effect<boolean, Etcd.EtcdError, Session> =>
+  Effect.gen(function*() {
+    const { etcd } = yield* Session
+    const { kvs } = yield* etcd.range(Etcd.getPrefix(prefixOf(name)))
+    const entry = kvs.find((kv) => kv.createRevision === options.createRevision)
+    if (entry === undefined) return false
+    const { succeeded } = yield* etcd.txn({
+      compare: [Etcd.compareCreateRevision(entry.key, "=", entry.createRevision)],
+      then: [Etcd.remove(entry.key)]
+    })
+    return succeeded
+  })
+
+// -----------------------------------------------------------------------------
 // internal
 // -----------------------------------------------------------------------------
 
@@ -463,11 +548,10 @@ const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore
   })
 
 const makeRequest = (name: string, options: TryOptions | undefined, clock: Clock.Clock) => {
-  validateName(name)
   const since = DateTime.formatIso(DateTime.makeUnsafe(clock.currentTimeMillisUnsafe()))
   const metadata = options?.metadata
   return {
-    prefix: `${name}/`,
+    prefix: prefixOf(name),
     value: Buffer.from(JSON.stringify({ host, pid: process.pid, since, metadata })),
     lease: options?.lease
   }
@@ -475,8 +559,9 @@ const makeRequest = (name: string, options: TryOptions | undefined, clock: Clock
 
 const host = hostname()
 
-const validateName = (name: string) => {
-  if (name !== "" && name.isWellFormed() && !name.split("/").includes("")) return
+/** Entries are the direct children of the name, as those of Go's mutex are. */
+const prefixOf = (name: string): string => {
+  if (name !== "" && name.isWellFormed() && !name.split("/").includes("")) return `${name}/`
   throw new RangeError(
     `Lock: cannot use the name ${
       JSON.stringify(name)
@@ -556,6 +641,23 @@ const makeHandle = (name: string, entry: Entry, { etcd, mutex }: Session["Servic
     })
   }
 }
+
+const inspectWith = Effect.fnUntraced(function*(etcd: Etcd.Etcd["Service"], name: string) {
+  const prefix = prefixOf(name)
+  const { kvs } = yield* etcd.range(Etcd.getPrefix(prefix, { sort: "CreateAscending" }))
+  const entries = kvs.filter((kv) => isEntry(prefix, kv))
+  const leases = new Map<bigint, Duration.Duration>()
+  yield* Effect.forEach(
+    new Set(entries.map(({ lease }) => lease)),
+    (lease) =>
+      Effect.map(etcd.leaseTimeToLive(lease), ({ remaining }) => {
+        leases.set(lease, Duration.seconds(Math.max(0, remaining)))
+      }),
+    { concurrency: 16 }
+  )
+  const [holder, ...queue] = entries.map((kv) => new Holder({ ...describe(kv), remaining: leases.get(kv.lease) }))
+  return { name, holder, queue, foreignKeys: kvs.filter((kv) => !isEntry(prefix, kv)).map(keyOf) } satisfies Inspection
+})
 
 const explain = (name: string) => <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | LockLost | ForeignKey => {
   if (error instanceof EntryLost) return new LockLost({ name, fencingToken: undefined, reason: error.reason })

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, Ref, Scope } from "effect"
+import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, Ref, Scope, Stream } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
 import * as World from "./support/World.ts"
 
@@ -47,13 +47,14 @@ describe("a free lock", () => {
       assert.isTrue(Exit.isFailure(died) && Cause.hasDies(died.cause))
       assert.lengthOf(yield* world.line("job"), 0)
       const cleaned = yield* Ref.make(-1)
-      const fiber = yield* Effect.never.pipe(
+      const started = yield* Deferred.make<void>()
+      const fiber = yield* Effect.andThen(Deferred.succeed(started, undefined), Effect.never).pipe(
         Effect.onInterrupt(() => Effect.flatMap(world.line("job"), (line) => Ref.set(cleaned, line.length))),
         Lock.withLock("job"),
         a.run,
         Effect.forkChild({ startImmediately: true })
       )
-      yield* world.untilLine("job", 1)
+      yield* Deferred.await(started)
       yield* Fiber.interrupt(fiber)
       assert.strictEqual(yield* Ref.get(cleaned), 1, "the body's cleanup ran under the lock")
       assert.lengthOf(yield* world.line("job"), 0)
@@ -441,5 +442,58 @@ describe("a foreign key", () => {
       })
       yield* nested.release
       yield* holder.release
+    }))
+})
+
+describe("an operator", () => {
+  it.live("sees who holds and who waits, and every change", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const [a, b] = yield* Effect.all([world.process(), world.process()])
+      const seen: Array<[boolean, number]> = []
+      const watching = yield* Lock.changes("job").pipe(
+        Stream.runForEach(({ holder, queue }) =>
+          Effect.sync(() => {
+            seen.push([holder !== undefined, queue.length])
+          })
+        ),
+        a.run,
+        Effect.forkChild
+      )
+      yield* World.eventually(Effect.sync(() => assert.deepStrictEqual(seen, [[false, 0]])))
+      const holder = yield* holdIn(a, "job", { metadata: { team: "blue" } })
+      const handle = yield* holder.held
+      const waiting = yield* holdIn(b, "job")
+      yield* world.untilLine("job", 2)
+      const found = yield* b.run(Lock.inspect("job"))
+      assert.include(found.holder, { key: handle.key, leaseId: handle.leaseId, pid: process.pid })
+      assert.deepStrictEqual(found.holder?.metadata, { team: "blue" })
+      assert.isAbove(Duration.toSeconds(found.holder!.remaining!), 5)
+      assert.lengthOf(found.queue, 1)
+      assert.deepStrictEqual(found.foreignKeys, [])
+      yield* holder.release
+      yield* waiting.release
+      yield* World.eventually(Effect.sync(() => assert.deepStrictEqual(seen.at(-1), [false, 0])))
+      assert.deepInclude(seen, [true, 0])
+      assert.deepInclude(seen, [true, 1])
+      yield* Fiber.interrupt(watching)
+      yield* world.etcd.txn({ then: [Etcd.put("job/config", "x")] })
+      assert.deepStrictEqual((yield* b.run(Lock.inspect("job"))).foreignKeys, ["job/config"])
+      yield* world.etcd.txn({ then: [Etcd.remove("job/config")] })
+    }))
+
+  it.live("can force a release, of the holder that was looked at and no other", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const [a, b] = yield* Effect.all([world.process(), world.process()])
+      const holder = yield* holdIn(a, "job")
+      const { createRevision } = yield* holder.held
+      const waiting = yield* holdIn(b, "job")
+      yield* world.untilLine("job", 2)
+      assert.isTrue(yield* b.run(Lock.forceRelease("job", { createRevision })))
+      assert.include(failure(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "KeyDeleted" })
+      yield* waiting.held
+      assert.isFalse(yield* b.run(Lock.forceRelease("job", { createRevision })))
+      yield* waiting.release
     }))
 })

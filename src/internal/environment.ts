@@ -35,17 +35,38 @@ export const load: Effect.Effect<Options, Config.ConfigError> = Effect.gen(funct
   }
 }).pipe(Effect.provide(NodeFileSystem.layer))
 
-/** @internal */
-export const invalid = (message: string, cause?: unknown): Config.ConfigError =>
+// what a programmer gets to read about an option, told about the variable that it came from
+const variableOf: ReadonlyArray<readonly [option: RegExp, variable: string]> = [
+  [/^Etcd\.layer: requestTimeout/, "ETCDCTL_COMMAND_TIMEOUT:"],
+  [/^Etcd: cannot use host/, "ETCDCTL_ENDPOINTS: cannot use host"],
+  [/`hosts`/, "ETCDCTL_ENDPOINTS"],
+  [/`tls\.ca`/, "ETCDCTL_CACERT"],
+  [/`tls\.cert`/, "ETCDCTL_CERT"],
+  [/`tls\.key`/, "ETCDCTL_KEY"],
+  [/`tls` is set, but host/, "ETCDCTL_CACERT or ETCDCTL_CERT is set, but host of ETCDCTL_ENDPOINTS"]
+]
+
+/** The defect of an option, as an error of its variable. */
+export const refused = (defect: RangeError): Config.ConfigError =>
+  invalid(
+    variableOf.reduce((message, [option, variable]) => message.replace(option, variable), defect.message)
+      .replace(/^Etcd: /, ""),
+    defect
+  )
+
+const invalid = (message: string, cause?: unknown): Config.ConfigError =>
   new Config.ConfigError(new ConfigProvider.SourceError({ message, cause }))
 
 const readFile = Effect.fnUntraced(function*(variable: string, path: Option.Option<string>) {
   if (Option.isNone(path)) return undefined
   const files = yield* FileSystem.FileSystem
-  return yield* Effect.mapError(
+  const text = yield* Effect.mapError(
     files.readFileString(path.value),
     (error) => invalid(`${variable}: cannot read ${JSON.stringify(path.value)} (${error.message})`, error)
   )
+  return text.includes("-----BEGIN ")
+    ? text
+    : yield* Effect.fail(invalid(`${variable}: ${JSON.stringify(path.value)} is no PEM file`))
 })
 
 const credentials = (

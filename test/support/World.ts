@@ -7,6 +7,7 @@ import { assert, inject } from "vitest"
  * the test's scope closes, no key and no lease of theirs may be left.
  */
 export interface World {
+  readonly endpoint: string
   readonly prefix: string
   /** A session on a connection of its own, as another process has it. */
   readonly process: (options?: ProcessOptions) => Effect.Effect<Process, never, Scope.Scope>
@@ -75,7 +76,7 @@ export const make = Effect.fnUntraced(function*(options?: { readonly endpoint?: 
   const untilLine: World["untilLine"] = (name, length) =>
     eventually(Effect.map(line(name), (kvs) => assert.lengthOf(kvs, length, `entries of '${name}'`)))
 
-  return { prefix, process, line, untilLine, etcd, leases } satisfies World
+  return { endpoint, prefix, process, line, untilLine, etcd, leases } satisfies World
 })
 
 /** Repeats an assertion until it holds; fails with its last failure. */

@@ -2,8 +2,7 @@ import {
   EtcdAuthenticationFailedError,
   EtcdInvalidAuthTokenError,
   EtcdLeaseInvalidError,
-  EtcdPermissionDeniedError,
-  GRPCUnauthenticatedError
+  EtcdPermissionDeniedError
 } from "etcd3"
 import { EtcdError, type EtcdErrorReason } from "../etcdError.ts"
 
@@ -21,23 +20,29 @@ interface Classified {
   readonly outcome?: "Unknown"
 }
 
+// The client has classes for what etcd says, but only for unary calls: streams and cancelled watches tell it as text.
 const classify = (cause: unknown, code: number | undefined, details: string): Classified => {
-  if (cause instanceof EtcdLeaseInvalidError) {
+  const says = (text: string) => details.includes(text)
+  if (cause instanceof EtcdLeaseInvalidError || says("requested lease not found")) {
     return { reason: "LeaseNotFound", description: "the lease has expired or was revoked" }
   }
-  if (cause instanceof EtcdAuthenticationFailedError) {
+  if (cause instanceof EtcdAuthenticationFailedError || says("authentication failed")) {
     return { reason: "Unauthenticated", description: "wrong user name or password" }
   }
-  if (cause instanceof EtcdPermissionDeniedError) {
+  if (cause instanceof EtcdPermissionDeniedError || says("permission denied")) {
     return { reason: "PermissionDenied", description: "the user's roles do not allow this on this key" }
   }
   // the client asks for a new token by itself; when that did not help, another attempt with a fresh one may
-  if (cause instanceof EtcdInvalidAuthTokenError || details.includes("revision of auth store is old")) {
+  if (
+    cause instanceof EtcdInvalidAuthTokenError || says("invalid auth token") || says("revision of auth store is old")
+  ) {
     return { reason: "Unavailable", description: "the authentication token is out of date" }
   }
-  if (cause instanceof GRPCUnauthenticatedError) return { reason: "Unauthenticated", description: details }
-  if (details.includes("user name is empty")) {
+  if (says("user name is empty")) {
     return { reason: "Unauthenticated", description: "this etcd wants a user name and a password; set `auth`" }
+  }
+  if (says("authentication is not enabled")) {
+    return { reason: "Unauthenticated", description: "this etcd has no authentication enabled; leave out `auth`" }
   }
   switch (code) {
     case 3: {
@@ -48,6 +53,9 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
     }
     case 7: {
       return { reason: "PermissionDenied", description: details }
+    }
+    case 16: {
+      return { reason: "Unauthenticated", description: details }
     }
     case 8: {
       if (details.includes("database space exceeded")) {
@@ -84,25 +92,45 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
 }
 
 const tlsTrouble = /certificate|self.signed|altname|SSL|TLS|EPROTO|ERR_OSSL/i
+const plainText = /wrong version number|packet length too long|EPROTO|before secure TLS connection/i
+const closedAtOnce = "the connection was closed before etcd said anything"
 
 const unavailable = (details: string): Classified => {
-  // gRPC could not even connect, so nothing was sent
-  const notConnected = /No connection established|Name resolution failed|Failed to parse DNS|DNS resolution/i.test(
-    details
-  )
-  if (tlsTrouble.test(details)) {
-    const wrongScheme = /wrong version number|packet length too long|EPROTO/i.test(details)
+  const noConnection = /^No connection established\. Last error: ([^]*?)\. Resolution note:/.exec(details)?.[1]
+  const trouble = (noConnection ?? details).replace(/^Error: /, "").replace(/\s*\(\d{4}-[^)]*Z\)$/, "")
+  if (tlsTrouble.test(trouble)) {
     return {
       reason: "Tls",
-      description: wrongScheme
-        ? `etcd does not speak TLS here; write the host with http:// (${details})`
-        : `the TLS handshake failed; check the certificate authority and the client certificate (${details})`
+      description: plainText.test(trouble)
+        ? `if etcd does not speak TLS here, write the host with http:// and leave out \`tls\` (${trouble})`
+        : `the TLS handshake failed; check the certificate authority and the client certificate (${trouble})`
     }
   }
-  if (notConnected) return { reason: "Unavailable", description: details }
+  // gRPC could not even connect, so nothing was sent
+  if (noConnection !== undefined) {
+    return {
+      reason: "Unavailable",
+      description: trouble === "Failed to connect" ? closedAtOnce : `cannot connect to etcd (${trouble})`
+    }
+  }
+  if (/Name resolution failed|DNS/.test(details)) {
+    return { reason: "Unavailable", description: `cannot find the host; check its name (${details})` }
+  }
   // these come from etcd itself, before it proposes anything
   if (/etcdserver: (no leader|not capable|unhealthy cluster)/.test(details)) {
     return { reason: "Unavailable", description: details }
   }
   return { reason: "Unavailable", description: details, outcome: "Unknown" }
 }
+
+/** Whether the failure may be that of a plain connection to an etcd that speaks TLS. */
+export const mayWantTls = (error: EtcdError): boolean => error.description === closedAtOnce
+
+export const wantsTls = ({ cause, method }: EtcdError): EtcdError =>
+  new EtcdError({
+    reason: "Tls",
+    method,
+    outcome: "Refused",
+    description: "etcd speaks TLS here; write the host with https://",
+    cause
+  })

@@ -50,7 +50,8 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
             return Effect.fail(error)
           })
       }),
-      Effect.ensuring(Effect.sync(() => waiting.delete(leaseId)))
+      Effect.ensuring(Effect.sync(() => waiting.delete(leaseId))),
+      Effect.catch(members.explain(member))
     )
 
   return { renew, isOver: () => over !== undefined }

@@ -2,8 +2,13 @@ import { noop } from "cockatiel"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { Etcd3, type IOptions } from "etcd3"
+import * as Crypto from "node:crypto"
+import * as Tls from "node:tls"
 import type { Options } from "../../Etcd.ts"
+import type { EtcdError } from "../etcdError.ts"
+import { mayWantTls, wantsTls } from "./errors.ts"
 import { normalize } from "./hosts.ts"
+import { speaksTls } from "./probe.ts"
 
 /**
  * The cluster's members. All calls go to one of them until it fails, then to
@@ -14,23 +19,37 @@ export interface Members {
   readonly current: () => Etcd3
   /** Moves on to the next member, unless somebody did already. */
   readonly failed: (member: Etcd3) => void
+  /** Fails with the error, or with a plainer one where asking the member's host tells more. */
+  readonly explain: (member: Etcd3) => (error: EtcdError) => Effect.Effect<never, EtcdError>
 }
 
 export const make = Effect.fnUntraced(function*(options: Options, timeout: number) {
   const members = yield* Effect.acquireRelease(
     Effect.sync(() => connect(options, timeout)),
-    (members) => Effect.sync(() => members.forEach((member) => member.close()))
+    (members) => Effect.sync(() => members.forEach(({ client }) => client.close()))
   )
   let index = 0
   return {
-    current: () => members[index]!,
+    current: () => members[index]!.client,
     failed: (member) => {
-      if (members[index] === member) index = (index + 1) % members.length
+      if (members[index]!.client === member) index = (index + 1) % members.length
+    },
+    explain: (member) => (error) => {
+      const plain = members.find(({ client }) => client === member)?.plain
+      return plain !== undefined && mayWantTls(error)
+        ? Effect.flatMap(speaksTls(plain), (yes) => Effect.fail(yes ? wantsTls(error) : error))
+        : Effect.fail(error)
     }
   } as Members
 })
 
-const connect = (options: Options, timeout: number): ReadonlyArray<Etcd3> => {
+interface Member {
+  readonly client: Etcd3
+  /** Its `host:port`, when it is spoken to without TLS. */
+  readonly plain: string | undefined
+}
+
+const connect = (options: Options, timeout: number): ReadonlyArray<Member> => {
   const hosts = normalize(options.hosts)
   const credentials = tlsCredentials(options)
   // Channels with equal options share their connection across clients, and a shared one is not replaced
@@ -59,7 +78,8 @@ const connect = (options: Options, timeout: number): ReadonlyArray<Etcd3> => {
         }
       })
     }
-    return new Etcd3(settings)
+    const plain = credentials === undefined && !host.startsWith("https://") ? host : undefined
+    return { client: new Etcd3(settings), plain }
   })
 }
 
@@ -76,21 +96,29 @@ const tlsCredentials = ({ hosts, tls }: Options): IOptions["credentials"] => {
     throw new RangeError(`Etcd: \`tls.${given}\` is set without \`tls.${missing}\`. A client certificate needs both.`)
   }
   const pem = (option: string, text: string, kind: string): Buffer => {
-    if (!text.includes(`-----BEGIN ${kind}`) && !(kind === "" && text.includes("-----BEGIN"))) {
+    if (!/-----BEGIN [A-Z ]+-----/.test(text)) {
       throw new RangeError(
-        `Etcd: \`tls.${option}\` is not PEM text ("-----BEGIN ${
-          kind || "PRIVATE KEY"
-        }-----"). Pass the file's content, not its path.`
+        `Etcd: \`tls.${option}\` is not PEM text ("-----BEGIN ${kind}-----"). Pass the file's content, not its path.`
       )
     }
     return Buffer.from(text)
   }
-  return {
-    // null means the system's authorities; the client's type does not say so
-    rootCertificate: tls.ca === undefined ? null as unknown as Buffer : pem("ca", tls.ca, "CERTIFICATE"),
-    ...(tls.cert === undefined || tls.key === undefined ? undefined : {
-      certChain: pem("cert", tls.cert, "CERTIFICATE"),
-      privateKey: pem("key", Redacted.value(tls.key), "")
-    })
+  // the client would take a broken authority for none, and say nothing about which part of the others is wrong
+  const readable = (option: string, read: () => unknown) => {
+    try {
+      read()
+    } catch (cause) {
+      throw new RangeError(`Etcd: \`tls.${option}\` cannot be used: ${(cause as Error).message}`, { cause })
+    }
   }
+  const ca = tls.ca === undefined ? undefined : pem("ca", tls.ca, "CERTIFICATE")
+  if (ca !== undefined) readable("ca", () => new Crypto.X509Certificate(ca))
+  // null means the system's authorities; the client's type does not say so
+  const rootCertificate = ca ?? null as unknown as Buffer
+  if (tls.cert === undefined || tls.key === undefined) return { rootCertificate }
+  const certChain = pem("cert", tls.cert, "CERTIFICATE")
+  const privateKey = pem("key", Redacted.value(tls.key), "PRIVATE KEY")
+  readable("cert", () => new Crypto.X509Certificate(certChain))
+  readable("key", () => Tls.createSecureContext({ cert: certChain, key: privateKey }))
+  return { rootCertificate, certChain, privateKey }
 }

@@ -30,7 +30,7 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
         (cause) => {
           const error = toEtcdError(method, cause)
           if (error.isTransient) members.failed(member)
-          resume(Effect.fail(error))
+          resume(members.explain(member)(error))
         }
       )
     })

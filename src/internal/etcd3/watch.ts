@@ -7,7 +7,7 @@ import { EtcdError } from "../etcdError.ts"
 import { buffer, decodeKeyValue, rangeBounds } from "./codec.ts"
 import { toEtcdError } from "./errors.ts"
 import type { Members } from "./members.ts"
-import { open, shared } from "./stream.ts"
+import { ended, open, shared } from "./stream.ts"
 
 const method = "watch"
 
@@ -19,6 +19,10 @@ export const make = Effect.fnUntraced(function*(members: Members) {
     return yield* stream.watch(options, timeout)
   })
 })
+
+// "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+const cancelled = (reason: string): EtcdError =>
+  reason === "" ? ended(method) : toEtcdError(method, new Error(reason.replace(/^rpc error: code = \w+ desc = /, "")))
 
 type Events = Queue.Queue<ReadonlyArray<WatchEvent>, EtcdError>
 
@@ -43,7 +47,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       const created = creating.shift()
       if (created === undefined) return
       if (response.canceled) {
-        const error = toEtcdError(method, new Error(response.cancel_reason))
+        const error = cancelled(response.cancel_reason)
         // a stream keeps the token it was opened with: no new watch can come of this one
         if (error.isTransient) tokenExpired = true
         created.resume?.(Effect.fail(error))
@@ -59,7 +63,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     if (events === undefined) return
     if (response.canceled) {
       watching.delete(response.watch_id)
-      fail(events, toEtcdError(method, new Error(response.cancel_reason || "etcd ended the watch")))
+      fail(events, cancelled(response.cancel_reason))
     } else if (response.events.length > 0) {
       Queue.offerUnsafe(events, response.events.map((event) => ({ _tag: event.type, kv: decodeKeyValue(event.kv) })))
     }
@@ -132,7 +136,8 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
             member.kv.range({ key: buffer(options.key), limit: 1 }, { deadline: Date.now() + timeout })
           ))
           : Effect.void
-      )
+      ),
+      Effect.catch(members.explain(member))
     )
     return { revision, next: Queue.take(events) } satisfies Watch
   })
