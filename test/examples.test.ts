@@ -1,0 +1,124 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { spawn } from "node:child_process"
+import * as Path from "node:path"
+import { inject } from "vitest"
+
+describe("examples", () => {
+  it.live("tutorial: held, refused, released, the same again, lost and taken again", () =>
+    Effect.gen(function*() {
+      const { code, errors, lines } = yield* run("tutorial", { ETCD_ENDPOINTS: inject("etcdEndpoint") })
+      assert.strictEqual(errors, "")
+      assert.strictEqual(code, 0)
+      tellsInOrder(lines, [
+        "Anna has a lease of 5 s",
+        "Anna holds the lock and works for 4 s",
+        "Ben has a lease of 5 s",
+        /^Ben is refused: the lock is held by Anna, on .+ \(process \d+\) since /,
+        "Ben has revoked the lease",
+        "Anna has renewed the lease",
+        "Anna has renewed the lease",
+        "Anna has done the work",
+        "Anna has released the lock",
+        "Anna has revoked the lease",
+        "Ben holds the lock and works for 2 s",
+        "Ben has renewed the lease",
+        "Ben has done the work",
+        "Ben has released the lock",
+        "Ben has revoked the lease",
+        "Dora holds the lock and works for 60 s",
+        "Operator deletes the lock's key in etcd",
+        "Dora is interrupted in the middle of the work",
+        /^Dora fails with LockLost, KeyDeleted: Lock 'tutorial\/nightly-report' was lost/,
+        "Dora holds the lock and works for 1 s",
+        "Dora has done the work",
+        "Dora has released the lock",
+        "Dora has revoked the lease"
+      ])
+    }))
+
+  it.live("critical-section: in turn, timed out, skipped, and fenced", () =>
+    Effect.gen(function*() {
+      const { code, errors, lines } = yield* run("critical-section", { ETCD_ENDPOINTS: inject("etcdEndpoint") })
+      assert.strictEqual(errors, "")
+      assert.strictEqual(code, 0)
+      tellsInOrder(lines, [
+        "Anna deposits 10, which makes 10",
+        "Ben deposits 20, which makes 30",
+        "Dora deposits 30, which makes 60",
+        "Anna has waited long enough: Auditor holds the lock",
+        "Account has 60",
+        "Anna is done",
+        "Anna holds the lock",
+        "Operator deletes the lock's key in etcd",
+        "Ben holds the lock",
+        "Ben writes to the store",
+        "Ben writes to etcd",
+        "Anna is refused by the store, which has seen a later token",
+        "Anna is refused by etcd: LockLost, KeyDeleted"
+      ])
+      assert.include(lines, "Ben leaves it to whoever cleans up already")
+    }))
+
+  it.live("start an etcd for themselves, and take it with them", () =>
+    Effect.gen(function*() {
+      const { code, errors, lines } = yield* run("critical-section", {})
+      assert.strictEqual(errors, "")
+      assert.strictEqual(code, 0)
+      assert.match(lines[0]!, /^etcd etcd \d+\.\d+\.\d+ \(.+\), started for this program$/)
+    }))
+
+  it.live.each(
+    [
+      [
+        "there is no etcd",
+        { ETCD_BINARY: "/nowhere/etcd" },
+        /^'\/nowhere\/etcd' is not an etcd that runs here: [^\n]+$/
+      ],
+      ["etcd does not answer", { ETCDCTL_ENDPOINTS: "127.0.0.1:1" }, /^etcd \w+ failed \(Unavailable\): [^\n]+$/],
+      ["the address is none", { ETCD_ENDPOINTS: "localhost" }, /^[^\n]*"localhost"[^\n]*port[^\n]*$/]
+    ] as const
+  )("say in one sentence that %s", ([, environment, sentence]) =>
+    Effect.gen(function*() {
+      const { code, errors } = yield* run("tutorial", environment)
+      assert.strictEqual(code, 1)
+      assert.match(errors.trim(), sentence)
+    }))
+})
+
+/** Runs an example until it ends by itself. Its lines come without the time and the padding. */
+const run = (example: string, environment: Record<string, string>) =>
+  Effect.callback<{ readonly code: number | null; readonly lines: ReadonlyArray<string>; readonly errors: string }>(
+    (resume) => {
+      const { ETCD_ENDPOINTS: _, ETCDCTL_ENDPOINTS: __, ...inherited } = process.env
+      const child = spawn(
+        process.execPath,
+        ["--conditions=@effect-etcd-lock/source", Path.resolve(import.meta.dirname, `../examples/${example}.ts`)],
+        { env: { ...inherited, ...environment }, stdio: ["ignore", "pipe", "pipe"] }
+      )
+      let output = ""
+      let errors = ""
+      child.stdout.on("data", (chunk) => {
+        output += String(chunk)
+      })
+      child.stderr.on("data", (chunk) => {
+        errors += String(chunk)
+      })
+      child.on("close", (code) => {
+        const lines = output.trim().split("\n").map((line) => line.replace(/^\d+\.\d s +(\w+) +/, "$1 "))
+        resume(Effect.succeed({ code, lines, errors }))
+      })
+      return Effect.sync(() => child.kill("SIGKILL"))
+    }
+  )
+
+const tellsInOrder = (lines: ReadonlyArray<string>, expected: ReadonlyArray<string | RegExp>) => {
+  let at = 0
+  for (const wanted of expected) {
+    const found = lines.findIndex((line, i) =>
+      i >= at && (typeof wanted === "string" ? line === wanted : wanted.test(line))
+    )
+    assert.isAtLeast(found, 0, `'${wanted}' is missing after line ${at} of\n${lines.join("\n")}`)
+    at = found + 1
+  }
+}
