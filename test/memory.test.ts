@@ -41,6 +41,19 @@ describe("leases in memory", () => {
       assert.strictEqual(yield* etcd.leaseKeepAlive(1n, 1000), 0)
     }).pipe(provideMemory))
 
+  it.effect("cannot be renewed any more when their time is up", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      // wakes up first at the very moment of the expiry
+      const renewal = yield* Effect.forkChild(Effect.delay(etcd.leaseKeepAlive(1n, 1000), "10 seconds"), {
+        startImmediately: true
+      })
+      yield* etcd.leaseGrant(1n, 10)
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(yield* Fiber.join(renewal), 0)
+      assert.deepStrictEqual(yield* faults.leases, [])
+    }).pipe(provideMemory))
+
   it.effect("can be granted again under an ID that was in use", () =>
     Effect.gen(function*() {
       const { etcd, faults } = yield* services

@@ -21,7 +21,7 @@ const Lease = Schema.Literals([1, 2, 3, 4])
 // counted from the revision before the first command
 const Revision = Schema.Literals([1, 2, 3, 4, 5])
 
-const bounds = { key: Key, end: optional(Schema.Literals(["a", "b", "c", "z"])) }
+const bounds = { key: Key, end: optional(Schema.Literals(["a", "b", "z", "z"])) }
 
 const Put = Schema.TaggedStruct("Put", { key: Key, value: Value, lease: optional(Lease) })
 const Range = Schema.TaggedStruct("Range", {
@@ -56,6 +56,19 @@ const TimeToLive = Schema.TaggedStruct("TimeToLive", { lease: Lease })
 const Watch = Schema.TaggedStruct("Watch", { ...bounds, only: optional(Schema.Literals(["Put", "Delete"])) })
 
 const Command = Schema.Union([Put, Txn, Txn, Txn, Range, Delete, Grant, Grant, Revoke, KeepAlive, TimeToLive, Watch])
+
+/** What is there before the first of them: few commands would do much to nothing. */
+const prologue: ReadonlyArray<Command> = [
+  { _tag: "Grant", lease: 1, seconds: 600 },
+  { _tag: "Grant", lease: 2, seconds: 600 },
+  { _tag: "Put", key: "c", value: "1", lease: 1 },
+  {
+    _tag: "Txn",
+    compare: [],
+    then: [{ _tag: "Put", key: "a", value: "1", lease: 1 }, { _tag: "Put", key: "aa", value: "2", lease: 2 }],
+    else: []
+  }
+]
 
 type Op =
   | typeof Put.Type
@@ -211,7 +224,7 @@ const run = Effect.fnUntraced(function*(etcd: Etcd.Etcd["Service"], commands: Re
   })
 
   const answers: Array<unknown> = []
-  for (const command of commands) {
+  for (const command of [...prologue, ...commands]) {
     answers.push(Result.match(yield* Effect.result(answer(command)), {
       onSuccess: (answer) => answer,
       onFailure: ({ method, outcome, reason }) => ({ method, outcome, reason })
