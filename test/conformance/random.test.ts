@@ -263,7 +263,12 @@ layer(both, { excludeTestServices: true, timeout: "1 minute" })("The etcd in mem
       Effect.gen(function*() {
         const { memory, real } = yield* Both
         const [expected, actual] = yield* Effect.all([run(real, commands), run(memory, commands)], { concurrency: 2 })
-        assert.deepStrictEqual(actual, expected)
+        for (const [index, answer] of expected.entries()) {
+          const texts = [answer, actual[index]].map((answer) => JSON.stringify(answer))
+          if (texts[0] === texts[1]) continue
+          const what = [...prologue, ...commands][index]?._tag ?? "watch"
+          assert.fail(`answer ${index}, to a ${what}\n  etcd:   ${texts[0]}\n  memory: ${texts[1]}`)
+        }
       }),
     { timeout: 180_000, arbitrary: { runs: 2000 } }
   )
