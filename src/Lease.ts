@@ -195,7 +195,11 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
     )
     const period = ttl / 3
     let validity = ttl - margin(ttl)
-    const left = () => loss === undefined ? Math.max(0, validity - elapsed(sent, now(clock))) : 0
+    const left = () => {
+      const millis = loss === undefined ? validity - elapsed(sent, now(clock)) : 0
+      // a clock may be too coarse to ever see less than this pass
+      return millis > 0.001 ? millis : 0
+    }
 
     const renewals = yield* PubSub.sliding<Renewal>(16)
 
