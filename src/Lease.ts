@@ -193,9 +193,17 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
       }),
       () => loss?.reason === "Revoked" ? Effect.void : revoke(etcd, id)
     )
-    const period = ttl / 3
+    // whole milliseconds, as timers count
+    const period = Math.floor(ttl / 3)
+    // leaves time for another attempt on a fresh connection
+    const patience = Math.floor(period / 2)
+    const pause = Math.min(Math.floor(period / 10), 100)
     let validity = ttl - margin(ttl)
-    const left = () => loss === undefined ? Math.max(0, validity - elapsed(sent, now(clock))) : 0
+    const left = () => {
+      const millis = loss === undefined ? validity - elapsed(sent, now(clock)) : 0
+      // a clock may be too coarse to ever see less than this pass
+      return millis > 0.001 ? millis : 0
+    }
 
     const renewals = yield* PubSub.sliding<Renewal>(16)
 
@@ -205,8 +213,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
         while (true) {
           if (left() === 0) return lose("Expired")
           const sending = now(clock)
-          // half a period leaves time for another attempt on a fresh connection
-          const answer = yield* Effect.exit(etcd.leaseKeepAlive(id, Math.min(period / 2, left())))
+          const answer = yield* Effect.exit(etcd.leaseKeepAlive(id, Math.min(patience, left())))
           if (left() === 0) return lose("Expired")
           if (Exit.isSuccess(answer)) {
             if (answer.value === 0) return lose("Revoked")
@@ -215,7 +222,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
             PubSub.publishUnsafe(renewals, { leaseId: id, remaining: Duration.millis(left()) })
             break
           }
-          yield* Effect.sleep(Math.min(period / 10, 100, left()))
+          yield* Effect.sleep(Math.min(pause, left()))
         }
       }
     })

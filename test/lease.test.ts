@@ -126,7 +126,9 @@ describe("the safety margin", () => {
       [{ ttl: "2 seconds" }, 1700],
       [{ ttl: "15 seconds", safetyMargin: "2 seconds" }, 13_000],
       [{ ttl: "15 seconds", safetyMargin: 0 }, 15_000],
-      [{ ttl: "15 seconds", safetyMargin: 9999 }, 5001]
+      [{ ttl: "15 seconds", safetyMargin: 9999 }, 5001],
+      [{ ttl: "2 seconds", safetyMargin: 0 }, 2000],
+      [{ ttl: "7 seconds", safetyMargin: 1 }, 6999]
     ] as ReadonlyArray<[Lease.Options, number]>
   )("%j is lost after %i ms", ([options, millis]) =>
     Effect.gen(function*() {
@@ -287,6 +289,21 @@ describe("the validity", () => {
       wall.jump(1)
       assert.strictEqual(yield* remaining(lease), 0)
       yield* elapse(4000)
+      assert.strictEqual(yield* lossOf(lease), "Expired")
+    }))
+
+  it.effect("is over when the answer came too late, as after a freeze of the process", () =>
+    Effect.gen(function*() {
+      const wall = yield* movableWall
+      const stub = EtcdStub.make({
+        renew: () =>
+          Effect.sync(() => {
+            wall.jump(validity - 5000)
+            return 15
+          })
+      })
+      const lease = yield* wall.provide(make(stub))
+      yield* elapse(5000)
       assert.strictEqual(yield* lossOf(lease), "Expired")
     }))
 

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Duration, Effect, Exit, Fiber, Layer, Metric, Result, Scope } from "effect"
-import { Etcd } from "effect-etcd-lock"
+import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 
 describe("leases in memory", () => {
@@ -39,6 +39,19 @@ describe("leases in memory", () => {
       yield* TestClock.adjust(1)
       assert.deepStrictEqual(yield* faults.leases, [])
       assert.strictEqual(yield* etcd.leaseKeepAlive(1n, 1000), 0)
+    }).pipe(provideMemory))
+
+  it.effect("cannot be renewed any more when their time is up", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      // wakes up first at the very moment of the expiry
+      const renewal = yield* Effect.forkChild(Effect.delay(etcd.leaseKeepAlive(1n, 1000), "10 seconds"), {
+        startImmediately: true
+      })
+      yield* etcd.leaseGrant(1n, 10)
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(yield* Fiber.join(renewal), 0)
+      assert.deepStrictEqual(yield* faults.leases, [])
     }).pipe(provideMemory))
 
   it.effect("can be granted again under an ID that was in use", () =>
@@ -364,27 +377,21 @@ describe("Faults", () => {
 })
 
 describe("the example of Faults", () => {
-  // the program under test: it tells that it is there, for as long as its lease lives
-  const register = Effect.fnUntraced(function*(name: string, lease: bigint) {
-    const etcd = yield* Etcd.Etcd
-    yield* etcd.leaseGrant(lease, 10)
-    yield* etcd.txn({ then: [Etcd.put(name, "there", { lease })], idempotent: true })
-  })
+  // the job under test
+  const job = Effect.never.pipe(Lock.withLock("nightly-report"))
 
-  it.effect("is gone once its lease is lost", () =>
+  it.effect("stops when it loses its lock", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      // an answer gets lost, so that the transaction is sent twice
-      yield* faults.drop("Reply", { method: "txn" })
-      const registering = yield* Effect.forkChild(register("worker-1", 7n))
-      yield* TestClock.adjust("2 seconds")
-      yield* Fiber.join(registering)
+      const running = yield* Effect.forkChild(Effect.flip(job))
+      yield* TestClock.adjust("1 second")
       assert.strictEqual((yield* faults.keys).length, 1)
 
-      yield* faults.expireLease(7n)
+      for (const lease of yield* faults.leases) yield* faults.expireLease(lease)
+      yield* TestClock.adjust("15 seconds")
+      assert.strictEqual((yield* Fiber.join(running))._tag, "LockLost")
       assert.deepStrictEqual(yield* faults.keys, [])
-      assert.deepStrictEqual(yield* faults.leases, [])
-    }).pipe(Effect.provide(Etcd.layerMemory())))
+    }).pipe(Effect.provide(Session.layer().pipe(Layer.provideMerge(Etcd.layerMemory())))))
 })
 
 describe("layerMemory", () => {

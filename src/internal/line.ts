@@ -20,6 +20,7 @@ import * as Schedule from "effect/Schedule"
 import * as Etcd from "../Etcd.ts"
 import type { Lease } from "../Lease.ts"
 import type { Background } from "./background.ts"
+import * as Batch from "./batch.ts"
 
 /** Says whether it is an entry's turn, from the entries that are before it. */
 export type Rule = (ahead: ReadonlyMap<string, Etcd.KeyValue>) => boolean
@@ -151,6 +152,7 @@ export const make = (
   background: Background,
   layout: Layout = queue
 ) => {
+  const batch = Batch.make(etcd, background)
   const lines = new Map<string, Line>()
   let caretaker: Fiber.Fiber<void> | undefined
 
@@ -180,11 +182,10 @@ export const make = (
       const entry = makeEntry(layout, lineOf(prefix), options)
       return sendJoin(
         entry,
-        etcd.txn({
+        batch.txn(entry.line.prefix, {
           compare: [Etcd.compareCreateRevision(entry.key, "=", 0n)],
           then: [Etcd.put(entry.key, entry.value, { lease: entry.hold.lease.id }), newestTwo(entry.line)],
-          else: [Etcd.get(entry.key)],
-          idempotent: true
+          else: [Etcd.get(entry.key)]
         })
       )
     })
@@ -195,15 +196,14 @@ export const make = (
       const next = makeEntry(layout, entry.line, options)
       return sendJoin(
         next,
-        etcd.txn({
+        batch.txn(entry.line.prefix, {
           compare: [guard(entry)],
           then: [
             Etcd.remove(entry.key),
             Etcd.put(next.key, next.value, { lease: next.hold.lease.id }),
             newestTwo(entry.line)
           ],
-          else: [Etcd.get(next.key)],
-          idempotent: true
+          else: [Etcd.get(next.key)]
         }).pipe(
           Effect.map((result) =>
             result.succeeded
@@ -283,11 +283,10 @@ export const make = (
       const line = lineOf(prefix)
       const entry = makeEntry(layout, line, { ...options, rule: noneAhead })
       line.joining++
-      return etcd.txn({
+      return batch.txn(prefix, {
         compare: [allFree(line.range)],
         then: [Etcd.put(entry.key, entry.value, { lease: entry.hold.lease.id })],
-        else: [{ ...line.range, limit: 1, sort: "CreateAscending" }],
-        idempotent: true
+        else: [{ ...line.range, limit: 1, sort: "CreateAscending" }]
       }).pipe(
         Effect.onExit(() => Effect.sync(() => line.joining--)),
         Effect.tapError((error) => Effect.sync(() => refused(entry, error))),
@@ -448,11 +447,10 @@ export const make = (
   }
 
   const removal = (entry: Entry) =>
-    etcd.txn({
+    batch.txn(entry.line.prefix, {
       // an entry whose create revision is not known may not be there yet, and then its key may be another's
       compare: entry.createRevision === 0n ? own(entry) : [guard(entry)],
-      then: [Etcd.remove(entry.key)],
-      idempotent: true
+      then: [Etcd.remove(entry.key)]
     })
 
   /** The join was answered with an error: there is no entry, or there may be one, or yet be one. */

@@ -66,6 +66,16 @@ export const suite = <E>(name: string, layer: Layer.Layer<Etcd.Etcd, E>): void =
         assert.include(last.kvs.map((kv) => plain(kv).key), key("c"))
       }))
 
+    it.effect("reads and deletes what begins with a prefix", () =>
+      Effect.gen(function*() {
+        const { etcd, key } = yield* fresh
+        for (const name of ["a", "a/1", "a/2", "a0"]) yield* etcd.txn({ then: [Etcd.put(key(name), "")] })
+        const read = Effect.map(etcd.range(Etcd.getPrefix(key(""))), ({ kvs }) => kvs.map((kv) => plain(kv).key))
+        assert.deepStrictEqual(yield* read, [key("a"), key("a/1"), key("a/2"), key("a0")])
+        yield* etcd.txn({ then: [Etcd.removePrefix(key("a/"))] })
+        assert.deepStrictEqual(yield* read, [key("a"), key("a0")])
+      }))
+
     it.effect("sorts, filters and limits, and counts regardless", () =>
       Effect.gen(function*() {
         const { etcd, key, revision } = yield* fresh

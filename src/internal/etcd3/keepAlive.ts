@@ -1,16 +1,16 @@
 import * as Effect from "effect/Effect"
 import type { ILeaseKeepAliveRequest, ILeaseKeepAliveResponse } from "etcd3"
-import { EtcdError } from "../etcdError.ts"
+import type { EtcdError } from "../etcdError.ts"
 import type { Members } from "./members.ts"
-import { open, shared } from "./stream.ts"
+import { open, shared, timedOut } from "./stream.ts"
 
 const method = "leaseKeepAlive"
 
 /** Renews leases over one stream that all of them share. */
 export const make = Effect.fnUntraced(function*(members: Members) {
-  const { get } = yield* shared(openStream(members))
+  const use = yield* shared(method, openStream(members))
   return (leaseId: bigint, timeout: number): Effect.Effect<number, EtcdError> =>
-    Effect.scoped(Effect.flatMap(get, (stream) => stream.renew(leaseId.toString(), timeout)))
+    Effect.scoped(use(timeout, (stream, left) => stream.renew(leaseId.toString(), left)))
 })
 
 const openStream = Effect.fnUntraced(function*(members: Members) {
@@ -40,12 +40,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
         duration: timeout,
         orElse: () =>
           Effect.suspend(() => {
-            const error = new EtcdError({
-              reason: "Timeout",
-              method,
-              outcome: "Unknown",
-              description: `no answer within ${Math.round(timeout)} ms`
-            })
+            const error = timedOut(method, "Unknown")
             stream.abandon(error)
             return Effect.fail(error)
           })

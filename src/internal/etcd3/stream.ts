@@ -1,4 +1,5 @@
 import { type CallOptions, InterceptingCall, type Interceptor } from "@grpc/grpc-js"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as RcRef from "effect/RcRef"
 import type * as Scope from "effect/Scope"
@@ -33,48 +34,64 @@ export const open = <Request, Response>(options: {
   readonly connect: (options: CallOptions) => Promise<Duplex<Request, Response>>
   readonly onData: (response: Response) => void
   readonly onOver: (error: EtcdError) => void
-}): Effect.Effect<Stream<Request>, EtcdError, Scope.Scope> => {
-  let over = false
-  const finish = (error: EtcdError) => {
-    if (over) return
-    over = true
-    options.onOver(error)
-  }
-  return Effect.acquireRelease(
-    Effect.map(
-      Effect.tryPromise({
-        try: () => options.connect({ interceptors: [requireLeader] }),
-        catch: (cause) => toEtcdError(options.method, cause)
-      }),
-      (duplex) => {
-        duplex.on("data", (response) => {
-          if (!over) options.onData(response)
-        })
-        duplex.on("error", (cause) => finish(toEtcdError(options.method, cause)))
-        duplex.on("end", () => finish(ended(options.method)))
-        return duplex
-      }
-    ),
-    (duplex) =>
-      Effect.sync(() => {
-        over = true
-        // `cancel` alone would make the client reset all of the host's channels; `end` alone would leave a watch running
-        duplex.end()
-        duplex.cancel()
-      })
-  ).pipe(Effect.map((duplex) => ({
-    write: (request) => {
-      duplex.write(request)
-    },
-    abandon: (error) => {
-      finish(error)
+}): Effect.Effect<Stream<Request>, EtcdError, Scope.Scope> =>
+  Effect.gen(function*() {
+    let over = false
+    const finish = (error: EtcdError) => {
+      if (over) return
+      over = true
+      options.onOver(error)
+    }
+    // `cancel` alone would make the client reset all of the host's channels; `end` alone would leave a watch running
+    const close = (duplex: Duplex<Request, Response>) => {
+      duplex.end()
       duplex.cancel()
     }
-  })))
-}
+
+    let opened: Duplex<Request, Response> | undefined
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        over = true
+        if (opened) close(opened)
+      })
+    )
+    // with authentication this waits for the token, so it can take a while
+    const duplex = yield* Effect.callback<Duplex<Request, Response>, EtcdError>((resume) => {
+      options.connect({ interceptors: [requireLeader] }).then(
+        (duplex) => {
+          if (over) return close(duplex)
+          opened = duplex
+          duplex.on("data", (response) => {
+            if (!over) options.onData(response)
+          })
+          duplex.on("error", (cause) => finish(toEtcdError(options.method, cause)))
+          duplex.on("end", () => finish(ended(options.method)))
+          resume(Effect.succeed(duplex))
+        },
+        (cause) => {
+          const error = toEtcdError(options.method, cause)
+          finish(error)
+          resume(Effect.fail(error))
+        }
+      )
+      return Effect.sync(() => finish(timedOut(options.method)))
+    })
+    return {
+      write: (request) => {
+        duplex.write(request)
+      },
+      abandon: (error) => {
+        finish(error)
+        duplex.cancel()
+      }
+    }
+  })
 
 export const ended = (method: string): EtcdError =>
   new EtcdError({ reason: "Unavailable", method, outcome: "Unknown", description: "the stream ended" })
+
+export const timedOut = (method: string, outcome: EtcdError["outcome"] = "Refused"): EtcdError =>
+  new EtcdError({ reason: "Timeout", method, outcome, description: "no answer in time" })
 
 // A member that lost its quorum fails such a stream; without it, it would stay silent for ever.
 const requireLeader: Interceptor = (options, next) =>
@@ -91,8 +108,9 @@ const requireLeader: Interceptor = (options, next) =>
  * Shares one stream between all who need one at a time, replaces it when it is
  * over, and closes it when nobody has needed it for a while.
  */
-export const shared = Effect.fnUntraced(function*<S extends { readonly isOver: () => boolean }, E>(
-  open: Effect.Effect<S, E, Scope.Scope>
+export const shared = Effect.fnUntraced(function*<S extends { readonly isOver: () => boolean }>(
+  method: string,
+  open: Effect.Effect<S, EtcdError, Scope.Scope>
 ) {
   let latest: S | undefined
   const ref = yield* RcRef.make({
@@ -102,11 +120,23 @@ export const shared = Effect.fnUntraced(function*<S extends { readonly isOver: (
     }),
     idleTimeToLive: "10 seconds"
   })
-  const get: Effect.Effect<S, E, Scope.Scope> = Effect.flatMap(RcRef.get(ref), (stream) => {
+  const get: Effect.Effect<S, EtcdError, Scope.Scope> = Effect.flatMap(RcRef.get(ref), (stream) => {
     if (!stream.isOver()) return Effect.succeed(stream)
     if (stream !== latest) return get
     latest = undefined
     return Effect.andThen(RcRef.invalidate(ref), get)
   })
-  return { get }
+
+  /** Uses the stream in an attempt of at most `timeout` milliseconds, and says how many of them are left for it. */
+  return <A, R>(
+    timeout: number,
+    use: (stream: S, left: number) => Effect.Effect<A, EtcdError, R>
+  ): Effect.Effect<A, EtcdError, R | Scope.Scope> =>
+    Clock.clockWith((clock) => {
+      const started = clock.monotonicTimeNanosUnsafe()
+      return get.pipe(
+        Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.fail(timedOut(method)) }),
+        Effect.flatMap((stream) => use(stream, timeout - Number(clock.monotonicTimeNanosUnsafe() - started) / 1e6))
+      )
+    })
 })

@@ -8,6 +8,7 @@ import { decodeRange, decodeTxn, encodeRange, encodeTxn } from "./codec.ts"
 import { toEtcdError } from "./errors.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import * as Members from "./members.ts"
+import { timedOut } from "./stream.ts"
 import * as Watch from "./watch.ts"
 
 /** Speaks to a real etcd through the raw clients of npm's etcd3. */
@@ -22,8 +23,8 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
     timeout: number,
     send: (member: Etcd3, options: CallOptions) => Promise<Response>,
     decode: (response: Response) => A
-  ): Effect.Effect<A, EtcdError> =>
-    Effect.callback((resume) => {
+  ): Effect.Effect<A, EtcdError> => {
+    const attempt = Effect.callback<A, EtcdError>((resume) => {
       const member = members.current()
       send(member, { deadline: Date.now() + timeout }).then(
         (response) => resume(Effect.sync(() => decode(response))),
@@ -34,6 +35,12 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
         }
       )
     })
+    // the deadline does not cover the wait for a token
+    return options.auth === undefined ? attempt : Effect.timeoutOrElse(attempt, {
+      duration: timeout,
+      orElse: () => Effect.fail(timedOut(method, "Unknown"))
+    })
+  }
 
   const transport: Transport = {
     txn: (txn, timeout) =>

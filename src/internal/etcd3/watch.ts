@@ -1,23 +1,22 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
 import type { IWatchRequest, IWatchResponse } from "etcd3"
 import type { Watch, WatchEvent, WatchOptions } from "../../Etcd.ts"
-import { EtcdError } from "../etcdError.ts"
+import type { EtcdError } from "../etcdError.ts"
 import { buffer, decodeKeyValue, rangeBounds } from "./codec.ts"
 import { toEtcdError } from "./errors.ts"
 import type { Members } from "./members.ts"
-import { ended, open, shared } from "./stream.ts"
+import { ended, open, shared, timedOut } from "./stream.ts"
 
 const method = "watch"
 
 /** Watches over one stream that all of them share. */
 export const make = Effect.fnUntraced(function*(members: Members) {
-  const { get } = yield* shared(openStream(members))
-  return Effect.fnUntraced(function*(options: WatchOptions, timeout: number) {
-    const stream = yield* get
-    return yield* stream.watch(options, timeout)
-  })
+  const use = yield* shared(method, openStream(members))
+  return (options: WatchOptions, timeout: number): Effect.Effect<Watch, EtcdError, Scope.Scope> =>
+    use(timeout, (stream, left) => stream.watch(options, left))
 })
 
 // "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
@@ -119,12 +118,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
         duration: timeout,
         orElse: () =>
           Effect.suspend(() => {
-            const error = new EtcdError({
-              reason: "Timeout",
-              method,
-              outcome: "Refused",
-              description: `etcd did not confirm the watch within ${Math.round(timeout)} ms`
-            })
+            const error = timedOut(method)
             stream.abandon(error)
             return Effect.fail(error)
           })

@@ -22,35 +22,29 @@ import type { Transport } from "../transport.ts"
  * `expireLease`, `revokeLease`, `deleteKey` and `deletePrefix` are no requests.
  * They change etcd's data even while it is stalled or unreachable.
  *
- * **Example** (Testing what a program does when its lease is lost)
+ * **Example** (Testing that a job stops when it loses its lock)
  *
  * ```ts
  * import { assert, it } from "@effect/vitest"
- * import { Effect, Fiber } from "effect"
+ * import { Effect, Fiber, Layer } from "effect"
  * import { TestClock } from "effect/testing"
- * import { Etcd } from "effect-etcd-lock"
+ * import { Etcd, Lock, Session } from "effect-etcd-lock"
  *
- * // the program under test: it tells that it is there, for as long as its lease lives
- * const register = Effect.fnUntraced(function*(name: string, lease: bigint) {
- *   const etcd = yield* Etcd.Etcd
- *   yield* etcd.leaseGrant(lease, 10)
- *   yield* etcd.txn({ then: [Etcd.put(name, "there", { lease })], idempotent: true })
- * })
+ * // the job under test
+ * const job = Effect.never.pipe(Lock.withLock("nightly-report"))
  *
- * it.effect("is gone once its lease is lost", () =>
+ * it.effect("stops when it loses its lock", () =>
  *   Effect.gen(function*() {
  *     const faults = yield* Etcd.Faults
- *     // an answer gets lost, so that the transaction is sent twice
- *     yield* faults.drop("Reply", { method: "txn" })
- *     const registering = yield* Effect.forkChild(register("worker-1", 7n))
- *     yield* TestClock.adjust("2 seconds")
- *     yield* Fiber.join(registering)
+ *     const running = yield* Effect.forkChild(Effect.flip(job))
+ *     yield* TestClock.adjust("1 second")
  *     assert.strictEqual((yield* faults.keys).length, 1)
  *
- *     yield* faults.expireLease(7n)
+ *     for (const lease of yield* faults.leases) yield* faults.expireLease(lease)
+ *     yield* TestClock.adjust("15 seconds")
+ *     assert.strictEqual((yield* Fiber.join(running))._tag, "LockLost")
  *     assert.deepStrictEqual(yield* faults.keys, [])
- *     assert.deepStrictEqual(yield* faults.leases, [])
- *   }).pipe(Effect.provide(Etcd.layerMemory())))
+ *   }).pipe(Effect.provide(Session.layer().pipe(Layer.provideMerge(Etcd.layerMemory())))))
  * ```
  *
  * @category services
