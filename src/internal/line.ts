@@ -77,7 +77,7 @@ export type EntryKey = Pick<Etcd.KeyValue, "key" | "value" | "lease" | "createRe
 
 export interface Line {
   readonly prefix: string
-  readonly range: { readonly key: Uint8Array; readonly rangeEnd: Uint8Array }
+  readonly range: Etcd.Range
   readonly entries: Map<string, Entry>
   /** When each key was last deleted, as far as the watch told while there are entries. */
   readonly deletes: Map<string, bigint>
@@ -89,21 +89,45 @@ export interface Line {
   watchedFrom: bigint | undefined
 }
 
+/** Somebody is in the way, and there is no line to stand in. */
+export class Occupied {
+  readonly _tag = "Occupied"
+  readonly holder: Etcd.KeyValue
+  readonly untilLeft: Effect.Effect<void, Etcd.EtcdError>
+  constructor(holder: Etcd.KeyValue, untilLeft: Occupied["untilLeft"]) {
+    this.holder = holder
+    this.untilLeft = untilLeft
+  }
+}
+
+/** Which keys make a line. */
+export interface Layout {
+  readonly range: (prefix: string) => Etcd.Range
+  /** The key of a new entry. Where others use the same key, each entry must have a value of its own. */
+  readonly key: (prefix: string, lease: Lease) => string
+}
+
 /** Whatever does not end in an entry leaves its hold. */
 export interface Lines {
+  readonly range: Layout["range"]
   readonly join: (
     prefix: string,
     options: { readonly hold: Hold; readonly value: Uint8Array; readonly rule: Rule }
-  ) => Effect.Effect<Entry, EntryError>
+  ) => Effect.Effect<Entry | Occupied, EntryError>
   readonly tryJoin: (
     prefix: string,
     options: { readonly hold: Hold; readonly value: Uint8Array }
   ) => Effect.Effect<Entry | Etcd.KeyValue, EntryError>
-  /** Leaves with one entry and joins with another in one commit. When that fails, the first is left all the same. */
-  readonly handOver: (
-    entry: Entry,
-    options: { readonly hold: Hold; readonly value: Uint8Array; readonly rule: Rule }
-  ) => Effect.Effect<Entry, EntryError>
+  /**
+   * Leaves with one entry and joins with another in one commit, where there is a line to join. When that fails,
+   * the first is left all the same.
+   */
+  readonly handOver:
+    | ((
+      entry: Entry,
+      options: { readonly hold: Hold; readonly value: Uint8Array; readonly rule: Rule }
+    ) => Effect.Effect<Entry, EntryError>)
+    | undefined
   readonly leave: (entry: Entry) => Effect.Effect<void>
 }
 
@@ -116,11 +140,18 @@ const keepWatchFor = 1000
 /** The mutex's rule: any earlier entry blocks. */
 export const noneAhead: Rule = (ahead) => ahead.size === 0
 
+/** A key for each entry, as Go's `concurrency` package has them: the lease's, and a number since it may have several. */
+export const queue: Layout = {
+  range: Etcd.getPrefix,
+  key: (prefix, lease) => `${prefix}${lease.id.toString(16)}-${lease.nextEntry()}`
+}
+
 export const make = (
   etcd: Etcd.Etcd["Service"],
   clock: Clock.Clock,
-  background: Background
-): Lines => {
+  background: Background,
+  layout: Layout = queue
+) => {
   const batch = Batch.make(etcd, background)
   const lines = new Map<string, Line>()
   let caretaker: Fiber.Fiber<void> | undefined
@@ -128,10 +159,9 @@ export const make = (
   const lineOf = (prefix: string): Line => {
     const found = lines.get(prefix)
     if (found !== undefined) return found
-    const { key, rangeEnd } = Etcd.getPrefix(prefix)
     const line: Line = {
       prefix,
-      range: { key, rangeEnd: rangeEnd! },
+      range: layout.range(prefix),
       entries: new Map(),
       deletes: new Map(),
       joining: 0,
@@ -147,9 +177,9 @@ export const make = (
   // joining
   // ---------------------------------------------------------------------------
 
-  const join: Lines["join"] = (prefix, options) =>
+  const join = (prefix: string, options: Parameters<Lines["join"]>[1]) =>
     Effect.suspend(() => {
-      const entry = makeEntry(lineOf(prefix), options)
+      const entry = makeEntry(layout, lineOf(prefix), options)
       return sendJoin(
         entry,
         batch.txn(entry.line.prefix, {
@@ -160,10 +190,10 @@ export const make = (
       )
     })
 
-  const handOver: Lines["handOver"] = (entry, options) =>
+  const handOver: NonNullable<Lines["handOver"]> = (entry, options) =>
     Effect.suspend(() => {
       forget(entry)
-      const next = makeEntry(entry.line, options)
+      const next = makeEntry(layout, entry.line, options)
       return sendJoin(
         next,
         batch.txn(entry.line.prefix, {
@@ -244,25 +274,25 @@ export const make = (
     } else if (complete && line.watchedFrom < entry.createRevision) {
       settle(entry, ahead, revision)
     } else {
-      background(persistently(line, look(line)))
+      background(forEntries(line, look(line)))
     }
   }
 
   const tryJoin: Lines["tryJoin"] = (prefix, options) =>
     Effect.suspend(() => {
       const line = lineOf(prefix)
-      const entry = makeEntry(line, { ...options, rule: noneAhead })
+      const entry = makeEntry(layout, line, { ...options, rule: noneAhead })
       line.joining++
       return batch.txn(prefix, {
-        compare: [{ ...line.range, target: "CreateRevision", operator: "=", value: 0n }],
+        compare: [allFree(line.range)],
         then: [Etcd.put(entry.key, entry.value, { lease: entry.hold.lease.id })],
-        else: [{ _tag: "Range", ...line.range, limit: 1, sort: "CreateAscending" }]
+        else: [{ ...line.range, limit: 1, sort: "CreateAscending" }]
       }).pipe(
         Effect.onExit(() => Effect.sync(() => line.joining--)),
         Effect.tapError((error) => Effect.sync(() => refused(entry, error))),
         Effect.map((result) => {
           const first = result.succeeded ? undefined : result.responses[0].kvs[0]
-          if (first !== undefined && keyOf(first) !== entry.key) {
+          if (first !== undefined && !isOwn(entry, first)) {
             entry.hold.leave()
             tidy(line)
             return first
@@ -347,7 +377,7 @@ export const make = (
         0n
       )
       return Effect.map(
-        etcd.range({ _tag: "Range", ...line.range, sort: "CreateAscending", maxCreateRevision }),
+        etcd.range({ ...line.range, sort: "CreateAscending", maxCreateRevision }),
         ({ kvs, revision }) => {
           for (const entry of ours) {
             if (!kvs.some((kv) => kv.createRevision === entry.createRevision && keyOf(kv) === entry.key)) {
@@ -363,7 +393,7 @@ export const make = (
   const watchLine = (line: Line) => {
     if (line.watcher !== undefined) return
     const watching = Effect.scoped(Effect.gen(function*() {
-      const watch = yield* etcd.watch({ ...line.range, only: "Delete" })
+      const watch = yield* etcd.watch({ key: line.range.key, rangeEnd: line.range.rangeEnd, only: "Delete" })
       // whoever joins from here on settles by itself, and everybody else by the look
       line.watchedFrom = watch.revision
       yield* look(line)
@@ -371,17 +401,17 @@ export const make = (
     })).pipe(Effect.ensuring(Effect.sync(() => {
       line.watchedFrom = undefined
     })))
-    line.watcher = background(Effect.onExit(persistently(line, watching), () =>
+    line.watcher = background(Effect.onExit(forEntries(line, watching), () =>
       Effect.sync(() => {
         line.watcher = undefined
       })))
     takeCare()
   }
 
-  /** What failed says nothing about the line: try again, unless etcd will never allow it, for as long as the leases live. */
-  const persistently = (line: Line, effect: Effect.Effect<void, Etcd.EtcdError>): Effect.Effect<void> =>
+  /** Unless etcd will never allow it, for as long as the leases live. */
+  const forEntries = (line: Line, effect: Effect.Effect<void, Etcd.EtcdError>): Effect.Effect<void> =>
     effect.pipe(
-      Effect.retry({ while: isPassing, schedule: Schedule.spaced("200 millis") }),
+      persistently,
       Effect.catch((error) =>
         Effect.sync(() => {
           for (const entry of line.entries.values()) Deferred.doneUnsafe(entry.turn, Exit.fail(error))
@@ -418,8 +448,8 @@ export const make = (
 
   const removal = (entry: Entry) =>
     batch.txn(entry.line.prefix, {
-      // an entry whose create revision is not known may not be there yet; its key is used for nothing else
-      compare: entry.createRevision === 0n ? [] : [guard(entry)],
+      // an entry whose create revision is not known may not be there yet, and then its key may be another's
+      compare: entry.createRevision === 0n ? own(entry) : [guard(entry)],
       then: [Etcd.remove(entry.key)]
     })
 
@@ -478,7 +508,7 @@ export const make = (
     return Effect.void
   })
 
-  return { join, tryJoin, handOver, leave }
+  return { range: layout.range, join, tryJoin, handOver, leave } satisfies Lines
 }
 
 // -----------------------------------------------------------------------------
@@ -486,6 +516,7 @@ export const make = (
 // -----------------------------------------------------------------------------
 
 const makeEntry = (
+  layout: Layout,
   line: Line,
   { hold, rule, value }: { readonly hold: Hold; readonly value: Uint8Array; readonly rule: Rule }
 ): Entry => ({
@@ -493,7 +524,7 @@ const makeEntry = (
   hold,
   rule,
   value,
-  key: `${line.prefix}${hold.lease.id.toString(16)}-${hold.lease.nextEntry()}`,
+  key: layout.key(line.prefix, hold.lease),
   createRevision: 0n,
   fencingToken: 0n,
   state: "Waiting",
@@ -516,15 +547,36 @@ export const lose = (entry: Entry, reason: EntryLost["reason"]) => {
 /** The condition that an entry is still there, and none that came after it under the same key. */
 export const guard = (entry: Entry): Etcd.Compare => Etcd.compareCreateRevision(entry.key, "=", entry.createRevision)
 
-const newestTwo = (line: Line) => ({ _tag: "Range", ...line.range, limit: 2, sort: "CreateDescending" }) as const
+/** The condition that a key is there that was put for this entry. */
+const own = (entry: Entry): ReadonlyArray<Etcd.Compare> => [
+  { key: Buffer.from(entry.key), target: "Lease", operator: "=", value: entry.hold.lease.id },
+  Etcd.compareValue(entry.key, "=", entry.value)
+]
+
+const isOwn = (entry: Entry, kv: Etcd.KeyValue): boolean =>
+  keyOf(kv) === entry.key && kv.lease === entry.hold.lease.id && Buffer.compare(kv.value, entry.value) === 0
+
+const allFree = ({ key, rangeEnd }: Etcd.Range): Etcd.Compare => ({
+  key,
+  rangeEnd,
+  target: "CreateRevision",
+  operator: "=",
+  value: 0n
+})
+
+const newestTwo = (line: Line) => ({ ...line.range, limit: 2, sort: "CreateDescending" }) as const
 
 const index = (kvs: ReadonlyArray<Etcd.KeyValue>) => new Map(kvs.map((kv) => [keyOf(kv), kv]))
 
 export const keyOf = (kv: Pick<Etcd.KeyValue, "key">): string => Buffer.from(kv.key).toString()
 
-/** An entry is a direct child of the prefix and hangs on a lease; anything else might stay for ever. */
+/** An entry is a direct child of the prefix, or the key itself, and hangs on a lease; anything else might stay for ever. */
 export const isEntry = (prefix: string, kv: EntryKey): boolean =>
   kv.lease !== 0n && !keyOf(kv).slice(prefix.length).includes("/")
+
+/** What failed to be seen says nothing about what is there: look again, unless etcd will never allow it. */
+export const persistently: <A>(effect: Effect.Effect<A, Etcd.EtcdError>) => Effect.Effect<A, Etcd.EtcdError> = Effect
+  .retry({ while: (error) => isPassing(error), schedule: Schedule.spaced("200 millis") })
 
 const isPassing = (error: Etcd.EtcdError): boolean =>
   error.reason !== "PermissionDenied" && error.reason !== "Unauthenticated" && error.reason !== "InvalidArgument"
