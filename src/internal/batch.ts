@@ -23,10 +23,10 @@ export interface Batch {
   >(
     line: string,
     request: Omit<Etcd.TxnRequest<Then, Else>, "idempotent">
-  ) => Effect.Effect<Etcd.TxnResult<Then, Else> & { readonly revision: bigint }, Etcd.EtcdError>
+  ) => Effect.Effect<Etcd.TxnResult<Then, Else> & Etcd.TxnHeader, Etcd.EtcdError>
 }
 
-type Result = Etcd.OpResult<Etcd.Txn> & { readonly revision: bigint }
+type Result = Etcd.OpResult<Etcd.Txn> & Etcd.TxnHeader
 
 interface Part {
   readonly txn: Etcd.Txn
@@ -96,11 +96,9 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
   const send = (parts: ReadonlyArray<Part>): Effect.Effect<void> => {
     if (parts.length === 1) return sendAlone(parts[0]!)
     return Effect.matchEffect(etcd.txn({ then: parts.map(({ txn }) => txn), idempotent: true }), {
-      onSuccess: ({ responses, revision }) =>
+      onSuccess: ({ repeated, responses, revision }) =>
         Effect.sync(() => {
-          parts.forEach(({ resume }, i) =>
-            resume(Effect.succeed({ ...(responses as ReadonlyArray<any>)[i], revision }))
-          )
+          parts.forEach(({ resume }, i) => resume(Effect.succeed({ ...responses[i]!, revision, repeated })))
         }),
       onFailure: (error) =>
         // etcd refuses all for the sake of one, of which only that one must hear

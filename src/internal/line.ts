@@ -70,6 +70,8 @@ export interface Entry {
   readonly lost: Deferred.Deferred<never, EntryLost>
   loss: EntryLost | undefined
   unsubscribe: () => void
+  /** A put of it may come late, or its removal failed. */
+  mayRemain: boolean
 }
 
 /** What etcd tells about an entry. */
@@ -140,10 +142,23 @@ const keepWatchFor = 1000
 /** The mutex's rule: any earlier entry blocks. */
 export const noneAhead: Rule = (ahead) => ahead.size === 0
 
-/** A key for each entry, as Go's `concurrency` package has them: the lease's, and a number since it may have several. */
+/**
+ * A key for each entry, as Go's `concurrency` package has them: the lease's, and a number since it may have several.
+ *
+ * The smallest number that is free, since etcd keeps every key that ever was until it is compacted, and walks over
+ * all of them to read the line.
+ */
 export const queue: Layout = {
   range: Etcd.getPrefix,
-  key: (prefix, lease) => `${prefix}${lease.id.toString(16)}-${lease.nextEntry()}`
+  key: (prefix, lease) => {
+    let number = 1
+    let key: string
+    do {
+      key = `${prefix}${lease.id.toString(16)}-${number++}`
+    } while (lease.entries.has(key))
+    lease.entries.add(key)
+    return key
+  }
 }
 
 export const make = (
@@ -210,14 +225,13 @@ export const make = (
               ? { ...result, responses: [result.responses[1], result.responses[2]] as const }
               : result
           ),
-          Effect.tapError(() => Effect.sync(() => abandon(entry))),
-          Effect.ensuring(Effect.sync(entry.hold.leave))
+          Effect.onExit((exit) => Effect.sync(() => left(entry, exit)))
         )
       )
     })
 
   type Joined =
-    & { readonly revision: bigint }
+    & Etcd.TxnHeader
     & (
       | { readonly succeeded: true; readonly responses: readonly [Etcd.PutResult, Etcd.RangeResult] }
       | { readonly succeeded: false; readonly responses: readonly [Etcd.RangeResult] }
@@ -234,6 +248,7 @@ export const make = (
       ),
       Effect.tapError((error) => Effect.sync(() => refused(entry, error))),
       Effect.flatMap((result) => {
+        if (result.repeated) mayRemain(entry)
         if (result.succeeded) {
           const [, range] = result.responses
           enter(entry, result.revision)
@@ -247,8 +262,7 @@ export const make = (
         if (own === undefined) {
           // the entry to hand over was gone
           forget(entry)
-          entry.hold.leave()
-          tidy(entry.line)
+          left(entry)
           return Effect.fail(new EntryLost("KeyDeleted"))
         }
         // our own put, whose answer was lost
@@ -291,10 +305,11 @@ export const make = (
         Effect.onExit(() => Effect.sync(() => line.joining--)),
         Effect.tapError((error) => Effect.sync(() => refused(entry, error))),
         Effect.map((result) => {
+          if (result.repeated) mayRemain(entry)
           const first = result.succeeded ? undefined : result.responses[0].kvs[0]
           if (first !== undefined && !isOwn(entry, first)) {
-            entry.hold.leave()
-            tidy(line)
+            forget(entry)
+            left(entry)
             return first
           }
           enter(entry, first?.createRevision ?? result.revision)
@@ -426,16 +441,11 @@ export const make = (
   const leave: Lines["leave"] = (entry) =>
     Effect.suspend(() => {
       if (entry.state === "Left") return Effect.void
-      const gone = entry.loss !== undefined
       forget(entry)
-      const left = Effect.sync(() => {
-        entry.hold.leave()
-        tidy(entry.line)
-      })
-      if (gone) return left
-      return removal(entry).pipe(
-        Effect.catch(() => Effect.sync(() => abandon(entry))),
-        Effect.andThen(left)
+      if (entry.loss !== undefined) return Effect.sync(() => left(entry))
+      return batch.txn(entry.line.prefix, { compare: [guard(entry)], then: [Etcd.remove(entry.key)] }).pipe(
+        Effect.onExit((exit) => Effect.sync(() => left(entry, exit))),
+        Effect.ignore
       )
     })
 
@@ -446,33 +456,41 @@ export const make = (
     entry.line.entries.delete(entry.key)
   }
 
-  const removal = (entry: Entry) =>
-    batch.txn(entry.line.prefix, {
-      // an entry whose create revision is not known may not be there yet, and then its key may be another's
-      compare: entry.createRevision === 0n ? own(entry) : [guard(entry)],
-      then: [Etcd.remove(entry.key)]
-    })
+  /** The entry is over, and its key free for the next unless something of it may remain. */
+  const left = (entry: Entry, removed: Exit.Exit<unknown, unknown> = Exit.void) => {
+    if (Exit.isFailure(removed)) mayRemain(entry)
+    if (entry.mayRemain) {
+      background(removeAgain(entry))
+    } else {
+      entry.hold.lease.entries.delete(entry.key)
+    }
+    entry.hold.leave()
+    tidy(entry.line)
+  }
 
   /** The join was answered with an error: there is no entry, or there may be one, or yet be one. */
   const refused = (entry: Entry, error: Etcd.EtcdError) => {
     forget(entry)
     if (error.reason === "LeaseNotFound") entry.hold.lease.notFound()
-    if (error.outcome === "Unknown") abandon(entry)
-    entry.hold.leave()
+    if (error.outcome === "Unknown") mayRemain(entry)
+    left(entry)
   }
 
-  /**
-   * An entry that may be left behind would block the line. So its lease is retired,
-   * which ends whatever hangs on it as soon as its other holders have left, and until
-   * then the key is deleted again and again, since a put that is late may still come.
-   */
-  const abandon = (entry: Entry) => {
+  /** An entry that nobody knows of would block the line. With its lease retired it cannot outlive the lease's holders. */
+  const mayRemain = (entry: Entry) => {
+    entry.mayRemain = true
     entry.hold.retire()
-    background(Effect.raceFirst(
-      Effect.exit(entry.hold.lease.awaitLoss),
-      Effect.forever(Effect.andThen(Effect.exit(removal(entry)), Effect.sleep("500 millis")))
-    ))
   }
+
+  /** Until its lease is gone, since a put that is late may come at any time. */
+  const removeAgain = (entry: Entry) =>
+    Effect.raceFirst(
+      Effect.exit(entry.hold.lease.awaitLoss),
+      Effect.repeat(
+        Effect.exit(batch.txn(entry.line.prefix, { compare: own(entry), then: [Etcd.remove(entry.key)] })),
+        Schedule.min([Schedule.exponential("200 millis"), Schedule.spaced("5 seconds")])
+      )
+    )
 
   // ---------------------------------------------------------------------------
   // taking care of what is there
@@ -533,7 +551,8 @@ const makeEntry = (
   turn: Deferred.makeUnsafe(),
   lost: Deferred.makeUnsafe(),
   loss: undefined,
-  unsubscribe: () => {}
+  unsubscribe: () => {},
+  mayRemain: false
 })
 
 /** Tells whoever waits for the entry's turn, or holds, that it came to nothing. */
