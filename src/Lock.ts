@@ -588,7 +588,7 @@ const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore
   })
 
 const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clock.Clock): Request => {
-  const since = DateTime.formatIso(DateTime.makeUnsafe(clock.currentTimeMillisUnsafe()))
+  const since = new Date(clock.currentTimeMillisUnsafe())
   const metadata = options?.metadata
   // only the value tells the puts of one single key apart
   const id = options?.layout === "single-key" ? crypto.randomUUID() : undefined

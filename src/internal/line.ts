@@ -136,8 +136,8 @@ export interface Lines {
 /** How long an entry is held before the watch for its own deletion is opened; and how often that is looked at. */
 const watchHoldsAfter = 250
 
-/** How long the watch of a line stays without entries: the next one often comes at once. */
-const keepWatchFor = 1000
+/** How long a line stays, with its watch, when it has no entries. */
+const keepLineFor = 1000
 
 /** The mutex's rule: any earlier entry blocks. */
 export const noneAhead: Rule = (ahead) => ahead.size === 0
@@ -185,6 +185,7 @@ export const make = (
       watchedFrom: undefined
     }
     lines.set(prefix, line)
+    takeCare()
     return line
   }
 
@@ -358,7 +359,6 @@ export const make = (
     entry.state = "Held"
     entry.fencingToken = revision
     entry.heldSince = clock.currentTimeMillisUnsafe()
-    takeCare()
     Deferred.doneUnsafe(entry.turn, Exit.void)
   }
 
@@ -420,7 +420,6 @@ export const make = (
       Effect.sync(() => {
         line.watcher = undefined
       })))
-    takeCare()
   }
 
   /** Unless etcd will never allow it, for as long as the leases live. */
@@ -496,12 +495,11 @@ export const make = (
   // taking care of what is there
   // ---------------------------------------------------------------------------
 
-  /** A line without entries is dropped at once, or when its watch has been of no use for a while. */
+  /** A line without entries is kept for a while, with its watch, since the next one often comes at once. */
   const tidy = (line: Line) => {
     if (line.entries.size > 0 || line.joining > 0) return
     line.deletes.clear()
     line.idleSince = clock.currentTimeMillisUnsafe()
-    if (line.watcher === undefined) lines.delete(line.prefix)
   }
 
   const takeCare = () => {
@@ -516,7 +514,7 @@ export const make = (
         for (const entry of line.entries.values()) {
           if (now - entry.heldSince >= watchHoldsAfter) watchLine(line)
         }
-      } else if (now - line.idleSince >= keepWatchFor) {
+      } else if (now - line.idleSince >= keepLineFor) {
         line.watcher?.interruptUnsafe()
         lines.delete(line.prefix)
       }
