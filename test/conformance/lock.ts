@@ -1,27 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, Ref, Scope, Stream } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
+import { failure, holdIn } from "../support/holdIn.ts"
 import * as World from "../support/World.ts"
-
-/** Holds a lock in a fiber until it is told to release it. */
-const holdIn = Effect.fnUntraced(function*(process: World.Process, name: string, options?: Lock.Options) {
-  const release = yield* Deferred.make<void>()
-  const held = yield* Deferred.make<Lock.Handle, Lock.AcquireError>()
-  const fiber = yield* Effect.scoped(Effect.gen(function*() {
-    const handle = yield* Effect.onError(Lock.acquire(name, options), (cause) => Deferred.failCause(held, cause))
-    yield* Deferred.succeed(held, handle)
-    yield* handle.whileHeld(Deferred.await(release))
-  })).pipe(process.run, Effect.forkChild({ startImmediately: true }))
-  return {
-    held: Deferred.await(held),
-    isHeld: Deferred.isDone(held),
-    release: Effect.andThen(Deferred.succeed(release, undefined), Fiber.await(fiber)),
-    fiber
-  }
-})
-
-const failure = <A, E>(exit: Exit.Exit<A, E>): unknown =>
-  Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
 
 /** What a lock promises, on whatever etcd the world has. */
 export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>) => {
