@@ -335,4 +335,4 @@ const revoke = (etcd: Etcd["Service"], id: bigint): Effect.Effect<void> =>
   Effect.catch(etcd.leaseRevoke(id), (error) =>
     error.reason === "LeaseNotFound"
       ? Effect.void
-      : Effect.logWarning(`Lease ${id.toString(16)} could not be revoked and is left to expire`, error))
+      : Effect.logWarning(`Lease ${id.toString(16)} could not be revoked and is left to expire: ${error.message}`))
