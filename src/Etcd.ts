@@ -584,19 +584,26 @@ export const fromTransport = (transport: Transport, requestTimeout: number): Etc
       const left = () => requestTimeout - Number(clock.monotonicTimeNanosUnsafe() - started) / 1e6
       const longest = idempotent ? perAttempt : requestTimeout
       return Effect.catch(attempt(longest), (first) => {
-        let outcome = first.outcome
+        let { outcome } = first
+        let patience = longest
+        let told = first
         const retryable = (error: EtcdError) => {
           if (error.outcome === "Unknown") outcome = "Unknown"
+          // that the time was up in the middle of an attempt explains less than what went wrong before
+          if (error.reason !== "Timeout" || patience >= perAttempt) told = error
           return error.isTransient && left() > longestBackoff && (idempotent || outcome === "Refused")
         }
         if (!retryable(first)) return Effect.fail(first)
-        return Effect.suspend(() => attempt(Math.min(longest, left()))).pipe(
+        return Effect.suspend(() => {
+          patience = Math.min(longest, left())
+          return attempt(patience)
+        }).pipe(
           Effect.delay("20 millis"),
           Effect.retry({ schedule: backoff, while: retryable }),
           // that the last attempt was refused says nothing about those before it
-          Effect.mapError((last) => {
-            const { reason, method, description, cause } = last
-            return outcome === last.outcome ? last : new EtcdError({ reason, method, description, cause, outcome })
+          Effect.mapError(() => {
+            const { reason, method, description, cause } = told
+            return outcome === told.outcome ? told : new EtcdError({ reason, method, description, cause, outcome })
           })
         )
       })
