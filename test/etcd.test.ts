@@ -858,6 +858,16 @@ describe.concurrent("bad input", () => {
       }
     }))
 
+  it.live("may be a host that never answers, to which nothing was sent", () =>
+    Effect.gen(function*() {
+      const proxy = yield* Proxy.make(shared)
+      yield* proxy.stall
+      const etcd = yield* connect({ hosts: proxy.endpoint, requestTimeout: "1 second" })
+      const error = yield* Effect.flip(etcd.txn({ then: [Etcd.put("a", "")] }))
+      assert.deepStrictEqual([error.reason, error.outcome], ["Timeout", "Refused"])
+      assert.include(error.message, `no connection in time (${proxy.endpoint})`)
+    }))
+
   it.live("is not what only looks like it", () =>
     Effect.gen(function*() {
       const port = shared.split(":").at(-1)
@@ -1197,6 +1207,21 @@ describe("what etcd says", () => {
       "Refused"
     ],
     ["4 DEADLINE_EXCEEDED: Deadline exceeded after 1.0s", "Timeout", "Unknown"],
+    [
+      "4 DEADLINE_EXCEEDED: Deadline exceeded after 0.342s,name resolution: 0.001s,remote_addr=10.0.0.1:2379",
+      "Timeout",
+      "Unknown"
+    ],
+    [
+      "4 DEADLINE_EXCEEDED: Deadline exceeded after 0.342s,metadata filters: 0.001s,Waiting for LB pick",
+      "Timeout",
+      "Refused"
+    ],
+    [
+      "4 DEADLINE_EXCEEDED: Deadline exceeded after 0.342s,previous attempts: 1,Waiting for LB pick",
+      "Timeout",
+      "Unknown"
+    ],
     ["1 CANCELLED: Cancelled on client", "Unavailable", "Unknown"],
     ["2 UNKNOWN: context deadline exceeded", "Unavailable", "Unknown"],
     ["13 INTERNAL: Received RST_STREAM with code 2", "Unavailable", "Unknown"],

@@ -49,7 +49,9 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
       return { reason: "InvalidArgument", description: details }
     }
     case 4: {
-      return { reason: "Timeout", description: "no answer in time", outcome: "Unknown" }
+      return /waiting for/i.test(details) && !details.includes("previous attempts")
+        ? { reason: "Timeout", description: notInTime }
+        : { reason: "Timeout", description: "no answer in time", outcome: "Unknown" }
     }
     case 7: {
       return { reason: "PermissionDenied", description: details }
@@ -95,6 +97,7 @@ const tlsTrouble = /certificate|self.signed|altname|SSL|TLS|EPROTO|ERR_OSSL/i
 const withoutAWord = /^Failed to connect$|^read ECONNRESET$|socket hang up|before secure TLS connection/
 const closedAtOnce = "the connection was closed before etcd said anything"
 const noReason = "cannot connect to etcd"
+const notInTime = "no connection in time"
 
 const unavailable = (details: string): Classified => {
   const noConnection = /^No connection established\. Last error: ([^]*?)\. Resolution note:/.exec(details)?.[1]
@@ -138,7 +141,7 @@ export const isScheme = (wrong: "http" | "https", { cause, method }: EtcdError):
 /** Names the host where nothing else in the message does. */
 export const at = (host: string, error: EtcdError): EtcdError => {
   const { cause, description, method, outcome, reason } = error
-  return description === closedAtOnce || description === noReason
+  return [closedAtOnce, noReason, notInTime].includes(description)
     ? new EtcdError({ reason, method, outcome, description: `${description} (${host})`, cause })
     : error
 }
