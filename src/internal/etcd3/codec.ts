@@ -28,14 +28,14 @@ export const buffer = (bytes: Uint8Array): Buffer =>
 
 const firstKey = Buffer.of(0)
 
-// etcd refuses an empty key, and takes an empty end for "all keys from here on"; neither is what was meant
+// etcd takes an empty end for "all keys from here on", and no empty beginning; neither is what was meant
 export const rangeBounds = ({ key, rangeEnd }: {
   readonly key: Uint8Array
   readonly rangeEnd?: Uint8Array | undefined
-}) => {
-  const first = key.length === 0 ? firstKey : buffer(key)
-  return rangeEnd === undefined || rangeEnd.length === 0 ? { key: first } : { key: first, range_end: buffer(rangeEnd) }
-}
+}) =>
+  rangeEnd === undefined || rangeEnd.length === 0
+    ? { key: buffer(key) }
+    : { key: key.length === 0 ? firstKey : buffer(key), range_end: buffer(rangeEnd) }
 
 const encodeCompare = (compare: Compare): ICompare => ({
   ...rangeBounds(compare),
