@@ -28,6 +28,8 @@ const inLine = Effect.fnUntraced(function*(...line: ReadonlyArray<Kind>) {
 })
 
 describe.skipIf(!Tools.wanted)("in one line", () => {
+  Tools.need(Tools.etcdctl, Tools.go("mutex"))
+
   for (const name of ["etcdctl lock", "Go's mutex"]) {
     it.live(`${name} waits for us, and we for it`, () =>
       Effect.gen(function*() {
@@ -59,6 +61,8 @@ describe.skipIf(!Tools.wanted)("in one line", () => {
 })
 
 describe.skipIf(!Tools.wanted)("Go's mutex", () => {
+  Tools.need(Tools.go("mutex"))
+
   it.live("refuses our try, and ours refuses its", () =>
     Effect.gen(function*() {
       const world = yield* World.make()

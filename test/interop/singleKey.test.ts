@@ -17,6 +17,8 @@ const tutorial = Effect.fnUntraced(function*(world: World.World, name: string) {
 })
 
 describe.skipIf(!Tools.wanted)("the tutorial's program", () => {
+  Tools.need(Tools.go("tutorial"))
+
   it.live("is refused while we hold, and gets the lock when we have left", () =>
     Effect.gen(function*() {
       const world = yield* World.make()

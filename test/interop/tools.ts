@@ -3,6 +3,7 @@ import { execFile } from "node:child_process"
 import { createHash } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import { beforeAll } from "vitest"
 
 /** Says in one sentence what is not there and how to get it. */
 export class ToolMissing extends Data.TaggedError("ToolMissing")<{ readonly message: string }> {}
@@ -53,8 +54,8 @@ export const go = (program: "mutex" | "tutorial"): Effect.Effect<string, ToolMis
 
 const build = (compiler: string, gopath: string, source: string, binary: string) =>
   Effect.callback<void>((resume) => {
-    const work = `${binary}.${process.pid}`
-    Fs.mkdirSync(work, { recursive: true })
+    Fs.mkdirSync(Path.dirname(binary), { recursive: true })
+    const work = Fs.mkdtempSync(`${binary}.`)
     const [file, built] = [Path.join(work, "main.go"), Path.join(work, "main")]
     Fs.writeFileSync(file, source)
     const env = { ...process.env, GO111MODULE: "off", GOPATH: gopath, GOFLAGS: "", GOTOOLCHAIN: "local" }
@@ -65,3 +66,7 @@ const build = (compiler: string, gopath: string, source: string, binary: string)
       resume(error === null ? Effect.void : Effect.die(error))
     })
   })
+
+/** Has the tests of a `describe` fail at once where a tool is missing. What is built for the first time may take minutes. */
+export const need = (...tools: ReadonlyArray<Effect.Effect<string, ToolMissing>>) =>
+  beforeAll(() => Effect.runPromise(Effect.all(tools, { discard: true })), 300_000)
