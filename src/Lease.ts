@@ -66,8 +66,8 @@ export interface Lease {
   readonly onLoss: (listener: (reason: LeaseExpired) => void) => () => void
   /** @internal A request on this lease was answered with "no such lease". */
   readonly notFound: () => void
-  /** @internal Numbers the lock entries that hang on this lease. */
-  readonly nextEntry: () => number
+  /** @internal The keys of lock entries on this lease, also of those that may be left behind. */
+  readonly entries: Set<string>
 }
 
 /**
@@ -232,7 +232,6 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
       Effect.forkScoped({ startImmediately: true })
     )
 
-    let entries = 0
     const awaitLoss = Deferred.await(lost)
     const lease: Lease = {
       [TypeId]: TypeId,
@@ -256,7 +255,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
         return () => listeners.delete(listener)
       },
       notFound: () => lose("Revoked"),
-      nextEntry: () => ++entries
+      entries: new Set()
     }
     return lease
   }
@@ -336,4 +335,4 @@ const revoke = (etcd: Etcd["Service"], id: bigint): Effect.Effect<void> =>
   Effect.catch(etcd.leaseRevoke(id), (error) =>
     error.reason === "LeaseNotFound"
       ? Effect.void
-      : Effect.logWarning(`Lease ${id.toString(16)} could not be revoked and is left to expire`, error))
+      : Effect.logWarning(`Lease ${id.toString(16)} could not be revoked and is left to expire: ${error.message}`))

@@ -177,7 +177,7 @@ export interface Handle {
     const Else extends ReadonlyArray<Etcd.Op> = readonly []
   >(
     request: Etcd.TxnRequest<Then, Else>
-  ) => Effect.Effect<Etcd.TxnResult<Then, Else> & { readonly revision: bigint }, LockLost | Etcd.EtcdError>
+  ) => Effect.Effect<Etcd.TxnResult<Then, Else> & Etcd.TxnHeader, LockLost | Etcd.EtcdError>
   /** Releases the lock before its scope closes. Effects under `whileHeld` fail with `LockLost`. */
   readonly release: Effect.Effect<void>
 }
@@ -588,7 +588,7 @@ const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore
   })
 
 const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clock.Clock): Request => {
-  const since = DateTime.formatIso(DateTime.makeUnsafe(clock.currentTimeMillisUnsafe()))
+  const since = new Date(clock.currentTimeMillisUnsafe())
   const metadata = options?.metadata
   // only the value tells the puts of one single key apart
   const id = options?.layout === "single-key" ? crypto.randomUUID() : undefined
@@ -679,9 +679,11 @@ const makeHandle = (name: string, entry: Entry, etcd: Etcd.Etcd["Service"], mute
     ),
     txn: ({ compare, else: otherwise, idempotent, then }) =>
       etcd.txn({ compare: [isOwner], then: [Etcd.nested({ compare, then, else: otherwise })], idempotent }).pipe(
-        Effect.flatMap((result) =>
-          result.succeeded ? Effect.succeed({ ...result.responses[0], revision: result.revision }) : notOwner
-        )
+        Effect.flatMap((result) => {
+          if (!result.succeeded) return notOwner
+          const { repeated, responses: [own], revision } = result
+          return Effect.succeed({ ...own, revision, repeated })
+        })
       ),
     release: Effect.suspend(() => {
       if (released) return Effect.void

@@ -52,6 +52,8 @@ const assertLostAt = Effect.fnUntraced(function*(lease: Lease.Lease, at: number,
   assert.strictEqual(yield* remaining(lease), 0)
 })
 
+const ended = <A, E>(fiber: Fiber.Fiber<A, E>) => fiber.pollUnsafe() ?? assert.fail("it has not ended")
+
 const reasons = (exit: Exit.Exit<unknown, unknown>) =>
   Exit.isSuccess(exit) ? ["Success"] : exit.cause.reasons.map((reason) =>
     reason._tag === "Fail"
@@ -371,12 +373,13 @@ describe("whileAlive", () => {
       const working = yield* Effect.never.pipe(
         Effect.onInterrupt(() => Effect.andThen(Effect.sleep("20 seconds"), cleaned.open)),
         lease.whileAlive,
-        Effect.forkChild({ startImmediately: true })
+        // not a child: a test that fails would wait for its cleanup
+        Effect.forkDetach({ startImmediately: true })
       )
       yield* elapse(validity + 19_999)
       assert.isUndefined(working.pollUnsafe())
       yield* elapse(1)
-      assert.deepStrictEqual(reasons(yield* Fiber.await(working)), ["LeaseExpired Expired"])
+      assert.deepStrictEqual(reasons(ended(working)), ["LeaseExpired Expired"])
       yield* cleaned.await
     }))
 
@@ -394,8 +397,8 @@ describe("whileAlive", () => {
         Effect.forkChild({ startImmediately: true })
       )
       yield* elapse(validity)
-      assert.deepStrictEqual(reasons(yield* Fiber.await(working)), ["LeaseExpired Expired", "own failure"])
-      assert.include(reasons(yield* Fiber.await(dying)), "defect own defect")
+      assert.deepStrictEqual(reasons(ended(working)), ["LeaseExpired Expired", "own failure"])
+      assert.include(reasons(ended(dying)), "defect own defect")
     }))
 
   it.effect("does not start the body when the lease is lost already", () =>
@@ -441,13 +444,13 @@ describe("whileAlive", () => {
       const working = yield* make(stub).pipe(
         Effect.flatMap((lease) => lease.whileAlive(Effect.onInterrupt(Effect.never, () => Effect.sleep("20 seconds")))),
         Effect.scoped,
-        Effect.forkChild({ startImmediately: true })
+        Effect.forkDetach({ startImmediately: true })
       )
       yield* elapse(1000)
-      const interrupting = yield* Effect.forkChild(Fiber.interrupt(working), { startImmediately: true })
+      const interrupting = yield* Effect.forkDetach(Fiber.interrupt(working), { startImmediately: true })
       yield* elapse(20_000)
-      yield* Fiber.join(interrupting)
-      assert.deepStrictEqual(reasons(yield* Fiber.await(working)), ["Interrupt"])
+      ended(interrupting)
+      assert.deepStrictEqual(reasons(ended(working)), ["Interrupt"])
       yield* elapse(60_000)
       assert.deepStrictEqual(stub.times("renew"), [5000, 10_000, 15_000, 20_000])
       assert.deepStrictEqual(stub.times("revoke"), [21_000])

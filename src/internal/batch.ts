@@ -23,10 +23,10 @@ export interface Batch {
   >(
     line: string,
     request: Omit<Etcd.TxnRequest<Then, Else>, "idempotent">
-  ) => Effect.Effect<Etcd.TxnResult<Then, Else> & { readonly revision: bigint }, Etcd.EtcdError>
+  ) => Effect.Effect<Etcd.TxnResult<Then, Else> & Etcd.TxnHeader, Etcd.EtcdError>
 }
 
-type Result = Etcd.OpResult<Etcd.Txn> & { readonly revision: bigint }
+type Result = Etcd.OpResult<Etcd.Txn> & Etcd.TxnHeader
 
 interface Part {
   readonly txn: Etcd.Txn
@@ -68,13 +68,18 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
     }
     last.parts.set(line, part)
     last.size += part.size
-    if (underWay > 0) {
+    if (underWay === 0) {
+      flush()
+    } else {
       overdue ??= background(Effect.andThen(Effect.sleep(maxWait), Effect.sync(sendNext)))
-    } else if (!flushing) {
-      flushing = true
-      // what is answered together resumes together, and goes on together
-      queueMicrotask(sendNext)
     }
+  }
+
+  const flush = () => {
+    if (flushing) return
+    flushing = true
+    // what was answered together resumes together, and goes on together
+    queueMicrotask(sendNext)
   }
 
   const sendNext = () => {
@@ -84,39 +89,42 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
     const next = gathering.shift()
     if (next === undefined) return
     underWay++
-    background(Effect.ensuring(
-      send([...next.parts.values()]),
-      Effect.sync(() => {
-        underWay--
-        if (gathering.length > 0 && !flushing) sendNext()
-      })
-    ))
+    const parts = [...next.parts.values()]
+    background(parts.length === 1 ? sendAlone(parts[0]!, answered) : sendTogether(parts))
   }
 
-  const send = (parts: ReadonlyArray<Part>): Effect.Effect<void> => {
-    if (parts.length === 1) return sendAlone(parts[0]!)
-    return Effect.matchEffect(etcd.txn({ then: parts.map(({ txn }) => txn), idempotent: true }), {
-      onSuccess: ({ responses, revision }) =>
+  const answered = () => {
+    underWay--
+    if (gathering.length > 0) flush()
+  }
+
+  const sendTogether = (parts: ReadonlyArray<Part>): Effect.Effect<void> =>
+    Effect.matchEffect(etcd.txn({ then: parts.map(({ txn }) => txn), idempotent: true }), {
+      onSuccess: ({ repeated, responses, revision }) =>
         Effect.sync(() => {
-          parts.forEach(({ resume }, i) =>
-            resume(Effect.succeed({ ...(responses as ReadonlyArray<any>)[i], revision }))
-          )
+          answered()
+          parts.forEach(({ resume }, i) => resume(Effect.succeed({ ...responses[i]!, revision, repeated })))
         }),
       onFailure: (error) =>
-        // etcd refuses all for the sake of one, of which only that one must hear
-        error.outcome === "Refused" && !error.isTransient
-          ? Effect.forEach(parts, sendAlone, { concurrency: "unbounded", discard: true })
-          : Effect.sync(() => {
-            for (const { resume } of parts) resume(Effect.fail(error))
-          })
+        Effect.suspend(() => {
+          answered()
+          // etcd refuses all for the sake of one, of which only that one must hear
+          if (error.outcome === "Refused" && !error.isTransient) {
+            return Effect.forEach(parts, (part) => sendAlone(part), { concurrency: "unbounded", discard: true })
+          }
+          for (const { resume } of parts) resume(Effect.fail(error))
+          return Effect.void
+        })
     })
-  }
 
-  const sendAlone = ({ resume, txn: { compare, else: otherwise, then } }: Part): Effect.Effect<void> =>
-    Effect.map(
-      Effect.exit(etcd.txn({ compare, then, else: otherwise, idempotent: true })),
-      (exit) => resume(exit as Exit.Exit<Result, Etcd.EtcdError>)
-    )
+  const sendAlone = (
+    { resume, txn: { compare, else: otherwise, then } }: Part,
+    answered?: () => void
+  ): Effect.Effect<void> =>
+    Effect.map(Effect.exit(etcd.txn({ compare, then, else: otherwise, idempotent: true })), (exit) => {
+      answered?.()
+      resume(exit as Exit.Exit<Result, Etcd.EtcdError>)
+    })
 
   return { txn }
 }

@@ -70,6 +70,8 @@ export interface Entry {
   readonly lost: Deferred.Deferred<never, EntryLost>
   loss: EntryLost | undefined
   unsubscribe: () => void
+  /** A put of it may come late, or its removal failed. */
+  mayRemain: boolean
 }
 
 /** What etcd tells about an entry. */
@@ -134,16 +136,29 @@ export interface Lines {
 /** How long an entry is held before the watch for its own deletion is opened; and how often that is looked at. */
 const watchHoldsAfter = 250
 
-/** How long the watch of a line stays without entries: the next one often comes at once. */
-const keepWatchFor = 1000
+/** How long a line stays, with its watch, when it has no entries. */
+const keepLineFor = 1000
 
 /** The mutex's rule: any earlier entry blocks. */
 export const noneAhead: Rule = (ahead) => ahead.size === 0
 
-/** A key for each entry, as Go's `concurrency` package has them: the lease's, and a number since it may have several. */
+/**
+ * A key for each entry, as Go's `concurrency` package has them: the lease's, and a number since it may have several.
+ *
+ * The smallest number that is free, since etcd keeps every key that ever was until it is compacted, and walks over
+ * all of them to read the line.
+ */
 export const queue: Layout = {
   range: Etcd.getPrefix,
-  key: (prefix, lease) => `${prefix}${lease.id.toString(16)}-${lease.nextEntry()}`
+  key: (prefix, lease) => {
+    let number = 1
+    let key: string
+    do {
+      key = `${prefix}${lease.id.toString(16)}-${number++}`
+    } while (lease.entries.has(key))
+    lease.entries.add(key)
+    return key
+  }
 }
 
 export const make = (
@@ -170,6 +185,7 @@ export const make = (
       watchedFrom: undefined
     }
     lines.set(prefix, line)
+    takeCare()
     return line
   }
 
@@ -210,14 +226,13 @@ export const make = (
               ? { ...result, responses: [result.responses[1], result.responses[2]] as const }
               : result
           ),
-          Effect.tapError(() => Effect.sync(() => abandon(entry))),
-          Effect.ensuring(Effect.sync(entry.hold.leave))
+          Effect.onExit((exit) => Effect.sync(() => left(entry, exit)))
         )
       )
     })
 
   type Joined =
-    & { readonly revision: bigint }
+    & Etcd.TxnHeader
     & (
       | { readonly succeeded: true; readonly responses: readonly [Etcd.PutResult, Etcd.RangeResult] }
       | { readonly succeeded: false; readonly responses: readonly [Etcd.RangeResult] }
@@ -234,6 +249,7 @@ export const make = (
       ),
       Effect.tapError((error) => Effect.sync(() => refused(entry, error))),
       Effect.flatMap((result) => {
+        if (result.repeated) mayRemain(entry)
         if (result.succeeded) {
           const [, range] = result.responses
           enter(entry, result.revision)
@@ -247,8 +263,7 @@ export const make = (
         if (own === undefined) {
           // the entry to hand over was gone
           forget(entry)
-          entry.hold.leave()
-          tidy(entry.line)
+          left(entry)
           return Effect.fail(new EntryLost("KeyDeleted"))
         }
         // our own put, whose answer was lost
@@ -291,10 +306,11 @@ export const make = (
         Effect.onExit(() => Effect.sync(() => line.joining--)),
         Effect.tapError((error) => Effect.sync(() => refused(entry, error))),
         Effect.map((result) => {
+          if (result.repeated) mayRemain(entry)
           const first = result.succeeded ? undefined : result.responses[0].kvs[0]
           if (first !== undefined && !isOwn(entry, first)) {
-            entry.hold.leave()
-            tidy(line)
+            forget(entry)
+            left(entry)
             return first
           }
           enter(entry, first?.createRevision ?? result.revision)
@@ -343,7 +359,6 @@ export const make = (
     entry.state = "Held"
     entry.fencingToken = revision
     entry.heldSince = clock.currentTimeMillisUnsafe()
-    takeCare()
     Deferred.doneUnsafe(entry.turn, Exit.void)
   }
 
@@ -405,7 +420,6 @@ export const make = (
       Effect.sync(() => {
         line.watcher = undefined
       })))
-    takeCare()
   }
 
   /** Unless etcd will never allow it, for as long as the leases live. */
@@ -426,16 +440,11 @@ export const make = (
   const leave: Lines["leave"] = (entry) =>
     Effect.suspend(() => {
       if (entry.state === "Left") return Effect.void
-      const gone = entry.loss !== undefined
       forget(entry)
-      const left = Effect.sync(() => {
-        entry.hold.leave()
-        tidy(entry.line)
-      })
-      if (gone) return left
-      return removal(entry).pipe(
-        Effect.catch(() => Effect.sync(() => abandon(entry))),
-        Effect.andThen(left)
+      if (entry.loss !== undefined) return Effect.sync(() => left(entry))
+      return batch.txn(entry.line.prefix, { compare: [guard(entry)], then: [Etcd.remove(entry.key)] }).pipe(
+        Effect.onExit((exit) => Effect.sync(() => left(entry, exit))),
+        Effect.ignore
       )
     })
 
@@ -446,44 +455,51 @@ export const make = (
     entry.line.entries.delete(entry.key)
   }
 
-  const removal = (entry: Entry) =>
-    batch.txn(entry.line.prefix, {
-      // an entry whose create revision is not known may not be there yet, and then its key may be another's
-      compare: entry.createRevision === 0n ? own(entry) : [guard(entry)],
-      then: [Etcd.remove(entry.key)]
-    })
+  /** The entry is over, and its key free for the next unless something of it may remain. */
+  const left = (entry: Entry, removed: Exit.Exit<unknown, unknown> = Exit.void) => {
+    if (Exit.isFailure(removed)) mayRemain(entry)
+    if (entry.mayRemain) {
+      background(removeAgain(entry))
+    } else {
+      entry.hold.lease.entries.delete(entry.key)
+    }
+    entry.hold.leave()
+    tidy(entry.line)
+  }
 
   /** The join was answered with an error: there is no entry, or there may be one, or yet be one. */
   const refused = (entry: Entry, error: Etcd.EtcdError) => {
     forget(entry)
     if (error.reason === "LeaseNotFound") entry.hold.lease.notFound()
-    if (error.outcome === "Unknown") abandon(entry)
-    entry.hold.leave()
+    if (error.outcome === "Unknown") mayRemain(entry)
+    left(entry)
   }
 
-  /**
-   * An entry that may be left behind would block the line. So its lease is retired,
-   * which ends whatever hangs on it as soon as its other holders have left, and until
-   * then the key is deleted again and again, since a put that is late may still come.
-   */
-  const abandon = (entry: Entry) => {
+  /** An entry that nobody knows of would block the line. With its lease retired it cannot outlive the lease's holders. */
+  const mayRemain = (entry: Entry) => {
+    entry.mayRemain = true
     entry.hold.retire()
-    background(Effect.raceFirst(
-      Effect.exit(entry.hold.lease.awaitLoss),
-      Effect.forever(Effect.andThen(Effect.exit(removal(entry)), Effect.sleep("500 millis")))
-    ))
   }
+
+  /** Until its lease is gone, since a put that is late may come at any time. */
+  const removeAgain = (entry: Entry) =>
+    Effect.raceFirst(
+      Effect.exit(entry.hold.lease.awaitLoss),
+      Effect.repeat(
+        Effect.exit(batch.txn(entry.line.prefix, { compare: own(entry), then: [Etcd.remove(entry.key)] })),
+        Schedule.min([Schedule.exponential("200 millis"), Schedule.spaced("5 seconds")])
+      )
+    )
 
   // ---------------------------------------------------------------------------
   // taking care of what is there
   // ---------------------------------------------------------------------------
 
-  /** A line without entries is dropped at once, or when its watch has been of no use for a while. */
+  /** A line without entries is kept for a while, with its watch, since the next one often comes at once. */
   const tidy = (line: Line) => {
     if (line.entries.size > 0 || line.joining > 0) return
     line.deletes.clear()
     line.idleSince = clock.currentTimeMillisUnsafe()
-    if (line.watcher === undefined) lines.delete(line.prefix)
   }
 
   const takeCare = () => {
@@ -498,7 +514,7 @@ export const make = (
         for (const entry of line.entries.values()) {
           if (now - entry.heldSince >= watchHoldsAfter) watchLine(line)
         }
-      } else if (now - line.idleSince >= keepWatchFor) {
+      } else if (now - line.idleSince >= keepLineFor) {
         line.watcher?.interruptUnsafe()
         lines.delete(line.prefix)
       }
@@ -533,7 +549,8 @@ const makeEntry = (
   turn: Deferred.makeUnsafe(),
   lost: Deferred.makeUnsafe(),
   loss: undefined,
-  unsubscribe: () => {}
+  unsubscribe: () => {},
+  mayRemain: false
 })
 
 /** Tells whoever waits for the entry's turn, or holds, that it came to nothing. */
