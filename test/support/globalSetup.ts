@@ -23,6 +23,7 @@ export default async (project: TestProject): Promise<() => Promise<void>> => {
   const etcd = Effect.mapError(shared, ({ message }) => Object.assign(new Error(message), { stack: message }))
   const { description, endpoint } = await Effect.runPromise(Scope.provide(etcd, scope))
   process.stdout.write(`Tests run on ${description}\n`)
+  if (process.env.INTEROP === "off") process.stdout.write("Interop did NOT run, with Go or etcdctl: INTEROP=off\n")
   project.provide("etcdEndpoint", endpoint)
   return () => Effect.runPromise(Scope.close(scope, Exit.void))
 }
