@@ -1,9 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Option } from "effect"
 import { Etcd, Lock } from "effect-etcd-lock"
+import { inject } from "vitest"
 import { failure, holdIn } from "../support/holdIn.ts"
 import * as World from "../support/World.ts"
 import { etcdctl, go, goMutex, heldOf, type Kind, ours } from "./contenders.ts"
+import { need } from "./need.ts"
 import * as Tools from "./tools.ts"
 
 const kinds: Record<string, Kind> = { "etcdctl lock": etcdctl, "Go's mutex": go, ours }
@@ -27,8 +29,8 @@ const inLine = Effect.fnUntraced(function*(...line: ReadonlyArray<Kind>) {
   assert.isTrue(tokens.every((token, i) => i === 0 || tokens[i - 1]! < token), `tokens increase: ${tokens}`)
 })
 
-describe.skipIf(!Tools.wanted)("in one line", () => {
-  Tools.need(Tools.etcdctl, Tools.go("mutex"))
+describe.runIf(inject("interop"))("in one line", () => {
+  need(Tools.etcdctl, Tools.go("mutex"))
 
   for (const name of ["etcdctl lock", "Go's mutex"]) {
     it.live(`${name} waits for us, and we for it`, () =>
@@ -60,8 +62,8 @@ describe.skipIf(!Tools.wanted)("in one line", () => {
     }))
 })
 
-describe.skipIf(!Tools.wanted)("Go's mutex", () => {
-  Tools.need(Tools.go("mutex"))
+describe.runIf(inject("interop"))("Go's mutex", () => {
+  need(Tools.go("mutex"))
 
   it.live("refuses our try, and ours refuses its", () =>
     Effect.gen(function*() {

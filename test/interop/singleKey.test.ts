@@ -2,9 +2,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { Lock } from "effect-etcd-lock"
 import { Etcd3, EtcdLockFailedError } from "etcd3"
+import { inject } from "vitest"
 import { failure, holdIn } from "../support/holdIn.ts"
 import * as World from "../support/World.ts"
 import { heldOf } from "./contenders.ts"
+import { need } from "./need.ts"
 import * as Peer from "./Peer.ts"
 import * as Tools from "./tools.ts"
 
@@ -16,8 +18,8 @@ const tutorial = Effect.fnUntraced(function*(world: World.World, name: string) {
   return { ...peer, told: yield* peer.heard, close: Effect.andThen(peer.hangUp, peer.ended) }
 })
 
-describe.skipIf(!Tools.wanted)("the tutorial's program", () => {
-  Tools.need(Tools.go("tutorial"))
+describe.runIf(inject("interop"))("the tutorial's program", () => {
+  need(Tools.go("tutorial"))
 
   it.live("is refused while we hold, and gets the lock when we have left", () =>
     Effect.gen(function*() {

@@ -3,23 +3,44 @@ import { execFile } from "node:child_process"
 import { createHash } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { beforeAll } from "vitest"
 
 /** Says in one sentence what is not there and how to get it. */
 export class ToolMissing extends Data.TaggedError("ToolMissing")<{ readonly message: string }> {}
 
 const missing = (what: string) =>
   new ToolMissing({
-    message: `${what}: let .ci/interop-tools install it, or leave these tests out with INTEROP=off`
+    message: `${what}: let .ci/interop-tools install it`
   })
-
-/** Whether the tests with the programs of others are to run. */
-export const wanted = process.env.INTEROP !== "off"
 
 /** The `etcdctl` to test with. */
 export const etcdctl: Effect.Effect<string, ToolMissing> = Effect.suspend(() => {
   const binary = process.env.ETCDCTL_BINARY ?? onPath("etcdctl")
   return binary === undefined ? Effect.fail(missing("There is no etcdctl on the PATH")) : Effect.succeed(binary)
+})
+
+/** What it takes to build programs with etcd's own Go client: the compiler, and where the client's package is. */
+const toolchain = Effect.gen(function*() {
+  const gopath = process.env.INTEROP_GOPATH ?? "/usr/share/gocode"
+  const compiler = process.env.INTEROP_GO ?? onPath("go")
+  if (compiler === undefined) return yield* missing("There is no go on the PATH")
+  const etcd = Path.join(gopath, "src/go.etcd.io/etcd")
+  // the client's place since etcd 3.5, and that until then
+  const client = ["client/v3", "clientv3"].find((path) => Fs.existsSync(Path.join(etcd, path, "concurrency/mutex.go")))
+  if (client === undefined) return yield* missing(`There are no sources of etcd's Go client in ${etcd}`)
+  return { gopath, compiler, client }
+})
+
+/**
+ * Why the tests with the programs of others do not run, unless they do. With `INTEROP=on` they run, and fail, where a
+ * tool is missing.
+ */
+export const leftOut: Effect.Effect<string | undefined> = Effect.suspend(() => {
+  if (process.env.INTEROP === "on") return Effect.undefined
+  if (process.env.INTEROP === "off") return Effect.succeed("INTEROP=off")
+  return Effect.match(Effect.all([etcdctl, toolchain]), {
+    onSuccess: () => undefined,
+    onFailure: ({ message }) => message
+  })
 })
 
 const onPath = (name: string): string | undefined =>
@@ -35,15 +56,7 @@ const root = Path.resolve(import.meta.dirname, "../..")
  */
 export const go = (program: "mutex" | "tutorial"): Effect.Effect<string, ToolMissing> =>
   Effect.gen(function*() {
-    const gopath = process.env.INTEROP_GOPATH ?? "/usr/share/gocode"
-    const compiler = process.env.INTEROP_GO ?? onPath("go")
-    if (compiler === undefined) return yield* missing("There is no go on the PATH")
-    const etcd = Path.join(gopath, "src/go.etcd.io/etcd")
-    // the client's place since etcd 3.5, and that until then
-    const client = ["client/v3", "clientv3"].find((path) =>
-      Fs.existsSync(Path.join(etcd, path, "concurrency/mutex.go"))
-    )
-    if (client === undefined) return yield* missing(`There are no sources of etcd's Go client in ${etcd}`)
+    const { client, compiler, gopath } = yield* toolchain
     const source = Fs.readFileSync(Path.join(import.meta.dirname, "go", `${program}.go`), "utf8")
       .replaceAll("go.etcd.io/etcd/clientv3", `go.etcd.io/etcd/${client}`)
     const version = createHash("sha256").update(source).update(compiler).update(gopath).digest("hex").slice(0, 16)
@@ -66,7 +79,3 @@ const build = (compiler: string, gopath: string, source: string, binary: string)
       resume(error === null ? Effect.void : Effect.die(error))
     })
   })
-
-/** Has the tests of a `describe` fail at once where a tool is missing. What is built for the first time may take minutes. */
-export const need = (...tools: ReadonlyArray<Effect.Effect<string, ToolMissing>>) =>
-  beforeAll(() => Effect.runPromise(Effect.all(tools, { discard: true })), 300_000)
