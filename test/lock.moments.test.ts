@@ -1,0 +1,45 @@
+/** Moments of a lock's life that random schedules seldom hit, on an etcd in memory. */
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { Etcd, Lock, Session } from "effect-etcd-lock"
+import { TestClock } from "effect/testing"
+
+const provideMemory = Effect.provide(Etcd.layerMemory())
+
+const session = (options?: Session.Options) =>
+  Effect.gen(function*() {
+    const scope = yield* Scope.make()
+    yield* Effect.addFinalizer((exit) => Scope.close(scope, exit))
+    const session = yield* Session.make({ ttl: "3 seconds", ...options }).pipe(Scope.provide(scope))
+    return {
+      run: Effect.provideService(Session.Session, session),
+      close: Scope.close(scope, Exit.void)
+    }
+  })
+
+const fork = Effect.forkChild({ startImmediately: true })
+
+const failure = <A, E>(exit: Exit.Exit<A, E> | undefined): unknown =>
+  exit !== undefined && Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
+
+describe("a handle's own release", () => {
+  it.effect("goes to its end when it is interrupted", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      const fiber = yield* Effect.scoped(Effect.gen(function*() {
+        const lock = yield* Lock.acquire("job")
+        yield* faults.delay("1 second")
+        yield* lock.release
+      })).pipe(run, fork)
+      yield* TestClock.adjust("100 millis")
+      const interrupting = yield* fork(Fiber.interrupt(fiber))
+      yield* TestClock.adjust("900 millis")
+      yield* Fiber.join(interrupting)
+      yield* faults.heal
+      assert.deepStrictEqual(yield* faults.keys, [])
+      yield* run(Lock.withLock(Effect.void, "job"))
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(yield* faults.leases, [], "the lease was not left hanging")
+    }).pipe(provideMemory))
+})
