@@ -43,3 +43,18 @@ describe("a handle's own release", () => {
       assert.deepStrictEqual(yield* faults.leases, [], "the lease was not left hanging")
     }).pipe(provideMemory))
 })
+
+describe("an idle lease", () => {
+  it.effect("does not wait busily where the clock's fractions do not add up", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session({ ttl: "2 seconds" })
+      // 48.112343 + 2000 - 48.112343 < 2000
+      yield* TestClock.adjust(48.112343)
+      yield* run(Lock.withLock(Effect.void, "job"))
+      const started = performance.now()
+      yield* TestClock.adjust("3 seconds")
+      assert.isBelow(performance.now() - started, 900, "the test clock gives up on busy fibers after a second")
+      assert.deepStrictEqual(yield* faults.leases, [])
+    }).pipe(provideMemory))
+})
