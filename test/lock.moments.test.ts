@@ -58,3 +58,71 @@ describe("an idle lease", () => {
       assert.deepStrictEqual(yield* faults.leases, [])
     }).pipe(provideMemory))
 })
+
+describe("a closed session", () => {
+  it.effect("fails whoever waits in its own line, at once", () =>
+    Effect.gen(function*() {
+      const { close, run } = yield* session()
+      const [holder, ...waiting] = yield* Effect.forEach([1, 2, 3], () => fork(run(Lock.withLock(Effect.never, "job"))))
+      yield* TestClock.adjust(1)
+      yield* close
+      yield* TestClock.adjust(1)
+      assert.include(failure(holder!.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
+      for (const fiber of waiting) assert.include(failure(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
+    }).pipe(provideMemory))
+
+  it.effect("fails whoever waits for the lease, or for the answer to a join", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      for (const millis of [500, 1500]) {
+        const { close, run } = yield* session()
+        yield* faults.delay("1 second")
+        const waiting = yield* Effect.forEach([1, 2], () => fork(run(Lock.withLock(Effect.never, "job"))))
+        yield* TestClock.adjust(millis)
+        yield* faults.heal
+        const closing = yield* fork(close)
+        yield* TestClock.adjust("2 seconds")
+        assert.isDefined(closing.pollUnsafe())
+        for (const fiber of waiting) assert.isDefined(failure(fiber.pollUnsafe()), `after ${millis} ms`)
+      }
+    }).pipe(provideMemory))
+
+  it.effect("fails whoever waits for a single key", () =>
+    Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      yield* fork(a.run(Lock.withLock(Effect.never, "job", { layout: "single-key" })))
+      yield* TestClock.adjust(1)
+      const waiting = yield* fork(b.run(Lock.withLock(Effect.never, "job", { layout: "single-key" })))
+      yield* TestClock.adjust(1)
+      yield* b.close
+      yield* TestClock.adjust(1)
+      assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
+    }).pipe(provideMemory))
+
+  it.effect("fails whoever still asks it for a lock", () =>
+    Effect.gen(function*() {
+      const { close, run } = yield* session()
+      yield* run(Lock.withLock(Effect.void, "job"))
+      yield* close
+      const errors = [
+        yield* Effect.flip(run(Lock.withLock(Effect.void, "job"))),
+        yield* Effect.flip(run(Lock.tryWithLock(Effect.void, "other")))
+      ]
+      for (const error of errors) assert.include(error as Lock.LockLost, { _tag: "LockLost" })
+    }).pipe(provideMemory))
+
+  it.effect("does not keep a release from ending", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { close, run } = yield* session()
+      const holder = yield* fork(run(Lock.withLock(Effect.never, "job")))
+      yield* TestClock.adjust(1)
+      yield* faults.delay("1 second")
+      const interrupting = yield* fork(Fiber.interrupt(holder))
+      yield* TestClock.adjust(100)
+      const closing = yield* fork(close)
+      yield* TestClock.adjust("2 seconds")
+      assert.isDefined(interrupting.pollUnsafe())
+      assert.isDefined(closing.pollUnsafe())
+    }).pipe(provideMemory))
+})
