@@ -689,7 +689,8 @@ const makeHandle = (name: string, entry: Entry, etcd: Etcd.Etcd["Service"], mute
       if (released) return Effect.void
       released = true
       Deferred.doneUnsafe(entry.lost, Exit.fail(new EntryLost("Released")))
-      return mutex.release(entry)
+      // nobody else would finish it
+      return Effect.uninterruptible(mutex.release(entry))
     })
   }
 }

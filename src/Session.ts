@@ -66,6 +66,14 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     const clock = yield* Clock.Clock
     const background = yield* Background.make
     const leases = yield* Leases.make(background, options)
+    const mutex = Mutex.make(etcd, background, leases, Line.make(etcd, clock, background))
+    const singleKey = Mutex.make(etcd, background, leases, SingleKey.make(etcd, clock, background))
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        mutex.close()
+        singleKey.close()
+      })
+    )
     return Session.of({
       lease: Effect.map(
         Effect.acquireRelease(leases.hang, (shared) => Effect.sync(() => leases.leave(shared)), {
@@ -74,8 +82,8 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
         ({ lease }) => lease
       ),
       etcd,
-      mutex: Mutex.make(etcd, background, leases, Line.make(etcd, clock, background)),
-      singleKey: Mutex.make(etcd, background, leases, SingleKey.make(etcd, clock, background))
+      mutex,
+      singleKey
     })
   })
 

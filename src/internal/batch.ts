@@ -90,7 +90,14 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
     if (next === undefined) return
     underWay++
     const parts = [...next.parts.values()]
-    background(parts.length === 1 ? sendAlone(parts[0]!, answered) : sendTogether(parts))
+    const sending = parts.length === 1 ? sendAlone(parts[0]!, answered) : sendTogether(parts)
+    background(Effect.onInterrupt(sending, () => Effect.sync(() => abandoned(parts))))
+  }
+
+  /** The session has ended, but not who waits for an answer. */
+  const abandoned = (parts: ReadonlyArray<Part>) => {
+    answered()
+    for (const { resume } of parts) resume(Effect.fail(sessionClosed))
   }
 
   const answered = () => {
@@ -128,6 +135,13 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
 
   return { txn }
 }
+
+const sessionClosed = new Etcd.EtcdError({
+  reason: "Unavailable",
+  method: "txn",
+  outcome: "Unknown",
+  description: "the session was closed"
+})
 
 // values are all that can be large
 const sizeOf = (txn: Etcd.Txn): number =>

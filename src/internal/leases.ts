@@ -98,7 +98,8 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
       const idle = shared.holders > 0 ? 0 : clock.currentTimeMillisUnsafe() - shared.idleSince
       if (shared.retired) return Effect.void
       if (idle >= ttl) return Effect.sync(() => retire(shared))
-      return Effect.andThen(Effect.sleep(ttl - idle), closeWhenIdle(shared))
+      // a clock may have no moment between now and a fraction of a millisecond later
+      return Effect.andThen(Effect.sleep(Math.ceil(ttl - idle)), closeWhenIdle(shared))
     })
 
   return { hang, hangNow, leave, retire } satisfies Leases

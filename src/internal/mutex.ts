@@ -52,6 +52,8 @@ export interface Mutex {
   readonly release: (entry: Entry) => Effect.Effect<void>
   /** Who holds the lock, as far as those who wait for it here know. */
   readonly holder: (prefix: string) => EntryKey | undefined
+  /** The session has ended: nobody gets a lock through it any more, and nobody who waits for one may wait for ever. */
+  readonly close: () => void
 }
 
 export type Tried =
@@ -64,7 +66,7 @@ interface Contender {
   state: "Waiting" | "Called" | "Gone"
   /** The place in etcd's line that was handed over with the call. */
   entry: Entry | undefined
-  call: () => void
+  resume: (outcome: Effect.Effect<void, EntryLost>) => void
 }
 
 interface LocalLine {
@@ -82,6 +84,7 @@ export const make = (
   lines: Lines
 ): Mutex => {
   const locals = new Map<string, LocalLine>()
+  const closed = Deferred.makeUnsafe<never, EntryLost>()
 
   const hang = (request: Request): Effect.Effect<Hold, Etcd.EtcdError> =>
     request.lease === undefined ? Effect.map(leases.hang, sessionHold) : Effect.succeed(ownHold(request.lease))
@@ -97,7 +100,7 @@ export const make = (
   // ---------------------------------------------------------------------------
 
   const enqueue = (request: Request): Contender => {
-    const contender: Contender = { request, state: "Waiting", entry: undefined, call: () => {} }
+    const contender: Contender = { request, state: "Waiting", entry: undefined, resume: () => {} }
     const local = locals.get(request.prefix)
     if (local === undefined) {
       locals.set(request.prefix, { waiting: new Set(), entry: undefined, occupant: undefined })
@@ -108,10 +111,11 @@ export const make = (
     return contender
   }
 
-  const called = (contender: Contender): Effect.Effect<void> =>
+  const called = (contender: Contender): Effect.Effect<void, EntryLost> =>
     Effect.callback((resume) => {
+      if (Deferred.isDoneUnsafe(closed)) return resume(Deferred.await(closed))
       if (contender.state === "Called") return resume(Effect.void)
-      contender.call = () => resume(Effect.void)
+      contender.resume = resume
     })
 
   const call = (local: LocalLine, contender: Contender, entry: Entry | undefined) => {
@@ -120,7 +124,7 @@ export const make = (
     local.occupant = undefined
     contender.state = "Called"
     contender.entry = entry
-    contender.call()
+    contender.resume(Effect.void)
   }
 
   /** Calls the next fiber, which has to join etcd's line by itself. */
@@ -168,7 +172,10 @@ export const make = (
         const entry = Exit.isSuccess(exit) ? entryOf(exit.value) : undefined
         return entry === undefined ? Effect.sync(() => callNext(prefix)) : release(entry)
       })
-      return wait(Fiber.join(fiber)).pipe(
+      const joined = Effect.flatMap(Fiber.await(fiber), (exit): Effect.Effect<A, EntryError> =>
+        // nothing but the end of the session interrupts it
+        Exit.hasInterrupts(exit) ? Effect.fail(new EntryLost("LeaseExpired")) : exit)
+      return wait(joined).pipe(
         Effect.onExit((exit) =>
           Effect.sync(() => {
             if (Exit.isFailure(exit)) background(giveUp)
@@ -196,20 +203,22 @@ export const make = (
       let entry = contender.entry ?? (yield* join)
       while (entry instanceof Occupied) {
         locals.get(request.prefix)!.occupant = entry.holder
-        yield* Effect.onError(wait(whileAlive(request, entry.untilLeft)), () =>
-          Effect.sync(() => callNext(request.prefix)))
+        yield* Effect.onError(
+          wait(Effect.raceFirst(Deferred.await(closed), whileAlive(request, entry.untilLeft))),
+          () => Effect.sync(() => callNext(request.prefix))
+        )
         entry = yield* join
       }
       locals.get(request.prefix)!.entry = entry
       if (entry.state !== "Held") {
-        yield* Effect.onError(wait(Deferred.await(entry.turn)), () =>
-          Effect.sync(() => background(release(entry))))
+        yield* Effect.onError(wait(Deferred.await(entry.turn)), () => Effect.sync(() => background(release(entry))))
       }
       return entry
     })
 
   const tryAcquire: Mutex["tryAcquire"] = (request, wait) =>
     Effect.suspend(() => {
+      if (Deferred.isDoneUnsafe(closed)) return Deferred.await(closed)
       if (locals.has(request.prefix)) {
         // it would be refused anyway, so it is not worth a proposal
         return wait(Effect.map(
@@ -271,7 +280,15 @@ export const make = (
     return { key: Buffer.from(key), value, lease, createRevision }
   }
 
-  return { acquire, tryAcquire, release, holder }
+  const close: Mutex["close"] = () => {
+    const lost = Exit.fail(new EntryLost("LeaseExpired"))
+    Deferred.doneUnsafe(closed, lost)
+    for (const { waiting } of locals.values()) {
+      for (const { resume } of waiting) resume(lost)
+    }
+  }
+
+  return { acquire, tryAcquire, release, holder, close }
 }
 
 // -----------------------------------------------------------------------------

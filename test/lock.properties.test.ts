@@ -1,0 +1,45 @@
+/**
+ * The lock under random schedules, on an etcd in memory.
+ *
+ * A schedule that breaks a promise is shrunk and printed as one line of JSON. To play it again,
+ * telling every step:
+ *
+ *     PROPS_SCHEDULE='{"processes":...}' npx vitest run test/lock.properties.test.ts
+ *
+ * `PROPS_SEED` repeats a whole run, and `PROPS_RUNS` says how many schedules it has.
+ */
+import { assert, it } from "@effect/vitest"
+import { Arbitrary, Effect } from "effect"
+import { play } from "./support/play.ts"
+import * as Schedule from "./support/Schedule.ts"
+
+const runs = Number(process.env.PROPS_RUNS ?? 10_000)
+const seed = process.env.PROPS_SEED ?? crypto.randomUUID().slice(0, 8)
+
+const check = (schedule: Schedule.Schedule) =>
+  Effect.flatMap(play(schedule), (broken) => broken.length === 0 ? Effect.succeed(true) : Effect.fail(broken))
+
+it.live(
+  `the lock keeps its promises under ${runs} random schedules`,
+  () =>
+    Effect.gen(function*() {
+      if (process.env.PROPS_SCHEDULE !== undefined) {
+        const broken = yield* play(Schedule.decode(process.env.PROPS_SCHEDULE), (line) =>
+          process.stdout.write(`${line}\n`))
+        return assert.deepStrictEqual(broken, [])
+      }
+      const result = yield* Arbitrary.checkEffect(Schedule.arbitrary, check, { runs, seed, size: 12, maxShrinks: 2000 })
+      if (result._tag === "Passed") {
+        return
+      }
+      if (result._tag !== "Falsified") {
+        return assert.fail(Arbitrary.formatCheckFailure(result)!)
+      }
+      const broken = result.failure._tag === "PropertyError" ? result.failure.error : []
+      assert.fail(
+        `the lock broke its promises in run ${result.runs} with PROPS_SEED=${seed}\n${broken.join("\n")}\n` +
+          `play it again with\nPROPS_SCHEDULE='${Schedule.encode(result.shrunkInput)}'`
+      )
+    }),
+  600_000
+)

@@ -1,0 +1,60 @@
+import { Effect } from "effect"
+import { Etcd } from "effect-etcd-lock"
+
+/** A process's own way to an etcd that it shares with others. */
+export interface Connection {
+  readonly etcd: Etcd.Etcd["Service"]
+  /**
+   * While it is set, requests and events get lost: a request that is sent fails after a while
+   * without having been applied, one that was on its way may have been, and watches end with
+   * their next event.
+   */
+  isIsolated: boolean
+  /** The leases that this process asked to revoke. */
+  readonly revoked: ReadonlySet<bigint>
+}
+
+export const connect = (etcd: Etcd.Etcd["Service"]): Connection => {
+  const revoked = new Set<bigint>()
+  const lost = (method: string, outcome: "Refused" | "Unknown") =>
+    new Etcd.EtcdError({ reason: "Unavailable", method, outcome, description: "the process is isolated" })
+
+  const through = <A, E, R>(
+    method: string,
+    request: Effect.Effect<A, E, R>,
+    timeout = 400
+  ): Effect.Effect<A, E | Etcd.EtcdError, R> => {
+    const sent = Effect.filterOrFail(request, () => !connection.isIsolated, () => lost(method, "Unknown"))
+    return Effect.suspend(() =>
+      connection.isIsolated
+        ? Effect.andThen(
+          Effect.sleep(Math.min(timeout, 400)),
+          Effect.suspend(() => connection.isIsolated ? Effect.fail(lost(method, "Refused")) : sent)
+        )
+        : sent
+    )
+  }
+
+  const connection: Connection = {
+    isIsolated: false,
+    revoked,
+    etcd: Etcd.Etcd.of({
+      txn: (request) => through("txn", etcd.txn(request)),
+      range: (range) => through("range", etcd.range(range)),
+      leaseGrant: (id, seconds) => through("leaseGrant", etcd.leaseGrant(id, seconds)),
+      leaseRevoke: (id) =>
+        Effect.suspend(() => {
+          revoked.add(id)
+          return through("leaseRevoke", etcd.leaseRevoke(id))
+        }),
+      leaseKeepAlive: (id, timeout) => through("leaseKeepAlive", etcd.leaseKeepAlive(id, timeout), timeout),
+      leaseTimeToLive: (id) => through("leaseTimeToLive", etcd.leaseTimeToLive(id)),
+      watch: (options) =>
+        Effect.map(through("watch", etcd.watch(options)), ({ next, revision }) => ({
+          revision,
+          next: through("watch", next)
+        }))
+    })
+  }
+  return connection
+}

@@ -1,0 +1,113 @@
+import { Arbitrary, Schema } from "effect"
+
+/**
+ * What happens to a few processes that share an etcd, step by step. No time passes
+ * and no fiber runs between two steps, unless a step lets them.
+ *
+ * All numbers of time are milliseconds. Where a step names something that is not
+ * there (the sixth of two keys), it counts around, and does nothing if there is none.
+ */
+export type Schedule = typeof Schedule.Type
+
+export type Step = Schedule["steps"][number]
+
+export type Request = Extract<Step, { readonly _tag: "Request" }>
+
+// repeated literals and members are more likely; the first ones are what a failing schedule is shrunk to
+const process = Schema.Literals([0, 1, 2, 3])
+const name = Schema.Literals(["a", "a", "a", "b"])
+
+const Request = Schema.Struct({
+  _tag: Schema.tag("Request"),
+  process,
+  name,
+  /** `release` is an `acquire` that is released early, and whose scope closes later. */
+  how: Schema.Literals(["withLock", "acquire", "withLock", "acquire", "release", "tryWithLock", "tryAcquire"]),
+  hold: Schema.Literals([0, 1, 30, 300, 900, 4000]),
+  /** What an interrupted body still does: its clean-up's duration, or all of its work, uninterruptibly. */
+  unwinding: Schema.Literals([0, 0, 0, 1, 250, 1500, 6000, "stubborn"]),
+  ending: Schema.Literals(["succeed", "succeed", "fail", "die"]),
+  timeout: Schema.Literals(["none", "none", "none", 0, 1, 200, 2500])
+})
+
+const Advance = Schema.Struct({
+  _tag: Schema.tag("Advance"),
+  millis: Schema.Literals([1, 20, 100, 250, 500, 1000, 2500, 7000])
+})
+
+/** Lets every other fiber run so many times, while no time passes. */
+const Yield = Schema.Struct({ _tag: Schema.tag("Yield"), times: Schema.Literals([1, 2, 3, 5, 8]) })
+
+const Interrupt = Schema.Struct({ _tag: Schema.tag("Interrupt"), request: Schema.Literals([0, 1, 2, 3, 4, 5, 6, 7]) })
+
+const RevokeLease = Schema.Struct({ _tag: Schema.tag("RevokeLease"), lease: Schema.Literals([0, 1, 2, 3]) })
+
+const DeleteKey = Schema.Struct({ _tag: Schema.tag("DeleteKey"), key: Schema.Literals([0, 1, 2, 3]) })
+
+const DeletePrefix = Schema.Struct({ _tag: Schema.tag("DeletePrefix"), name })
+
+const Close = Schema.Struct({ _tag: Schema.tag("Close"), process })
+
+const Drop = Schema.Struct({
+  _tag: Schema.tag("Drop"),
+  what: Schema.Literals(["Reply", "Request"]),
+  method: Schema.Literals(["txn", "txn", "range", "watch", "leaseKeepAlive", "leaseGrant", "leaseRevoke"]),
+  times: Schema.Literals([1, 1, 2, 6])
+})
+
+const Network = Schema.Struct({
+  _tag: Schema.tag("Network"),
+  what: Schema.Literals(["cut", "stall", "resume", "unreachable", "reachable", "heal"])
+})
+
+const Delay = Schema.Struct({ _tag: Schema.tag("Delay"), millis: Schema.Literals([2, 100, 500, 1200, 3000]) })
+
+/** One process loses its connection, or gets it back. */
+const Isolate = Schema.Struct({ _tag: Schema.tag("Isolate"), process })
+const Reconnect = Schema.Struct({ _tag: Schema.tag("Reconnect"), process })
+
+const calm = [Request, Advance, Request, Yield, Request, Interrupt, Request, Advance] as const
+const tampering = [RevokeLease, DeleteKey, DeletePrefix] as const
+const faults = [Drop, Network, Drop, Delay, Isolate, Reconnect] as const
+
+/** How many processes there are, and the TTL of their leases in seconds. */
+const common = {
+  processes: Schema.Literals([1, 2, 3, 4]),
+  ttl: Schema.Literals([2, 3, 5]),
+  layout: Schema.Literals(["queue", "queue", "queue", "single-key"]),
+  /** Whether the sessions stay idle for a while before they are closed. */
+  idles: Schema.Literals([false, true])
+}
+
+const AnyStep = Schema.Union([...calm, ...tampering, ...faults, Close])
+
+export const Schedule = Schema.Struct({ ...common, steps: Schema.Array(AnyStep) })
+
+/** Faults of one kind alone leave the other promises unconditional. */
+const mixtures = {
+  calm,
+  tampered: [...calm, ...tampering],
+  closing: [...calm, Close],
+  faulty: [...calm, ...faults],
+  anything: [...calm, ...tampering, ...faults, ...faults, Close]
+}
+
+const stepsOf = (members: ReadonlyArray<Schema.Codec<Step>>): Arbitrary.Arbitrary<ReadonlyArray<Step>> => {
+  // short ones are likely in an array; more of them make middling ones likely, and the short ones seldom
+  const some = Arbitrary.array(Arbitrary.schema(Schema.Union(members)), { maxLength: 8 })
+  return Arbitrary.map(Arbitrary.all([some, some, some]), (parts) => parts.flat())
+}
+
+const steps = Object.values(mixtures).map(stepsOf)
+
+export const arbitrary: Arbitrary.Arbitrary<Schedule> = Arbitrary.all({
+  common: Arbitrary.schema(Schema.Struct(common)),
+  steps: Arbitrary.flatMap(Arbitrary.schema(Schema.Literals([0, 1, 2, 3, 4])), (mixture) => steps[mixture]!)
+}).pipe(Arbitrary.map(({ common, steps }): Schedule => Object.assign({}, common, { steps })))
+
+const Json = Schema.fromJsonString(Schedule)
+
+/** One line, which `decode` understands. */
+export const encode = Schema.encodeSync(Json)
+
+export const decode = Schema.decodeUnknownSync(Json)

@@ -1,0 +1,55 @@
+import { Effect, type Fiber, Scheduler } from "effect"
+
+/**
+ * Runs fibers strictly in the order in which they become ready, which is repeatable, and can tell
+ * when nothing is left to do until time passes.
+ */
+export class Ticks implements Scheduler.Scheduler {
+  readonly executionMode = "async"
+  private tasks: Array<() => void> = []
+  private isScheduled = false
+  private ready = 0
+
+  shouldYield(fiber: Fiber.Fiber<unknown, unknown>): boolean {
+    return fiber.currentOpCount >= Scheduler.MaxOpsBeforeYield.defaultValue()
+  }
+
+  makeDispatcher(): Scheduler.SchedulerDispatcher {
+    return {
+      scheduleTask: (task) => {
+        this.tasks.push(task)
+        this.schedule()
+      },
+      flush: this.run
+    }
+  }
+
+  private schedule(): void {
+    if (this.isScheduled) return
+    this.isScheduled = true
+    // a turn of the event loop takes longer
+    queueMicrotask(this.run)
+  }
+
+  private readonly run = (): void => {
+    const tasks = this.tasks
+    this.tasks = []
+    for (const [index, task] of tasks.entries()) {
+      this.ready = tasks.length - index - 1
+      task()
+    }
+    this.isScheduled = false
+    if (this.tasks.length > 0) this.schedule()
+  }
+
+  private readonly microtask = Effect.callback<void>((resume) => queueMicrotask(() => resume(Effect.void)))
+
+  /** Lets all other fibers run until each of them waits for time to pass. */
+  readonly settle: Effect.Effect<void> = Effect.gen({ self: this }, function*() {
+    do {
+      while (this.ready + this.tasks.length > 0) yield* Effect.yieldNow
+      // what goes on in a microtask is not seen
+      yield* this.microtask
+    } while (this.ready + this.tasks.length > 0)
+  })
+}

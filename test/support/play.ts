@@ -1,0 +1,634 @@
+import { Cause, Clock, Context, Effect, Exit, Fiber, Layer, Logger, Metric, Random, Scheduler, Scope } from "effect"
+import { Etcd, Lock, Session } from "effect-etcd-lock"
+import { TestClock } from "effect/testing"
+import { connect, type Connection } from "./Connection.ts"
+import type { Request, Schedule, Step } from "./Schedule.ts"
+import { Ticks } from "./Ticks.ts"
+
+/**
+ * Plays a schedule on an etcd in memory and answers which promises were broken.
+ *
+ * What is promised, and how far it goes:
+ *
+ * 1. One holder at a time. When a body starts, its entry is the first in etcd's line, and every
+ *    earlier body of that lock has ended, with its clean-up, unless that one's lock is *gone*:
+ *    - because its key or lease was taken away from outside. Nobody can prevent that, and from
+ *      then on etcd may give the lock to the next before the holder knows. The holder is told
+ *      within a second while etcd can be reached.
+ *    - because its session was closed under it.
+ *    - because its lease expired. Then the body has been told at least a safety margin before,
+ *      so that it has ended if it stops within that time; only what goes on for longer, by being
+ *      uninterruptible or by its clean-up, can meet the next body.
+ * 2. Fencing tokens increase from body to body, in the order in which they start, and in that of
+ *    the entries' create revisions even for those whose entry was taken away before they started.
+ * 3. Bodies start in the order of their create revisions, and those of one process in the order
+ *    of their requests.
+ * 4. Every request ends once the faults are over: none waits for ever. One with a timeout is
+ *    started or has failed by then, one that is interrupted while it waits ends at once.
+ * 5. Afterwards no key, no lease and no fiber is left, whether the sessions are closed or not.
+ * 6. What the body answers, fails or dies with is what the whole does. If it is told that the lock
+ *    is lost, the whole fails with `LockLost`. Every other failure has its cause in the schedule.
+ */
+export const play = (
+  schedule: Schedule,
+  trace?: (line: string) => void
+): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.suspend(() => {
+    const census = new Census()
+    const ticks = new Ticks()
+    return Effect.scoped(playWith(schedule, ticks, census, trace)).pipe(
+      Effect.provide(TestClock.layer(), { local: true }),
+      Effect.provideService(Scheduler.Scheduler, ticks),
+      Effect.provideService(Metric.FiberRuntimeMetrics, census),
+      Effect.provideService(Logger.CurrentLoggers, new Set()),
+      Random.withSeed("play")
+    )
+  })
+
+const requestTimeout = 2000
+const names = ["a", "b"]
+
+/** How long it may take until a holder is told that its key was deleted. */
+const noticedWithin = 1000
+
+class Census implements Metric.FiberRuntimeMetricsService {
+  alive = 0
+  recordFiberStart() {
+    this.alive++
+  }
+  recordFiberEnd() {
+    this.alive--
+  }
+}
+
+class Boom {
+  readonly _tag = "Boom"
+  readonly request: number
+  constructor(request: number) {
+    this.request = request
+  }
+}
+
+interface Process {
+  readonly index: number
+  readonly session: Session.Session["Service"]
+  readonly connection: Connection
+  readonly scope: Scope.Closeable
+  isClosing: boolean
+  closing: Fiber.Fiber<void> | undefined
+}
+
+type Entry = Etcd.KeyValue & { readonly key: Buffer }
+
+interface Contender {
+  readonly id: number
+  readonly process: Process
+  readonly step: Request
+  readonly requestedAt: number
+  fiber: Fiber.Fiber<unknown, unknown> | undefined
+  interruptedAt: number | undefined
+  handle: Lock.Handle | undefined
+  /** The entry under which the body started. */
+  entry: Entry | undefined
+  startedAt: number | undefined
+  toldAt: number | undefined
+  bodyExit: Exit.Exit<unknown, unknown> | undefined
+  exit: Exit.Exit<unknown, unknown> | undefined
+  endedAt: number | undefined
+}
+
+const playWith = Effect.fnUntraced(function*(
+  schedule: Schedule,
+  { settle }: Ticks,
+  census: Census,
+  trace: ((line: string) => void) | undefined
+) {
+  const clock = yield* Clock.Clock
+  const now = () => clock.currentTimeMillisUnsafe()
+  const violations: Array<string> = []
+  const tell = (line: string) => trace?.(`${String(now()).padStart(6)} ${line}`)
+  const broken = (what: string) => {
+    tell(`BROKEN ${what}`)
+    if (violations.every((line) => !line.endsWith(what))) violations.push(`at ${now()} ms: ${what}`)
+  }
+  const runSync = Effect.runSyncWith(yield* Effect.context<never>())
+  // the clock forks a fiber of its own until it is moved for the first time
+  yield* TestClock.adjust(0)
+
+  const scope = yield* Scope.Scope
+  const memory = yield* Layer.buildWithScope(Etcd.layerMemory({ requestTimeout }), scope)
+  const etcd = Context.get(memory, Etcd.Etcd)
+  const faults = Context.get(memory, Etcd.Faults)
+  /** In the order of their creation, since their names are random. */
+  const keys = (): ReadonlyArray<Entry> =>
+    runSync(faults.keys)
+      .map((kv) => Object.assign({}, kv, { key: Buffer.from(kv.key) }))
+      .sort((a, b) => Number(a.createRevision - b.createRevision))
+  const place = (name: string) => schedule.layout === "queue" ? `${name}/` : name
+  const leases = () => runSync(faults.leases)
+  const margin = Math.max(schedule.ttl * 100, 300)
+
+  const fibersBefore = census.alive
+  const processes: Array<Process> = []
+  for (let index = 0; index < schedule.processes; index++) {
+    const connection = connect(etcd)
+    const scope = yield* Scope.make()
+    const session = yield* Session.make({ ttl: schedule.ttl * 1000 }).pipe(
+      Effect.provideService(Etcd.Etcd, connection.etcd),
+      Scope.provide(scope)
+    )
+    processes.push({ index, session, connection, scope, isClosing: false, closing: undefined })
+  }
+  const contenders: Array<Contender> = []
+
+  // ---------------------------------------------------------------------------
+  // what has happened so far
+  // ---------------------------------------------------------------------------
+
+  /** Entries that were taken away from outside, and when. */
+  const tampered = new Map<string, number>()
+  let wasTampered = false
+  /** Since when etcd can be reached without any fault; undefined while it may not be. */
+  let healthySince: number | undefined = 0
+  let wasFaulty = false
+
+  const identity = (kv: Entry) => `${kv.key}@${kv.createRevision}`
+  const isTampered = ({ entry }: Contender) => entry !== undefined && tampered.has(identity(entry))
+  const describe = ({ id, process, step }: Contender) =>
+    `request ${id} (${step.how} '${step.name}' in ${process.index})`
+
+  const ofContender = (kv: Entry, contender: Contender) => Buffer.from(kv.value).includes(`"request":${contender.id}}`)
+
+  const tamper = (kvs: ReadonlyArray<Entry>) => {
+    wasTampered = true
+    for (const kv of kvs) tampered.set(identity(kv), now())
+  }
+
+  /** The last body to start of each lock, and of each process, that had its entry then. */
+  const latest = new Map<string, { readonly createRevision: bigint; readonly token: bigint }>()
+  const latestRequest = new Map<string, number>()
+  const tokens = new Map<string, Array<readonly [createRevision: bigint, token: bigint]>>()
+
+  // ---------------------------------------------------------------------------
+  // the promises
+  // ---------------------------------------------------------------------------
+
+  /** To be called when `contender`'s lock, under which its body runs, is gone from etcd; answers why that must not be. */
+  const mayBeGone = (contender: Contender): string | undefined => {
+    const { entry, handle, interruptedAt, process, toldAt } = contender
+    if (entry === undefined || isTampered(contender) || process.isClosing) return undefined
+    if (leases().includes(entry.lease)) return "its own process deleted its key"
+    if (process.connection.revoked.has(entry.lease)) return "its own process revoked its lease"
+    if (handle === undefined && interruptedAt !== undefined) return undefined
+    if (toldAt === undefined) return "its lease expired and it was not told"
+    const before = now() - toldAt
+    return before >= margin ? undefined : `its lease expired within ${before} ms after it was told`
+  }
+
+  const onStart = (contender: Contender, handle: Lock.Handle | undefined) => {
+    const { id, process, step: { name, timeout } } = contender
+    contender.startedAt = now()
+    contender.handle = handle
+    const line = keys().filter((kv) => kv.key.toString().startsWith(place(name)))
+    const own = line.find((kv) => handle === undefined ? ofContender(kv, contender) : kv.key.toString() === handle.key)
+    contender.entry = own
+    tell(`body ${id} starts ${own === undefined ? "without an entry" : identity(own)}, token ${handle?.fencingToken}`)
+
+    // 1
+    for (const earlier of contenders) {
+      if (earlier === contender || earlier.step.name !== name) continue
+      if (earlier.startedAt === undefined || earlier.bodyExit !== undefined) continue
+      const reason = line.some((kv) => earlier.entry !== undefined && identity(kv) === identity(earlier.entry))
+        ? "its entry is there"
+        : mayBeGone(earlier)
+      if (reason !== undefined) broken(`1: ${describe(contender)} starts beside ${describe(earlier)}: ${reason}`)
+    }
+    if (own === undefined) {
+      const excused = process.isClosing || wasTampered
+      if (!excused) broken(`1: ${describe(contender)} starts without an entry`)
+    } else {
+      if (line[0] !== own) broken(`1: ${describe(contender)} starts behind ${identity(line[0]!)}`)
+      if (handle !== undefined && own.createRevision !== handle.createRevision) {
+        broken(`1: ${describe(contender)} takes ${identity(own)} for its own of ${handle.createRevision}`)
+      }
+      // 2, 3
+      const before = latest.get(name)
+      if (before !== undefined && own.createRevision <= before.createRevision) {
+        broken(`3: ${describe(contender)} of ${own.createRevision} starts after one of ${before.createRevision}`)
+      }
+      const token = handle?.fencingToken ?? before?.token ?? 0n
+      if (handle !== undefined && before !== undefined && token <= before.token) {
+        broken(`2: ${describe(contender)} has token ${token} after ${before.token}`)
+      }
+      latest.set(name, { createRevision: own.createRevision, token })
+    }
+    if (handle !== undefined) {
+      const all = tokens.get(name) ?? []
+      all.push([handle.createRevision, handle.fencingToken])
+      tokens.set(name, all)
+    }
+    const local = `${process.index} ${name}`
+    if ((latestRequest.get(local) ?? -1) > id) {
+      broken(`3: ${describe(contender)} starts after a later one of its process`)
+    }
+    latestRequest.set(local, id)
+    // 4
+    if (timeout !== "none" && isWaiting(contender.step.how) && now() >= contender.requestedAt + timeout + 1) {
+      broken(`4: ${describe(contender)} starts after its timeout`)
+    }
+  }
+
+  const onTold = (contender: Contender) => {
+    if (contender.toldAt !== undefined) return
+    tell(`body ${contender.id} is told`)
+    contender.toldAt = now()
+    if (!wasFaulty && !isTampered(contender) && contender.entry !== undefined && !contender.process.isClosing) {
+      broken(`6: ${describe(contender)} is told of a loss without a cause`)
+    }
+  }
+
+  const onEnd = (contender: Contender, exit: Exit.Exit<unknown, unknown>) => {
+    const { bodyExit, interruptedAt, process, startedAt, step, toldAt } = contender
+    contender.exit = exit
+    contender.endedAt = now()
+    tell(`request ${contender.id} ends: ${show(exit)}`)
+    const reasons = Exit.isSuccess(exit) ? [] : exit.cause.reasons
+    const errors = errorsOf(exit)
+
+    if (startedAt !== undefined) {
+      if (bodyExit === undefined) return broken(`6: ${describe(contender)} ended before its body`)
+      if (interruptedAt !== undefined) return
+      if (toldAt !== undefined) {
+        if (!(errors[0] instanceof Lock.LockLost)) {
+          broken(`6: ${describe(contender)} was told of a loss and ends with ${show(exit)}`)
+        } else if (errorsOf(bodyExit).some((error) => !errors.includes(error))) {
+          broken(`6: ${describe(contender)} hides what its body failed with`)
+        }
+      } else if (!sameExit(exit, bodyExit)) {
+        broken(`6: ${describe(contender)} ends with ${show(exit)}, its body with ${show(bodyExit)}`)
+      }
+      return
+    }
+    if (Exit.isSuccess(exit)) return broken(`6: ${describe(contender)} succeeds without its body`)
+    for (const reason of reasons) {
+      if (Cause.isInterruptReason(reason) && interruptedAt === undefined && !process.isClosing) {
+        broken(`6: ${describe(contender)} is interrupted by nobody`)
+      }
+    }
+    for (const error of errors) {
+      const excused = excuses(contender, error)
+      if (!excused) broken(`6: ${describe(contender)} fails without a cause: ${String(error)}`)
+    }
+    if (step.timeout !== "none" && isWaiting(step.how) && now() >= contender.requestedAt + step.timeout + 1) {
+      broken(`4: ${describe(contender)} ends after its timeout`)
+    }
+  }
+
+  const excuses = ({ id, process, requestedAt, step }: Contender, error: unknown): boolean => {
+    if (error instanceof Lock.LockTimeout) {
+      return isWaiting(step.how) && step.timeout !== "none" && Math.abs(now() - requestedAt - step.timeout) < 1
+    }
+    if (error instanceof Lock.LockHeld) {
+      if (isWaiting(step.how)) return false
+      return wasFaulty || contenders.some((other) =>
+        other.id !== id && other.step.name === step.name &&
+        (other.endedAt === undefined || other.endedAt >= requestedAt)
+      )
+    }
+    if (error instanceof Lock.LockLost) return wasFaulty || wasTampered || process.isClosing
+    if (error instanceof Etcd.EtcdError) return wasFaulty || process.isClosing
+    return false
+  }
+
+  /** What must hold after time has passed. */
+  const audit = () => {
+    const present = new Set(keys().map(identity))
+    for (const contender of contenders) {
+      const { bodyExit, endedAt, entry, interruptedAt, process, requestedAt, startedAt, step, toldAt } = contender
+      if (endedAt !== undefined) continue
+      if (startedAt === undefined) {
+        if (interruptedAt !== undefined && wasAlwaysHealthy()) {
+          broken(`4: ${describe(contender)} does not end when interrupted`)
+        }
+        if (step.timeout !== "none" && isWaiting(step.how) && now() >= requestedAt + step.timeout + 1) {
+          broken(`4: ${describe(contender)} does not end when its time is up`)
+        }
+        continue
+      }
+      if (bodyExit !== undefined || entry === undefined || present.has(identity(entry))) continue
+      const reason = mayBeGone(contender)
+      if (reason !== undefined) broken(`1: ${describe(contender)} runs without its entry: ${reason}`)
+      const tamperedAt = tampered.get(identity(entry))
+      if (tamperedAt === undefined || toldAt !== undefined || interruptedAt !== undefined) continue
+      if (process.isClosing || process.connection.isIsolated || healthySince === undefined) continue
+      const recovery = wasFaulty ? requestTimeout + 500 : 0
+      if (now() > Math.max(tamperedAt, startedAt, healthySince + recovery) + noticedWithin) {
+        broken(`1: ${describe(contender)} is not told that its key was deleted at ${tamperedAt}`)
+      }
+    }
+  }
+
+  const wasAlwaysHealthy = () => !wasFaulty
+
+  // ---------------------------------------------------------------------------
+  // the steps
+  // ---------------------------------------------------------------------------
+
+  const body = (contender: Contender, handle: Lock.Handle | undefined) =>
+    Effect.suspend(() => {
+      const { id, step: { ending, hold, unwinding } } = contender
+      onStart(contender, handle)
+      const outcome = ending === "succeed"
+        ? Effect.succeed(id)
+        : ending === "fail"
+        ? Effect.fail(new Boom(id))
+        : Effect.die(new Boom(id))
+      const work = hold === 0 ? outcome : Effect.andThen(Effect.sleep(hold), outcome)
+      const onInterrupt = Effect.sync(() => {
+        if (contender.interruptedAt === undefined) onTold(contender)
+      })
+      return unwinding === "stubborn"
+        ? stubborn(work, onInterrupt)
+        : Effect.onInterrupt(work, () =>
+          unwinding === 0 ? onInterrupt : Effect.andThen(onInterrupt, Effect.sleep(unwinding)))
+    }).pipe(
+      Effect.onExit((exit) =>
+        Effect.sync(() => {
+          tell(`body ${contender.id} ends: ${show(exit)}`)
+          contender.bodyExit = exit
+        })
+      )
+    )
+
+  const underHandle = (contender: Contender, handle: Lock.Handle) => {
+    // the body may hear of it later, or not at all when it is interrupted for another reason
+    const listener = Effect.catch(handle.awaitLoss, ({ reason }) =>
+      Effect.sync(() => {
+        if (reason !== "Released" && contender.startedAt !== undefined && contender.bodyExit === undefined) {
+          onTold(contender)
+        }
+      }))
+    return Effect.andThen(
+      Effect.forkDetach(listener, { startImmediately: true }),
+      handle.whileHeld(body(contender, handle))
+    )
+  }
+
+  const program = (contender: Contender): Effect.Effect<number, unknown, Session.Session> => {
+    const { name, how, timeout } = contender.step
+    const options: Lock.Options = {
+      layout: schedule.layout,
+      metadata: { request: contender.id },
+      ...timeout === "none" ? undefined : { timeout }
+    }
+    switch (how) {
+      case "withLock": {
+        return Lock.withLock(body(contender, undefined), name, options)
+      }
+      case "tryWithLock": {
+        return Lock.tryWithLock(body(contender, undefined), name, options)
+      }
+      case "acquire": {
+        return Effect.scoped(Effect.flatMap(Lock.acquire(name, options), (handle) => underHandle(contender, handle)))
+      }
+      case "tryAcquire": {
+        return Effect.scoped(Effect.flatMap(Lock.tryAcquire(name, options), (handle) => underHandle(contender, handle)))
+      }
+      case "release": {
+        return Effect.scoped(Effect.gen(function*() {
+          const handle = yield* Lock.acquire(name, options)
+          const exit = yield* Effect.exit(underHandle(contender, handle))
+          yield* handle.release
+          yield* Effect.sleep(10)
+          return yield* exit
+        }))
+      }
+    }
+  }
+
+  const request = (step: Request) => {
+    const contender: Contender = {
+      id: contenders.length,
+      process: processes[step.process % processes.length]!,
+      step,
+      requestedAt: now(),
+      fiber: undefined,
+      interruptedAt: undefined,
+      handle: undefined,
+      entry: undefined,
+      startedAt: undefined,
+      toldAt: undefined,
+      bodyExit: undefined,
+      exit: undefined,
+      endedAt: undefined
+    }
+    contenders.push(contender)
+    return program(contender).pipe(
+      Effect.onExit((exit) => Effect.sync(() => onEnd(contender, exit))),
+      Effect.provideService(Session.Session, contender.process.session),
+      Effect.forkDetach({ startImmediately: true }),
+      Effect.map((fiber) => {
+        contender.fiber = fiber
+      })
+    )
+  }
+
+  /** Time is looked at closely where promises are about moments. */
+  const advance = Effect.fnUntraced(function*(millis: number) {
+    let left = millis
+    while (left > 0) {
+      const isEventful = wasFaulty && contenders.some((it) => it.startedAt !== undefined && it.bodyExit === undefined)
+      const part = isEventful ? Math.min(left, 100) : left
+      // no time passes while an answer is on its way, unless a fault delays it
+      yield* settle
+      yield* TestClock.adjust(part)
+      yield* settle
+      left -= part
+      audit()
+    }
+  })
+
+  const pick = <A>(all: ReadonlyArray<A>, index: number): A | undefined => all[index % Math.max(1, all.length)]
+
+  const fault = (effect: Effect.Effect<void>, until?: "healthy") =>
+    Effect.suspend(() => {
+      wasFaulty = true
+      healthySince = until === "healthy" && healthySince !== undefined ? now() : undefined
+      return effect
+    })
+
+  const heal = Effect.suspend(() => {
+    healthySince ??= now()
+    for (const { connection } of processes) connection.isIsolated = false
+    return faults.heal
+  })
+
+  const close = (process: Process) =>
+    Effect.suspend(() => {
+      if (process.isClosing) return Effect.void
+      process.isClosing = true
+      return Effect.map(
+        Effect.forkDetach(Effect.suspend(() => Scope.close(process.scope, Exit.void)), { startImmediately: true }),
+        (fiber) => {
+          process.closing = fiber
+        }
+      )
+    })
+
+  const perform = (step: Step): Effect.Effect<void> => {
+    switch (step._tag) {
+      case "Request": {
+        return request(step)
+      }
+      case "Advance": {
+        return advance(step.millis)
+      }
+      case "Yield": {
+        return Effect.repeat(Effect.yieldNow, { times: step.times - 1 }).pipe(Effect.asVoid)
+      }
+      case "Interrupt": {
+        const contender = pick(contenders, step.request)
+        if (contender === undefined || contender.endedAt !== undefined || contender.fiber === undefined) {
+          return Effect.void
+        }
+        contender.interruptedAt ??= now()
+        return Effect.sync(() => contender.fiber!.interruptUnsafe())
+      }
+      case "RevokeLease": {
+        const lease = pick(leases(), step.lease)
+        if (lease === undefined) return Effect.void
+        tamper(keys().filter((kv) => kv.lease === lease))
+        return faults.revokeLease(lease)
+      }
+      case "DeleteKey": {
+        const kv = pick(keys(), step.key)
+        if (kv === undefined) return Effect.void
+        tamper([kv])
+        return faults.deleteKey(kv.key)
+      }
+      case "DeletePrefix": {
+        tamper(keys().filter((kv) => kv.key.toString().startsWith(place(step.name))))
+        return faults.deletePrefix(place(step.name))
+      }
+      case "Close": {
+        return close(processes[step.process % processes.length]!)
+      }
+      case "Drop": {
+        return fault(faults.drop(step.what, { method: step.method, times: step.times }))
+      }
+      case "Delay": {
+        return fault(faults.delay(step.millis))
+      }
+      case "Network": {
+        if (step.what === "heal") return heal
+        return fault(faults[step.what], step.what === "cut" ? "healthy" : undefined)
+      }
+      case "Isolate": {
+        return fault(Effect.sync(() => {
+          processes[step.process % processes.length]!.connection.isIsolated = true
+        }))
+      }
+      case "Reconnect": {
+        return Effect.sync(() => {
+          processes[step.process % processes.length]!.connection.isIsolated = false
+        })
+      }
+    }
+  }
+
+  for (const step of schedule.steps) {
+    tell(`-- ${JSON.stringify(step)}`)
+    yield* perform(step)
+  }
+
+  // ---------------------------------------------------------------------------
+  // the end
+  // ---------------------------------------------------------------------------
+
+  tell("-- all faults end")
+  yield* heal
+  const patience = contenders.reduce(
+    (sum, { step: { hold, unwinding } }) =>
+      sum + hold + (unwinding === "stubborn" ? 0 : unwinding) + 2 * requestTimeout,
+    4 * schedule.ttl * 1000
+  )
+  const isOver = () =>
+    contenders.every(({ endedAt }) => endedAt !== undefined) &&
+    processes.every(({ closing }) => closing === undefined || closing.pollUnsafe() !== undefined)
+  for (const until = now() + patience; now() < until && !isOver();) yield* advance(1000)
+  for (const contender of contenders) {
+    if (contender.endedAt !== undefined) continue
+    broken(`4: ${describe(contender)} does not end`)
+    contender.fiber?.interruptUnsafe()
+  }
+
+  const nothingLeft = (when: string) => {
+    const names = keys().map(identity)
+    if (names.length > 0) broken(`5: keys are left ${when}: ${names.join(", ")}`)
+    if (leases().length > 0) broken(`5: leases are left ${when}`)
+    if (census.alive > fibersBefore) broken(`5: ${census.alive - fibersBefore} fibers are left ${when}`)
+  }
+  if (schedule.idles) {
+    yield* advance(2 * schedule.ttl * 1000 + 2000)
+    nothingLeft("when all is idle")
+  }
+  tell("-- sessions are closed")
+  for (const process of processes) yield* close(process)
+  yield* TestClock.adjust(1)
+  const isClosed = () => processes.every(({ closing }) => closing?.pollUnsafe() !== undefined)
+  for (const until = now() + 2 * requestTimeout; now() < until && !isClosed();) yield* TestClock.adjust(500)
+  if (!isClosed()) broken("5: a session does not close")
+  // a grant that arrives late may be left to expire
+  if (wasFaulty) yield* TestClock.adjust(schedule.ttl * 1000 + 3000)
+  nothingLeft("when all is closed")
+  for (const name of names) {
+    const all = (tokens.get(name) ?? []).sort(([a], [b]) => Number(a - b))
+    for (const [index, [, token]] of all.entries()) {
+      if (index > 0 && token <= all[index - 1]![1]) broken(`2: tokens of '${name}' do not increase: ${all.join(" ")}`)
+    }
+  }
+  return violations
+})
+
+/** Runs to its end uninterruptibly, but hears at once when it should not. */
+const stubborn = <A, E>(work: Effect.Effect<A, E>, onInterrupt: Effect.Effect<void>): Effect.Effect<A, E> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function*() {
+      const fiber = yield* Effect.forkChild(work, { startImmediately: true, uninterruptible: true })
+      yield* Effect.exit(Effect.onInterrupt(restore(Fiber.await(fiber)), () => onInterrupt))
+      return yield* Fiber.join(fiber)
+    })
+  )
+
+const isWaiting = (how: Request["how"]) => how === "withLock" || how === "acquire" || how === "release"
+
+// a defect makes defects of the errors beside it
+const errorsOf = (exit: Exit.Exit<unknown, unknown>): ReadonlyArray<unknown> =>
+  Exit.isSuccess(exit) ?
+    [] :
+    exit.cause.reasons.flatMap((reason) =>
+      Cause.isFailReason(reason) ? [reason.error] : Cause.isDieReason(reason) ? [reason.defect] : []
+    )
+
+const sameExit = (a: Exit.Exit<unknown, unknown>, b: Exit.Exit<unknown, unknown>): boolean => {
+  if (Exit.isSuccess(a) || Exit.isSuccess(b)) return Exit.isSuccess(a) && Exit.isSuccess(b) && a.value === b.value
+  const parts = ({ cause }: Exit.Failure<unknown, unknown>) =>
+    cause.reasons.map((reason) => Cause.isInterruptReason(reason) ? reason._tag : `${reason._tag} ${errorId(reason)}`)
+  return parts(a).join() === parts(b).join()
+}
+
+const errorId = (reason: Cause.Fail<unknown> | Cause.Die): string => {
+  const error = Cause.isFailReason(reason) ? reason.error : reason.defect
+  return error instanceof Boom ? `Boom ${error.request}` : String(error)
+}
+
+const show = (exit: Exit.Exit<unknown, unknown>): string =>
+  Exit.isSuccess(exit)
+    ? `success ${String(exit.value)}`
+    : exit.cause.reasons.map((reason) =>
+      Cause.isFailReason(reason)
+        ? (reason.error as any)?.message ?? (reason.error as any)?._tag ?? String(reason.error)
+        : Cause.isDieReason(reason)
+        ? `defect ${(reason.defect as any)?._tag ?? reason.defect}`
+        : "interrupt"
+    ).join(" + ") || "nothing"
