@@ -68,13 +68,28 @@ describe("examples", () => {
       assert.match(lines[0]!, /^etcd etcd \d+\.\d+\.\d+ \(.+\), started for this program$/)
     }))
 
+  it.live("run on an etcd in memory when there is no other, and say so", () =>
+    Effect.gen(function*() {
+      const { code, errors, lines } = yield* run("critical-section", { ETCD_BINARY: "/nowhere/etcd" })
+      assert.strictEqual(errors, "")
+      assert.strictEqual(code, 0)
+      assert.match(
+        lines[0]!,
+        /^etcd in memory, since there is no other: '\/nowhere\/etcd' is not an etcd that runs here: /
+      )
+      assert.strictEqual(lines.at(-1), "Anna is refused by etcd: LockLost, KeyDeleted")
+    }))
+
+  it.live("testing: a job's test that needs no etcd", () =>
+    Effect.gen(function*() {
+      const { code, errors, lines } = yield* run("testing", {})
+      assert.strictEqual(errors, "")
+      assert.strictEqual(code, 0)
+      assert.deepStrictEqual(lines, ["The job stopped when its lease ran out, and put its work back"])
+    }))
+
   it.live.each(
     [
-      [
-        "there is no etcd",
-        { ETCD_BINARY: "/nowhere/etcd" },
-        /^'\/nowhere\/etcd' is not an etcd that runs here: [^\n]+$/
-      ],
       ["etcd does not answer", { ETCDCTL_ENDPOINTS: "127.0.0.1:1" }, /^etcd \w+ failed \(Unavailable\): [^\n]+$/],
       ["the address is none", { ETCD_ENDPOINTS: "localhost" }, /^[^\n]*"localhost"[^\n]*port[^\n]*$/]
     ] as const

@@ -94,7 +94,10 @@ export class Faults extends Context.Service<Faults, {
   readonly unreachable: Effect.Effect<void>
   /** Ends `unreachable`. */
   readonly reachable: Effect.Effect<void>
-  /** Ends every `drop`, `delay`, `stall` and `unreachable`. */
+  /**
+   * Ends every `drop`, `delay`, `stall` and `unreachable`. End a test with it: a session that closes while etcd cannot
+   * be reached repeats its revoke, and under a `TestClock` that stands it would do so for ever.
+   */
   readonly heal: Effect.Effect<void>
   /** Lets a lease expire now: its keys are deleted, in one revision. Nothing happens if there is no such lease. */
   readonly expireLease: (leaseId: bigint) => Effect.Effect<void>
