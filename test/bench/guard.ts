@@ -15,7 +15,8 @@ export class FellBehind extends Data.TaggedError("FellBehind")<{ readonly messag
 
 const guarded = ["uncontended", "try", "hand-over-8", "many-64"]
 
-const plan: Plan = { generations: 3, rounds: 4, millis: 400, warmUpMillis: 1500, heldMillis: 0, repeats: 0 }
+// many short rounds, since what else the machine does passes by both sides of one
+const plan: Plan = { generations: 4, rounds: 10, millis: 150, warmUpMillis: 1000, heldMillis: 0, repeats: 0 }
 
 /** Measures the library's costs as multiples of the floor's: 1 is as fast, 2 takes twice as long. */
 export const costs = (
@@ -38,7 +39,7 @@ export const costs = (
 
 /**
  * Fails when a cost is higher than the committed one by more than the noise of this
- * run, and is so again when it is measured once more.
+ * measurement and of that one, and is so again when it is measured once more.
  */
 export const check = (
   disk: Disk,
@@ -64,20 +65,27 @@ const judged = (now: ReadonlyArray<Guarded>, committed: ReadonlyArray<Guarded>) 
     const behind: Array<string> = []
     for (const { case: name, costs } of now) {
       const here = spread(costs)
-      const noise = here.q3 - here.q1
       const then = committed.find((one) => one.case === name)
       if (then === undefined) {
         yield* Console.log(`${name}: ${here.median.toFixed(3)} x the floor; nothing committed to compare with`)
         continue
       }
       const before = spread(then.costs)
+      const noise = 3 * Math.hypot(errorOfMedian(costs), errorOfMedian(then.costs))
       const isBehind = here.median - before.median > noise
+      const verdict = isBehind ? "SLOWER" : noise > before.median / 4 ? "too noisy to tell" : "fine"
       if (isBehind) behind.push(name)
       yield* Console.log(
         `${name}: ${here.median.toFixed(3)} x the floor's ${caseOf(then).compared === "rate" ? "time" : "p50"}, ` +
           `committed ${before.median.toFixed(3)}, allowed up to ${(before.median + noise).toFixed(3)} ` +
-          `(noise of this run ${noise.toFixed(3)}): ${isBehind ? "SLOWER" : "fine"}`
+          `(noise ${noise.toFixed(3)}): ${verdict}`
       )
     }
     return behind
   })
+
+/** The standard error of the median of so many values, told from their quartiles. */
+const errorOfMedian = (values: ReadonlyArray<number>): number => {
+  const { q1, q3 } = spread(values)
+  return 0.93 * (q3 - q1) / Math.sqrt(values.length)
+}

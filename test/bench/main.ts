@@ -7,6 +7,7 @@ import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Data, Effect, Layer, Option } from "effect"
 import { CliConfig, Command, Flag, GlobalFlag } from "effect/cli"
 import * as Fs from "node:fs"
+import { availableParallelism, loadavg } from "node:os"
 import * as Path from "node:path"
 import { type Case, cases } from "./cases.ts"
 import * as Guard from "./guard.ts"
@@ -111,6 +112,10 @@ const check = Effect.gen(function*() {
   }
   const results: Results = JSON.parse(Fs.readFileSync(file, "utf8"))
   yield* Console.log(`${etcd} on ${machine()}; committed was ${results.commit} on ${results.machine}`)
+  const load = loadavg()[0]!
+  if (load > availableParallelism() / 2) {
+    yield* Console.log(`The machine is busy (load average ${load.toFixed(1)}): small losses cannot be told from noise`)
+  }
   yield* Guard.check(guardedDisk, results.environments.flatMap(({ guard }) => guard))
 })
 
