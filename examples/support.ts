@@ -46,10 +46,17 @@ const startedHere = Effect.gen(function*() {
   return Etcd.layer({ hosts: endpoint })
 })
 
+const inMemory = (why: string) => Effect.as(say("etcd", `in memory, ${why}`), Etcd.layerMemory())
+
+const found = Effect.gen(function*() {
+  if (process.argv.includes("--memory")) return yield* inMemory("as asked for")
+  const endpoints = yield* given
+  if (Option.isSome(endpoints)) return yield* fromEnvironment(endpoints.value)
+  return yield* Effect.catch(startedHere, ({ message }) => inMemory(`since there is no other: ${message}`))
+})
+
 /**
  * The etcd of `ETCD_ENDPOINTS` or `ETCDCTL_ENDPOINTS`, else one that is started for
- * the program and ends with it.
+ * the program and ends with it, else, or with `--memory`, one in memory.
  */
-export const EtcdLive = Layer.unwrap(
-  Effect.flatMap(given, Option.match({ onSome: fromEnvironment, onNone: () => startedHere }))
-)
+export const EtcdLive = Layer.unwrap(found)

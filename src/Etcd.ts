@@ -185,6 +185,17 @@ export type TxnResult<Then extends ReadonlyArray<Op>, Else extends ReadonlyArray
   )
 
 /**
+ * @category models
+ * @since 0.1.0
+ */
+export interface TxnHeader {
+  /** The store's revision after the transaction. */
+  readonly revision: bigint
+  /** The answer to an earlier sending was lost, which etcd may have applied too, or may yet apply. */
+  readonly repeated: boolean
+}
+
+/**
  * What an operation answers.
  *
  * @category models
@@ -286,13 +297,12 @@ export interface Watch {
  * @since 0.1.0
  */
 export class Etcd extends Context.Service<Etcd, {
-  /** Runs a transaction. `revision` is the store's after it. */
   readonly txn: <
     const Then extends ReadonlyArray<Op>,
     const Else extends ReadonlyArray<Op> = readonly []
   >(
     request: TxnRequest<Then, Else>
-  ) => Effect.Effect<TxnResult<Then, Else> & { readonly revision: bigint }, EtcdError>
+  ) => Effect.Effect<TxnResult<Then, Else> & TxnHeader, EtcdError>
   /** A linearizable read. */
   readonly range: (range: Range) => Effect.Effect<RangeResult & { readonly revision: bigint }, EtcdError>
   /** Grants a lease under an ID of the caller's choice and answers the TTL that etcd granted, in seconds. */
@@ -574,19 +584,26 @@ export const fromTransport = (transport: Transport, requestTimeout: number): Etc
       const left = () => requestTimeout - Number(clock.monotonicTimeNanosUnsafe() - started) / 1e6
       const longest = idempotent ? perAttempt : requestTimeout
       return Effect.catch(attempt(longest), (first) => {
-        let outcome = first.outcome
+        let { outcome } = first
+        let patience = longest
+        let told = first
         const retryable = (error: EtcdError) => {
           if (error.outcome === "Unknown") outcome = "Unknown"
+          // that the time was up in the middle of an attempt explains less than what went wrong before
+          if (error.reason !== "Timeout" || patience >= perAttempt) told = error
           return error.isTransient && left() > longestBackoff && (idempotent || outcome === "Refused")
         }
         if (!retryable(first)) return Effect.fail(first)
-        return Effect.suspend(() => attempt(Math.min(longest, left()))).pipe(
+        return Effect.suspend(() => {
+          patience = Math.min(longest, left())
+          return attempt(patience)
+        }).pipe(
           Effect.delay("20 millis"),
           Effect.retry({ schedule: backoff, while: retryable }),
           // that the last attempt was refused says nothing about those before it
-          Effect.mapError((last) => {
-            const { reason, method, description, cause } = last
-            return outcome === last.outcome ? last : new EtcdError({ reason, method, description, cause, outcome })
+          Effect.mapError(() => {
+            const { reason, method, description, cause } = told
+            return outcome === told.outcome ? told : new EtcdError({ reason, method, description, cause, outcome })
           })
         )
       })
@@ -596,7 +613,18 @@ export const fromTransport = (transport: Transport, requestTimeout: number): Etc
     txn: (request) => {
       const txn: Txn = nested(request)
       const idempotent = request.idempotent === true || [...txn.then, ...txn.else].every((op) => op._tag === "Range")
-      return retrying((timeout) => transport.txn(txn, timeout), idempotent) as Effect.Effect<any, EtcdError>
+      return Effect.suspend(() => {
+        let repeated = false
+        const attempt = (timeout: number) =>
+          transport.txn(txn, timeout).pipe(
+            Effect.map((result) => ({ ...result, repeated })),
+            Effect.tapError((error) => {
+              if (error.outcome === "Unknown") repeated = true
+              return Effect.void
+            })
+          )
+        return retrying(attempt, idempotent) as Effect.Effect<any, EtcdError>
+      })
     },
     range: (range) => retrying((timeout) => transport.range(range, timeout)),
     leaseGrant: (leaseId, seconds) => retrying((timeout) => transport.leaseGrant(leaseId, seconds, timeout)),

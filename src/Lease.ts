@@ -66,8 +66,8 @@ export interface Lease {
   readonly onLoss: (listener: (reason: LeaseExpired) => void) => () => void
   /** @internal A request on this lease was answered with "no such lease". */
   readonly notFound: () => void
-  /** @internal Numbers the lock entries that hang on this lease. */
-  readonly nextEntry: () => number
+  /** @internal The keys of lock entries on this lease, also of those that may be left behind. */
+  readonly entries: Set<string>
 }
 
 /**
@@ -193,9 +193,17 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
       }),
       () => loss?.reason === "Revoked" ? Effect.void : revoke(etcd, id)
     )
-    const period = ttl / 3
+    // whole milliseconds, as timers count
+    const period = Math.floor(ttl / 3)
+    // leaves time for another attempt on a fresh connection
+    const patience = Math.floor(period / 2)
+    const pause = Math.min(Math.floor(period / 10), 100)
     let validity = ttl - margin(ttl)
-    const left = () => loss === undefined ? Math.max(0, validity - elapsed(sent, now(clock))) : 0
+    const left = () => {
+      const millis = loss === undefined ? validity - elapsed(sent, now(clock)) : 0
+      // a clock may be too coarse to ever see less than this pass
+      return millis > 0.001 ? millis : 0
+    }
 
     const renewals = yield* PubSub.sliding<Renewal>(16)
 
@@ -205,8 +213,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
         while (true) {
           if (left() === 0) return lose("Expired")
           const sending = now(clock)
-          // half a period leaves time for another attempt on a fresh connection
-          const answer = yield* Effect.exit(etcd.leaseKeepAlive(id, Math.min(period / 2, left())))
+          const answer = yield* Effect.exit(etcd.leaseKeepAlive(id, Math.min(patience, left())))
           if (left() === 0) return lose("Expired")
           if (Exit.isSuccess(answer)) {
             if (answer.value === 0) return lose("Revoked")
@@ -215,7 +222,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
             PubSub.publishUnsafe(renewals, { leaseId: id, remaining: Duration.millis(left()) })
             break
           }
-          yield* Effect.sleep(Math.min(period / 10, 100, left()))
+          yield* Effect.sleep(Math.min(pause, left()))
         }
       }
     })
@@ -225,7 +232,6 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
       Effect.forkScoped({ startImmediately: true })
     )
 
-    let entries = 0
     const awaitLoss = Deferred.await(lost)
     const lease: Lease = {
       [TypeId]: TypeId,
@@ -249,7 +255,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
         return () => listeners.delete(listener)
       },
       notFound: () => lose("Revoked"),
-      nextEntry: () => ++entries
+      entries: new Set()
     }
     return lease
   }
@@ -329,4 +335,4 @@ const revoke = (etcd: Etcd["Service"], id: bigint): Effect.Effect<void> =>
   Effect.catch(etcd.leaseRevoke(id), (error) =>
     error.reason === "LeaseNotFound"
       ? Effect.void
-      : Effect.logWarning(`Lease ${id.toString(16)} could not be revoked and is left to expire`, error))
+      : Effect.logWarning(`Lease ${id.toString(16)} could not be revoked and is left to expire: ${error.message}`))

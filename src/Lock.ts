@@ -37,7 +37,7 @@ import * as Stream from "effect/Stream"
 import { hostname } from "node:os"
 import * as Etcd from "./Etcd.ts"
 import { type Entry, type EntryKey, EntryLost, ForeignEntry, guard, isEntry, keyOf, lose } from "./internal/line.ts"
-import type { Wait } from "./internal/mutex.ts"
+import type { Mutex, Request, Wait } from "./internal/mutex.ts"
 import { supervise } from "./internal/supervise.ts"
 import type { Lease } from "./Lease.ts"
 import { Session } from "./Session.ts"
@@ -82,10 +82,40 @@ export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")
 }
 
 /**
+ * Which keys in etcd make a lock. Clients exclude each other only where they use
+ * the same layout; locks of one name and different layouts know nothing of each
+ * other.
+ *
+ * **Details**
+ *
+ * - `queue`: every contender has a key of its own directly under `name/`, and the
+ *   first created holds. First come, first served. These are the keys of Go's
+ *   `concurrency.Mutex`, of `etcdctl lock`, and of etcd's lock service.
+ * - `single-key`: the key `name` is the lock, and whoever creates it holds it, as
+ *   npm etcd3's `client.lock()` and many hand-written locks do. A lost lock, a
+ *   refusal, a timeout and the fencing token are what they are with a queue.
+ *
+ * **Gotchas**
+ *
+ * With a single key nobody can stand in line: whenever it is released, all that
+ * wait try again, and any of them may be the next, or somebody who just came. Under
+ * contention a process may wait for ever. Only the fibers of one process are served
+ * in order of their arrival. Use it where others do, and the queue otherwise.
+ *
+ * A single key `a/b` lies where the entries of the queue `a` do, and blocks it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Layout = "queue" | "single-key"
+
+/**
  * @category models
  * @since 0.1.0
  */
 export interface TryOptions {
+  /** Which keys make the lock. Default: `queue`. */
+  readonly layout?: Layout | undefined
   /** What others are told about this holder, beside its host, process and time. */
   readonly metadata?: Readonly<Record<string, Schema.Json>> | undefined
   /** Hang on a lease of your own instead of the session's, so that they live and die together. */
@@ -147,7 +177,7 @@ export interface Handle {
     const Else extends ReadonlyArray<Etcd.Op> = readonly []
   >(
     request: Etcd.TxnRequest<Then, Else>
-  ) => Effect.Effect<Etcd.TxnResult<Then, Else> & { readonly revision: bigint }, LockLost | Etcd.EtcdError>
+  ) => Effect.Effect<Etcd.TxnResult<Then, Else> & Etcd.TxnHeader, LockLost | Etcd.EtcdError>
   /** Releases the lock before its scope closes. Effects under `whileHeld` fail with `LockLost`. */
   readonly release: Effect.Effect<void>
 }
@@ -225,8 +255,8 @@ export class LockLost extends Schema.TaggedError<LockLost>("effect-etcd-lock/Loc
 }
 
 /**
- * There is a key under the lock's name that no client of a lock has put there:
- * it hangs on no lease, or lies deeper. Waiting for it could take for ever.
+ * There is a key in the lock's place that no client of a lock has put there: it
+ * hangs on no lease, or lies deeper. Waiting for it could take for ever.
  *
  * @category errors
  * @since 0.1.0
@@ -236,7 +266,8 @@ export class ForeignKey extends Schema.TaggedError<ForeignKey>("effect-etcd-lock
   key: Schema.String
 }) {
   override get message(): string {
-    return `Lock '${this.name}' cannot be had: '${this.key}' lies under its name and is no lock entry. Delete the key or use another name.`
+    const what = this.key === this.name ? "its key hangs on no lease" : `'${this.key}' lies under its name`
+    return `Lock '${this.name}' cannot be had: ${what} and is no lock entry. Delete the key or use another name.`
   }
 }
 
@@ -408,9 +439,9 @@ export const tryAcquire = (
 export interface Inspection {
   readonly name: string
   readonly holder: Holder | undefined
-  /** Who waits, in order. The fibers of one process are one entry. */
+  /** Who waits, in order. The fibers of one process are one entry. Nobody can be seen waiting for a single key. */
   readonly queue: ReadonlyArray<Holder>
-  /** Keys under the name that are no entries; they make everybody fail with `ForeignKey`. */
+  /** Keys in the lock's place that are no entries; they make everybody fail with `ForeignKey`. */
   readonly foreignKeys: ReadonlyArray<string>
 }
 
@@ -420,8 +451,11 @@ export interface Inspection {
  * @category operating
  * @since 0.1.0
  */
-export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError, Session> =>
-  Effect.flatMap(Session, ({ etcd }) => inspectWith(etcd, name))
+export const inspect = (
+  name: string,
+  options?: Pick<TryOptions, "layout">
+): Effect.Effect<Inspection, Etcd.EtcdError, Session> =>
+  Effect.flatMap(Session, (session) => inspectWith(session, name, options))
 
 /**
  * Tells who holds a lock and who waits for it, now and after every change.
@@ -429,12 +463,15 @@ export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError,
  * @category operating
  * @since 0.1.0
  */
-export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError, Session> =>
+export const changes = (
+  name: string,
+  options?: Pick<TryOptions, "layout">
+): Stream.Stream<Inspection, Etcd.EtcdError, Session> =>
   Stream.unwrap(Effect.gen(function*() {
-    const { etcd } = yield* Session
-    const { key, rangeEnd } = Etcd.getPrefix(prefixOf(name))
-    const watch = yield* etcd.watch({ key, rangeEnd })
-    const look = inspectWith(etcd, name)
+    const session = yield* Session
+    const { key, rangeEnd } = placeOf(session, name, options).range
+    const watch = yield* session.etcd.watch({ key, rangeEnd })
+    const look = inspectWith(session, name, options)
     return Stream.concat(Stream.fromEffect(look), Stream.fromEffectRepeat(Effect.andThen(watch.next, look)))
   })).pipe(
     // a watch that ended is opened anew
@@ -462,11 +499,12 @@ export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError,
  */
 export const forceRelease = (
   name: string,
-  options: { readonly createRevision: bigint }
+  options: Pick<TryOptions, "layout"> & { readonly createRevision: bigint }
 ): Effect.Effect<boolean, Etcd.EtcdError, Session> =>
   Effect.gen(function*() {
-    const { etcd } = yield* Session
-    const { kvs } = yield* etcd.range(Etcd.getPrefix(prefixOf(name)))
+    const session = yield* Session
+    const { etcd } = session
+    const { kvs } = yield* etcd.range(placeOf(session, name, options).range)
     const entry = kvs.find((kv) => kv.createRevision === options.createRevision)
     if (entry === undefined) return false
     const { succeeded } = yield* etcd.txn({
@@ -526,42 +564,54 @@ const acquireHandle = (name: string, options: Options | undefined, restore: Rest
   Effect.gen(function*() {
     const session = yield* Session
     const clock = yield* Clock.Clock
-    const request = makeRequest(name, options, clock)
+    const { mutex, prefix } = placeOf(session, name, options)
     const wait: Wait<LockTimeout> = options?.timeout === undefined
       ? restore
       : waitFor(options.timeout, clock, restore, (waited) =>
-        new LockTimeout({ name, waited, holder: describe(session.mutex.holder(request.prefix)) }))
-    const entry = yield* Effect.mapError(session.mutex.acquire(request, wait), explain(name))
-    return makeHandle(name, entry, session)
+        new LockTimeout({ name, waited, holder: describe(mutex.holder(prefix)) }))
+    const request = makeRequest(prefix, options, clock)
+    const entry = yield* Effect.mapError(mutex.acquire(request, wait), explain(name))
+    return makeHandle(name, entry, session.etcd, mutex)
   })
 
 const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore: Restore) =>
   Effect.gen(function*() {
     const session = yield* Session
-    const request = makeRequest(name, options, yield* Clock.Clock)
-    const tried = yield* Effect.mapError(session.mutex.tryAcquire<never>(request, restore), explain(name))
-    if (tried._tag === "Taken") return makeHandle(name, tried.entry, session)
-    if (tried.holder !== undefined && !isEntry(request.prefix, tried.holder)) {
+    const { mutex, prefix } = placeOf(session, name, options)
+    const request = makeRequest(prefix, options, yield* Clock.Clock)
+    const tried = yield* Effect.mapError(mutex.tryAcquire<never>(request, restore), explain(name))
+    if (tried._tag === "Taken") return makeHandle(name, tried.entry, session.etcd, mutex)
+    if (tried.holder !== undefined && !isEntry(prefix, tried.holder)) {
       return yield* new ForeignKey({ name, key: keyOf(tried.holder) })
     }
     return yield* new LockHeld({ name, holder: describe(tried.holder) })
   })
 
-const makeRequest = (name: string, options: TryOptions | undefined, clock: Clock.Clock) => {
-  const since = DateTime.formatIso(DateTime.makeUnsafe(clock.currentTimeMillisUnsafe()))
+const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clock.Clock): Request => {
+  const since = new Date(clock.currentTimeMillisUnsafe())
   const metadata = options?.metadata
+  // only the value tells the puts of one single key apart
+  const id = options?.layout === "single-key" ? crypto.randomUUID() : undefined
   return {
-    prefix: prefixOf(name),
-    value: Buffer.from(JSON.stringify({ host, pid: process.pid, since, metadata })),
+    prefix,
+    value: Buffer.from(JSON.stringify({ host, pid: process.pid, since, metadata, id })),
     lease: options?.lease
   }
 }
 
 const host = hostname()
 
-/** Entries are the direct children of the name, as those of Go's mutex are. */
-const prefixOf = (name: string): string => {
-  if (name !== "" && name.isWellFormed() && !name.split("/").includes("")) return `${name}/`
+/** Which keys a lock's entries are, and who queues for them in this process. */
+const placeOf = (session: Session["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
+  assertName(name)
+  if (options?.layout === "single-key") return { mutex: session.singleKey, prefix: name, range: Etcd.get(name) }
+  // entries are the direct children of the name, as those of Go's mutex are
+  const prefix = `${name}/`
+  return { mutex: session.mutex, prefix, range: Etcd.getPrefix(prefix) }
+}
+
+const assertName = (name: string) => {
+  if (name !== "" && name.isWellFormed() && !name.split("/").includes("")) return
   throw new RangeError(
     `Lock: cannot use the name ${
       JSON.stringify(name)
@@ -588,7 +638,7 @@ const waitFor = <E>(
     )
 }
 
-const makeHandle = (name: string, entry: Entry, { etcd, mutex }: Session["Service"]): Handle => {
+const makeHandle = (name: string, entry: Entry, etcd: Etcd.Etcd["Service"], mutex: Mutex): Handle => {
   const { createRevision, fencingToken, hold: { lease }, key } = entry
   const isOwner = guard(entry)
   const lost = (reason: LockLost["reason"]) => new LockLost({ name, fencingToken, reason })
@@ -629,9 +679,11 @@ const makeHandle = (name: string, entry: Entry, { etcd, mutex }: Session["Servic
     ),
     txn: ({ compare, else: otherwise, idempotent, then }) =>
       etcd.txn({ compare: [isOwner], then: [Etcd.nested({ compare, then, else: otherwise })], idempotent }).pipe(
-        Effect.flatMap((result) =>
-          result.succeeded ? Effect.succeed({ ...result.responses[0], revision: result.revision }) : notOwner
-        )
+        Effect.flatMap((result) => {
+          if (!result.succeeded) return notOwner
+          const { repeated, responses: [own], revision } = result
+          return Effect.succeed({ ...own, revision, repeated })
+        })
       ),
     release: Effect.suspend(() => {
       if (released) return Effect.void
@@ -642,9 +694,14 @@ const makeHandle = (name: string, entry: Entry, { etcd, mutex }: Session["Servic
   }
 }
 
-const inspectWith = Effect.fnUntraced(function*(etcd: Etcd.Etcd["Service"], name: string) {
-  const prefix = prefixOf(name)
-  const { kvs } = yield* etcd.range(Etcd.getPrefix(prefix, { sort: "CreateAscending" }))
+const inspectWith = Effect.fnUntraced(function*(
+  session: Session["Service"],
+  name: string,
+  options: Pick<TryOptions, "layout"> | undefined
+) {
+  const { etcd } = session
+  const { prefix, range } = placeOf(session, name, options)
+  const { kvs } = yield* etcd.range({ ...range, sort: "CreateAscending" })
   const entries = kvs.filter((kv) => isEntry(prefix, kv))
   const leases = new Map<bigint, Duration.Duration>()
   yield* Effect.forEach(

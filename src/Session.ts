@@ -15,6 +15,7 @@ import * as Background from "./internal/background.ts"
 import * as Leases from "./internal/leases.ts"
 import * as Line from "./internal/line.ts"
 import * as Mutex from "./internal/mutex.ts"
+import * as SingleKey from "./internal/singleKey.ts"
 import * as Lease from "./Lease.ts"
 
 /**
@@ -41,6 +42,8 @@ export class Session extends Context.Service<Session, {
   readonly etcd: Etcd["Service"]
   /** @internal */
   readonly mutex: Mutex.Mutex
+  /** @internal */
+  readonly singleKey: Mutex.Mutex
 }>()("effect-etcd-lock/Session") {}
 
 /**
@@ -63,7 +66,6 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     const clock = yield* Clock.Clock
     const background = yield* Background.make
     const leases = yield* Leases.make(background, options)
-    const lines = Line.make(etcd, clock, background)
     return Session.of({
       lease: Effect.map(
         Effect.acquireRelease(leases.hang, (shared) => Effect.sync(() => leases.leave(shared)), {
@@ -72,7 +74,8 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
         ({ lease }) => lease
       ),
       etcd,
-      mutex: Mutex.make(etcd, background, leases, lines)
+      mutex: Mutex.make(etcd, background, leases, Line.make(etcd, clock, background)),
+      singleKey: Mutex.make(etcd, background, leases, SingleKey.make(etcd, clock, background))
     })
   })
 

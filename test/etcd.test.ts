@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import {
   Cause,
+  Clock,
   type Config,
   ConfigProvider,
   Context,
@@ -13,6 +14,7 @@ import {
   Schedule
 } from "effect"
 import { Etcd } from "effect-etcd-lock"
+import { TestClock } from "effect/testing"
 import { castGrpcError } from "etcd3"
 import { spawn } from "node:child_process"
 import * as Fs from "node:fs"
@@ -548,20 +550,28 @@ describe.concurrent("a connection", () => {
       assert.strictEqual(yield* Effect.retry(etcd.leaseKeepAlive(id, 5000), { times: 1 }), 60)
     }))
 
-  it.live("replaces its streams when they fall silent", () =>
+  it.live("gives up streams that have fallen silent", () =>
     Effect.gen(function*() {
       const proxy = yield* Proxy.make(shared)
-      const etcd = yield* connect({ hosts: proxy.endpoint })
+      const etcd = yield* connect({ hosts: [proxy.endpoint, shared], requestTimeout: "4500 millis" })
       const id = yield* leased(etcd)
-      yield* etcd.watch({ key: Buffer.from("a") })
       yield* etcd.leaseKeepAlive(id, 5000)
-      yield* proxy.dropReplies
+      yield* proxy.stall
       assert.strictEqual((yield* Effect.flip(etcd.leaseKeepAlive(id, 300))).reason, "Timeout")
-      const watching = yield* Effect.forkChild(etcd.watch({ key: Buffer.from("a") }), { startImmediately: true })
-      yield* Effect.sleep("500 millis")
-      yield* proxy.resume
-      yield* Fiber.join(watching)
-      assert.strictEqual(yield* Effect.retry(etcd.leaseKeepAlive(id, 5000), { times: 1 }), 60)
+      assert.strictEqual(yield* etcd.leaseKeepAlive(id, 5000), 60)
+    }))
+
+  it.live("gives up streams of watches that have fallen silent", () =>
+    Effect.gen(function*() {
+      const proxy = yield* Proxy.make(shared)
+      const etcd = yield* connect({ hosts: [proxy.endpoint, shared], requestTimeout: "4500 millis" })
+      const key = Buffer.from(unique("silent"))
+      const first = yield* etcd.watch({ key })
+      yield* proxy.stall
+      const second = yield* etcd.watch({ key })
+      assert.strictEqual((yield* Effect.flip(first.next)).reason, "Timeout")
+      yield* etcd.txn({ then: [Etcd.put(key, "")] })
+      assert.strictEqual((yield* second.next).length, 1)
     }))
 })
 
@@ -705,13 +715,14 @@ describe.concurrent("authentication", () => {
   it.live("ends every call in time when the token cannot be had", () =>
     Effect.gen(function*() {
       const proxy = yield* Proxy.make(shared)
-      const etcd = yield* connect({ hosts: proxy.endpoint, requestTimeout: "1 second", ...user("ann", "secret") })
+      const etcd = yield* connect({ hosts: proxy.endpoint, requestTimeout: "1400 millis", ...user("ann", "secret") })
       yield* proxy.stall
+      // a second attempt has less time than the client gives the token
       const calls = [...inScope(etcd), ["leaseKeepAlive", Effect.asVoid(etcd.leaseKeepAlive(1n, 400))] as const]
       for (const [name, call] of calls) {
         const [error, millis] = yield* elapsed(Effect.flip(call))
         assert.strictEqual(error.reason, "Timeout", name)
-        assert.isBelow(millis, name === "leaseKeepAlive" ? 900 : 1500, name)
+        assert.isBelow(millis, name === "leaseKeepAlive" ? 900 : 1850, name)
       }
     }))
 
@@ -765,7 +776,7 @@ describe.concurrent("TLS", () => {
         [
           "https to http",
           { hosts: `https://${shared}` },
-          "if etcd does not speak TLS here, write the host with http://"
+          "etcd does not speak TLS here; write the host with http://"
         ]
       ]
       for (const [name, options, cure] of mistakes) {
@@ -781,6 +792,24 @@ describe.concurrent("TLS", () => {
           assert.deepStrictEqual([error.reason, error.outcome], ["Tls", "Refused"], `${name}: ${error.message}`)
           assert.include(error.message, cure, name)
         }
+      }
+    }))
+
+  it.live("does not take a connection that is cut for a mistake", () =>
+    Effect.gen(function*() {
+      const server = yield* EtcdServer.start({ tls: { ...Tls.server, clientCertAuth: true } })
+      for (const [target, options] of [[server.endpoint, { tls: certificates(Tls.client) }], [shared, {}]] as const) {
+        const proxy = yield* Proxy.make(target)
+        const etcd = yield* connect({ hosts: proxy.endpoint, requestTimeout: "4 seconds", ...options })
+        const cutting = yield* Effect.forkChild(Effect.forever(Effect.andThen(proxy.cut, Effect.sleep("1 millis"))))
+        const call = yield* Effect.forkChild(etcd.range(Etcd.get("a")), { startImmediately: true })
+        const watch = yield* Effect.forkChild(Effect.scoped(etcd.watch({ key: Buffer.from("a") })), {
+          startImmediately: true
+        })
+        yield* Effect.sleep("500 millis")
+        yield* Fiber.interrupt(cutting)
+        yield* Fiber.join(call)
+        yield* Fiber.join(watch)
       }
     }))
 
@@ -804,9 +833,9 @@ describe.concurrent("bad input", () => {
     Effect.gen(function*() {
       for (
         const [hosts, told] of [
-          ["127.0.0.1:1", "cannot connect to etcd (connect ECONNREFUSED 127.0.0.1:1)"],
-          ["no-such-host.invalid:2379", "cannot find the host; check its name"],
-          [["127.0.0.1:1", "127.0.0.1:2"], "cannot connect to etcd (connect ECONNREFUSED 127.0.0.1:"]
+          ["127.0.0.1:1", /cannot connect to etcd \(.*127\.0\.0\.1:1\)$/],
+          ["no-such-host.invalid:2379", /cannot find the host; check its name \(.*no-such-host\.invalid:2379\)$/],
+          [["127.0.0.1:1", "127.0.0.1:2"], /cannot connect to etcd \(.*127\.0\.0\.1:[12]\)$/]
         ] as const
       ) {
         const etcd = yield* connect({ hosts, requestTimeout: "1 second" })
@@ -821,12 +850,22 @@ describe.concurrent("bad input", () => {
           Effect.fnUntraced(function*(call) {
             const [error, millis] = yield* elapsed(Effect.flip(call))
             assert.deepStrictEqual([error.reason, error.outcome], ["Unavailable", "Refused"], error.method)
-            assert.include(error.message, told)
+            assert.match(error.message, told)
             assert.isBelow(millis, 1700)
           }),
           { concurrency: "unbounded" }
         )
       }
+    }))
+
+  it.live("may be a host that never answers, to which nothing was sent", () =>
+    Effect.gen(function*() {
+      const proxy = yield* Proxy.make(shared)
+      yield* proxy.stall
+      const etcd = yield* connect({ hosts: proxy.endpoint, requestTimeout: "1 second" })
+      const error = yield* Effect.flip(etcd.txn({ then: [Etcd.put("a", "")] }))
+      assert.deepStrictEqual([error.reason, error.outcome], ["Timeout", "Refused"])
+      assert.include(error.message, `no connection in time (${proxy.endpoint})`)
     }))
 
   it.live("is not what only looks like it", () =>
@@ -1013,6 +1052,117 @@ describe.concurrent("layerConfig", () => {
     }))
 })
 
+describe("retries", () => {
+  const refused = new Etcd.EtcdError({ reason: "Unavailable", method: "txn", outcome: "Refused", description: "down" })
+  const lost = new Etcd.EtcdError({ reason: "Unavailable", method: "txn", outcome: "Unknown", description: "cut" })
+  const full = new Etcd.EtcdError({ reason: "NoSpace", method: "txn", outcome: "Refused", description: "full" })
+
+  type Answer = Etcd.EtcdError | "yes" | undefined
+
+  /** Answers a transaction with these, one after the other; the last for ever. None is no answer. */
+  const answering = (...answers: ReadonlyArray<Answer>) =>
+    answeringAt((_, n) => answers[Math.min(n, answers.length) - 1])
+
+  const answeringAt = (answerAt: (at: number, n: number) => Answer) => {
+    const attempts: Array<{ readonly at: number; readonly timeout: number }> = []
+    const none = () => Effect.die(new Error("transactions only"))
+    const etcd = Etcd.fromTransport({
+      range: none,
+      leaseGrant: none,
+      leaseRevoke: none,
+      leaseKeepAlive: none,
+      leaseTimeToLive: none,
+      watch: none,
+      txn: (_, timeout) =>
+        Effect.flatMap(Clock.currentTimeMillis, (at) => {
+          attempts.push({ at, timeout })
+          const answer = answerAt(at, attempts.length)
+          if (answer === "yes") return Effect.succeed({ succeeded: true, revision: 7n, responses: [{ _tag: "Put" }] })
+          return answer === undefined
+            ? Effect.delay(
+              Effect.fail(
+                new Etcd.EtcdError({ reason: "Timeout", method: "txn", outcome: "Unknown", description: "" })
+              ),
+              timeout
+            )
+            : Effect.fail(answer)
+        })
+    }, 5000)
+    const run = Effect.fnUntraced(function*(options: { readonly idempotent: boolean }) {
+      const running = yield* etcd.txn({ then: [Etcd.put("a", "")], ...options }).pipe(
+        Effect.exit,
+        Effect.flatMap((exit) => Effect.map(Clock.currentTimeMillis, (at) => ({ exit, at }))),
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* TestClock.adjust("1 minute")
+      const { at, exit } = yield* Fiber.join(running)
+      const error = Exit.isFailure(exit) ? Cause.squash(exit.cause) as Etcd.EtcdError : undefined
+      return { at, error, told: error && `${error.reason} ${error.outcome}` }
+    })
+    return { run, attempts }
+  }
+
+  it.effect("leave room for several attempts, and end with the request timeout", () =>
+    Effect.gen(function*() {
+      const { attempts, run } = answering()
+      const { at, told } = yield* run({ idempotent: true })
+      assert.strictEqual(told, "Timeout Unknown")
+      assert.isAtMost(at, 5000.001)
+      assert.isAtLeast(at, 4700)
+      assert.strictEqual(attempts.length, 3)
+      assert.closeTo(attempts[0]!.timeout, 1667, 1)
+      for (const { at, timeout } of attempts) assert.isAtMost(at + timeout, 5000.001)
+    }))
+
+  it.effect("are none for what must not be applied twice, which gets the whole time", () =>
+    Effect.gen(function*() {
+      const { attempts, run } = answering()
+      assert.deepInclude(yield* run({ idempotent: false }), { told: "Timeout Unknown", at: 5000 })
+      assert.deepStrictEqual(attempts, [{ at: 0, timeout: 5000 }])
+    }))
+
+  it.effect("go on while every attempt was refused", () =>
+    Effect.gen(function*() {
+      for (const idempotent of [true, false]) {
+        const { attempts, run } = answering(refused, refused, refused, "yes")
+        assert.strictEqual((yield* run({ idempotent })).error, undefined)
+        assert.strictEqual(attempts.length, 4)
+      }
+    }))
+
+  it.effect("stop at the first unknown outcome of what must not be applied twice", () =>
+    Effect.gen(function*() {
+      const { attempts, run } = answering(refused, lost, "yes")
+      assert.strictEqual((yield* run({ idempotent: false })).told, "Unavailable Unknown")
+      assert.strictEqual(attempts.length, 2)
+    }))
+
+  it.effect("remember that an earlier attempt may have been applied", () =>
+    Effect.gen(function*() {
+      const { at, told } = yield* answering(lost, refused).run({ idempotent: true })
+      assert.strictEqual(told, "Unavailable Unknown")
+      assert.isAtMost(at, 5000.001)
+      const full2 = answering(lost, full)
+      assert.strictEqual((yield* full2.run({ idempotent: true })).told, "NoSpace Unknown")
+      assert.strictEqual(full2.attempts.length, 2)
+      assert.strictEqual((yield* answering(refused).run({ idempotent: true })).told, "Unavailable Refused")
+    }))
+
+  it.effect("tell what went wrong rather than that the time was up then", () =>
+    Effect.gen(function*() {
+      const { attempts, run } = answeringAt((at) => at < 4000 ? refused : undefined)
+      assert.strictEqual((yield* run({ idempotent: true })).told, "Unavailable Unknown")
+      assert.isAbove(attempts.at(-1)!.at, 4000)
+    }))
+
+  it.effect("are none when they cannot help", () =>
+    Effect.gen(function*() {
+      const { attempts, run } = answering(full)
+      assert.deepInclude(yield* run({ idempotent: true }), { told: "NoSpace Refused", at: 0 })
+      assert.strictEqual(attempts.length, 1)
+    }))
+})
+
 describe("what etcd says", () => {
   const rows: ReadonlyArray<readonly [string, Etcd.EtcdErrorReason, "Refused" | "Unknown"]> = [
     ["8 RESOURCE_EXHAUSTED: etcdserver: mvcc: database space exceeded", "NoSpace", "Refused"],
@@ -1034,6 +1184,7 @@ describe("what etcd says", () => {
       "Unavailable",
       "Refused"
     ],
+    ["14 UNAVAILABLE: No connection established. Last error: null. Resolution note: ", "Unavailable", "Refused"],
     ["14 UNAVAILABLE: Name resolution failed for target dns:etcd:2379", "Unavailable", "Refused"],
     [
       "14 UNAVAILABLE: No connection established. Last error: Error: self-signed certificate in certificate chain. Resolution note: ",
@@ -1056,6 +1207,21 @@ describe("what etcd says", () => {
       "Refused"
     ],
     ["4 DEADLINE_EXCEEDED: Deadline exceeded after 1.0s", "Timeout", "Unknown"],
+    [
+      "4 DEADLINE_EXCEEDED: Deadline exceeded after 0.342s,name resolution: 0.001s,remote_addr=10.0.0.1:2379",
+      "Timeout",
+      "Unknown"
+    ],
+    [
+      "4 DEADLINE_EXCEEDED: Deadline exceeded after 0.342s,metadata filters: 0.001s,Waiting for LB pick",
+      "Timeout",
+      "Refused"
+    ],
+    [
+      "4 DEADLINE_EXCEEDED: Deadline exceeded after 0.342s,previous attempts: 1,Waiting for LB pick",
+      "Timeout",
+      "Unknown"
+    ],
     ["1 CANCELLED: Cancelled on client", "Unavailable", "Unknown"],
     ["2 UNKNOWN: context deadline exceeded", "Unavailable", "Unknown"],
     ["13 INTERNAL: Received RST_STREAM with code 2", "Unavailable", "Unknown"],

@@ -52,6 +52,8 @@ const assertLostAt = Effect.fnUntraced(function*(lease: Lease.Lease, at: number,
   assert.strictEqual(yield* remaining(lease), 0)
 })
 
+const ended = <A, E>(fiber: Fiber.Fiber<A, E>) => fiber.pollUnsafe() ?? assert.fail("it has not ended")
+
 const reasons = (exit: Exit.Exit<unknown, unknown>) =>
   Exit.isSuccess(exit) ? ["Success"] : exit.cause.reasons.map((reason) =>
     reason._tag === "Fail"
@@ -126,7 +128,9 @@ describe("the safety margin", () => {
       [{ ttl: "2 seconds" }, 1700],
       [{ ttl: "15 seconds", safetyMargin: "2 seconds" }, 13_000],
       [{ ttl: "15 seconds", safetyMargin: 0 }, 15_000],
-      [{ ttl: "15 seconds", safetyMargin: 9999 }, 5001]
+      [{ ttl: "15 seconds", safetyMargin: 9999 }, 5001],
+      [{ ttl: "2 seconds", safetyMargin: 0 }, 2000],
+      [{ ttl: "7 seconds", safetyMargin: 1 }, 6999]
     ] as ReadonlyArray<[Lease.Options, number]>
   )("%j is lost after %i ms", ([options, millis]) =>
     Effect.gen(function*() {
@@ -290,6 +294,21 @@ describe("the validity", () => {
       assert.strictEqual(yield* lossOf(lease), "Expired")
     }))
 
+  it.effect("is over when the answer came too late, as after a freeze of the process", () =>
+    Effect.gen(function*() {
+      const wall = yield* movableWall
+      const stub = EtcdStub.make({
+        renew: () =>
+          Effect.sync(() => {
+            wall.jump(validity - 5000)
+            return 15
+          })
+      })
+      const lease = yield* wall.provide(make(stub))
+      yield* elapse(5000)
+      assert.strictEqual(yield* lossOf(lease), "Expired")
+    }))
+
   it.effect("is renewed after a wall clock ran ahead by less", () =>
     Effect.gen(function*() {
       const wall = yield* movableWall
@@ -354,12 +373,13 @@ describe("whileAlive", () => {
       const working = yield* Effect.never.pipe(
         Effect.onInterrupt(() => Effect.andThen(Effect.sleep("20 seconds"), cleaned.open)),
         lease.whileAlive,
-        Effect.forkChild({ startImmediately: true })
+        // not a child: a test that fails would wait for its cleanup
+        Effect.forkDetach({ startImmediately: true })
       )
       yield* elapse(validity + 19_999)
       assert.isUndefined(working.pollUnsafe())
       yield* elapse(1)
-      assert.deepStrictEqual(reasons(yield* Fiber.await(working)), ["LeaseExpired Expired"])
+      assert.deepStrictEqual(reasons(ended(working)), ["LeaseExpired Expired"])
       yield* cleaned.await
     }))
 
@@ -377,8 +397,8 @@ describe("whileAlive", () => {
         Effect.forkChild({ startImmediately: true })
       )
       yield* elapse(validity)
-      assert.deepStrictEqual(reasons(yield* Fiber.await(working)), ["LeaseExpired Expired", "own failure"])
-      assert.include(reasons(yield* Fiber.await(dying)), "defect own defect")
+      assert.deepStrictEqual(reasons(ended(working)), ["LeaseExpired Expired", "own failure"])
+      assert.include(reasons(ended(dying)), "defect own defect")
     }))
 
   it.effect("does not start the body when the lease is lost already", () =>
@@ -424,13 +444,13 @@ describe("whileAlive", () => {
       const working = yield* make(stub).pipe(
         Effect.flatMap((lease) => lease.whileAlive(Effect.onInterrupt(Effect.never, () => Effect.sleep("20 seconds")))),
         Effect.scoped,
-        Effect.forkChild({ startImmediately: true })
+        Effect.forkDetach({ startImmediately: true })
       )
       yield* elapse(1000)
-      const interrupting = yield* Effect.forkChild(Fiber.interrupt(working), { startImmediately: true })
+      const interrupting = yield* Effect.forkDetach(Fiber.interrupt(working), { startImmediately: true })
       yield* elapse(20_000)
-      yield* Fiber.join(interrupting)
-      assert.deepStrictEqual(reasons(yield* Fiber.await(working)), ["Interrupt"])
+      ended(interrupting)
+      assert.deepStrictEqual(reasons(ended(working)), ["Interrupt"])
       yield* elapse(60_000)
       assert.deepStrictEqual(stub.times("renew"), [5000, 10_000, 15_000, 20_000])
       assert.deepStrictEqual(stub.times("revoke"), [21_000])

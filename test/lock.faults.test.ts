@@ -1,12 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber } from "effect"
 import { Lock } from "effect-etcd-lock"
 import * as EtcdServer from "./support/EtcdServer.ts"
+import { failure } from "./support/holdIn.ts"
 import * as Proxy from "./support/Proxy.ts"
 import * as World from "./support/World.ts"
-
-const failure = <A, E>(exit: Exit.Exit<A, E>): unknown =>
-  Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
 
 describe("etcd stops", () => {
   it.live("and the body is interrupted before etcd could give the lock to anybody else", () =>
@@ -99,7 +97,12 @@ const calm = (proxy: Proxy.Proxy) => Effect.andThen(proxy.resume, proxy.accept)
 for (const [what, disturb] of Object.entries(disturbances)) {
   describe.concurrent(`a network that ${what}`, () => {
     // shorter and longer than what a request is repeated for
-    for (const [how, lasting] of [["for a moment", 300], ["for longer than requests last", 2500]] as const) {
+    const runs = [
+      ["for a moment", 300, "queue"],
+      ["for longer than requests last", 2500, "queue"],
+      ["for longer than requests last", 2500, "single-key"]
+    ] as const
+    for (const [how, lasting, layout] of runs) {
       const scenario = Effect.gen(function*() {
         const world = yield* World.make()
         const proxy = yield* Proxy.make(world.endpoint)
@@ -117,7 +120,7 @@ for (const [what, disturb] of Object.entries(disturbances)) {
             () => Effect.sleep(20),
             () => Effect.sync(() => inside--)
           ))
-        const enter = Effect.scoped(Effect.flatMap(Lock.acquire("job"), body))
+        const enter = Effect.scoped(Effect.flatMap(Lock.acquire("job", { layout }), body))
         const during = <A, E>(effect: Effect.Effect<A, E>, survivors = [a, b]) =>
           Effect.gen(function*() {
             yield* disturb(proxy)
@@ -129,7 +132,8 @@ for (const [what, disturb] of Object.entries(disturbances)) {
             yield* Fiber.join(others)
             // afterwards the lock can be had from both sides
             yield* Effect.forEach(survivors, (process) => World.eventually(process.run(enter), 8000))
-            yield* world.untilLine("job", 0)
+            const { holder, queue } = yield* b.run(Lock.inspect("job", { layout }))
+            assert.deepStrictEqual([holder, ...queue], [undefined])
           })
         // the grant, and the join after it
         yield* during(a.run(enter))
@@ -140,7 +144,7 @@ for (const [what, disturb] of Object.entries(disturbances)) {
         // the leave, or the hand-over if somebody waits
         for (const waiters of [0, 1]) {
           yield* a.run(Effect.scoped(Effect.gen(function*() {
-            const lock = yield* Lock.acquire("job")
+            const lock = yield* Lock.acquire("job", { layout })
             const waiting = yield* Effect.forkChild(
               Effect.forEach(Array.from({ length: waiters }), () => Effect.exit(enter)),
               { startImmediately: true }
@@ -154,7 +158,7 @@ for (const [what, disturb] of Object.entries(disturbances)) {
         assert.deepStrictEqual(tokens, [...tokens].sort((x, y) => x < y ? -1 : 1))
         assert.strictEqual(new Set(tokens).size, tokens.length)
       })
-      it.live(`${how} never gives two holders, and leaves nothing`, () => scenario, 90_000)
+      it.live(`${how} never gives two holders of a ${layout}, and leaves nothing`, () => scenario, 90_000)
     }
   })
 }

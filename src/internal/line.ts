@@ -20,6 +20,7 @@ import * as Schedule from "effect/Schedule"
 import * as Etcd from "../Etcd.ts"
 import type { Lease } from "../Lease.ts"
 import type { Background } from "./background.ts"
+import * as Batch from "./batch.ts"
 
 /** Says whether it is an entry's turn, from the entries that are before it. */
 export type Rule = (ahead: ReadonlyMap<string, Etcd.KeyValue>) => boolean
@@ -69,6 +70,8 @@ export interface Entry {
   readonly lost: Deferred.Deferred<never, EntryLost>
   loss: EntryLost | undefined
   unsubscribe: () => void
+  /** A put of it may come late, or its removal failed. */
+  mayRemain: boolean
 }
 
 /** What etcd tells about an entry. */
@@ -76,7 +79,7 @@ export type EntryKey = Pick<Etcd.KeyValue, "key" | "value" | "lease" | "createRe
 
 export interface Line {
   readonly prefix: string
-  readonly range: { readonly key: Uint8Array; readonly rangeEnd: Uint8Array }
+  readonly range: Etcd.Range
   readonly entries: Map<string, Entry>
   /** When each key was last deleted, as far as the watch told while there are entries. */
   readonly deletes: Map<string, bigint>
@@ -88,48 +91,92 @@ export interface Line {
   watchedFrom: bigint | undefined
 }
 
+/** Somebody is in the way, and there is no line to stand in. */
+export class Occupied {
+  readonly _tag = "Occupied"
+  readonly holder: Etcd.KeyValue
+  readonly untilLeft: Effect.Effect<void, Etcd.EtcdError>
+  constructor(holder: Etcd.KeyValue, untilLeft: Occupied["untilLeft"]) {
+    this.holder = holder
+    this.untilLeft = untilLeft
+  }
+}
+
+/** Which keys make a line. */
+export interface Layout {
+  readonly range: (prefix: string) => Etcd.Range
+  /** The key of a new entry. Where others use the same key, each entry must have a value of its own. */
+  readonly key: (prefix: string, lease: Lease) => string
+}
+
 /** Whatever does not end in an entry leaves its hold. */
 export interface Lines {
+  readonly range: Layout["range"]
   readonly join: (
     prefix: string,
     options: { readonly hold: Hold; readonly value: Uint8Array; readonly rule: Rule }
-  ) => Effect.Effect<Entry, EntryError>
+  ) => Effect.Effect<Entry | Occupied, EntryError>
   readonly tryJoin: (
     prefix: string,
     options: { readonly hold: Hold; readonly value: Uint8Array }
   ) => Effect.Effect<Entry | Etcd.KeyValue, EntryError>
-  /** Leaves with one entry and joins with another in one commit. When that fails, the first is left all the same. */
-  readonly handOver: (
-    entry: Entry,
-    options: { readonly hold: Hold; readonly value: Uint8Array; readonly rule: Rule }
-  ) => Effect.Effect<Entry, EntryError>
+  /**
+   * Leaves with one entry and joins with another in one commit, where there is a line to join. When that fails,
+   * the first is left all the same.
+   */
+  readonly handOver:
+    | ((
+      entry: Entry,
+      options: { readonly hold: Hold; readonly value: Uint8Array; readonly rule: Rule }
+    ) => Effect.Effect<Entry, EntryError>)
+    | undefined
   readonly leave: (entry: Entry) => Effect.Effect<void>
 }
 
 /** How long an entry is held before the watch for its own deletion is opened; and how often that is looked at. */
 const watchHoldsAfter = 250
 
-/** How long the watch of a line stays without entries: the next one often comes at once. */
-const keepWatchFor = 1000
+/** How long a line stays, with its watch, when it has no entries. */
+const keepLineFor = 1000
 
 /** The mutex's rule: any earlier entry blocks. */
 export const noneAhead: Rule = (ahead) => ahead.size === 0
 
+/**
+ * A key for each entry, as Go's `concurrency` package has them: the lease's, and a number since it may have several.
+ *
+ * The smallest number that is free, since etcd keeps every key that ever was until it is compacted, and walks over
+ * all of them to read the line.
+ */
+export const queue: Layout = {
+  range: Etcd.getPrefix,
+  key: (prefix, lease) => {
+    let number = 1
+    let key: string
+    do {
+      key = `${prefix}${lease.id.toString(16)}-${number++}`
+    } while (lease.entries.has(key))
+    lease.entries.add(key)
+    return key
+  }
+}
+
 export const make = (
   etcd: Etcd.Etcd["Service"],
   clock: Clock.Clock,
-  background: Background
-): Lines => {
+  background: Background,
+  layout: Layout = queue
+) => {
+  const batch = Batch.make(etcd, background)
   const lines = new Map<string, Line>()
   let caretaker: Fiber.Fiber<void> | undefined
 
   const lineOf = (prefix: string): Line => {
     const found = lines.get(prefix)
     if (found !== undefined) return found
-    const { key, rangeEnd } = Etcd.getPrefix(prefix)
     const line: Line = {
       prefix,
-      range: { key, rangeEnd: rangeEnd! },
+      range: layout.range(prefix),
       entries: new Map(),
       deletes: new Map(),
       joining: 0,
@@ -138,6 +185,7 @@ export const make = (
       watchedFrom: undefined
     }
     lines.set(prefix, line)
+    takeCare()
     return line
   }
 
@@ -145,49 +193,46 @@ export const make = (
   // joining
   // ---------------------------------------------------------------------------
 
-  const join: Lines["join"] = (prefix, options) =>
+  const join = (prefix: string, options: Parameters<Lines["join"]>[1]) =>
     Effect.suspend(() => {
-      const entry = makeEntry(lineOf(prefix), options)
+      const entry = makeEntry(layout, lineOf(prefix), options)
       return sendJoin(
         entry,
-        etcd.txn({
+        batch.txn(entry.line.prefix, {
           compare: [Etcd.compareCreateRevision(entry.key, "=", 0n)],
           then: [Etcd.put(entry.key, entry.value, { lease: entry.hold.lease.id }), newestTwo(entry.line)],
-          else: [Etcd.get(entry.key)],
-          idempotent: true
+          else: [Etcd.get(entry.key)]
         })
       )
     })
 
-  const handOver: Lines["handOver"] = (entry, options) =>
+  const handOver: NonNullable<Lines["handOver"]> = (entry, options) =>
     Effect.suspend(() => {
       forget(entry)
-      const next = makeEntry(entry.line, options)
+      const next = makeEntry(layout, entry.line, options)
       return sendJoin(
         next,
-        etcd.txn({
+        batch.txn(entry.line.prefix, {
           compare: [guard(entry)],
           then: [
             Etcd.remove(entry.key),
             Etcd.put(next.key, next.value, { lease: next.hold.lease.id }),
             newestTwo(entry.line)
           ],
-          else: [Etcd.get(next.key)],
-          idempotent: true
+          else: [Etcd.get(next.key)]
         }).pipe(
           Effect.map((result) =>
             result.succeeded
               ? { ...result, responses: [result.responses[1], result.responses[2]] as const }
               : result
           ),
-          Effect.tapError(() => Effect.sync(() => abandon(entry))),
-          Effect.ensuring(Effect.sync(entry.hold.leave))
+          Effect.onExit((exit) => Effect.sync(() => left(entry, exit)))
         )
       )
     })
 
   type Joined =
-    & { readonly revision: bigint }
+    & Etcd.TxnHeader
     & (
       | { readonly succeeded: true; readonly responses: readonly [Etcd.PutResult, Etcd.RangeResult] }
       | { readonly succeeded: false; readonly responses: readonly [Etcd.RangeResult] }
@@ -204,6 +249,7 @@ export const make = (
       ),
       Effect.tapError((error) => Effect.sync(() => refused(entry, error))),
       Effect.flatMap((result) => {
+        if (result.repeated) mayRemain(entry)
         if (result.succeeded) {
           const [, range] = result.responses
           enter(entry, result.revision)
@@ -217,8 +263,7 @@ export const make = (
         if (own === undefined) {
           // the entry to hand over was gone
           forget(entry)
-          entry.hold.leave()
-          tidy(entry.line)
+          left(entry)
           return Effect.fail(new EntryLost("KeyDeleted"))
         }
         // our own put, whose answer was lost
@@ -244,28 +289,28 @@ export const make = (
     } else if (complete && line.watchedFrom < entry.createRevision) {
       settle(entry, ahead, revision)
     } else {
-      background(persistently(line, look(line)))
+      background(forEntries(line, look(line)))
     }
   }
 
   const tryJoin: Lines["tryJoin"] = (prefix, options) =>
     Effect.suspend(() => {
       const line = lineOf(prefix)
-      const entry = makeEntry(line, { ...options, rule: noneAhead })
+      const entry = makeEntry(layout, line, { ...options, rule: noneAhead })
       line.joining++
-      return etcd.txn({
-        compare: [{ ...line.range, target: "CreateRevision", operator: "=", value: 0n }],
+      return batch.txn(prefix, {
+        compare: [allFree(line.range)],
         then: [Etcd.put(entry.key, entry.value, { lease: entry.hold.lease.id })],
-        else: [{ _tag: "Range", ...line.range, limit: 1, sort: "CreateAscending" }],
-        idempotent: true
+        else: [{ ...line.range, limit: 1, sort: "CreateAscending" }]
       }).pipe(
         Effect.onExit(() => Effect.sync(() => line.joining--)),
         Effect.tapError((error) => Effect.sync(() => refused(entry, error))),
         Effect.map((result) => {
+          if (result.repeated) mayRemain(entry)
           const first = result.succeeded ? undefined : result.responses[0].kvs[0]
-          if (first !== undefined && keyOf(first) !== entry.key) {
-            entry.hold.leave()
-            tidy(line)
+          if (first !== undefined && !isOwn(entry, first)) {
+            forget(entry)
+            left(entry)
             return first
           }
           enter(entry, first?.createRevision ?? result.revision)
@@ -314,7 +359,6 @@ export const make = (
     entry.state = "Held"
     entry.fencingToken = revision
     entry.heldSince = clock.currentTimeMillisUnsafe()
-    takeCare()
     Deferred.doneUnsafe(entry.turn, Exit.void)
   }
 
@@ -348,7 +392,7 @@ export const make = (
         0n
       )
       return Effect.map(
-        etcd.range({ _tag: "Range", ...line.range, sort: "CreateAscending", maxCreateRevision }),
+        etcd.range({ ...line.range, sort: "CreateAscending", maxCreateRevision }),
         ({ kvs, revision }) => {
           for (const entry of ours) {
             if (!kvs.some((kv) => kv.createRevision === entry.createRevision && keyOf(kv) === entry.key)) {
@@ -364,7 +408,7 @@ export const make = (
   const watchLine = (line: Line) => {
     if (line.watcher !== undefined) return
     const watching = Effect.scoped(Effect.gen(function*() {
-      const watch = yield* etcd.watch({ ...line.range, only: "Delete" })
+      const watch = yield* etcd.watch({ key: line.range.key, rangeEnd: line.range.rangeEnd, only: "Delete" })
       // whoever joins from here on settles by itself, and everybody else by the look
       line.watchedFrom = watch.revision
       yield* look(line)
@@ -372,17 +416,16 @@ export const make = (
     })).pipe(Effect.ensuring(Effect.sync(() => {
       line.watchedFrom = undefined
     })))
-    line.watcher = background(Effect.onExit(persistently(line, watching), () =>
+    line.watcher = background(Effect.onExit(forEntries(line, watching), () =>
       Effect.sync(() => {
         line.watcher = undefined
       })))
-    takeCare()
   }
 
-  /** What failed says nothing about the line: try again, unless etcd will never allow it, for as long as the leases live. */
-  const persistently = (line: Line, effect: Effect.Effect<void, Etcd.EtcdError>): Effect.Effect<void> =>
+  /** Unless etcd will never allow it, for as long as the leases live. */
+  const forEntries = (line: Line, effect: Effect.Effect<void, Etcd.EtcdError>): Effect.Effect<void> =>
     effect.pipe(
-      Effect.retry({ while: isPassing, schedule: Schedule.spaced("200 millis") }),
+      persistently,
       Effect.catch((error) =>
         Effect.sync(() => {
           for (const entry of line.entries.values()) Deferred.doneUnsafe(entry.turn, Exit.fail(error))
@@ -397,16 +440,11 @@ export const make = (
   const leave: Lines["leave"] = (entry) =>
     Effect.suspend(() => {
       if (entry.state === "Left") return Effect.void
-      const gone = entry.loss !== undefined
       forget(entry)
-      const left = Effect.sync(() => {
-        entry.hold.leave()
-        tidy(entry.line)
-      })
-      if (gone) return left
-      return removal(entry).pipe(
-        Effect.catch(() => Effect.sync(() => abandon(entry))),
-        Effect.andThen(left)
+      if (entry.loss !== undefined) return Effect.sync(() => left(entry))
+      return batch.txn(entry.line.prefix, { compare: [guard(entry)], then: [Etcd.remove(entry.key)] }).pipe(
+        Effect.onExit((exit) => Effect.sync(() => left(entry, exit))),
+        Effect.ignore
       )
     })
 
@@ -417,45 +455,51 @@ export const make = (
     entry.line.entries.delete(entry.key)
   }
 
-  const removal = (entry: Entry) =>
-    etcd.txn({
-      // an entry whose create revision is not known may not be there yet; its key is used for nothing else
-      compare: entry.createRevision === 0n ? [] : [guard(entry)],
-      then: [Etcd.remove(entry.key)],
-      idempotent: true
-    })
+  /** The entry is over, and its key free for the next unless something of it may remain. */
+  const left = (entry: Entry, removed: Exit.Exit<unknown, unknown> = Exit.void) => {
+    if (Exit.isFailure(removed)) mayRemain(entry)
+    if (entry.mayRemain) {
+      background(removeAgain(entry))
+    } else {
+      entry.hold.lease.entries.delete(entry.key)
+    }
+    entry.hold.leave()
+    tidy(entry.line)
+  }
 
   /** The join was answered with an error: there is no entry, or there may be one, or yet be one. */
   const refused = (entry: Entry, error: Etcd.EtcdError) => {
     forget(entry)
     if (error.reason === "LeaseNotFound") entry.hold.lease.notFound()
-    if (error.outcome === "Unknown") abandon(entry)
-    entry.hold.leave()
+    if (error.outcome === "Unknown") mayRemain(entry)
+    left(entry)
   }
 
-  /**
-   * An entry that may be left behind would block the line. So its lease is retired,
-   * which ends whatever hangs on it as soon as its other holders have left, and until
-   * then the key is deleted again and again, since a put that is late may still come.
-   */
-  const abandon = (entry: Entry) => {
+  /** An entry that nobody knows of would block the line. With its lease retired it cannot outlive the lease's holders. */
+  const mayRemain = (entry: Entry) => {
+    entry.mayRemain = true
     entry.hold.retire()
-    background(Effect.raceFirst(
-      Effect.exit(entry.hold.lease.awaitLoss),
-      Effect.forever(Effect.andThen(Effect.exit(removal(entry)), Effect.sleep("500 millis")))
-    ))
   }
+
+  /** Until its lease is gone, since a put that is late may come at any time. */
+  const removeAgain = (entry: Entry) =>
+    Effect.raceFirst(
+      Effect.exit(entry.hold.lease.awaitLoss),
+      Effect.repeat(
+        Effect.exit(batch.txn(entry.line.prefix, { compare: own(entry), then: [Etcd.remove(entry.key)] })),
+        Schedule.min([Schedule.exponential("200 millis"), Schedule.spaced("5 seconds")])
+      )
+    )
 
   // ---------------------------------------------------------------------------
   // taking care of what is there
   // ---------------------------------------------------------------------------
 
-  /** A line without entries is dropped at once, or when its watch has been of no use for a while. */
+  /** A line without entries is kept for a while, with its watch, since the next one often comes at once. */
   const tidy = (line: Line) => {
     if (line.entries.size > 0 || line.joining > 0) return
     line.deletes.clear()
     line.idleSince = clock.currentTimeMillisUnsafe()
-    if (line.watcher === undefined) lines.delete(line.prefix)
   }
 
   const takeCare = () => {
@@ -470,7 +514,7 @@ export const make = (
         for (const entry of line.entries.values()) {
           if (now - entry.heldSince >= watchHoldsAfter) watchLine(line)
         }
-      } else if (now - line.idleSince >= keepWatchFor) {
+      } else if (now - line.idleSince >= keepLineFor) {
         line.watcher?.interruptUnsafe()
         lines.delete(line.prefix)
       }
@@ -480,7 +524,7 @@ export const make = (
     return Effect.void
   })
 
-  return { join, tryJoin, handOver, leave }
+  return { range: layout.range, join, tryJoin, handOver, leave } satisfies Lines
 }
 
 // -----------------------------------------------------------------------------
@@ -488,6 +532,7 @@ export const make = (
 // -----------------------------------------------------------------------------
 
 const makeEntry = (
+  layout: Layout,
   line: Line,
   { hold, rule, value }: { readonly hold: Hold; readonly value: Uint8Array; readonly rule: Rule }
 ): Entry => ({
@@ -495,7 +540,7 @@ const makeEntry = (
   hold,
   rule,
   value,
-  key: `${line.prefix}${hold.lease.id.toString(16)}-${hold.lease.nextEntry()}`,
+  key: layout.key(line.prefix, hold.lease),
   createRevision: 0n,
   fencingToken: 0n,
   state: "Waiting",
@@ -504,7 +549,8 @@ const makeEntry = (
   turn: Deferred.makeUnsafe(),
   lost: Deferred.makeUnsafe(),
   loss: undefined,
-  unsubscribe: () => {}
+  unsubscribe: () => {},
+  mayRemain: false
 })
 
 /** Tells whoever waits for the entry's turn, or holds, that it came to nothing. */
@@ -518,15 +564,36 @@ export const lose = (entry: Entry, reason: EntryLost["reason"]) => {
 /** The condition that an entry is still there, and none that came after it under the same key. */
 export const guard = (entry: Entry): Etcd.Compare => Etcd.compareCreateRevision(entry.key, "=", entry.createRevision)
 
-const newestTwo = (line: Line) => ({ _tag: "Range", ...line.range, limit: 2, sort: "CreateDescending" }) as const
+/** The condition that a key is there that was put for this entry. */
+const own = (entry: Entry): ReadonlyArray<Etcd.Compare> => [
+  { key: Buffer.from(entry.key), target: "Lease", operator: "=", value: entry.hold.lease.id },
+  Etcd.compareValue(entry.key, "=", entry.value)
+]
+
+const isOwn = (entry: Entry, kv: Etcd.KeyValue): boolean =>
+  keyOf(kv) === entry.key && kv.lease === entry.hold.lease.id && Buffer.compare(kv.value, entry.value) === 0
+
+const allFree = ({ key, rangeEnd }: Etcd.Range): Etcd.Compare => ({
+  key,
+  rangeEnd,
+  target: "CreateRevision",
+  operator: "=",
+  value: 0n
+})
+
+const newestTwo = (line: Line) => ({ ...line.range, limit: 2, sort: "CreateDescending" }) as const
 
 const index = (kvs: ReadonlyArray<Etcd.KeyValue>) => new Map(kvs.map((kv) => [keyOf(kv), kv]))
 
 export const keyOf = (kv: Pick<Etcd.KeyValue, "key">): string => Buffer.from(kv.key).toString()
 
-/** An entry is a direct child of the prefix and hangs on a lease; anything else might stay for ever. */
+/** An entry is a direct child of the prefix, or the key itself, and hangs on a lease; anything else might stay for ever. */
 export const isEntry = (prefix: string, kv: EntryKey): boolean =>
   kv.lease !== 0n && !keyOf(kv).slice(prefix.length).includes("/")
+
+/** What failed to be seen says nothing about what is there: look again, unless etcd will never allow it. */
+export const persistently: <A>(effect: Effect.Effect<A, Etcd.EtcdError>) => Effect.Effect<A, Etcd.EtcdError> = Effect
+  .retry({ while: (error) => isPassing(error), schedule: Schedule.spaced("200 millis") })
 
 const isPassing = (error: Etcd.EtcdError): boolean =>
   error.reason !== "PermissionDenied" && error.reason !== "Unauthenticated" && error.reason !== "InvalidArgument"

@@ -4,17 +4,27 @@
  *
  * A release with a fiber waiting hands the place over in one commit: the next
  * fiber holds at once if nobody else waits in etcd, and is at the end of the line
- * if somebody does.
+ * if somebody does. Where there is no line to stand in, the first fiber waits until
+ * whoever is in the way has left, and tries again.
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Etcd from "../Etcd.ts"
+import type * as Etcd from "../Etcd.ts"
 import type { Lease } from "../Lease.ts"
 import type { Background } from "./background.ts"
 import type { Leases } from "./leases.ts"
-import { type Entry, type EntryError, type EntryKey, EntryLost, type Hold, type Lines, noneAhead } from "./line.ts"
+import {
+  type Entry,
+  type EntryError,
+  type EntryKey,
+  EntryLost,
+  type Hold,
+  type Lines,
+  noneAhead,
+  Occupied
+} from "./line.ts"
 
 export interface Request {
   readonly prefix: string
@@ -61,6 +71,8 @@ interface LocalLine {
   readonly waiting: Set<Contender>
   /** The entry of the one whose turn it is, once there is one. */
   entry: Entry | undefined
+  /** Who is in the way of an entry. */
+  occupant: EntryKey | undefined
 }
 
 export const make = (
@@ -88,7 +100,7 @@ export const make = (
     const contender: Contender = { request, state: "Waiting", entry: undefined, call: () => {} }
     const local = locals.get(request.prefix)
     if (local === undefined) {
-      locals.set(request.prefix, { waiting: new Set(), entry: undefined })
+      locals.set(request.prefix, { waiting: new Set(), entry: undefined, occupant: undefined })
       contender.state = "Called"
     } else {
       local.waiting.add(contender)
@@ -105,6 +117,7 @@ export const make = (
   const call = (local: LocalLine, contender: Contender, entry: Entry | undefined) => {
     local.waiting.delete(contender)
     local.entry = entry
+    local.occupant = undefined
     contender.state = "Called"
     contender.entry = entry
     contender.call()
@@ -168,15 +181,29 @@ export const make = (
     Effect.gen(function*() {
       const contender = enqueue(request)
       yield* Effect.onError(wait(called(contender)), () => Effect.sync(() => withdraw(contender)))
-      const join = Effect.flatMap(
-        hang(request),
-        (hold) => lines.join(request.prefix, { hold, value: request.value, rule: noneAhead })
+      const join = settled(
+        request.prefix,
+        withFreshLease(
+          request,
+          Effect.flatMap(
+            hang(request),
+            (hold) => lines.join(request.prefix, { hold, value: request.value, rule: noneAhead })
+          )
+        ),
+        (joined) => joined instanceof Occupied ? undefined : joined,
+        wait
       )
-      const entry = contender.entry ??
-        (yield* settled(request.prefix, withFreshLease(request, join), (entry) => entry, wait))
+      let entry = contender.entry ?? (yield* join)
+      while (entry instanceof Occupied) {
+        locals.get(request.prefix)!.occupant = entry.holder
+        yield* Effect.onError(wait(whileAlive(request, entry.untilLeft)), () =>
+          Effect.sync(() => callNext(request.prefix)))
+        entry = yield* join
+      }
       locals.get(request.prefix)!.entry = entry
       if (entry.state !== "Held") {
-        yield* Effect.onError(wait(Deferred.await(entry.turn)), () => Effect.sync(() => background(release(entry))))
+        yield* Effect.onError(wait(Deferred.await(entry.turn)), () =>
+          Effect.sync(() => background(release(entry))))
       }
       return entry
     })
@@ -186,7 +213,7 @@ export const make = (
       if (locals.has(request.prefix)) {
         // it would be refused anyway, so it is not worth a proposal
         return wait(Effect.map(
-          etcd.range(Etcd.getPrefix(request.prefix, { limit: 1, sort: "CreateAscending" })),
+          etcd.range({ ...lines.range(request.prefix), limit: 1, sort: "CreateAscending" }),
           ({ kvs }) => ({ _tag: "Held", holder: kvs[0] ?? holder(request.prefix) })
         ))
       }
@@ -214,18 +241,20 @@ export const make = (
       const local = locals.get(prefix)
       if (local === undefined || entry.state === "Left") return Effect.void
       const [next] = local.waiting
-      const shared = next !== undefined && next.request.lease === undefined && entry.loss === undefined
-        ? leases.hangNow()
-        : undefined
-      if (next === undefined || shared === undefined) {
+      const { handOver } = lines
+      const shared =
+        next !== undefined && handOver !== undefined && next.request.lease === undefined && entry.loss === undefined
+          ? leases.hangNow()
+          : undefined
+      if (next === undefined || handOver === undefined || shared === undefined) {
         return Effect.andThen(lines.leave(entry), Effect.sync(() => callNext(prefix)))
       }
-      const handOver = lines.handOver(entry, {
+      const handedOver = handOver(entry, {
         hold: sessionHold(shared),
         value: next.request.value,
         rule: noneAhead
       })
-      return Effect.flatMap(Effect.exit(handOver), (exit) => {
+      return Effect.flatMap(Effect.exit(handedOver), (exit) => {
         if (Exit.isFailure(exit)) return Effect.sync(() => callNext(prefix))
         // the one it was meant for has gone meanwhile
         if (next.state !== "Waiting") return release(exit.value)
@@ -234,8 +263,9 @@ export const make = (
     })
 
   const holder: Mutex["holder"] = (prefix) => {
-    const entry = locals.get(prefix)?.entry
-    if (entry === undefined) return undefined
+    const local = locals.get(prefix)
+    const entry = local?.entry
+    if (entry === undefined) return local?.occupant
     if (entry.state === "Waiting") return entry.ahead.values().next().value
     const { createRevision, hold: { lease: { id: lease } }, key, value } = entry
     return { key: Buffer.from(key), value, lease, createRevision }
@@ -249,6 +279,11 @@ export const make = (
 // -----------------------------------------------------------------------------
 
 const ownHold = (lease: Lease): Hold => ({ lease, leave: () => {}, retire: () => {} })
+
+const whileAlive = <A>({ lease }: Request, self: Effect.Effect<A, EntryError>): Effect.Effect<A, EntryError> =>
+  lease === undefined
+    ? self
+    : Effect.catchTag(lease.whileAlive(self), "LeaseExpired", () => Effect.fail(new EntryLost("LeaseExpired")))
 
 // A lease that was revoked behind our back is noticed at its next use at the latest: the session has another one.
 const withFreshLease = <A>(request: Request, join: Effect.Effect<A, EntryError>): Effect.Effect<A, EntryError> => {

@@ -32,24 +32,35 @@ export interface Process {
   readonly close: Effect.Effect<void>
 }
 
-export const make = Effect.fnUntraced(function*(options?: { readonly endpoint?: string; readonly within?: string }) {
-  const endpoint = options?.endpoint ?? inject("etcdEndpoint")
-  const prefix = `test-${crypto.randomUUID()}/`
+type Connect = (options: ProcessOptions | undefined) => Effect.Effect<Etcd.Etcd["Service"], never, Scope.Scope>
+
+const build = <E, R>(layer: Layer.Layer<Etcd.Etcd, E, R>) => Effect.map(Layer.build(layer), Context.get(Etcd.Etcd))
+
+/** On a real etcd, where every process has a connection of its own. */
+export const make = (options?: { readonly endpoint?: string }): Effect.Effect<World, never, Scope.Scope> =>
+  Effect.suspend(() => {
+    const endpoint = options?.endpoint ?? inject("etcdEndpoint")
+    const prefix = `test-${crypto.randomUUID()}/`
+    const connect: Connect = (options) =>
+      build(Etcd.layer({ hosts: options?.endpoint ?? endpoint, prefix, requestTimeout: options?.requestTimeout }))
+    return makeWith(endpoint, prefix, connect)
+  })
+
+/** On an etcd in memory. */
+export const makeMemory: Effect.Effect<World, never, Scope.Scope> = Effect.flatMap(
+  build(Etcd.layerMemory({ prefix: "test/" })),
+  (etcd) => makeWith("memory", "test/", () => Effect.succeed(etcd))
+)
+
+const makeWith = Effect.fnUntraced(function*(endpoint: string, prefix: string, connect: Connect) {
   const leases = new Set<bigint>()
-
-  const connect = (options: ProcessOptions | undefined, scope: Scope.Scope) =>
-    Layer.buildWithScope(
-      Etcd.layer({ hosts: options?.endpoint ?? endpoint, prefix, requestTimeout: options?.requestTimeout }),
-      scope
-    ).pipe(Effect.map(Context.get(Etcd.Etcd)))
-
-  const etcd = yield* connect(undefined, yield* Effect.scope)
+  const etcd = yield* connect(undefined)
   // registered before there are processes, so it runs when all of them have ended
   yield* Effect.addFinalizer(() => leftNothing(etcd, leases))
 
   const process: World["process"] = Effect.fnUntraced(function*(options) {
     const scope = yield* Scope.fork(yield* Effect.scope)
-    const client = yield* connect(options, scope)
+    const client = yield* Scope.provide(connect(options), scope)
     const recording = Etcd.Etcd.of({
       ...client,
       leaseGrant: (id, seconds) => {

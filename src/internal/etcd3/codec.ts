@@ -26,10 +26,16 @@ const sorts = { CreateAscending: "Ascend", CreateDescending: "Descend" } as cons
 export const buffer = (bytes: Uint8Array): Buffer =>
   Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-export const rangeBounds = (range: { readonly key: Uint8Array; readonly rangeEnd?: Uint8Array | undefined }) =>
-  range.rangeEnd === undefined
-    ? { key: buffer(range.key) }
-    : { key: buffer(range.key), range_end: buffer(range.rangeEnd) }
+const firstKey = Buffer.of(0)
+
+// etcd takes an empty end for "all keys from here on", and no empty beginning; neither is what was meant
+export const rangeBounds = ({ key, rangeEnd }: {
+  readonly key: Uint8Array
+  readonly rangeEnd?: Uint8Array | undefined
+}) =>
+  rangeEnd === undefined || rangeEnd.length === 0
+    ? { key: buffer(key) }
+    : { key: key.length === 0 ? firstKey : buffer(key), range_end: buffer(rangeEnd) }
 
 const encodeCompare = (compare: Compare): ICompare => ({
   ...rangeBounds(compare),

@@ -49,7 +49,9 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
       return { reason: "InvalidArgument", description: details }
     }
     case 4: {
-      return { reason: "Timeout", description: "no answer in time", outcome: "Unknown" }
+      return /waiting for/i.test(details) && !details.includes("previous attempts")
+        ? { reason: "Timeout", description: notInTime }
+        : { reason: "Timeout", description: "no answer in time", outcome: "Unknown" }
     }
     case 7: {
       return { reason: "PermissionDenied", description: details }
@@ -92,26 +94,28 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
 }
 
 const tlsTrouble = /certificate|self.signed|altname|SSL|TLS|EPROTO|ERR_OSSL/i
-const plainText = /wrong version number|packet length too long|EPROTO|before secure TLS connection/i
+const withoutAWord = /^Failed to connect$|^read ECONNRESET$|socket hang up|before secure TLS connection/
 const closedAtOnce = "the connection was closed before etcd said anything"
+const noReason = "cannot connect to etcd"
+const notInTime = "no connection in time"
 
 const unavailable = (details: string): Classified => {
   const noConnection = /^No connection established\. Last error: ([^]*?)\. Resolution note:/.exec(details)?.[1]
   const trouble = (noConnection ?? details).replace(/^Error: /, "").replace(/\s*\(\d{4}-[^)]*Z\)$/, "")
+  // gRPC could not even connect, so nothing was sent
+  if (noConnection !== undefined && withoutAWord.test(trouble)) {
+    return { reason: "Unavailable", description: closedAtOnce }
+  }
   if (tlsTrouble.test(trouble)) {
     return {
       reason: "Tls",
-      description: plainText.test(trouble)
-        ? `if etcd does not speak TLS here, write the host with http:// and leave out \`tls\` (${trouble})`
+      description: /wrong version number|packet length too long|EPROTO/i.test(trouble)
+        ? wrongScheme.https
         : `the TLS handshake failed; check the certificate authority and the client certificate (${trouble})`
     }
   }
-  // gRPC could not even connect, so nothing was sent
   if (noConnection !== undefined) {
-    return {
-      reason: "Unavailable",
-      description: trouble === "Failed to connect" ? closedAtOnce : `cannot connect to etcd (${trouble})`
-    }
+    return { reason: "Unavailable", description: trouble === "null" ? noReason : `${noReason} (${trouble})` }
   }
   if (/Name resolution failed|DNS/.test(details)) {
     return { reason: "Unavailable", description: `cannot find the host; check its name (${details})` }
@@ -123,14 +127,21 @@ const unavailable = (details: string): Classified => {
   return { reason: "Unavailable", description: details, outcome: "Unknown" }
 }
 
-/** Whether the failure may be that of a plain connection to an etcd that speaks TLS. */
-export const mayWantTls = (error: EtcdError): boolean => error.description === closedAtOnce
+const wrongScheme = {
+  http: "etcd speaks TLS here; write the host with https://",
+  https: "etcd does not speak TLS here; write the host with http:// and leave out `tls`"
+}
 
-export const wantsTls = ({ cause, method }: EtcdError): EtcdError =>
-  new EtcdError({
-    reason: "Tls",
-    method,
-    outcome: "Refused",
-    description: "etcd speaks TLS here; write the host with https://",
-    cause
-  })
+/** Whether the connection was closed in a way that the wrong scheme may explain. */
+export const mayBeScheme = (error: EtcdError): boolean => error.description === closedAtOnce
+
+export const isScheme = (wrong: "http" | "https", { cause, method }: EtcdError): EtcdError =>
+  new EtcdError({ reason: "Tls", method, outcome: "Refused", description: wrongScheme[wrong], cause })
+
+/** Names the host where nothing else in the message does. */
+export const at = (host: string, error: EtcdError): EtcdError => {
+  const { cause, description, method, outcome, reason } = error
+  return [closedAtOnce, noReason, notInTime].includes(description)
+    ? new EtcdError({ reason, method, outcome, description: `${description} (${host})`, cause })
+    : error
+}

@@ -6,9 +6,9 @@ import * as Crypto from "node:crypto"
 import * as Tls from "node:tls"
 import type { Options } from "../../Etcd.ts"
 import type { EtcdError } from "../etcdError.ts"
-import { mayWantTls, wantsTls } from "./errors.ts"
+import { at, isScheme, mayBeScheme } from "./errors.ts"
 import { normalize } from "./hosts.ts"
-import { speaksTls } from "./probe.ts"
+import { speaksPlain, speaksTls } from "./probe.ts"
 
 /**
  * The cluster's members. All calls go to one of them until it fails, then to
@@ -35,18 +35,21 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
       if (members[index]!.client === member) index = (index + 1) % members.length
     },
     explain: (member) => (error) => {
-      const plain = members.find(({ client }) => client === member)?.plain
-      return plain !== undefined && mayWantTls(error)
-        ? Effect.flatMap(speaksTls(plain), (yes) => Effect.fail(yes ? wantsTls(error) : error))
-        : Effect.fail(error)
+      const { address, secure } = members.find(({ client }) => client === member)!
+      const known = Effect.fail(at(address, error))
+      if (!mayBeScheme(error)) return known
+      return secure
+        ? Effect.flatMap(speaksPlain(address), (yes) => yes ? Effect.fail(isScheme("https", error)) : known)
+        : Effect.flatMap(speaksTls(address), (yes) => yes ? Effect.fail(isScheme("http", error)) : known)
     }
   } as Members
 })
 
 interface Member {
   readonly client: Etcd3
-  /** Its `host:port`, when it is spoken to without TLS. */
-  readonly plain: string | undefined
+  /** `host:port` */
+  readonly address: string
+  readonly secure: boolean
 }
 
 const connect = (options: Options, timeout: number): ReadonlyArray<Member> => {
@@ -78,8 +81,8 @@ const connect = (options: Options, timeout: number): ReadonlyArray<Member> => {
         }
       })
     }
-    const plain = credentials === undefined && !host.startsWith("https://") ? host : undefined
-    return { client: new Etcd3(settings), plain }
+    const address = host.replace("https://", "")
+    return { client: new Etcd3(settings), address, secure: credentials !== undefined || address !== host }
   })
 }
 

@@ -1,22 +1,43 @@
 import * as Effect from "effect/Effect"
+import * as Net from "node:net"
 import * as Tls from "node:tls"
 
-/**
- * Whether somebody speaks TLS at `host:port`. An etcd that wants TLS closes a
- * plain connection without a word, as a dying one does: only asking tells which.
- */
+// An etcd that is spoken to with the wrong scheme closes the connection without a word, as a dying one does: only
+// asking it the other way tells which. Nothing is sent over these connections, so they need not be trusted.
+
+/** Whether somebody speaks TLS at `host:port`. */
 export const speaksTls = (address: string): Effect.Effect<boolean> =>
+  ask((answer) => {
+    const socket = Tls.connect({ ...target(address), rejectUnauthorized: false }, () => answer(true))
+    // a refusal of our certificate, or of our having none, is TLS too
+    socket.once("error", (error: NodeJS.ErrnoException) => answer(error.code?.includes("_ALERT_") === true))
+    return socket
+  })
+
+/** Whether somebody who hears HTTP/2 without TLS at `host:port` answers in kind. */
+export const speaksPlain = (address: string): Effect.Effect<boolean> =>
+  ask((answer) => {
+    const socket = Net.connect(target(address), () => socket.write(`PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n${noSettings}`))
+    socket.once("data", (data) => answer(data[0] !== tlsAlert))
+    return socket
+  })
+
+const noSettings = "\0\0\0\u0004\0\0\0\0\0"
+const tlsAlert = 0x15
+
+const target = (address: string) => {
+  const [, host, port] = /^\[?(.*?)\]?:(\d+)$/.exec(address)!
+  return { host: host!, port: Number(port) }
+}
+
+const ask = (open: (answer: (yes: boolean) => void) => Net.Socket): Effect.Effect<boolean> =>
   Effect.callback((resume) => {
-    const [, host, port] = /^\[?(.*?)\]?:(\d+)$/.exec(address)!
-    // nothing is sent over this connection, so it need not be trusted
-    const socket = Tls.connect({ host: host!, port: Number(port), rejectUnauthorized: false })
-    const answer = (yes: boolean) => {
+    const socket = open((yes) => {
       socket.destroy()
       resume(Effect.succeed(yes))
-    }
-    socket.once("secureConnect", () => answer(true))
-    // a refusal of our certificate, or of our having none, is TLS too
-    socket.on("error", (error: NodeJS.ErrnoException) => answer(error.code?.includes("_ALERT_") === true))
-    socket.setTimeout(500, () => answer(false))
+    })
+    socket.on("error", () => {})
+    socket.once("close", () => resume(Effect.succeed(false)))
+    socket.setTimeout(500, () => socket.destroy())
     return Effect.sync(() => socket.destroy())
   })

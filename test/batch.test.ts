@@ -1,0 +1,99 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, type Scope } from "effect"
+import { Etcd } from "effect-etcd-lock"
+import * as Background from "../src/internal/background.ts"
+import * as Batch from "../src/internal/batch.ts"
+import * as World from "./support/World.ts"
+
+/** A batch that counts the transactions which it sends. */
+const counting = Effect.fnUntraced(function*(world: World.World) {
+  const sent: Array<number> = []
+  const etcd = Etcd.Etcd.of({
+    ...world.etcd,
+    txn: (request) => {
+      sent.push(request.then.filter((op) => op._tag === "Txn").length)
+      return world.etcd.txn(request)
+    }
+  })
+  return { sent, batch: Batch.make(etcd, yield* Background.make) }
+})
+
+const free = (line: string): Etcd.Compare => {
+  const { key, rangeEnd } = Etcd.getPrefix(line)
+  return { key, rangeEnd, target: "CreateRevision", operator: "=", value: 0n }
+}
+
+const suite = (on: string, makeWorld: Effect.Effect<World.World, never, Scope.Scope>) =>
+  describe(`a batch on ${on}`, () => {
+    it.live("sends what is ready at the same time as one transaction, and each gets its own answer", () =>
+      Effect.gen(function*() {
+        const { batch, sent } = yield* counting(yield* makeWorld)
+        const answers = yield* Effect.forEach(Array.from({ length: 64 }, (_, i) => i), (i) =>
+          batch.txn(`line-${i}/`, {
+            compare: [Etcd.compareCreateRevision(`line-${i}/a`, i % 2 === 0 ? "=" : ">", 0n)],
+            then: [Etcd.put(`line-${i}/a`, String(i)), Etcd.get(`line-${i}/a`)],
+            else: [Etcd.get(`line-${i}/a`)]
+          }), { concurrency: "unbounded" })
+        assert.deepStrictEqual(sent, [64])
+        answers.forEach((answer, i) => {
+          assert.strictEqual(answer.succeeded, i % 2 === 0)
+          const kvs = answer.succeeded ? answer.responses[1].kvs : answer.responses[0].kvs
+          assert.deepStrictEqual(kvs.map((kv) => Buffer.from(kv.value).toString()), i % 2 === 0 ? [String(i)] : [])
+        })
+        yield* Effect.forEach(answers, (_, i) => batch.txn(`line-${i}/`, { then: [Etcd.remove(`line-${i}/a`)] }), {
+          concurrency: "unbounded"
+        })
+      }))
+
+    it.live("never sends two on one line together, which would both find it free", () =>
+      Effect.gen(function*() {
+        const world = yield* makeWorld
+        const { batch, sent } = yield* counting(world)
+        const attempt = (key: string) =>
+          batch.txn("job/", { compare: [free("job/")], then: [Etcd.put(key, "")], else: [Etcd.getPrefix("job/")] })
+        const answers = yield* Effect.all([attempt("job/1"), attempt("job/2"), attempt("job/3")], {
+          concurrency: "unbounded"
+        })
+        assert.lengthOf(answers.filter(({ succeeded }) => succeeded), 1)
+        assert.lengthOf(sent, 3)
+        // why: in one transaction all of them would have succeeded
+        yield* batch.txn("job/", { then: [Etcd.removePrefix("job/")] })
+        const { responses } = yield* world.etcd.txn({
+          then: ["job/1", "job/2"].map((key) => Etcd.nested({ compare: [free("job/")], then: [Etcd.put(key, "")] }))
+        })
+        assert.deepStrictEqual(responses.map(({ succeeded }) => succeeded), [true, true])
+        yield* batch.txn("job/", { then: [Etcd.removePrefix("job/")] })
+      }))
+
+    it.live("lets only the guilty part fail", () =>
+      Effect.gen(function*() {
+        const { batch } = yield* counting(yield* makeWorld)
+        const join = (line: string, lease?: bigint) =>
+          batch.txn(`${line}/`, { then: [Etcd.put(`${line}/a`, "", { lease })] })
+        const [a, b, c] = yield* Effect.all([
+          Effect.result(join("a")),
+          Effect.result(join("b", 12345n)),
+          Effect.result(join("c"))
+        ], { concurrency: "unbounded" })
+        assert.strictEqual(a._tag, "Success")
+        assert.strictEqual(c._tag, "Success")
+        assert.strictEqual(b._tag === "Failure" ? b.failure.reason : undefined, "LeaseNotFound")
+        yield* batch.txn("a/", { then: [Etcd.removePrefix("a/"), Etcd.removePrefix("c/")] })
+      }))
+
+    it.live("keeps to etcd's limits of operations and of size", () =>
+      Effect.gen(function*() {
+        const { batch, sent } = yield* counting(yield* makeWorld)
+        const all = (length: number, value: string) =>
+          Effect.forEach(Array.from({ length }, (_, i) => `line-${i}`), (line) =>
+            batch.txn(`${line}/`, { then: [Etcd.put(`${line}/a`, value)] }), { concurrency: "unbounded" })
+        yield* all(250, "")
+        yield* all(12, "x".repeat(200_000))
+        assert.isAtMost(Math.max(...sent), 100)
+        assert.isBelow(sent.length, 3 + 7)
+        yield* batch.txn("line-0/", { then: [Etcd.removePrefix("line-")] })
+      }))
+  })
+
+suite("etcd", World.make())
+suite("the etcd in memory", World.makeMemory)

@@ -1,0 +1,70 @@
+import { Effect, Queue, type Scope } from "effect"
+import { spawn } from "node:child_process"
+import { createInterface } from "node:readline"
+
+/** A program of others that uses the same locks, and tells line by line what it does. */
+export interface Peer {
+  /** The next line that it tells. */
+  readonly heard: Effect.Effect<string>
+  readonly tell: (line: string) => Effect.Effect<void>
+  /** Ends its input. */
+  readonly hangUp: Effect.Effect<void>
+  /** Ends it at once (SIGKILL), with whatever it started. */
+  readonly kill: Effect.Effect<void>
+  /** Waits until it has ended, and answers its exit code. */
+  readonly ended: Effect.Effect<number | null>
+}
+
+/** Starts a program, which is killed when the scope closes. */
+export const start = (
+  binary: string,
+  args: ReadonlyArray<string>,
+  env?: Readonly<Record<string, string>>
+): Effect.Effect<Peer, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const lines = yield* Queue.unbounded<string>()
+    let stderr = ""
+    // a process group of its own, for `kill` to reach what it started
+    const child = spawn(binary, args, { env: { ...environment(), ...env }, detached: true })
+    createInterface(child.stdout).on("line", (line) => Queue.offerUnsafe(lines, line))
+    child.stderr.on("data", (chunk) => {
+      stderr = (stderr + String(chunk)).slice(-2000)
+    })
+    child.stdin.on("error", () => {})
+    let code: number | null | undefined
+    const onEnd: Array<() => void> = []
+    const end = (exitCode: number | null) => {
+      code = exitCode
+      for (const resume of onEnd) resume()
+    }
+    child.on("error", (error) => {
+      stderr += error.message
+      end(null)
+    })
+    child.on("close", end)
+    const ended = Effect.callback<number | null>((resume) => {
+      const done = () => resume(Effect.succeed(code ?? null))
+      if (code !== undefined) return done()
+      onEnd.push(done)
+    })
+    const kill = Effect.suspend(() => {
+      if (code === undefined && child.pid !== undefined) process.kill(-child.pid, "SIGKILL")
+      return Effect.asVoid(ended)
+    })
+    yield* Effect.addFinalizer(() => kill)
+    const silence = Effect.andThen(
+      Effect.timeoutOption(ended, "30 seconds"),
+      Effect.suspend(() => Effect.die(new Error(`${binary} ${args.join(" ")} tells nothing more. ${stderr}`)))
+    )
+    return {
+      heard: Effect.raceFirst(Queue.take(lines), silence),
+      tell: (line) => Effect.sync(() => void child.stdin.write(`${line}\n`)),
+      hangUp: Effect.sync(() => void child.stdin.end()),
+      kill,
+      ended
+    }
+  })
+
+// etcdctl refuses a variable that a flag overrides
+const environment = (): NodeJS.ProcessEnv =>
+  Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^ETCD(CTL)?_/.test(name)))

@@ -1,0 +1,357 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Scope, Stream } from "effect"
+import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
+import { TestClock } from "effect/testing"
+import { failure, holdIn } from "./support/holdIn.ts"
+import * as World from "./support/World.ts"
+
+const layout = "single-key"
+
+const keyOf = (world: World.World, key: string) =>
+  Effect.map(Effect.orDie(world.etcd.range(Etcd.get(key))), ({ kvs }) => kvs[0])
+
+/** Long enough for a contender to have been refused and to watch the key. */
+const settled = Effect.sleep(150)
+
+describe("a free single key", () => {
+  it.live("is the name itself while it is held, and the token is its create revision", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const a = yield* world.process()
+      yield* a.run(Effect.scoped(Effect.gen(function*() {
+        const lock = yield* Lock.acquire("a/b", { layout, metadata: { build: 7 } })
+        const kv = yield* keyOf(world, "a/b")
+        assert.strictEqual(lock.key, "a/b")
+        assert.strictEqual(kv?.lease, lock.leaseId)
+        assert.strictEqual(kv?.createRevision, lock.createRevision)
+        assert.strictEqual(lock.fencingToken, lock.createRevision)
+        assert.deepInclude(JSON.parse(String(kv?.value)), { pid: process.pid, metadata: { build: 7 } })
+        yield* lock.verify
+        yield* lock.txn({ then: [Etcd.put("written", "1")] })
+        yield* lock.txn({ then: [Etcd.remove("written")] })
+      })))
+      assert.isUndefined(yield* keyOf(world, "a/b"))
+    }))
+
+  it.live("is released when the body fails or is interrupted", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const a = yield* world.process()
+      const failed = yield* Effect.exit(a.run(Lock.withLock(Effect.fail("boom"), "job", { layout })))
+      assert.strictEqual(failure(failed), "boom")
+      assert.isUndefined(yield* keyOf(world, "job"))
+      const started = yield* Deferred.make<void>()
+      const fiber = yield* Effect.andThen(Deferred.succeed(started, undefined), Effect.never).pipe(
+        Lock.withLock("job", { layout }),
+        a.run,
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* Deferred.await(started)
+      yield* Fiber.interrupt(fiber)
+      assert.isUndefined(yield* keyOf(world, "job"))
+    }))
+
+  it.live("has nothing to do with the queue of the same name, nor with keys under it", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const a = yield* world.process()
+      const enter = Effect.void.pipe(
+        Lock.tryWithLock("job/part", { layout }),
+        Lock.tryWithLock("job", { layout })
+      )
+      yield* a.run(enter)
+      yield* a.run(Lock.tryWithLock(enter, "job"))
+      // except that a single key under a queue's name looks like an entry of it
+      const held = yield* Effect.flip(a.run(Lock.tryWithLock(
+        Lock.tryWithLock(Effect.void, "job"),
+        "job/part",
+        { layout }
+      )))
+      assert.strictEqual(held._tag, "LockHeld")
+    }))
+})
+
+describe("a held single key", () => {
+  it.live("refuses a try, naming the holder", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const [a, b] = yield* Effect.all([world.process(), world.process()])
+      const holder = yield* holdIn(a, "job", { layout, metadata: { team: "blue" } })
+      const handle = yield* holder.held
+      for (const process of [a, b]) {
+        const error = yield* Effect.flip(process.run(Lock.tryWithLock(Effect.void, "job", { layout })))
+        assert.instanceOf(error, Lock.LockHeld)
+        assert.include(error.holder, { key: "job", leaseId: handle.leaseId, createRevision: handle.createRevision })
+        assert.deepStrictEqual(error.holder?.metadata, { team: "blue" })
+        assert.isTrue(Option.isNone(yield* process.run(Lock.withLockIfAvailable(Effect.void, "job", { layout }))))
+      }
+      yield* holder.release
+      yield* b.run(Lock.tryWithLock(Effect.void, "job", { layout }))
+    }))
+
+  it.live("is handed over to whoever waits, and among the fibers of a process in order", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const [a, b] = yield* Effect.all([world.process(), world.process()])
+      const order: Array<number> = []
+      const tokens: Array<bigint> = []
+      const holder = yield* holdIn(a, "job", { layout })
+      tokens.push((yield* holder.held).fencingToken)
+      const interrupted = yield* holdIn(b, "job", { layout })
+      const waiting = yield* Effect.forEach([1, 2, 3], (n) =>
+        Effect.scoped(Effect.gen(function*() {
+          const lock = yield* Lock.acquire("job", { layout })
+          order.push(n)
+          tokens.push(lock.fencingToken)
+          yield* lock.verify
+        })).pipe(b.run, Effect.forkChild({ startImmediately: true })))
+      yield* settled
+      yield* Fiber.interrupt(interrupted.fiber)
+      yield* settled
+      assert.deepStrictEqual(order, [])
+      const [waited] = yield* Effect.timed(Effect.andThen(holder.release, Effect.forEach(waiting, Fiber.join)))
+      assert.isBelow(Duration.toMillis(waited), 1000)
+      assert.deepStrictEqual(order, [1, 2, 3])
+      assert.deepStrictEqual(tokens, [...tokens].sort((x, y) => x < y ? -1 : 1))
+    }))
+
+  it.live("times out a waiter with how long and who", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const [a, b] = yield* Effect.all([world.process(), world.process()])
+      const holder = yield* holdIn(a, "job", { layout })
+      const { createRevision } = yield* holder.held
+      for (const process of [a, b]) {
+        const error = yield* Effect.flip(process.run(Lock.withLock(Effect.void, "job", { layout, timeout: 300 })))
+        assert.instanceOf(error, Lock.LockTimeout)
+        assert.isAtLeast(Duration.toMillis(error.waited), 300)
+        assert.include(error.holder, { key: "job", createRevision })
+      }
+      yield* holder.release
+    }))
+
+  it.live("is had by one at a time, with increasing tokens, and everybody gets through", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const processes = yield* Effect.all([world.process(), world.process()])
+      const tokens: Array<bigint> = []
+      let inside = 0
+      const enter = Effect.scoped(Effect.gen(function*() {
+        const lock = yield* Lock.acquire("job", { layout })
+        assert.strictEqual(++inside, 1)
+        tokens.push(lock.fencingToken)
+        yield* Effect.sleep(1)
+        inside--
+      }))
+      yield* Effect.forEach(processes, (process) =>
+        Effect.forEach(Array.from({ length: 50 }), () => process.run(enter)), { concurrency: "unbounded" })
+      assert.lengthOf(tokens, 100)
+      assert.isTrue(tokens.every((token, i) =>
+        i === 0 || tokens[i - 1]! < token
+      ))
+    }))
+
+  it.live("is left by who is interrupted, at any moment", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const processes = yield* Effect.all([world.process(), world.process()])
+      yield* Effect.forEach(processes, (process, index) =>
+        Effect.gen(function*() {
+          for (let delay = 0; delay < 60; delay++) {
+            const fiber = yield* Effect.forEach([1, 2], () => Lock.withLock(Effect.sleep(1), "job", { layout }), {
+              concurrency: 2
+            }).pipe(process.run, Effect.forkChild({ startImmediately: true }))
+            yield* Effect.sleep(delay / 5 + index)
+            yield* Fiber.interrupt(fiber)
+          }
+        }), { concurrency: "unbounded" })
+      yield* World.eventually(Effect.flatMap(keyOf(world, "job"), (kv) => Effect.sync(() => assert.isUndefined(kv))))
+      yield* Effect.forEach(processes, (process) => process.run(Lock.withLock(Effect.void, "job", { layout })))
+    }))
+
+  it.live("that hangs on no lease is foreign", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const a = yield* world.process()
+      yield* world.etcd.txn({ then: [Etcd.put("job", "x")] })
+      const attempts = [
+        a.run(Effect.flip(Lock.withLock(Effect.void, "job", { layout }))),
+        a.run(Effect.flip(Lock.tryWithLock(Effect.void, "job", { layout })))
+      ]
+      for (const attempt of attempts) {
+        const error = yield* attempt
+        assert.include(error as Lock.ForeignKey, { _tag: "ForeignKey", key: "job" })
+        assert.include(error.message, "hangs on no lease")
+      }
+      const found = yield* a.run(Lock.inspect("job", { layout }))
+      assert.deepStrictEqual([found.holder, found.foreignKeys], [undefined, ["job"]])
+      yield* world.etcd.txn({ then: [Etcd.remove("job")] })
+      yield* a.run(Lock.withLock(Effect.void, "job", { layout }))
+    }))
+})
+
+describe("a lost single key", () => {
+  it.live("interrupts the body: the lease was revoked, or the key deleted, at any time of the hold", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const a = yield* world.process({ ttl: "60 seconds" })
+      for (const heldFor of [0, 100, 400, 1500]) {
+        const holder = yield* holdIn(a, "job", { layout })
+        yield* holder.held
+        yield* Effect.sleep(heldFor)
+        yield* world.etcd.txn({ then: [Etcd.remove("job")] })
+        const [waited, exit] = yield* Effect.timed(Fiber.await(holder.fiber))
+        assert.include(failure(exit) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+        assert.isBelow(Duration.toMillis(waited), 1000)
+      }
+      const holder = yield* holdIn(a, "job", { layout })
+      const { fencingToken, leaseId } = yield* holder.held
+      yield* world.etcd.leaseRevoke(leaseId)
+      const error = failure(yield* Fiber.await(holder.fiber))
+      assert.include(error as Lock.LockLost, { _tag: "LockLost", fencingToken })
+      yield* a.run(Lock.withLock(Effect.void, "job", { layout }))
+    }))
+
+  it.live("stays lost when somebody else has created the key again, who is not disturbed", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const [a, b] = yield* Effect.all([world.process(), world.process()])
+      yield* a.run(Effect.scoped(Effect.gen(function*() {
+        const lock = yield* Lock.acquire("job", { layout })
+        const next = yield* holdIn(b, "job", { layout })
+        yield* settled
+        yield* world.etcd.txn({ then: [Etcd.remove("job")] })
+        const { fencingToken } = yield* next.held
+        assert.isTrue(fencingToken > lock.fencingToken)
+        const refused = yield* Effect.flip(lock.txn({ then: [Etcd.put("written", "1")] }))
+        assert.include(refused as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+        assert.include((yield* Effect.flip(lock.verify)) as Lock.LockLost, { reason: "KeyDeleted" })
+        yield* lock.release
+        assert.strictEqual((yield* keyOf(world, "job"))?.createRevision, fencingToken)
+        yield* next.release
+      })))
+    }))
+
+  it.live("goes with a lease of one's own, which also ends a wait", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const [a, b] = yield* Effect.all([world.process(), world.process()])
+      const makeLease = Effect.fnUntraced(function*() {
+        const scope = yield* Scope.make()
+        const lease = yield* Lease.make({ ttl: "10 seconds" }).pipe(
+          Scope.provide(scope),
+          Effect.provideService(Etcd.Etcd, world.etcd)
+        )
+        return { lease, close: Scope.close(scope, Exit.void) }
+      })
+      const [own, other] = [yield* makeLease(), yield* makeLease()]
+      const holder = yield* holdIn(a, "job", { layout, lease: own.lease })
+      assert.strictEqual((yield* holder.held).leaseId, own.lease.id)
+      const waiting = yield* holdIn(b, "job", { layout, lease: other.lease })
+      const next = yield* holdIn(b, "job", { layout })
+      yield* settled
+      yield* other.close
+      assert.include(failure(yield* Fiber.await(waiting.fiber)) as Lock.LockLost, {
+        _tag: "LockLost",
+        reason: "LeaseExpired",
+        fencingToken: undefined
+      })
+      assert.isFalse(yield* next.isHeld)
+      yield* own.close
+      assert.include(failure(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "LeaseExpired" })
+      yield* next.held
+      yield* next.release
+    }))
+})
+
+describe("an operator of a single key", () => {
+  it.live("sees the holder and every change, and can force a release", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const [a, b] = yield* Effect.all([world.process(), world.process()])
+      const seen: Array<string | undefined> = []
+      const watching = yield* Lock.changes("job", { layout }).pipe(
+        Stream.runForEach(({ holder }) => Effect.sync(() => void seen.push(holder?.key))),
+        b.run,
+        Effect.forkChild
+      )
+      yield* World.eventually(Effect.sync(() => assert.deepStrictEqual(seen, [undefined])))
+      const holder = yield* holdIn(a, "job", { layout })
+      const { createRevision } = yield* holder.held
+      const found = yield* b.run(Lock.inspect("job", { layout }))
+      assert.include(found.holder, { key: "job", createRevision, pid: process.pid })
+      assert.isAbove(Duration.toSeconds(found.holder!.remaining!), 5)
+      assert.deepStrictEqual(found.queue, [])
+      assert.isFalse(yield* b.run(Lock.forceRelease("job", { createRevision })), "of the queue")
+      assert.isTrue(yield* b.run(Lock.forceRelease("job", { layout, createRevision })))
+      assert.include(failure(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "KeyDeleted" })
+      assert.isFalse(yield* b.run(Lock.forceRelease("job", { layout, createRevision })))
+      yield* World.eventually(Effect.sync(() => assert.deepStrictEqual(seen, [undefined, "job", undefined])))
+      yield* Fiber.interrupt(watching)
+    }))
+})
+
+const memory = Session.layer({ ttl: "15 seconds" }).pipe(Layer.provideMerge(Etcd.layerMemory()))
+
+describe("a single key that is released", () => {
+  it.effect("between the refusal and the watch is not waited for", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const other = Effect.provideService(Session.Session, yield* Session.make())
+      yield* other(Lock.withLock(Effect.void, "job", { layout }))
+      const first = yield* Lock.acquire("job", { layout })
+      yield* faults.delay("1 second")
+      const second = yield* Effect.forkChild(other(Lock.withLock(Effect.void, "job", { layout })), {
+        startImmediately: true
+      })
+      // the try is applied half a second from now, and the watch one and a half
+      yield* TestClock.adjust(300)
+      yield* Effect.forkChild(first.release, { startImmediately: true })
+      yield* TestClock.adjust("6 seconds")
+      assert.isDefined(second.pollUnsafe())
+      assert.deepStrictEqual(yield* faults.keys, [])
+      yield* faults.delay(0)
+    }).pipe(Effect.provide(memory)))
+})
+
+describe("an answer that was lost", () => {
+  it.effect("is no refusal: the key that one's own put created is one's own", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      yield* Lock.tryWithLock(Effect.void, "warm", { layout })
+      yield* faults.drop("Reply", { method: "txn" })
+      const fiber = yield* Effect.forkChild(Effect.scoped(Effect.gen(function*() {
+        const lock = yield* Lock.tryAcquire("job", { layout })
+        yield* lock.verify
+        return lock.fencingToken === lock.createRevision
+      })))
+      yield* TestClock.adjust("5 seconds")
+      assert.isTrue(yield* Fiber.join(fiber))
+      assert.deepStrictEqual(yield* faults.keys, [])
+    }).pipe(Effect.provide(memory)))
+
+  it.effect("for good leaves no key, and spares that of whoever came after", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const lease = yield* Lease.make({ ttl: "60 seconds" })
+      yield* faults.stall
+      const attempt = yield* Effect.forkChild(
+        Effect.flip(Lock.withLock(Effect.void, "job", { layout, lease })),
+        { startImmediately: true }
+      )
+      yield* TestClock.adjust("6 seconds")
+      assert.include((yield* Fiber.join(attempt)) as Etcd.EtcdError, { _tag: "EtcdError", outcome: "Unknown" })
+      yield* faults.resume
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* faults.keys, [])
+      // on the same lease, with the first put still looked for
+      const holding = yield* Effect.forkChild(Lock.withLock(Effect.sleep("30 seconds"), "job", { layout, lease }), {
+        startImmediately: true
+      })
+      yield* TestClock.adjust("29 seconds")
+      assert.lengthOf(yield* faults.keys, 1)
+      yield* TestClock.adjust("2 seconds")
+      yield* Fiber.join(holding)
+      assert.deepStrictEqual(yield* faults.keys, [])
+    }).pipe(Effect.provide(memory)))
+})
