@@ -23,6 +23,8 @@ export interface EtcdServer {
 
 export interface Options {
   readonly args?: ReadonlyArray<string> | undefined
+  /** Where to make the directory of its data; a container keeps its own. Default: the system's temporary directory. */
+  readonly dataDir?: string | undefined
   readonly tls?: Tls | undefined
 }
 
@@ -50,7 +52,13 @@ const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, opt
   const plans: Array<Plan> = []
   for (let i = 0; i < size; i++) {
     const [client, peer, metrics] = yield* Effect.all([freePort, freePort, freePort])
-    plans.push({ name: `etcd-${i}`, ports: { client, peer, metrics }, tls: options.tls, args: options.args ?? [] })
+    plans.push({
+      name: `etcd-${i}`,
+      ports: { client, peer, metrics },
+      tls: options.tls,
+      args: options.args ?? [],
+      dataDir: options.dataDir
+    })
   }
   const members = yield* launcher.members(plans)
   return yield* Effect.forEach(members, (member, i) => serve(launcher.what, plans[i]!, member), {

@@ -17,6 +17,7 @@ export interface Plan {
   readonly ports: { readonly client: number; readonly peer: number; readonly metrics: number }
   readonly tls: Tls | undefined
   readonly args: ReadonlyArray<string>
+  readonly dataDir: string | undefined
 }
 
 /** One etcd that can be started more than once on the same data. */

@@ -38,7 +38,7 @@ const member = Effect.fnUntraced(function*(
   plan: Plan,
   all: ReadonlyArray<Plan>
 ): Effect.fn.Return<Member, never, Scope.Scope> {
-  const dataDir = yield* temporaryDirectory
+  const dataDir = yield* temporaryDirectory(plan.dataDir)
   const args = commandLine(plan, all, {
     listen: "127.0.0.1",
     peerHost: () => "127.0.0.1",
@@ -66,21 +66,21 @@ const member = Effect.fnUntraced(function*(
   }
 })
 
-interface Process {
+export interface Process {
   readonly child: ChildProcess
   readonly closed: Effect.Effect<void>
   readonly kill: Effect.Effect<void>
   readonly output: () => string
 }
 
-// Becomes etcd with a guard beside it. When this process ends in whatever way, the guard's input closes and it kills
-// etcd, paused or not, and removes the data ($0); a line of input sends the guard away first. The guard also keeps stdout
+// Becomes the server with a guard beside it. When this process ends in whatever way, the guard's input closes and it kills
+// the server, paused or not, and removes the data ($0); a line of input sends the guard away first. The guard also keeps stdout
 // open, so that "close" means that both are gone.
 const guarded = `exec 3<&0 </dev/null
 { read -r line <&3 || { kill -KILL $$; rm -rf "$0"; }; } 2>/dev/null &
 exec "$@" 3<&- >/dev/null`
 
-const run = (binary: string, args: ReadonlyArray<string>, dataDir: string): Process => {
+export const run = (binary: string, args: ReadonlyArray<string>, dataDir: string): Process => {
   let output = ""
   // its own process group, so that Ctrl-C reaches it only after the scopes that use it have closed
   const child = spawn("/bin/sh", ["-c", guarded, dataDir, binary, ...args], { env: environment(), detached: true })
@@ -123,7 +123,8 @@ const environment = (): NodeJS.ProcessEnv => ({
   ...process.arch === "arm64" && { ETCD_UNSUPPORTED_ARCH: "arm64" }
 })
 
-const temporaryDirectory = Effect.acquireRelease(
-  Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "etcd-test-"))),
-  (directory) => Effect.sync(() => Fs.rmSync(directory, { recursive: true, force: true }))
-)
+export const temporaryDirectory = (parent = Os.tmpdir()) =>
+  Effect.acquireRelease(
+    Effect.sync(() => Fs.mkdtempSync(Path.join(parent, "etcd-test-"))),
+    (directory) => Effect.sync(() => Fs.rmSync(directory, { recursive: true, force: true }))
+  )

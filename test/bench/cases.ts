@@ -1,0 +1,367 @@
+/**
+ * What is measured. A sample is what one contender did in one round.
+ */
+import { Effect } from "effect"
+import { Etcd } from "effect-etcd-lock"
+import { type Worker, WorkerFailed } from "./fleet.ts"
+import type { Replies } from "./protocol.ts"
+import * as Roster from "./roster.ts"
+import { fairness, quantile, sum } from "./statistics.ts"
+import type { Meter, Store } from "./stores.ts"
+
+export type Sample = { readonly [metric: string]: number }
+
+export interface Case {
+  readonly name: string
+  readonly title: string
+  readonly metrics: ReadonlyArray<Metric>
+  /** The metric that is compared, as a ratio to each of these contenders. */
+  readonly compared: string
+  readonly against: ReadonlyArray<string>
+  /** Who does not take part, and why. */
+  readonly without: { readonly [contender: string]: string }
+  readonly processes: number
+  /** What takes too long to be repeated, or leaves too much behind, gets servers of its own and no warming up. */
+  readonly once: boolean
+  /** Left out when it has to be quick. */
+  readonly long?: boolean
+  /** Also measured on a real disk. */
+  readonly disk?: boolean
+  readonly prepare?: (team: Team) => Effect.Effect<unknown, WorkerFailed>
+  readonly measure: (team: Team, pace: Pace) => Effect.Effect<Sample, WorkerFailed>
+}
+
+export interface Metric {
+  readonly key: string
+  readonly label: string
+  readonly digits: number
+}
+
+/** The processes of one contender. */
+export interface Team {
+  readonly contender: Roster.Contender
+  readonly workers: ReadonlyArray<Worker>
+  readonly store: Store
+}
+
+export interface Pace {
+  readonly millis: number
+  readonly heldMillis: number
+}
+
+// -----------------------------------------------------------------------------
+// taking and releasing, over and over
+// -----------------------------------------------------------------------------
+
+const metric = (key: string, label: string, digits = 0): Metric => ({ key, label, digits })
+
+const commits = metric("commits", "commits per lock", 2)
+const rate = metric("rate", "locks/s")
+
+/** The floor excludes nobody, so it shows one contender at work alone. */
+const isFloor = ({ name }: Roster.Contender) => name === Roster.floor || name === Roster.goFloor
+
+const lockName = (team: Team, name: string) => `bench/${team.contender.name.replaceAll(" ", "-")}/${name}`
+
+const runLoops = (team: Team, names: ReadonlyArray<string>, millis: number, sections?: { readonly millis: number }) =>
+  Effect.gen(function*() {
+    const before = yield* team.store.meter
+    const replies = yield* Effect.forEach(
+      team.workers,
+      (worker) =>
+        worker.ask("loops", {
+          names: names.map((name) => lockName(team, name)),
+          millis,
+          section: sections?.millis ?? 0,
+          trace: sections !== undefined
+        }),
+      { concurrency: "unbounded" }
+    )
+    const after = yield* team.store.meter
+    const total = sum(replies.map((reply) => reply.total))
+    const counts = replies.flatMap((reply) => reply.counts)
+    const latencies = replies.flatMap((reply) => reply.latencies)
+    const { gaps, passed } = yield* handOvers(replies, isFloor(team.contender))
+    const rate = sum(counts) / millis * 1000
+    return {
+      rate,
+      p50: quantile(latencies, 0.5),
+      p90: quantile(latencies, 0.9),
+      fairness: fairness(counts),
+      ...perLock(before, after, total),
+      // the share of those that went to another contender than the last
+      passed: rate * passed / total,
+      gap50: quantile(gaps, 0.5),
+      gap90: quantile(gaps, 0.9),
+      gapRatio: quantile(gaps, 0.9) / quantile(gaps, 0.5)
+    }
+  })
+
+const perLock = (before: Meter, after: Meter, locks: number) => ({
+  commits: (after.commits! - before.commits!) / locks,
+  writes: (after.writes! - before.writes!) / locks,
+  watches: (after.watchRequests! - before.watchRequests!) / locks
+})
+
+/**
+ * The times from the end of one section to the beginning of the next, and how many began after somebody else's. They
+ * also show whether the lock excludes.
+ */
+const handOvers = (replies: ReadonlyArray<Replies["loops"]>, mayOverlap: boolean) => {
+  const sections = replies
+    .flatMap((reply, process) =>
+      reply.sections.map(([began, ended, contender]) => ({ began, ended, who: `${process}/${contender}` }))
+    )
+    .sort((a, b) => a.began - b.began)
+  const pairs = sections.slice(1).map((next, i) => [sections[i]!, next] as const)
+  const gaps = pairs.map(([last, next]) => next.began - last.ended)
+  const passed = pairs.filter(([last, next]) => next.who !== last.who).length
+  const overlaps = gaps.filter((gap) => gap < 0).length + sum(replies.map((reply) => reply.overlaps))
+  return overlaps === 0 || mayOverlap
+    ? Effect.succeed({ gaps, passed })
+    : Effect.fail(new WorkerFailed({ message: `it let two in at once, ${overlaps} times` }))
+}
+
+const uncontended: Case = {
+  name: "uncontended",
+  title: "Uncontended: take and release a lock that nobody else wants, one after the other",
+  metrics: [
+    metric("p50", "p50 µs"),
+    metric("p90", "p90 µs"),
+    commits,
+    metric("watches", "watch requests per lock", 2)
+  ],
+  compared: "p50",
+  against: [Roster.floor, Roster.goMutex],
+  without: {},
+  processes: 1,
+  once: false,
+  disk: true,
+  measure: (team, { millis }) => runLoops(team, ["lock"], millis)
+}
+
+const handOver = (processes: number, contenders: number): Case => {
+  const where = processes === 1
+    ? `${contenders} contenders in one process`
+    : `${processes} processes with ${contenders === 1 ? "one contender" : `${contenders} contenders`} each`
+  return {
+    name: `hand-over-${processes === 1 ? "" : `${processes}x`}${contenders}`,
+    title: `Hand-over: ${where}, nothing to do inside`,
+    metrics: [rate, metric("passed", "passed on/s"), metric("fairness", "fewest/mean", 2), commits],
+    compared: "rate",
+    against: [Roster.floor, Roster.goMutex, Roster.redlock],
+    without: {},
+    processes,
+    once: false,
+    disk: contenders === 8 && processes === 1 || contenders === 1,
+    measure: (team, { millis }) =>
+      isFloor(team.contender)
+        ? runLoops({ ...team, workers: team.workers.slice(0, 1) }, ["lock"], millis)
+        : runLoops(team, Array.from({ length: contenders }, () => "lock"), millis * 2, { millis: 0 })
+  }
+}
+
+const section = (processes: number, contenders: number): Case => ({
+  ...handOver(processes, contenders),
+  name: `section-${processes === 1 ? "" : `${processes}x`}${contenders}`,
+  title: handOver(processes, contenders).title.replace("nothing to do inside", "5 ms inside"),
+  metrics: [
+    metric("gap50", "hand-over p50 µs"),
+    metric("gap90", "p90 µs"),
+    metric("gapRatio", "p90/p50", 2),
+    metric("fairness", "fewest/mean", 2)
+  ],
+  compared: "gap50",
+  against: [Roster.goMutex, Roster.redlock],
+  without: { [Roster.floor]: "hands nothing over", [Roster.goFloor]: "hands nothing over" },
+  disk: false,
+  // a lock takes so long that fewer would tell too little
+  measure: (team, { millis }) =>
+    runLoops(team, Array.from({ length: contenders }, () => "lock"), Math.max(millis * 2, 1000), { millis: 5 })
+})
+
+const many: Case = {
+  name: "many-64",
+  title: "Many: 64 locks by 64 contenders in one process, each its own",
+  metrics: [rate, metric("p50", "p50 µs"), commits],
+  compared: "rate",
+  against: [Roster.floor, Roster.goMutex],
+  without: {},
+  processes: 1,
+  once: false,
+  disk: true,
+  measure: (team, { millis }) => runLoops(team, Array.from({ length: 64 }, (_, i) => `lock-${i}`), millis)
+}
+
+// -----------------------------------------------------------------------------
+// a try that is refused
+// -----------------------------------------------------------------------------
+
+const failedTry: Case = {
+  name: "try",
+  title: "Failed try: ask once for a lock that another process holds",
+  metrics: [
+    metric("p50", "p50 µs"),
+    metric("p90", "p90 µs"),
+    metric("commits", "commits per try", 2),
+    metric("writes", "revisions per try", 2)
+  ],
+  compared: "p50",
+  against: [Roster.floor, Roster.goMutex],
+  without: { [Roster.goFloor]: "has nothing to try" },
+  processes: 2,
+  once: false,
+  prepare: (team) => team.workers[0]!.ask("hold", { names: [lockName(team, "lock")] }),
+  measure: (team, { millis }) =>
+    Effect.gen(function*() {
+      const before = yield* team.store.meter
+      const { latencies, taken } = yield* team.workers[1]!.ask("tries", { name: lockName(team, "lock"), millis })
+      if (taken > 0) return yield* new WorkerFailed({ message: `it got a held lock, ${taken} times` })
+      return {
+        p50: quantile(latencies, 0.5),
+        p90: quantile(latencies, 0.9),
+        ...perLock(before, yield* team.store.meter, latencies.length)
+      }
+    })
+}
+
+// -----------------------------------------------------------------------------
+// many held locks
+// -----------------------------------------------------------------------------
+
+const held = (count: number): Case => ({
+  name: `held-${count}`,
+  title: `Held: ${count} locks held by one process, with a TTL of 9 s`,
+  metrics: [
+    metric("taking", "all taken, ms"),
+    metric("heap", "heap bytes per lock"),
+    metric("resident", "server's memory, bytes per lock"),
+    metric("renewals", "renewals/s", 2),
+    metric("cpu", "CPU ms/s", 1),
+    metric("serverCpu", "server's CPU ms/s", 1)
+  ],
+  compared: "heap",
+  against: [Roster.goMutex, Roster.etcd3Lock],
+  without: { [Roster.floor]: "renews nothing", [Roster.goFloor]: "renews nothing" },
+  processes: 1,
+  once: true,
+  long: count > 1000,
+  measure: (team, { heldMillis }) =>
+    Effect.gen(function*() {
+      const [worker] = team.workers as [Worker]
+      // so that what the first lock brings with it is there
+      yield* worker.ask("hold", { names: [lockName(team, "first")] })
+      const empty = yield* worker.ask("usage", { collect: true })
+      const emptyStore = yield* team.store.meter
+      const names = Array.from({ length: count }, (_, i) => lockName(team, `lock-${i}`))
+      const { millis } = yield* worker.ask("hold", { names })
+      yield* Effect.sleep("3 seconds")
+      const full = yield* worker.ask("usage", { collect: true })
+      yield* Effect.sleep("500 millis")
+      const before = yield* worker.ask("usage", { collect: false })
+      const beforeStore = yield* team.store.meter
+      yield* Effect.sleep(heldMillis)
+      const after = yield* worker.ask("usage", { collect: false })
+      const afterStore = yield* team.store.meter
+      const seconds = heldMillis / 1000
+      return {
+        taking: millis,
+        heap: (full.heapBytes - empty.heapBytes) / count,
+        resident: (beforeStore.residentBytes - emptyStore.residentBytes) / count,
+        renewals: (afterStore.renewals! - beforeStore.renewals!) / seconds,
+        cpu: (after.cpuMillis - before.cpuMillis) / seconds,
+        serverCpu: (afterStore.cpuMillis - beforeStore.cpuMillis) / seconds
+      }
+    })
+})
+
+// -----------------------------------------------------------------------------
+// many waiters
+// -----------------------------------------------------------------------------
+
+const waiters = (count: number): Case => ({
+  name: `waiters-${count}`,
+  title: `Waiters: ${count} contenders of one process in line for one lock, then let go`,
+  metrics: [
+    metric("lineUp", "all in line, ms"),
+    metric("entries", "entries in etcd"),
+    metric("gap50", "hand-over p50 µs"),
+    metric("gap99", "p99 µs")
+  ],
+  compared: "gap50",
+  against: [Roster.goMutex],
+  without: {
+    [Roster.floor]: "hands nothing over",
+    [Roster.goFloor]: "hands nothing over",
+    [Roster.etcd3Lock]: "has no line: it polls",
+    [Roster.redlock]: "has no line: it polls",
+    [Roster.effectDistributedLock]: "has no line: everybody tries again"
+  },
+  processes: 1,
+  once: true,
+  long: count > 1000,
+  measure: (team) =>
+    Effect.gen(function*() {
+      const [worker] = team.workers as [Worker]
+      const etcd = yield* Etcd.Etcd
+      const name = lockName(team, "lock")
+      // stands before all of them, as the entry of somebody who died would
+      yield* etcd.leaseGrant(blocker, 600)
+      yield* etcd.txn({ then: [Etcd.put(`${name}/blocker`, "", { lease: blocker })], idempotent: true })
+      const began = performance.now()
+      yield* worker.ask("lineUp", { name, count })
+      const asked = performance.now()
+      const { entries, since } = yield* untilSteady(etcd, name)
+      yield* etcd.txn({ then: [Etcd.remove(`${name}/blocker`)], idempotent: true })
+      const turns = yield* worker.ask("drain", { count: Math.min(count, 1000), millis: 30_000 })
+      const gaps = turns.began.slice(1).map((at, i) => at - turns.began[i]!)
+      return {
+        lineUp: Math.max(asked, since) - began,
+        entries: entries - 1,
+        gap50: quantile(gaps, 0.5),
+        gap99: quantile(gaps, 0.99)
+      }
+    }).pipe(
+      Effect.provide(Etcd.layer({ hosts: team.store.endpoint })),
+      Effect.mapError(({ message }) => new WorkerFailed({ message }))
+    )
+})
+
+const blocker = 4711n
+
+/** Waits until the line has not grown for two seconds, and tells since when. */
+const untilSteady = (etcd: Etcd.Etcd["Service"], name: string) =>
+  Effect.gen(function*() {
+    let entries = 0
+    let since = performance.now()
+    while (performance.now() - since < 2000) {
+      const { count } = yield* etcd.range(Etcd.getPrefix(`${name}/`, { limit: 1 }))
+      if (count !== entries) since = performance.now()
+      entries = count
+      yield* Effect.sleep("20 millis")
+    }
+    return { entries, since }
+  })
+
+// -----------------------------------------------------------------------------
+// all of them
+// -----------------------------------------------------------------------------
+
+export const cases: ReadonlyArray<Case> = [
+  uncontended,
+  handOver(1, 2),
+  handOver(1, 8),
+  handOver(1, 32),
+  handOver(4, 1),
+  handOver(4, 8),
+  handOver(8, 4),
+  section(1, 8),
+  section(4, 1),
+  many,
+  failedTry,
+  held(1000),
+  held(10_000),
+  waiters(100),
+  waiters(1000),
+  waiters(10_000)
+]

@@ -1,0 +1,53 @@
+/**
+ * What a worker knows of a lock. Each contender brings the loops itself, so that its
+ * lock is used in the way that is natural to it, with nothing in between.
+ */
+export interface Contender {
+  readonly loops: (loops: ReadonlyArray<Loop>) => Promise<void>
+  /** As long as `loop.next` says, tries to take the lock and tells `loop.done` whether it got it. */
+  readonly tries?: (loop: TryLoop) => Promise<void>
+  /** Takes the locks and keeps them. */
+  readonly hold: (names: ReadonlyArray<string>) => Promise<void>
+}
+
+/** The lock is taken and released for as long as `next` says so. */
+export interface Loop {
+  readonly name: string
+  readonly next: () => boolean
+  /** To be called, and awaited, while the lock is held. */
+  readonly section: () => Promise<void> | undefined
+  readonly done: () => void
+}
+
+export interface TryLoop {
+  readonly name: string
+  readonly next: () => boolean
+  readonly done: (taken: boolean) => void
+}
+
+/** How long a lease or an entry lives without renewal, in seconds; the same for all. */
+export const ttl = 9
+
+/** The loop of a contender that speaks in promises. */
+export const promiseLoops =
+  (take: (name: string) => Promise<() => Promise<unknown>>): Contender["loops"] => async (loops) => {
+    await Promise.all(loops.map(async (loop) => {
+      while (loop.next()) {
+        const release = await take(loop.name)
+        await loop.section()
+        await release()
+        loop.done()
+      }
+    }))
+  }
+
+/** The tries of a contender that speaks in promises: `take` answers nothing when the lock is held. */
+export const promiseTries =
+  (take: (name: string) => Promise<(() => Promise<unknown>) | undefined>): NonNullable<Contender["tries"]> =>
+  async (loop) => {
+    while (loop.next()) {
+      const release = await take(loop.name)
+      await release?.()
+      loop.done(release !== undefined)
+    }
+  }

@@ -1,0 +1,101 @@
+/**
+ * What the library sets out to reach, and where a run stands.
+ */
+import { type Environment, medianOf, ratios, values } from "../results.ts"
+import * as Roster from "../roster.ts"
+
+export interface Goal {
+  readonly text: string
+  readonly bar: { readonly atMost: number } | { readonly atLeast: number }
+  readonly value: (environment: Environment) => number | undefined
+}
+
+const ratio = (name: string, other: string, metric: string) => ({ cases }: Environment) => {
+  const measured = cases.find((one) => one.case === name)
+  return measured && medianOf(ratios(measured, Roster.library, other, metric))?.median
+}
+
+const own = (name: string, metric: string) => ({ cases }: Environment) => {
+  const measured = cases.find((one) => one.case === name)
+  return measured && medianOf(values(measured, Roster.library, metric))?.median
+}
+
+const handOvers = ["hand-over-2", "hand-over-8", "hand-over-32", "hand-over-4x1", "hand-over-4x8", "hand-over-8x4"]
+
+export const goals: ReadonlyArray<Goal> = [
+  {
+    text: "uncontended: p50 as a multiple of the raw floor's",
+    bar: { atMost: 1.12 },
+    value: ratio("uncontended", Roster.floor, "p50")
+  },
+  { text: "uncontended: commits per lock", bar: { atMost: 2.05 }, value: own("uncontended", "commits") },
+  { text: "uncontended: watch requests per lock", bar: { atMost: 0 }, value: own("uncontended", "watches") },
+  {
+    text: "8 contenders in one process: locks/s as a multiple of Go's",
+    bar: { atLeast: 20 },
+    value: ratio("hand-over-8", Roster.goMutex, "rate")
+  },
+  {
+    text: "8 contenders in one process: locks/s as a multiple of redlock's",
+    bar: { atLeast: 1 },
+    value: ratio("hand-over-8", Roster.redlock, "rate")
+  },
+  {
+    text: "8 contenders in one process: locks passed on to another/s as a multiple of redlock's",
+    bar: { atLeast: 1 },
+    value: ratio("hand-over-8", Roster.redlock, "passed")
+  },
+  {
+    text: "4 processes of one contender: locks/s as a multiple of Go's",
+    bar: { atLeast: 15 },
+    value: ratio("hand-over-4x1", Roster.goMutex, "rate")
+  },
+  {
+    text: "4 processes of 8 contenders: locks/s as a multiple of Go's",
+    bar: { atLeast: 3 },
+    value: ratio("hand-over-4x8", Roster.goMutex, "rate")
+  },
+  ...["section-8", "section-4x1"].map((name): Goal => ({
+    text: `${name}: p90 of the hand-over as a multiple of p50`,
+    bar: { atMost: 1.5 },
+    value: own(name, "gapRatio")
+  })),
+  ...handOvers.map((name): Goal => ({
+    text: `${name}: fewest/mean`,
+    bar: { atLeast: 0.95 },
+    value: own(name, "fairness")
+  })),
+  {
+    text: "64 locks: locks/s as a multiple of the raw floor's",
+    bar: { atLeast: 3 },
+    value: ratio("many-64", Roster.floor, "rate")
+  },
+  {
+    text: "64 locks: locks/s as a multiple of Go's (3 on etcd 3.4)",
+    bar: { atLeast: 1.8 },
+    value: ratio("many-64", Roster.goMutex, "rate")
+  },
+  { text: "64 locks: commits per lock", bar: { atMost: 0.05 }, value: own("many-64", "commits") },
+  {
+    text: "failed try: p50 as a multiple of the raw transaction's",
+    bar: { atMost: 1.15 },
+    value: ratio("try", Roster.floor, "p50")
+  },
+  { text: "failed try: revisions", bar: { atMost: 0 }, value: own("try", "writes") },
+  // every third of 9 s, and the window may begin right before one
+  { text: "10 000 held: renewals/s", bar: { atMost: 0.45 }, value: own("held-10000", "renewals") },
+  { text: "10 000 held: heap bytes per lock", bar: { atMost: 3072 }, value: own("held-10000", "heap") },
+  { text: "10 000 waiters: entries in etcd", bar: { atMost: 1 }, value: own("waiters-10000", "entries") },
+  {
+    text: "10 000 waiters: p50 of the hand-over as a multiple of that of 100",
+    bar: { atMost: 2 },
+    value: (environment) => {
+      const many = own("waiters-10000", "gap50")(environment)
+      const few = own("waiters-100", "gap50")(environment)
+      return many === undefined || few === undefined ? undefined : many / few
+    }
+  }
+]
+
+export const isReached = ({ bar }: Goal, value: number): boolean =>
+  "atMost" in bar ? value <= bar.atMost : value >= bar.atLeast

@@ -1,0 +1,204 @@
+/**
+ * Who takes part: this library, the floor, and the peers as far as they are there.
+ */
+import { Console, Data, Effect, Option } from "effect"
+import { execFile } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { redisVersion } from "./stores.ts"
+
+export const library = "effect-etcd-lock"
+export const floor = "raw etcd3"
+export const goMutex = "Go Mutex"
+export const goFloor = "Go put+delete"
+export const etcd3Lock = "etcd3 Lock"
+export const redlock = "redlock"
+export const effectDistributedLock = "effect-distributed-lock"
+
+export interface Contender {
+  readonly name: string
+  readonly what: string
+  readonly store: "etcd" | "redis"
+  readonly command: (endpoint: string) => ReadonlyArray<string>
+}
+
+export interface Absent {
+  readonly name: string
+  readonly why: string
+}
+
+export class NotInstalled extends Data.TaggedError("NotInstalled")<{ readonly message: string }> {}
+
+export interface Roster {
+  readonly present: ReadonlyArray<Contender>
+  readonly absent: ReadonlyArray<Absent>
+}
+
+/** Those of the given names, or all; what they need is installed and built below `.cache/bench`. */
+export const muster = (names?: ReadonlyArray<string>): Effect.Effect<Roster> =>
+  Effect.gen(function*() {
+    const present: Array<Contender> = []
+    const absent: Array<Absent> = []
+    for (const [some, prepare] of sources) {
+      const wanted = some.filter((name) => names === undefined || names.includes(name))
+      if (wanted.length === 0) continue
+      yield* Effect.match(prepare, {
+        onSuccess: (contenders) => void present.push(...contenders.filter(({ name }) => wanted.includes(name))),
+        onFailure: ({ message }) => void absent.push(...wanted.map((name) => ({ name, why: message })))
+      })
+    }
+    yield* Effect.forEach(absent, ({ name, why }) => Console.log(`Without ${name}: ${why}`))
+    return { present, absent }
+  })
+
+// -----------------------------------------------------------------------------
+// internal
+// -----------------------------------------------------------------------------
+
+const here = import.meta.dirname
+const root = Path.resolve(here, "../..")
+const cache = Path.join(root, ".cache/bench")
+
+const worker = (file: string) => (endpoint: string) => [
+  process.execPath,
+  "--expose-gc",
+  "--conditions=@effect-etcd-lock/source",
+  Path.join(here, "worker.ts"),
+  file,
+  endpoint
+]
+
+const versionOf = (name: string, directory = root): string =>
+  JSON.parse(Fs.readFileSync(Path.join(directory, "node_modules", name, "package.json"), "utf8")).version
+
+const own: Effect.Effect<ReadonlyArray<Contender>> = Effect.sync(() => [
+  {
+    name: library,
+    what: `this library, on effect ${versionOf("effect")} and etcd3 ${versionOf("etcd3")}`,
+    store: "etcd",
+    command: worker(Path.join(here, "contenders/effectEtcdLock.ts"))
+  },
+  {
+    name: floor,
+    what: `one put and one delete through the raw client of npm etcd3 ${
+      versionOf("etcd3")
+    }: the floor, excludes nobody`,
+    store: "etcd",
+    command: worker(Path.join(here, "contenders/rawEtcd3.ts"))
+  },
+  {
+    name: etcd3Lock,
+    what: `Lock of npm etcd3 ${versionOf("etcd3")}, tried again every 10 ms`,
+    store: "etcd",
+    command: worker(Path.join(here, "contenders/etcd3Lock.ts"))
+  }
+])
+
+// -----------------------------------------------------------------------------
+// Go
+// -----------------------------------------------------------------------------
+
+// where Debian's and Ubuntu's golang-etcd-server-dev puts it, with all that it needs
+const goPath = "/usr/share/gocode"
+
+const go: Effect.Effect<ReadonlyArray<Contender>, NotInstalled> = Effect.gen(function*() {
+  const sources = Path.join(goPath, "src/go.etcd.io/etcd")
+  if (!Fs.existsSync(sources)) {
+    return yield* new NotInstalled({ message: "there is no Go client for etcd: install golang-etcd-server-dev" })
+  }
+  const work = Path.join(cache, "go")
+  Fs.mkdirSync(work, { recursive: true })
+  const program = Fs.readFileSync(Path.join(here, "go/main.go"), "utf8")
+  // since 3.5 it has another path
+  const moved = Fs.existsSync(Path.join(sources, "client/v3"))
+  Fs.writeFileSync(
+    Path.join(work, "main.go"),
+    moved ? program.replaceAll("etcd/clientv3", "etcd/client/v3") : program
+  )
+  const environment = { GO111MODULE: "off", GOPATH: goPath, GOFLAGS: "" }
+  const binary = Path.join(work, "contender")
+  yield* run("go", ["build", "-o", binary, "main.go"], work, environment)
+  const [, , goVersion] = (yield* run("go", ["version"], work)).split(" ")
+  const version = yield* packageVersion("golang-etcd-server-dev")
+  return [
+    {
+      name: goMutex,
+      what: `Mutex of Go's concurrency package, client ${version}, ${goVersion}`,
+      store: "etcd",
+      command: (endpoint) => [binary, "mutex", endpoint]
+    },
+    {
+      name: goFloor,
+      what: `one put and one delete through Go's client ${version}, ${goVersion}`,
+      store: "etcd",
+      command: (endpoint) => [binary, "raw", endpoint]
+    }
+  ]
+})
+
+const packageVersion = (name: string) =>
+  run("dpkg-query", ["--show", "--showformat=${Version}", name], root).pipe(
+    Effect.orElseSucceed(() => "of an unknown version")
+  )
+
+// -----------------------------------------------------------------------------
+// npm packages that are no dependencies of the project
+// -----------------------------------------------------------------------------
+
+const peers: Effect.Effect<ReadonlyArray<Contender>, NotInstalled> = Effect.gen(function*() {
+  if (Option.isNone(redisVersion)) {
+    return yield* new NotInstalled({
+      message: "there is no redis-server: put one on the PATH, or set REDIS_BINARY to it"
+    })
+  }
+  const work = Path.join(cache, "peers")
+  Fs.mkdirSync(work, { recursive: true })
+  const lock = Fs.readFileSync(Path.join(here, "peers/package-lock.json"), "utf8")
+  const stamp = Path.join(work, "installed")
+  const isInstalled = Fs.existsSync(stamp) && Fs.readFileSync(stamp, "utf8") === lock
+  // so that what they import is found there, and not in the project
+  Fs.cpSync(Path.join(here, "peers"), work, { recursive: true })
+  if (!isInstalled) {
+    yield* run("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund"], work)
+    Fs.writeFileSync(stamp, lock)
+  }
+  const version = (name: string) => `${name} ${versionOf(name, work)}`
+  const redis = `Redis ${redisVersion.value} (appendfsync always)`
+  return [
+    {
+      name: redlock,
+      what: `npm ${version("redlock")} with ${version("ioredis")} on one ${redis}`,
+      store: "redis",
+      command: worker(Path.join(work, "redlock.ts"))
+    },
+    {
+      name: effectDistributedLock,
+      what: `npm ${version("effect-distributed-lock")} with ${version("effect")} and ${
+        version("ioredis")
+      } on one ${redis}`,
+      store: "redis",
+      command: worker(Path.join(work, "effectDistributedLock.ts"))
+    }
+  ]
+})
+
+const sources: ReadonlyArray<
+  readonly [ReadonlyArray<string>, Effect.Effect<ReadonlyArray<Contender>, NotInstalled>]
+> = [
+  [[library, floor, etcd3Lock], own],
+  [[goMutex, goFloor], go],
+  [[redlock, effectDistributedLock], peers]
+]
+
+const run = (
+  command: string,
+  args: ReadonlyArray<string>,
+  cwd: string,
+  environment?: Readonly<Record<string, string>>
+): Effect.Effect<string, NotInstalled> =>
+  Effect.callback((resume) => {
+    execFile(command, args, { cwd, env: { ...process.env, ...environment } }, (error, stdout, stderr) => {
+      const why = stderr.trim().split("\n").at(-1) || error?.message
+      resume(error === null ? Effect.succeed(stdout.trim()) : new NotInstalled({ message: `${command}: ${why}` }))
+    })
+  })

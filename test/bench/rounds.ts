@@ -1,0 +1,143 @@
+/**
+ * Measures a case: all contenders in turn, round by round, so that whatever the
+ * machine does beside it meets all of them.
+ */
+import { Console, Effect, type Scope } from "effect"
+import { loadavg } from "node:os"
+import type { EtcdNotFound } from "../support/EtcdServer.ts"
+import type { Case, Pace, Sample, Team } from "./cases.ts"
+import * as Fleet from "./fleet.ts"
+import type { Absent, Contender, Roster } from "./roster.ts"
+import { type Disk, startEtcd, startRedis, type Store, type StoreFailed } from "./stores.ts"
+
+export interface Plan extends Pace {
+  /** How often all processes start anew: what differs between them is noise as well. */
+  readonly generations: number
+  readonly rounds: number
+  readonly warmUpMillis: number
+  /** How often the cases are measured that are measured once per start. */
+  readonly repeats: number
+}
+
+export interface Measured {
+  readonly case: string
+  /** The machine's load average at the beginning and at the end. */
+  readonly load: readonly [number, number]
+  /** The samples of a round are at the same place with all contenders. */
+  readonly samples: { readonly [contender: string]: ReadonlyArray<Sample> }
+  readonly absent: ReadonlyArray<Absent>
+}
+
+export const measure = (
+  one: Case,
+  { absent, present }: Roster,
+  disk: Disk,
+  plan: Plan
+): Effect.Effect<Measured, EtcdNotFound | StoreFailed> =>
+  Effect.gen(function*() {
+    yield* Console.log(`${one.name} (${disk})`)
+    const before = loadavg()[0]!
+    const log = new Log(one, present)
+    const generation = one.once ? inTurn(one, disk, plan, log) : interleaved(one, disk, plan, log)
+    for (let i = 0; i < (one.once ? plan.repeats : plan.generations); i++) yield* generation
+    return {
+      case: one.name,
+      load: [before, loadavg()[0]!],
+      samples: Object.fromEntries(log.samples),
+      absent: [...absent.filter(({ name }) => !(name in one.without)), ...log.absent]
+    }
+  })
+
+// -----------------------------------------------------------------------------
+// internal
+// -----------------------------------------------------------------------------
+
+/** What came of each contender so far. One that failed is out. */
+class Log {
+  readonly samples: Map<string, Array<Sample>>
+  readonly absent: Array<Absent>
+  readonly #all: ReadonlyArray<Contender>
+
+  constructor(one: Case, present: ReadonlyArray<Contender>) {
+    this.#all = present.filter(({ name }) => !(name in one.without))
+    this.samples = new Map(this.#all.map(({ name }) => [name, []]))
+    this.absent = Object.entries(one.without).map(([name, why]) => ({ name, why }))
+  }
+
+  get contenders(): ReadonlyArray<Contender> {
+    return this.#all.filter(({ name }) => this.samples.has(name))
+  }
+
+  readonly attempt = <A, R>(
+    contender: Contender,
+    effect: Effect.Effect<A, Fleet.WorkerFailed, R>
+  ): Effect.Effect<A | undefined, never, R> =>
+    Effect.catch(effect, ({ message }) => {
+      this.samples.delete(contender.name)
+      this.absent.push({ name: contender.name, why: `failed: ${message}` })
+      return Effect.as(Console.log(`  ${contender.name} failed: ${message}`), undefined)
+    })
+}
+
+const interleaved = (one: Case, disk: Disk, plan: Plan, log: Log) =>
+  Effect.scoped(Effect.gen(function*() {
+    const stores = yield* startStores(log.contenders, disk)
+    const teams: Array<Team> = []
+    for (const contender of log.contenders) {
+      const warm = Effect.gen(function*() {
+        const team = yield* gather(contender, one.processes, stores[contender.store]!)
+        if (one.prepare !== undefined) yield* one.prepare(team)
+        yield* one.measure(team, { ...plan, millis: plan.warmUpMillis })
+        return team
+      })
+      const team = yield* log.attempt(contender, warm)
+      if (team !== undefined) teams.push(team)
+    }
+    for (let round = 0; round < plan.rounds; round++) {
+      const first = round % teams.length
+      for (const team of [...teams.slice(first), ...teams.slice(0, first)]) {
+        if (!log.samples.has(team.contender.name)) continue
+        const sample = yield* log.attempt(team.contender, one.measure(team, plan))
+        if (sample !== undefined) log.samples.get(team.contender.name)!.push(sample)
+      }
+    }
+  }))
+
+const inTurn = (one: Case, disk: Disk, plan: Plan, log: Log) =>
+  Effect.forEach(log.contenders, (contender) =>
+    Effect.scoped(Effect.gen(function*() {
+      const stores = yield* startStores([contender], disk)
+      const sample = yield* log.attempt(
+        contender,
+        Effect.flatMap(
+          gather(contender, one.processes, stores[contender.store]!),
+          (team) => one.measure(team, plan)
+        )
+      )
+      if (sample !== undefined) log.samples.get(contender.name)!.push(sample)
+    })))
+
+const startStores = (
+  contenders: ReadonlyArray<Contender>,
+  disk: Disk
+): Effect.Effect<
+  { readonly [K in Contender["store"]]: Store | undefined },
+  EtcdNotFound | StoreFailed,
+  Scope.Scope
+> => {
+  const wanted = (store: Contender["store"]) => contenders.some((contender) => contender.store === store)
+  return Effect.all({
+    etcd: wanted("etcd") ? startEtcd(disk) : Effect.undefined,
+    redis: wanted("redis") ? startRedis(disk) : Effect.undefined
+  })
+}
+
+const gather = (contender: Contender, processes: number, store: Store) =>
+  Effect.map(
+    Effect.forEach(
+      Array.from({ length: processes }),
+      () => Fleet.start(contender.command(store.endpoint)),
+      { concurrency: 2 }
+    ),
+    (workers): Team => ({ contender, workers, store })
+  )

@@ -1,0 +1,150 @@
+/**
+ * A process in which one contender runs, told over stdin and ending with it.
+ */
+import { createInterface } from "node:readline"
+import { setTimeout } from "node:timers/promises"
+import { pathToFileURL } from "node:url"
+import type { Contender, Loop } from "./contender.ts"
+import type { Op, Replies, Request, Requests } from "./protocol.ts"
+
+const [file, endpoint] = process.argv.slice(2)
+const { make }: { make: (endpoint: string) => Promise<Contender> } = await import(pathToFileURL(file!).href)
+const contender = await make(endpoint!)
+
+const now = (): number => {
+  const [seconds, nanos] = process.hrtime()
+  return seconds * 1e6 + nanos / 1e3
+}
+
+const loops = async ({ millis, names, section, trace }: Requests["loops"]): Promise<Replies["loops"]> => {
+  const counts = names.map(() => 0)
+  const latencies: Array<number> = []
+  const sections: Array<[number, number, number]> = []
+  const inside = new Set<string>()
+  let overlaps = 0
+  let total = 0
+  const enter = (name: string) => {
+    if (inside.has(name)) overlaps++
+    inside.add(name)
+  }
+  const leave = (name: string, began: number, i: number) => {
+    inside.delete(name)
+    if (trace) sections.push([began, now(), i])
+  }
+  const work = async (name: string, i: number) => {
+    const began = now()
+    enter(name)
+    await setTimeout(section)
+    leave(name, began, i)
+  }
+  const pass = (name: string, i: number) => {
+    enter(name)
+    leave(name, now(), i)
+    return undefined
+  }
+  const until = now() + millis * 1000
+  await contender.loops(names.map((name, i): Loop => {
+    let asked = 0
+    return {
+      name,
+      next: () => {
+        asked = now()
+        return asked < until
+      },
+      section: section > 0 ? () => work(name, i) : () => pass(name, i),
+      done: () => {
+        const at = now()
+        total++
+        if (at > until) return
+        counts[i]!++
+        latencies.push(at - asked)
+      }
+    }
+  }))
+  return { counts, total, latencies, sections, overlaps }
+}
+
+const tries = async ({ millis, name }: Requests["tries"]): Promise<Replies["tries"]> => {
+  if (contender.tries === undefined) throw new Error("it has no way to try")
+  const latencies: Array<number> = []
+  let taken = 0
+  let asked = 0
+  const until = now() + millis * 1000
+  await contender.tries({
+    name,
+    next: () => {
+      asked = now()
+      return asked < until
+    },
+    done: (got) => {
+      latencies.push(now() - asked)
+      if (got) taken++
+    }
+  })
+  return { latencies, taken }
+}
+
+const hold = async ({ names }: Requests["hold"]): Promise<Replies["hold"]> => {
+  const began = now()
+  await contender.hold(names)
+  return { millis: (now() - began) / 1000 }
+}
+
+const turns: Array<number> = []
+
+const lineUp = async ({ count, name }: Requests["lineUp"]): Promise<Replies["lineUp"]> => {
+  const began = now()
+  const waiter = (): Loop => {
+    let turn = 0
+    return {
+      name,
+      next: () => turn++ === 0,
+      section: () => {
+        turns.push(now())
+        return undefined
+      },
+      done: () => {}
+    }
+  }
+  contender.loops(Array.from({ length: count }, waiter)).catch(fail)
+  // whatever they do at once has been done by then
+  await setTimeout(0)
+  return { millis: (now() - began) / 1000 }
+}
+
+const drain = async ({ count, millis }: Requests["drain"]): Promise<Replies["drain"]> => {
+  const until = now() + millis * 1000
+  while (turns.length < count && now() < until) await setTimeout(20)
+  return { began: turns }
+}
+
+const usage = async ({ collect }: Requests["usage"]): Promise<Replies["usage"]> => {
+  if (collect) {
+    globalThis.gc!()
+    await setTimeout(10)
+    globalThis.gc!()
+  }
+  const { system, user } = process.cpuUsage()
+  return { heapBytes: process.memoryUsage().heapUsed, cpuMillis: (system + user) / 1000 }
+}
+
+const answers: { readonly [K in Op]: (request: Requests[K]) => Promise<Replies[K]> } = {
+  loops,
+  tries,
+  hold,
+  lineUp,
+  drain,
+  usage
+}
+
+const say = (reply: unknown) => process.stdout.write(`${JSON.stringify(reply)}\n`)
+
+const fail = (error: unknown) => say({ error: error instanceof Error ? error.stack : JSON.stringify(error) })
+
+createInterface({ input: process.stdin })
+  .on("line", (line) => {
+    const request: Request = JSON.parse(line)
+    answers[request.op](request as never).then(say, fail)
+  })
+  .on("close", () => process.exit())
+say({})
