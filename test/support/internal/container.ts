@@ -52,7 +52,9 @@ const member = Effect.fnUntraced(function*(
   })
   const files = plan.tls === undefined ? [] : [plan.tls.ca, plan.tls.cert, plan.tls.key]
   const published = [plan.ports.client, plan.ports.metrics]
+  const name = `${plan.name}-${crypto.randomUUID()}`
   const definition = new EtcdContainer(image, plan.name)
+    .withName(name)
     .withCommand(["etcd", ...args])
     .withExposedPorts(...published.map((port) => ({ container: port, host: port })))
     .withCopyFilesToContainer(files.map((source) => ({ source, target: inside(source) })))
@@ -61,27 +63,28 @@ const member = Effect.fnUntraced(function*(
     definition.withNetwork(network).withNetworkAliases(plan.name)
   }
 
-  let id: string | undefined
-  const call = (f: (container: Container) => Promise<unknown>): Effect.Effect<void> =>
-    Effect.suspend(() => id === undefined ? Effect.void : Effect.promise(() => f(client.container.getById(id!))))
-  yield* Effect.addFinalizer(() => call((container) => container.remove({ force: true, v: true })))
+  // by its name, which it has also when its start failed
+  let created = false
+  const call = <A>(f: (container: Container) => Promise<A>): Effect.Effect<A> =>
+    Effect.promise(() => f(client.container.getById(name)))
+  yield* Effect.addFinalizer(() =>
+    created ? call((container) => container.remove({ force: true, v: true })) : Effect.void
+  )
+  const printed = Effect.map(call((container) => container.logs({ stdout: true, stderr: true, tail: 50 })), text)
+  const failed = (what: string) => Effect.flatMap(printed, (text) => new StartFailed({ message: `${what}\n${text}` }))
   return {
     host: client.info.containerRuntime.host.replace("localhost", "127.0.0.1"),
-    start: Effect.uninterruptible(Effect.tryPromise({
-      try: () =>
-        id === undefined
-          ? definition.start().then((started) => {
-            id = started.getId()
-          })
-          : client.container.getById(id).start(),
-      catch: (error) => new StartFailed({ message: `The container did not start: ${(error as Error).message}` })
-    })),
-    died: call((container) => container.wait()).pipe(
-      Effect.andThen(
-        Effect.promise(() => client.container.getById(id!).logs({ stdout: true, stderr: true, tail: 50 }))
-      ),
-      Effect.flatMap((frames) => new StartFailed({ message: `etcd ended at its start\n${text(frames)}` }))
+    start: Effect.uninterruptible(
+      Effect.suspend(() => {
+        if (created) return call((container) => container.start())
+        created = true
+        return Effect.catch(
+          Effect.tryPromise({ try: () => definition.start(), catch: (error) => (error as Error).message }),
+          (message) => failed(`The container did not start: ${message}`)
+        )
+      })
     ),
+    died: Effect.andThen(call((container) => container.wait()), failed("etcd ended at its start")),
     pause: call((container) => container.pause()),
     resume: call((container) => container.unpause()),
     kill: call((container) => container.kill())
