@@ -224,7 +224,7 @@ export class LockTimeout extends Schema.TaggedError<LockTimeout>("effect-etcd-lo
  * The lock, or the place in the line for it, was lost.
  *
  * - `LeaseExpired`: the lease could not be kept alive, or was revoked.
- * - `KeyDeleted`: somebody deleted the lock's key in etcd.
+ * - `KeyDeleted`: its key was deleted from etcd, by somebody, or with its lease when that was revoked.
  * - `Released`: the handle was used after its release.
  *
  * @category errors
@@ -245,7 +245,7 @@ export class LockLost extends Schema.TaggedError<LockLost>("effect-etcd-lock/Loc
         return `${what} was lost: its lease could not be kept alive`
       }
       case "KeyDeleted": {
-        return `${what} was lost: somebody deleted its key in etcd`
+        return `${what} was lost: its key was deleted from etcd`
       }
       case "Released": {
         return `${what} was released before`
