@@ -126,3 +126,21 @@ describe("a closed session", () => {
       assert.isDefined(closing.pollUnsafe())
     }).pipe(provideMemory))
 })
+
+describe("a join whose answer was lost", () => {
+  it.effect("retires its lease, even when the next answer arrived, since the first may be applied late", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session({ ttl: "15 seconds" })
+      const leaseOf = (name: string) => run(Effect.scoped(Effect.map(Lock.acquire(name), ({ leaseId }) => leaseId)))
+      const lease = yield* leaseOf("job")
+      assert.strictEqual(yield* leaseOf("job"), lease)
+      yield* faults.drop("Reply", { method: "txn" })
+      const repeated = yield* fork(leaseOf("job"))
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual(yield* Fiber.join(repeated), lease)
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* faults.leases, [], "it was revoked when its last holder left")
+      assert.notStrictEqual(yield* leaseOf("job"), lease)
+    }).pipe(provideMemory))
+})
