@@ -63,7 +63,7 @@ export interface Lease {
   /** @internal */
   readonly isAlive: () => boolean
   /** @internal Returns how to unsubscribe. */
-  readonly onLoss: (listener: (reason: LeaseExpired) => void) => () => void
+  readonly onLoss: (listener: (loss: LeaseExpired) => void) => () => void
   /** @internal A request on this lease was answered with "no such lease". */
   readonly notFound: () => void
   /** @internal The keys of lock entries on this lease, also of those that may be left behind. */
@@ -176,7 +176,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
     const margin = (ttlMillis: number) => safetyMargin(options, ttlMillis)
 
     const lost = Deferred.makeUnsafe<never, LeaseExpired>()
-    const listeners = new Set<(reason: LeaseExpired) => void>()
+    const listeners = new Set<(loss: LeaseExpired) => void>()
     let loss: LeaseExpired | undefined
     const lose = (reason: LeaseExpired["reason"]) => {
       if (loss !== undefined) return
@@ -232,6 +232,12 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
       Effect.forkScoped({ startImmediately: true })
     )
 
+    const onLoss: Lease["onLoss"] = (listener) => {
+      if (loss === undefined) listeners.add(listener)
+      else listener(loss)
+      return () => listeners.delete(listener)
+    }
+
     const awaitLoss = Deferred.await(lost)
     const lease: Lease = {
       [TypeId]: TypeId,
@@ -239,21 +245,14 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
       ttl: Duration.millis(ttl),
       remaining: Effect.sync(() => Duration.millis(left())),
       awaitLoss,
-      whileAlive: (self) => supervise(self, awaitLoss),
+      whileAlive: (self) => supervise(self, onLoss),
       renewals: Stream.fromPubSub(renewals).pipe(Stream.interruptWhen(Effect.exit(awaitLoss))),
       isAlive: () => {
         // timers are late after a freeze of the process; the clocks are not
         if (loss === undefined && left() === 0) lose("Expired")
         return loss === undefined
       },
-      onLoss: (listener) => {
-        if (loss !== undefined) {
-          listener(loss)
-        } else {
-          listeners.add(listener)
-        }
-        return () => listeners.delete(listener)
-      },
+      onLoss,
       notFound: () => lose("Revoked"),
       entries: new Set()
     }

@@ -24,10 +24,8 @@
  */
 import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
@@ -36,8 +34,8 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { hostname } from "node:os"
 import * as Etcd from "./Etcd.ts"
-import { type Entry, type EntryKey, EntryLost, ForeignEntry, guard, isEntry, keyOf, lose } from "./internal/line.ts"
-import type { Mutex, Request, Wait } from "./internal/mutex.ts"
+import { type Entry, type EntryKey, EntryLost, ForeignEntry, guard, isEntry, keyOf } from "./internal/line.ts"
+import { Held, type Mutex, type Request, type Wait } from "./internal/mutex.ts"
 import { supervise } from "./internal/supervise.ts"
 import type { Lease } from "./Lease.ts"
 import { Session } from "./Session.ts"
@@ -571,7 +569,7 @@ const acquireHandle = (name: string, options: Options | undefined, restore: Rest
         new LockTimeout({ name, waited, holder: describe(mutex.holder(prefix)) }))
     const request = makeRequest(prefix, options, clock)
     const entry = yield* Effect.mapError(mutex.acquire(request, wait), explain(name))
-    return makeHandle(name, entry, session.etcd, mutex)
+    return new HeldLock(name, entry, session.etcd, mutex)
   })
 
 const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore: Restore) =>
@@ -580,7 +578,7 @@ const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore
     const { mutex, prefix } = placeOf(session, name, options)
     const request = makeRequest(prefix, options, yield* Clock.Clock)
     const tried = yield* Effect.mapError(mutex.tryAcquire<never>(request, restore), explain(name))
-    if (tried._tag === "Taken") return makeHandle(name, tried.entry, session.etcd, mutex)
+    if (!(tried instanceof Held)) return new HeldLock(name, tried, session.etcd, mutex)
     if (tried.holder !== undefined && !isEntry(prefix, tried.holder)) {
       return yield* new ForeignKey({ name, key: keyOf(tried.holder) })
     }
@@ -638,60 +636,117 @@ const waitFor = <E>(
     )
 }
 
-const makeHandle = (name: string, entry: Entry, etcd: Etcd.Etcd["Service"], mutex: Mutex): Handle => {
-  const { createRevision, fencingToken, hold: { lease }, key } = entry
-  const isOwner = guard(entry)
-  const lost = (reason: LockLost["reason"]) => new LockLost({ name, fencingToken, reason })
-  let released = false
+class HeldLock implements Handle {
+  readonly name: string
+  readonly #entry: Entry
+  readonly #etcd: Etcd.Etcd["Service"]
+  readonly #mutex: Mutex
+  #released = false
 
-  const check = Effect.suspend(() => {
-    if (released) return Effect.fail(lost("Released"))
-    // the lease tells the entry when it finds that its time is over
-    lease.isAlive()
-    return entry.loss === undefined ? Effect.void : Effect.fail(lost(entry.loss.reason))
-  })
+  constructor(name: string, entry: Entry, etcd: Etcd.Etcd["Service"], mutex: Mutex) {
+    this.name = name
+    this.#entry = entry
+    this.#etcd = etcd
+    this.#mutex = mutex
+  }
 
-  const notOwner = Effect.suspend(() => {
-    if (released) return Effect.fail(lost("Released"))
-    lose(entry, "KeyDeleted")
-    return Effect.fail(lost(entry.loss?.reason ?? "KeyDeleted"))
-  })
+  get key() {
+    return this.#entry.key
+  }
 
-  const awaitLoss = Effect.mapError(Deferred.await(entry.lost), ({ reason }) => lost(reason))
+  get leaseId() {
+    return this.#entry.hold.lease.id
+  }
 
-  return {
-    name,
-    key,
-    leaseId: lease.id,
-    fencingToken,
-    createRevision,
-    isOwner,
-    awaitLoss,
-    whileHeld: (self) => supervise(self, awaitLoss),
-    check,
-    remaining: Effect.flatMap(
-      lease.remaining,
-      (remaining) => Effect.match(check, { onSuccess: () => remaining, onFailure: () => Duration.zero })
-    ),
-    verify: Effect.flatMap(
-      etcd.range(Etcd.get(key)),
-      ({ kvs }) => kvs[0]?.createRevision === createRevision ? Effect.void : notOwner
-    ),
-    txn: ({ compare, else: otherwise, idempotent, then }) =>
-      etcd.txn({ compare: [isOwner], then: [Etcd.nested({ compare, then, else: otherwise })], idempotent }).pipe(
+  get fencingToken() {
+    return this.#entry.fencingToken
+  }
+
+  get createRevision() {
+    return this.#entry.createRevision
+  }
+
+  get isOwner() {
+    return guard(this.#entry)
+  }
+
+  get awaitLoss(): Handle["awaitLoss"] {
+    return Effect.callback((resume) => {
+      const unsubscribe = this.#onLoss((loss) => resume(Effect.fail(loss)))
+      return Effect.sync(unsubscribe)
+    })
+  }
+
+  get whileHeld(): Handle["whileHeld"] {
+    return (self) => supervise(self, (listener) => this.#onLoss(listener))
+  }
+
+  get check(): Handle["check"] {
+    return Effect.suspend(() => {
+      if (this.#released) return Effect.fail(this.#lost("Released"))
+      const { hold, loss } = this.#entry
+      // the lease tells the entry when it finds that its time is over
+      hold.lease.isAlive()
+      return loss === undefined ? Effect.void : Effect.fail(this.#lost(loss.reason))
+    })
+  }
+
+  get remaining(): Handle["remaining"] {
+    return Effect.flatMap(
+      this.#entry.hold.lease.remaining,
+      (remaining) => Effect.match(this.check, { onSuccess: () => remaining, onFailure: () => Duration.zero })
+    )
+  }
+
+  get verify(): Handle["verify"] {
+    return Effect.flatMap(
+      this.#etcd.range(Etcd.get(this.key)),
+      ({ kvs }) => kvs[0]?.createRevision === this.createRevision ? Effect.void : this.#notOwner
+    )
+  }
+
+  get txn(): Handle["txn"] {
+    return ({ compare, else: otherwise, idempotent, then }) =>
+      this.#etcd.txn({
+        compare: [this.isOwner],
+        then: [Etcd.nested({ compare, then, else: otherwise })],
+        idempotent
+      }).pipe(
         Effect.flatMap((result) => {
-          if (!result.succeeded) return notOwner
+          if (!result.succeeded) return this.#notOwner
           const { repeated, responses: [own], revision } = result
           return Effect.succeed({ ...own, revision, repeated })
         })
-      ),
-    release: Effect.suspend(() => {
-      if (released) return Effect.void
-      released = true
-      Deferred.doneUnsafe(entry.lost, Exit.fail(new EntryLost("Released")))
-      // nobody else would finish it
-      return Effect.uninterruptible(mutex.release(entry))
+      )
+  }
+
+  // nobody else would finish it, so it takes no notice of an interruption
+  get release(): Handle["release"] {
+    return Effect.callback((resume) => {
+      if (this.#released) return resume(Effect.void)
+      this.#released = true
+      this.#entry.tell(new EntryLost("Released"))
+      this.#mutex.release(this.#entry, () => resume(Effect.void))
     })
+  }
+
+  #onLoss(listener: (loss: LockLost) => void): () => void {
+    if (!this.#released) return this.#entry.onLoss(({ reason }) => listener(this.#lost(reason)))
+    listener(this.#lost("Released"))
+    return () => {}
+  }
+
+  get #notOwner(): Effect.Effect<never, LockLost> {
+    return Effect.suspend(() => {
+      if (this.#released) return Effect.fail(this.#lost("Released"))
+      this.#entry.lose("KeyDeleted")
+      return Effect.fail(this.#lost(this.#entry.loss?.reason ?? "KeyDeleted"))
+    })
+  }
+
+  #lost(reason: LockLost["reason"]): LockLost {
+    const { fencingToken, name } = this
+    return new LockLost({ name, fencingToken, reason })
   }
 }
 

@@ -8,6 +8,7 @@
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { Etcd, type EtcdError } from "./Etcd.ts"
@@ -66,6 +67,16 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     const clock = yield* Clock.Clock
     const background = yield* Background.make
     const leases = yield* Leases.make(background, options)
+    const hang = Effect.callback<Leases.SharedLease, EtcdError>((resume) => {
+      let abandoned = false
+      leases.hang((exit) => {
+        if (abandoned && Exit.isSuccess(exit)) leases.leave(exit.value)
+        resume(exit)
+      })
+      return Effect.sync(() => {
+        abandoned = true
+      })
+    })
     const mutex = Mutex.make(etcd, background, leases, Line.make(etcd, clock, background))
     const singleKey = Mutex.make(etcd, background, leases, SingleKey.make(etcd, clock, background))
     yield* Effect.addFinalizer(() =>
@@ -76,7 +87,7 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     )
     return Session.of({
       lease: Effect.map(
-        Effect.acquireRelease(leases.hang, (shared) => Effect.sync(() => leases.leave(shared)), {
+        Effect.acquireRelease(hang, (shared) => Effect.sync(() => leases.leave(shared)), {
           interruptible: true
         }),
         ({ lease }) => lease

@@ -15,7 +15,12 @@ const counting = Effect.fnUntraced(function*(world: World.World) {
       return world.etcd.txn(request)
     }
   })
-  return { sent, batch: Batch.make(etcd, yield* Background.make) }
+  const { send } = Batch.make(etcd, yield* Background.make)
+  const txn = <const Then extends ReadonlyArray<Etcd.Op>, const Else extends ReadonlyArray<Etcd.Op> = readonly []>(
+    line: string,
+    request: Etcd.TxnRequest<Then, Else>
+  ) => Effect.callback<Batch.Answer<Then, Else>, Etcd.EtcdError>((resume) => send(line, Etcd.nested(request), resume))
+  return { sent, batch: { txn } }
 })
 
 const free = (line: string): Etcd.Compare => {

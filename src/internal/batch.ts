@@ -10,28 +10,34 @@
  * succeed, and two joins would get the same create revision.
  */
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Etcd from "../Etcd.ts"
 import type { Background } from "./background.ts"
 
 export interface Batch {
   /** Runs an idempotent transaction on a line. Its outcome is its own: the failure of others is not felt. */
-  readonly txn: <
-    const Then extends ReadonlyArray<Etcd.Op>,
-    const Else extends ReadonlyArray<Etcd.Op> = readonly []
-  >(
+  readonly send: <const Then extends ReadonlyArray<Etcd.Op>, const Else extends ReadonlyArray<Etcd.Op>>(
     line: string,
-    request: Omit<Etcd.TxnRequest<Then, Else>, "idempotent">
-  ) => Effect.Effect<Etcd.TxnResult<Then, Else> & Etcd.TxnHeader, Etcd.EtcdError>
+    txn: Etcd.Txn<Then, Else>,
+    done: Done<Answer<Then, Else>, Etcd.EtcdError>
+  ) => void
 }
 
-type Result = Etcd.OpResult<Etcd.Txn> & Etcd.TxnHeader
+/** Is told once how something ended. */
+export interface Done<A, E> {
+  (exit: Exit.Exit<A, E>): void
+}
+
+export type Answer<Then extends ReadonlyArray<Etcd.Op>, Else extends ReadonlyArray<Etcd.Op>> =
+  & Etcd.TxnResult<Then, Else>
+  & Etcd.TxnHeader
 
 interface Part {
   readonly txn: Etcd.Txn
   readonly size: number
-  resume: (result: Effect.Effect<Result, Etcd.EtcdError>) => void
+  readonly done: Done<any, Etcd.EtcdError>
 }
 
 interface Gathering {
@@ -52,22 +58,14 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
   let flushing = false
   let overdue: Fiber.Fiber<void> | undefined
 
-  const txn = (
-    line: string,
-    request: Omit<Etcd.TxnRequest<any, any>, "idempotent">
-  ): Effect.Effect<any, Etcd.EtcdError> =>
-    Effect.callback<Result, Etcd.EtcdError>((resume) => {
-      const txn = Etcd.nested(request)
-      gather(line, { txn, size: sizeOf(txn), resume })
-    })
-
-  const gather = (line: string, part: Part) => {
+  const send: Batch["send"] = (line, txn, done) => {
+    const size = sizeOf(txn)
     let last = gathering.at(-1)
-    if (last === undefined || last.parts.has(line) || last.parts.size === maxParts || last.size + part.size > maxSize) {
+    if (last === undefined || last.parts.has(line) || last.parts.size === maxParts || last.size + size > maxSize) {
       gathering.push(last = { parts: new Map(), size: 0 })
     }
-    last.parts.set(line, part)
-    last.size += part.size
+    last.parts.set(line, { txn, size, done })
+    last.size += size
     if (underWay === 0) {
       flush()
     } else {
@@ -90,14 +88,8 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
     if (next === undefined) return
     underWay++
     const parts = [...next.parts.values()]
-    const sending = parts.length === 1 ? sendAlone(parts[0]!, answered) : sendTogether(parts)
-    background(Effect.onInterrupt(sending, () => Effect.sync(() => abandoned(parts))))
-  }
-
-  /** The session has ended, but not who waits for an answer. */
-  const abandoned = (parts: ReadonlyArray<Part>) => {
-    answered()
-    for (const { resume } of parts) resume(Effect.fail(sessionClosed))
+    if (parts.length === 1) sendAlone(parts[0]!, answered)
+    else sendTogether(parts)
   }
 
   const answered = () => {
@@ -105,43 +97,53 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
     if (gathering.length > 0) flush()
   }
 
-  const sendTogether = (parts: ReadonlyArray<Part>): Effect.Effect<void> =>
-    Effect.matchEffect(etcd.txn({ then: parts.map(({ txn }) => txn), idempotent: true }), {
-      onSuccess: ({ repeated, responses, revision }) =>
-        Effect.sync(() => {
-          answered()
-          parts.forEach(({ resume }, i) => resume(Effect.succeed({ ...responses[i]!, revision, repeated })))
-        }),
-      onFailure: (error) =>
-        Effect.suspend(() => {
-          answered()
-          // etcd refuses all for the sake of one, of which only that one must hear
-          if (error.outcome === "Refused" && !error.isTransient) {
-            return Effect.forEach(parts, (part) => sendAlone(part), { concurrency: "unbounded", discard: true })
-          }
-          for (const { resume } of parts) resume(Effect.fail(error))
-          return Effect.void
-        })
-    })
-
-  const sendAlone = (
-    { resume, txn: { compare, else: otherwise, then } }: Part,
-    answered?: () => void
-  ): Effect.Effect<void> =>
-    Effect.map(Effect.exit(etcd.txn({ compare, then, else: otherwise, idempotent: true })), (exit) => {
+  const sendAlone = (part: Part, answered?: () => void) => {
+    const { compare, else: otherwise, then } = part.txn
+    run({ compare, then, else: otherwise }, (exit) => {
       answered?.()
-      resume(exit as Exit.Exit<Result, Etcd.EtcdError>)
+      part.done(exit)
+    })
+  }
+
+  const sendTogether = (parts: ReadonlyArray<Part>) =>
+    run({ then: parts.map(({ txn }) => txn) }, (exit) => {
+      answered()
+      if (Exit.isSuccess(exit)) {
+        const { repeated, responses, revision } = exit.value
+        parts.forEach(({ done }, i) => done(Exit.succeed({ ...responses[i]!, revision, repeated })))
+      } else if (isRefused(exit)) {
+        // etcd refuses all for the sake of one, of which only that one must hear
+        for (const part of parts) sendAlone(part)
+      } else {
+        for (const { done } of parts) done(exit)
+      }
     })
 
-  return { txn }
+  const run = <Then extends ReadonlyArray<Etcd.Op>>(
+    request: Etcd.TxnRequest<Then, ReadonlyArray<Etcd.Op>>,
+    done: Done<Answer<Then, ReadonlyArray<Etcd.Op>>, Etcd.EtcdError>
+  ) => {
+    const fiber = background(etcd.txn({ ...request, idempotent: true }))
+    // what interrupts it is the end of the session, which is not the end of those who wait for an answer
+    fiber.addObserver((exit) => done(Exit.hasInterrupts(exit) ? sessionClosed : exit))
+  }
+
+  return { send }
 }
 
-const sessionClosed = new Etcd.EtcdError({
-  reason: "Unavailable",
-  method: "txn",
-  outcome: "Unknown",
-  description: "the session was closed"
-})
+const isRefused = (exit: Exit.Exit<unknown, Etcd.EtcdError>): boolean => {
+  const error = Option.getOrUndefined(Exit.findErrorOption(exit))
+  return error?.outcome === "Refused" && !error.isTransient
+}
+
+const sessionClosed = Exit.fail(
+  new Etcd.EtcdError({
+    reason: "Unavailable",
+    method: "txn",
+    outcome: "Unknown",
+    description: "the session was closed"
+  })
+)
 
 // values are all that can be large
 const sizeOf = (txn: Etcd.Txn): number =>

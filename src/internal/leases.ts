@@ -1,5 +1,4 @@
 import * as Clock from "effect/Clock"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -7,6 +6,7 @@ import * as Scope from "effect/Scope"
 import { Etcd, type EtcdError } from "../Etcd.ts"
 import * as Lease from "../Lease.ts"
 import type { Background } from "./background.ts"
+import type { Done } from "./batch.ts"
 
 /** A lease and the number of those who hang on it. */
 export interface SharedLease {
@@ -23,8 +23,8 @@ export interface SharedLease {
  * lost or retired, and revoked when nobody has needed it for a TTL.
  */
 export interface Leases {
-  /** Hangs the caller on the current lease, granting one if need be. Every call needs its `leave`. */
-  readonly hang: Effect.Effect<SharedLease, EtcdError>
+  /** Hangs the caller on the current lease, granting one if need be. Every success needs its `leave`. */
+  readonly hang: (done: Done<SharedLease, EtcdError>) => void
   /** The same, if there is a lease to hang on at once. */
   readonly hangNow: () => SharedLease | undefined
   readonly leave: (shared: SharedLease) => void
@@ -36,7 +36,7 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
   const clock = yield* Clock.Clock
   const sessionScope = yield* Effect.scope
   let current: SharedLease | undefined
-  let granting: Deferred.Deferred<void, EtcdError> | undefined
+  let granting: Array<Done<SharedLease, EtcdError>> | undefined
 
   const grant = Effect.suspend(() => {
     const scope = Scope.forkUnsafe(sessionScope)
@@ -59,20 +59,20 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
     return current
   }
 
-  const hang: Leases["hang"] = Effect.suspend(() => {
+  const hang: Leases["hang"] = (done) => {
     const shared = hangNow()
-    if (shared !== undefined) return Effect.succeed(shared)
-    const granted = granting ?? Deferred.makeUnsafe<void, EtcdError>()
-    if (granting === undefined) {
-      granting = granted
-      // on a fiber of its own: whoever gives up waiting for it neither has to see its end nor spoils it for others
-      background(Effect.onExit(grant, (exit) => {
-        granting = undefined
-        return Deferred.done(granted, exit)
-      }))
-    }
-    return Effect.andThen(Deferred.await(granted), hang)
-  })
+    if (shared !== undefined) return done(Exit.succeed(shared))
+    if (granting !== undefined) return void granting.push(done)
+    const waiting = granting = [done]
+    // on a fiber of its own: whoever gives up waiting for it neither has to see its end nor spoils it for others
+    background(grant).addObserver((exit) => {
+      granting = undefined
+      for (const done of waiting) {
+        if (Exit.isSuccess(exit)) hang(done)
+        else done(Exit.failCause(exit.cause))
+      }
+    })
+  }
 
   const leave: Leases["leave"] = (shared) => {
     shared.holders--

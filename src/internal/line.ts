@@ -12,15 +12,16 @@
  * read once it stands. It stays open while this process has entries here.
  */
 import type * as Clock from "effect/Clock"
-import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Etcd from "../Etcd.ts"
 import type { Lease } from "../Lease.ts"
 import type { Background } from "./background.ts"
 import * as Batch from "./batch.ts"
+import type { Done } from "./batch.ts"
 
 /** Says whether it is an entry's turn, from the entries that are before it. */
 export type Rule = (ahead: ReadonlyMap<string, Etcd.KeyValue>) => boolean
@@ -53,25 +54,72 @@ export class ForeignEntry {
   }
 }
 
-export interface Entry {
+export class Entry {
   readonly line: Line
   readonly hold: Hold
   readonly key: string
   readonly value: Uint8Array
   readonly rule: Rule
-  createRevision: bigint
+  createRevision = 0n
   /** The revision at which its turn came. */
-  fencingToken: bigint
-  state: "Waiting" | "Held" | "Left"
-  heldSince: number
+  fencingToken = 0n
+  state: "Waiting" | "Held" | "Left" = "Waiting"
+  heldSince = Infinity
   /** The earlier entries, in order, as far as they are known. */
-  ahead: Map<string, Etcd.KeyValue>
-  readonly turn: Deferred.Deferred<void, EntryError>
-  readonly lost: Deferred.Deferred<never, EntryLost>
+  ahead: Map<string, Etcd.KeyValue> | undefined
   loss: EntryLost | undefined
-  unsubscribe: () => void
   /** A put of it may come late, or its removal failed. */
-  mayRemain: boolean
+  mayRemain = false
+  unsubscribe = () => {}
+  turn: Exit.Exit<void, EntryError> | undefined
+  #onTurn: Done<void, EntryError> | undefined
+  #onLoss: Set<(loss: EntryLost) => void> | undefined
+
+  constructor(line: Line, key: string, { hold, rule, value }: Ticket) {
+    this.line = line
+    this.key = key
+    this.hold = hold
+    this.rule = rule
+    this.value = value
+  }
+
+  /** Tells once, of its turn or of why it will not come. */
+  onTurn(done: Done<void, EntryError>) {
+    if (this.turn === undefined) this.#onTurn = done
+    else done(this.turn)
+  }
+
+  decide(turn: Exit.Exit<void, EntryError>) {
+    if (this.turn !== undefined) return
+    this.turn = turn
+    this.#onTurn?.(turn)
+  }
+
+  /** Returns how to unsubscribe. */
+  onLoss(listener: (loss: EntryLost) => void): () => void {
+    if (this.loss !== undefined) {
+      listener(this.loss)
+      return () => {}
+    }
+    const listeners = this.#onLoss ??= new Set()
+    listeners.add(listener)
+    return () => listeners.delete(listener)
+  }
+
+  /** Tells whoever waits for the entry's turn, or holds, that it came to nothing. */
+  lose(reason: EntryLost["reason"]) {
+    if (this.loss !== undefined || this.state === "Left") return
+    this.loss = new EntryLost(reason)
+    this.decide(Exit.fail(this.loss))
+    this.tell(this.loss)
+  }
+
+  /** Tells whoever holds that it is over. */
+  tell(loss: EntryLost) {
+    const listeners = this.#onLoss ?? []
+    this.#onLoss = undefined
+    for (const listener of listeners) listener(loss)
+  }
 }
 
 /** What etcd tells about an entry. */
@@ -109,28 +157,24 @@ export interface Layout {
   readonly key: (prefix: string, lease: Lease) => string
 }
 
+/** What an entry is made of. */
+export interface Ticket {
+  readonly hold: Hold
+  readonly value: Uint8Array
+  readonly rule: Rule
+}
+
 /** Whatever does not end in an entry leaves its hold. */
 export interface Lines {
   readonly range: Layout["range"]
-  readonly join: (
-    prefix: string,
-    options: { readonly hold: Hold; readonly value: Uint8Array; readonly rule: Rule }
-  ) => Effect.Effect<Entry | Occupied, EntryError>
-  readonly tryJoin: (
-    prefix: string,
-    options: { readonly hold: Hold; readonly value: Uint8Array }
-  ) => Effect.Effect<Entry | Etcd.KeyValue, EntryError>
+  readonly join: (prefix: string, ticket: Ticket, done: Done<Entry | Occupied, EntryError>) => void
+  readonly tryJoin: (prefix: string, ticket: Ticket, done: Done<Entry | Etcd.KeyValue, EntryError>) => void
   /**
    * Leaves with one entry and joins with another in one commit, where there is a line to join. When that fails,
    * the first is left all the same.
    */
-  readonly handOver:
-    | ((
-      entry: Entry,
-      options: { readonly hold: Hold; readonly value: Uint8Array; readonly rule: Rule }
-    ) => Effect.Effect<Entry, EntryError>)
-    | undefined
-  readonly leave: (entry: Entry) => Effect.Effect<void>
+  readonly handOver: ((entry: Entry, ticket: Ticket, done: Done<Entry, EntryError>) => void) | undefined
+  readonly leave: (entry: Entry, done: () => void) => void
 }
 
 /** How long an entry is held before the watch for its own deletion is opened; and how often that is looked at. */
@@ -193,85 +237,66 @@ export const make = (
   // joining
   // ---------------------------------------------------------------------------
 
-  const join = (prefix: string, options: Parameters<Lines["join"]>[1]) =>
-    Effect.suspend(() => {
-      const entry = makeEntry(layout, lineOf(prefix), options)
-      return sendJoin(
-        entry,
-        batch.txn(entry.line.prefix, {
-          compare: [Etcd.compareCreateRevision(entry.key, "=", 0n)],
-          then: [Etcd.put(entry.key, entry.value, { lease: entry.hold.lease.id }), newestTwo(entry.line)],
-          else: [Etcd.get(entry.key)]
-        })
-      )
+  const join = (prefix: string, ticket: Ticket, done: Done<Entry, EntryError>) => {
+    const entry = makeEntry(layout, lineOf(prefix), ticket)
+    const txn = Etcd.nested({
+      compare: [Etcd.compareCreateRevision(entry.key, "=", 0n)],
+      then: [putOf(entry), newestTwo(entry.line)],
+      else: [Etcd.get(entry.key)]
     })
+    sendJoin(entry, txn, done)
+  }
 
-  const handOver: NonNullable<Lines["handOver"]> = (entry, options) =>
-    Effect.suspend(() => {
-      forget(entry)
-      const next = makeEntry(layout, entry.line, options)
-      return sendJoin(
-        next,
-        batch.txn(entry.line.prefix, {
-          compare: [guard(entry)],
-          then: [
-            Etcd.remove(entry.key),
-            Etcd.put(next.key, next.value, { lease: next.hold.lease.id }),
-            newestTwo(entry.line)
-          ],
-          else: [Etcd.get(next.key)]
-        }).pipe(
-          Effect.map((result) =>
-            result.succeeded
-              ? { ...result, responses: [result.responses[1], result.responses[2]] as const }
-              : result
-          ),
-          Effect.onExit((exit) => Effect.sync(() => left(entry, exit)))
-        )
-      )
+  const handOver: NonNullable<Lines["handOver"]> = (entry, ticket, done) => {
+    forget(entry)
+    const next = makeEntry(layout, entry.line, ticket)
+    const txn = Etcd.nested({
+      compare: [guard(entry)],
+      then: [Etcd.remove(entry.key), putOf(next), newestTwo(entry.line)],
+      else: [Etcd.get(next.key)]
     })
+    sendJoin(next, txn, done, (exit) => left(entry, exit))
+  }
 
-  type Joined =
-    & Etcd.TxnHeader
-    & (
-      | { readonly succeeded: true; readonly responses: readonly [Etcd.PutResult, Etcd.RangeResult] }
-      | { readonly succeeded: false; readonly responses: readonly [Etcd.RangeResult] }
-    )
+  /** Ends with the newest two of the line when it was joined, else with the key. */
+  type Joining = Etcd.Txn<readonly [...ReadonlyArray<Etcd.Op>, Etcd.Range], readonly [Etcd.Range]>
 
-  const sendJoin = (entry: Entry, txn: Effect.Effect<Joined, Etcd.EtcdError>): Effect.Effect<Entry, EntryError> => {
+  const sendJoin = (
+    entry: Entry,
+    txn: Joining,
+    done: Done<Entry, EntryError>,
+    before?: (exit: Exit.Exit<unknown, unknown>) => void
+  ) => {
     entry.line.joining++
-    return txn.pipe(
-      Effect.onExit((exit) =>
-        Effect.sync(() => {
-          entry.line.joining--
-          if (Exit.isFailure(exit)) tidy(entry.line)
-        })
-      ),
-      Effect.tapError((error) => Effect.sync(() => refused(entry, error))),
-      Effect.flatMap((result) => {
-        if (result.repeated) mayRemain(entry)
-        if (result.succeeded) {
-          const [, range] = result.responses
-          enter(entry, result.revision)
-          // more entries than were read: which of them are before ours is not known yet
-          const complete = range.count === range.kvs.length
-          const ahead = range.kvs.filter((kv) => kv.createRevision < result.revision)
-          settleOrLook(entry, complete, ahead, result.revision)
-          return Effect.succeed(entry)
-        }
-        const own = result.responses[0].kvs[0]
-        if (own === undefined) {
-          // the entry to hand over was gone
-          forget(entry)
-          left(entry)
-          return Effect.fail(new EntryLost("KeyDeleted"))
-        }
+    batch.send(entry.line.prefix, txn, (exit) => {
+      // first, so that what the watch told of meanwhile is kept for the one who joins
+      before?.(exit)
+      entry.line.joining--
+      if (Exit.isFailure(exit)) {
+        refused(entry, exit)
+        return done(Exit.failCause(exit.cause))
+      }
+      const { repeated, responses, revision, succeeded } = exit.value
+      const range = responses.at(-1) as Etcd.RangeResult
+      if (repeated) mayRemain(entry)
+      if (succeeded) {
+        enter(entry, revision)
+        // more entries than were read: which of them are before ours is not known yet
+        const complete = range.count === range.kvs.length
+        const ahead = range.kvs.filter((kv) => kv.createRevision < revision)
+        settleOrLook(entry, complete, ahead, revision)
+      } else if (range.kvs[0] === undefined) {
+        // the entry to hand over was gone
+        forget(entry)
+        left(entry)
+        return done(Exit.fail(new EntryLost("KeyDeleted")))
+      } else {
         // our own put, whose answer was lost
-        enter(entry, own.createRevision)
-        settleOrLook(entry, false, [], result.revision)
-        return Effect.succeed(entry)
-      })
-    )
+        enter(entry, range.kvs[0].createRevision)
+        settleOrLook(entry, false, [], revision)
+      }
+      done(Exit.succeed(entry))
+    })
   }
 
   const settleOrLook = (
@@ -293,32 +318,33 @@ export const make = (
     }
   }
 
-  const tryJoin: Lines["tryJoin"] = (prefix, options) =>
-    Effect.suspend(() => {
-      const line = lineOf(prefix)
-      const entry = makeEntry(layout, line, { ...options, rule: noneAhead })
-      line.joining++
-      return batch.txn(prefix, {
-        compare: [allFree(line.range)],
-        then: [Etcd.put(entry.key, entry.value, { lease: entry.hold.lease.id })],
-        else: [{ ...line.range, limit: 1, sort: "CreateAscending" }]
-      }).pipe(
-        Effect.onExit(() => Effect.sync(() => line.joining--)),
-        Effect.tapError((error) => Effect.sync(() => refused(entry, error))),
-        Effect.map((result) => {
-          if (result.repeated) mayRemain(entry)
-          const first = result.succeeded ? undefined : result.responses[0].kvs[0]
-          if (first !== undefined && !isOwn(entry, first)) {
-            forget(entry)
-            left(entry)
-            return first
-          }
-          enter(entry, first?.createRevision ?? result.revision)
-          takeTurn(entry, entry.createRevision)
-          return entry
-        })
-      )
+  const tryJoin: Lines["tryJoin"] = (prefix, ticket, done) => {
+    const line = lineOf(prefix)
+    const entry = makeEntry(layout, line, ticket)
+    const txn = Etcd.nested({
+      compare: [allFree(line.range)],
+      then: [putOf(entry)],
+      else: [{ ...line.range, limit: 1, sort: "CreateAscending" }]
     })
+    line.joining++
+    batch.send(prefix, txn, (exit) => {
+      line.joining--
+      if (Exit.isFailure(exit)) {
+        refused(entry, exit)
+        return done(Exit.failCause(exit.cause))
+      }
+      if (exit.value.repeated) mayRemain(entry)
+      const first = exit.value.succeeded ? undefined : exit.value.responses[0].kvs[0]
+      if (first !== undefined && !isOwn(entry, first)) {
+        forget(entry)
+        left(entry)
+        return done(Exit.succeed(first))
+      }
+      enter(entry, first?.createRevision ?? exit.value.revision)
+      takeTurn(entry, entry.createRevision)
+      done(Exit.succeed(entry))
+    })
+  }
 
   // ---------------------------------------------------------------------------
   // waiting for the turn
@@ -327,9 +353,9 @@ export const make = (
   const enter = (entry: Entry, createRevision: bigint) => {
     entry.createRevision = createRevision
     entry.line.entries.set(entry.key, entry)
-    entry.unsubscribe = entry.hold.lease.onLoss(() => lose(entry, "LeaseExpired"))
+    entry.unsubscribe = entry.hold.lease.onLoss(() => entry.lose("LeaseExpired"))
     // the watch may have told of its end before the answer told of its beginning
-    if ((entry.line.deletes.get(entry.key) ?? 0n) > createRevision) lose(entry, "KeyDeleted")
+    if ((entry.line.deletes.get(entry.key) ?? 0n) > createRevision) entry.lose("KeyDeleted")
   }
 
   /** Takes note of the entries before ours, as they were at `revision`. */
@@ -337,19 +363,19 @@ export const make = (
     if (entry.state !== "Waiting") return
     const foreign = ahead.find((kv) => !isEntry(entry.line.prefix, kv))
     if (foreign !== undefined) {
-      Deferred.doneUnsafe(entry.turn, Exit.fail(new ForeignEntry(keyOf(foreign))))
+      entry.decide(Exit.fail(new ForeignEntry(keyOf(foreign))))
       return
     }
-    entry.ahead = index(ahead)
+    const before = entry.ahead = index(ahead)
     let latest = revision
     for (const kv of ahead) {
       const deleted = entry.line.deletes.get(keyOf(kv))
       if (deleted !== undefined && deleted > kv.createRevision) {
-        entry.ahead.delete(keyOf(kv))
+        before.delete(keyOf(kv))
         if (deleted > latest) latest = deleted
       }
     }
-    if (entry.rule(entry.ahead)) takeTurn(entry, latest)
+    if (entry.rule(before)) takeTurn(entry, latest)
   }
 
   const takeTurn = (entry: Entry, revision: bigint) => {
@@ -359,7 +385,7 @@ export const make = (
     entry.state = "Held"
     entry.fencingToken = revision
     entry.heldSince = clock.currentTimeMillisUnsafe()
-    Deferred.doneUnsafe(entry.turn, Exit.void)
+    entry.decide(Exit.void)
   }
 
   const onDeletes = (line: Line, events: ReadonlyArray<Etcd.WatchEvent>) => {
@@ -367,17 +393,18 @@ export const make = (
       const key = keyOf(kv)
       if (line.entries.size > 0 || line.joining > 0) line.deletes.set(key, kv.modRevision)
       const own = line.entries.get(key)
-      if (own !== undefined && kv.modRevision > own.createRevision) lose(own, "KeyDeleted")
+      if (own !== undefined && kv.modRevision > own.createRevision) own.lose("KeyDeleted")
     }
     // only when all that happened at this revision is known, since one's own key may be among it
     for (const entry of line.entries.values()) {
-      if (entry.state !== "Waiting") continue
+      const { ahead } = entry
+      if (entry.state !== "Waiting" || ahead === undefined) continue
       for (const { kv } of events) {
         const key = keyOf(kv)
-        const earlier = entry.ahead.get(key)
+        const earlier = ahead.get(key)
         if (earlier === undefined || kv.modRevision < earlier.createRevision) continue
-        entry.ahead.delete(key)
-        if (entry.rule(entry.ahead)) takeTurn(entry, kv.modRevision)
+        ahead.delete(key)
+        if (entry.rule(ahead)) takeTurn(entry, kv.modRevision)
       }
     }
   }
@@ -396,7 +423,7 @@ export const make = (
         ({ kvs, revision }) => {
           for (const entry of ours) {
             if (!kvs.some((kv) => kv.createRevision === entry.createRevision && keyOf(kv) === entry.key)) {
-              lose(entry, "KeyDeleted")
+              entry.lose("KeyDeleted")
             } else {
               settle(entry, kvs.filter((kv) => kv.createRevision < entry.createRevision), revision)
             }
@@ -428,7 +455,7 @@ export const make = (
       persistently,
       Effect.catch((error) =>
         Effect.sync(() => {
-          for (const entry of line.entries.values()) Deferred.doneUnsafe(entry.turn, Exit.fail(error))
+          for (const entry of line.entries.values()) entry.decide(Exit.fail(error))
         })
       )
     )
@@ -437,16 +464,18 @@ export const make = (
   // leaving
   // ---------------------------------------------------------------------------
 
-  const leave: Lines["leave"] = (entry) =>
-    Effect.suspend(() => {
-      if (entry.state === "Left") return Effect.void
-      forget(entry)
-      if (entry.loss !== undefined) return Effect.sync(() => left(entry))
-      return batch.txn(entry.line.prefix, { compare: [guard(entry)], then: [Etcd.remove(entry.key)] }).pipe(
-        Effect.onExit((exit) => Effect.sync(() => left(entry, exit))),
-        Effect.ignore
-      )
+  const leave: Lines["leave"] = (entry, done) => {
+    if (entry.state === "Left") return done()
+    forget(entry)
+    if (entry.loss !== undefined) {
+      left(entry)
+      return done()
+    }
+    batch.send(entry.line.prefix, removalOf(entry), (exit) => {
+      left(entry, exit)
+      done()
     })
+  }
 
   /** From here on the entry's end is ours, and none that befell it. */
   const forget = (entry: Entry) => {
@@ -468,10 +497,11 @@ export const make = (
   }
 
   /** The join was answered with an error: there is no entry, or there may be one, or yet be one. */
-  const refused = (entry: Entry, error: Etcd.EtcdError) => {
+  const refused = (entry: Entry, exit: Exit.Exit<unknown, Etcd.EtcdError>) => {
+    const error = Option.getOrUndefined(Exit.findErrorOption(exit))
     forget(entry)
-    if (error.reason === "LeaseNotFound") entry.hold.lease.notFound()
-    if (error.outcome === "Unknown") mayRemain(entry)
+    if (error?.reason === "LeaseNotFound") entry.hold.lease.notFound()
+    if (error?.outcome !== "Refused") mayRemain(entry)
     left(entry)
   }
 
@@ -486,7 +516,7 @@ export const make = (
     Effect.raceFirst(
       Effect.exit(entry.hold.lease.awaitLoss),
       Effect.repeat(
-        Effect.exit(batch.txn(entry.line.prefix, { compare: own(entry), then: [Etcd.remove(entry.key)] })),
+        Effect.exit(etcd.txn({ compare: own(entry), then: [Etcd.remove(entry.key)], idempotent: true })),
         Schedule.min([Schedule.exponential("200 millis"), Schedule.spaced("5 seconds")])
       )
     )
@@ -531,35 +561,12 @@ export const make = (
 // internal
 // -----------------------------------------------------------------------------
 
-const makeEntry = (
-  layout: Layout,
-  line: Line,
-  { hold, rule, value }: { readonly hold: Hold; readonly value: Uint8Array; readonly rule: Rule }
-): Entry => ({
-  line,
-  hold,
-  rule,
-  value,
-  key: layout.key(line.prefix, hold.lease),
-  createRevision: 0n,
-  fencingToken: 0n,
-  state: "Waiting",
-  heldSince: Infinity,
-  ahead: new Map(),
-  turn: Deferred.makeUnsafe(),
-  lost: Deferred.makeUnsafe(),
-  loss: undefined,
-  unsubscribe: () => {},
-  mayRemain: false
-})
+const makeEntry = (layout: Layout, line: Line, ticket: Ticket): Entry =>
+  new Entry(line, layout.key(line.prefix, ticket.hold.lease), ticket)
 
-/** Tells whoever waits for the entry's turn, or holds, that it came to nothing. */
-export const lose = (entry: Entry, reason: EntryLost["reason"]) => {
-  if (entry.loss !== undefined || entry.state === "Left") return
-  entry.loss = new EntryLost(reason)
-  Deferred.doneUnsafe(entry.turn, Exit.fail(entry.loss))
-  Deferred.doneUnsafe(entry.lost, Exit.fail(entry.loss))
-}
+const putOf = ({ hold, key, value }: Entry): Etcd.Put => Etcd.put(key, value, { lease: hold.lease.id })
+
+const removalOf = (entry: Entry) => Etcd.nested({ compare: [guard(entry)], then: [Etcd.remove(entry.key)] })
 
 /** The condition that an entry is still there, and none that came after it under the same key. */
 export const guard = (entry: Entry): Etcd.Compare => Etcd.compareCreateRevision(entry.key, "=", entry.createRevision)

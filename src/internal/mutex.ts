@@ -6,25 +6,22 @@
  * fiber holds at once if nobody else waits in etcd, and is at the end of the line
  * if somebody does. Where there is no line to stand in, the first fiber waits until
  * whoever is in the way has left, and tries again.
+ *
+ * A contender goes its way by callbacks, whether or not its fiber still waits for
+ * it: a join that nobody wants any more must be known to be over before its entry
+ * can be left.
  */
-import * as Deferred from "effect/Deferred"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
+import type * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import type * as Etcd from "../Etcd.ts"
 import type { Lease } from "../Lease.ts"
 import type { Background } from "./background.ts"
-import type { Leases } from "./leases.ts"
-import {
-  type Entry,
-  type EntryError,
-  type EntryKey,
-  EntryLost,
-  type Hold,
-  type Lines,
-  noneAhead,
-  Occupied
-} from "./line.ts"
+import type { Done } from "./batch.ts"
+import type { Leases, SharedLease } from "./leases.ts"
+import { Entry, type EntryError, type EntryKey, EntryLost, type Hold, type Lines, noneAhead, Occupied } from "./line.ts"
 
 export interface Request {
   readonly prefix: string
@@ -45,35 +42,63 @@ export interface Mutex {
    */
   readonly acquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry, EntryError | E>
   /** Takes the lock if it is free; else answers who holds it, if that can be told. */
-  readonly tryAcquire: <E>(
-    request: Request,
-    wait: Wait<E>
-  ) => Effect.Effect<Tried, EntryError | E>
-  readonly release: (entry: Entry) => Effect.Effect<void>
+  readonly tryAcquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry | Held, EntryError | E>
+  readonly release: (entry: Entry, done: () => void) => void
   /** Who holds the lock, as far as those who wait for it here know. */
   readonly holder: (prefix: string) => EntryKey | undefined
   /** The session has ended: nobody gets a lock through it any more, and nobody who waits for one may wait for ever. */
   readonly close: () => void
 }
 
-export type Tried =
-  | { readonly _tag: "Taken"; readonly entry: Entry }
-  | { readonly _tag: "Held"; readonly holder: EntryKey | undefined }
-
-/** A fiber in the local line. */
-interface Contender {
-  readonly request: Request
-  state: "Waiting" | "Called" | "Gone"
-  /** The place in etcd's line that was handed over with the call. */
-  entry: Entry | undefined
-  resume: (outcome: Effect.Effect<void, EntryLost>) => void
+/** Somebody else holds the lock. */
+export class Held {
+  readonly _tag = "Held"
+  readonly holder: EntryKey | undefined
+  constructor(holder: EntryKey | undefined) {
+    this.holder = holder
+  }
 }
 
-interface LocalLine {
-  readonly waiting: Set<Contender>
-  /** The entry of the one whose turn it is, once there is one. */
+/** Whoever wants the lock, from the local line to the release. */
+class Contender {
+  readonly request: Request
+  readonly join: Lines["join"] | Lines["tryJoin"]
+  state: "Waiting" | "Joining" | "Standing" | "Holding" | "Gone" = "Waiting"
+  /** Its place in etcd's line. */
   entry: Entry | undefined
-  /** Who is in the way of an entry. */
+  /** Waits for whoever is in the way to leave. */
+  watcher: Fiber.Fiber<void, EntryError> | undefined
+  #outcome: Exit.Exit<Entry | Held, EntryError> | undefined
+  #resume: Done<Entry | Held, EntryError> | undefined
+
+  constructor(request: Request, join: Contender["join"]) {
+    this.request = request
+    this.join = join
+  }
+
+  settle(outcome: Exit.Exit<Entry | Held, EntryError>) {
+    if (this.state === "Gone") return
+    this.state = Exit.isSuccess(outcome) && outcome.value === this.entry ? "Holding" : "Gone"
+    this.#outcome = outcome
+    this.#resume?.(outcome)
+  }
+
+  get outcome(): Effect.Effect<Entry | Held, EntryError> {
+    return this.#outcome ?? Effect.callback((resume) => {
+      if (this.#outcome === undefined) this.#resume = resume
+      else resume(this.#outcome)
+    })
+  }
+}
+
+/** What comes of a join or of a try. */
+type Joined = Entry | Occupied | Etcd.KeyValue
+
+interface LocalLine {
+  /** Whose turn it is. */
+  first: Contender
+  readonly waiting: Set<Contender>
+  /** Who is in the way of its entry. */
   occupant: EntryKey | undefined
 }
 
@@ -84,47 +109,25 @@ export const make = (
   lines: Lines
 ): Mutex => {
   const locals = new Map<string, LocalLine>()
-  const closed = Deferred.makeUnsafe<never, EntryLost>()
-
-  const hang = (request: Request): Effect.Effect<Hold, Etcd.EtcdError> =>
-    request.lease === undefined ? Effect.map(leases.hang, sessionHold) : Effect.succeed(ownHold(request.lease))
-
-  const sessionHold = (shared: Effect.Success<Leases["hang"]>): Hold => ({
-    lease: shared.lease,
-    leave: () => leases.leave(shared),
-    retire: () => leases.retire(shared)
-  })
+  let closed = false
 
   // ---------------------------------------------------------------------------
   // the local line
   // ---------------------------------------------------------------------------
 
-  const enqueue = (request: Request): Contender => {
-    const contender: Contender = { request, state: "Waiting", entry: undefined, resume: () => {} }
-    const local = locals.get(request.prefix)
-    if (local === undefined) {
-      locals.set(request.prefix, { waiting: new Set(), entry: undefined, occupant: undefined })
-      contender.state = "Called"
-    } else {
-      local.waiting.add(contender)
-    }
-    return contender
+  const enqueue = (contender: Contender) => {
+    const { prefix } = contender.request
+    const local = locals.get(prefix)
+    if (closed) return contender.settle(leaseExpired)
+    if (local !== undefined) return void local.waiting.add(contender)
+    locals.set(prefix, { first: contender, waiting: new Set(), occupant: undefined })
+    join(contender)
   }
 
-  const called = (contender: Contender): Effect.Effect<void, EntryLost> =>
-    Effect.callback((resume) => {
-      if (Deferred.isDoneUnsafe(closed)) return resume(Deferred.await(closed))
-      if (contender.state === "Called") return resume(Effect.void)
-      contender.resume = resume
-    })
-
-  const call = (local: LocalLine, contender: Contender, entry: Entry | undefined) => {
+  const call = (local: LocalLine, contender: Contender) => {
     local.waiting.delete(contender)
-    local.entry = entry
+    local.first = contender
     local.occupant = undefined
-    contender.state = "Called"
-    contender.entry = entry
-    contender.resume(Effect.void)
   }
 
   /** Calls the next fiber, which has to join etcd's line by itself. */
@@ -132,22 +135,21 @@ export const make = (
     const local = locals.get(prefix)
     if (local === undefined) return
     const [next] = local.waiting
-    if (next === undefined) {
-      locals.delete(prefix)
-    } else {
-      call(local, next, undefined)
-    }
+    if (next === undefined) return void locals.delete(prefix)
+    call(local, next)
+    join(next)
   }
 
-  /** Gives up waiting, even when the call came at the same moment. */
+  /** Gives up, whatever has become of it. */
   const withdraw = (contender: Contender) => {
-    const { entry, request: { prefix }, state } = contender
+    const { entry, request: { prefix }, state, watcher } = contender
     contender.state = "Gone"
     if (state === "Waiting") {
       locals.get(prefix)?.waiting.delete(contender)
-    } else if (entry !== undefined) {
-      background(release(entry))
-    } else {
+    } else if (state === "Standing" || state === "Holding") {
+      release(entry!, () => {})
+    } else if (watcher !== undefined) {
+      watcher.interruptUnsafe()
       callNext(prefix)
     }
   }
@@ -156,135 +158,142 @@ export const make = (
   // etcd's line
   // ---------------------------------------------------------------------------
 
-  /**
-   * Runs a join to its end on a fiber of its own: a join that nobody waits for any more must be known to be
-   * over before its entry can be left.
-   */
-  const settled = <A, E>(
-    prefix: string,
-    join: Effect.Effect<A, EntryError>,
-    entryOf: (joined: A) => Entry | undefined,
-    wait: Wait<E>
-  ): Effect.Effect<A, EntryError | E> =>
-    Effect.suspend(() => {
-      const fiber = background(join)
-      const giveUp = Effect.flatMap(Fiber.await(fiber), (exit) => {
-        const entry = Exit.isSuccess(exit) ? entryOf(exit.value) : undefined
-        return entry === undefined ? Effect.sync(() => callNext(prefix)) : release(entry)
+  const join = (contender: Contender, attempt = 1) => {
+    const { request: { prefix, value } } = contender
+    contender.state = "Joining"
+    hang(contender.request, (hung) => {
+      if (Exit.isFailure(hung)) return failed(contender, hung.cause)
+      const hold = hung.value
+      if (contender.state === "Gone") {
+        hold.leave()
+        return callNext(prefix)
+      }
+      contender.join(prefix, { hold, value, rule: noneAhead }, (joined: Exit.Exit<Joined, EntryError>) => {
+        if (Exit.isSuccess(joined)) arrived(contender, joined.value)
+        // a lease that was revoked behind our back is noticed at its next use at the latest; the session has another
+        else if (isLeaseNotFound(joined.cause) && attempt < 3 && contender.state !== "Gone") {
+          join(contender, attempt + 1)
+        } else failed(contender, joined.cause)
       })
-      const joined = Effect.flatMap(Fiber.await(fiber), (exit): Effect.Effect<A, EntryError> =>
-        // nothing but the end of the session interrupts it
-        Exit.hasInterrupts(exit) ? Effect.fail(new EntryLost("LeaseExpired")) : exit)
-      return wait(joined).pipe(
-        Effect.onExit((exit) =>
-          Effect.sync(() => {
-            if (Exit.isFailure(exit)) background(giveUp)
-          })
-        )
-      )
+    })
+  }
+
+  const hang = ({ lease }: Request, done: Done<Hold, Etcd.EtcdError>) => {
+    if (lease !== undefined) return done(Exit.succeed(ownHold(lease)))
+    leases.hang((exit) => done(Exit.map(exit, sessionHold)))
+  }
+
+  const sessionHold = (shared: SharedLease): Hold => ({
+    lease: shared.lease,
+    leave: () => leases.leave(shared),
+    retire: () => leases.retire(shared)
+  })
+
+  const failed = (contender: Contender, cause: Cause.Cause<EntryError>) => {
+    const { lease, prefix } = contender.request
+    callNext(prefix)
+    const isLost = closed || Cause.hasInterrupts(cause) || lease !== undefined && isLeaseNotFound(cause)
+    contender.settle(isLost ? leaseExpired : Exit.failCause(cause))
+  }
+
+  const arrived = (contender: Contender, joined: Joined) => {
+    if (joined instanceof Entry) return stand(contender, joined)
+    if (contender.state === "Gone") return callNext(contender.request.prefix)
+    if (joined instanceof Occupied) return awaitLeave(contender, joined)
+    callNext(contender.request.prefix)
+    contender.settle(Exit.succeed(new Held(joined)))
+  }
+
+  const stand = (contender: Contender, entry: Entry) => {
+    // the one it was meant for has gone meanwhile
+    if (contender.state === "Gone") return release(entry, () => {})
+    contender.state = "Standing"
+    contender.entry = entry
+    entry.onTurn((turn) => {
+      if (Exit.isFailure(turn)) release(entry, () => {})
+      contender.settle(Exit.map(turn, () => entry))
+    })
+  }
+
+  const awaitLeave = (contender: Contender, { holder, untilLeft }: Occupied) => {
+    locals.get(contender.request.prefix)!.occupant = holder
+    contender.watcher = background(whileAlive(contender.request, untilLeft))
+    contender.watcher.addObserver((exit) => {
+      contender.watcher = undefined
+      if (contender.state === "Gone") return
+      if (Exit.isSuccess(exit)) join(contender)
+      else failed(contender, exit.cause)
+    })
+  }
+
+  const release: Mutex["release"] = (entry, done) => {
+    const { prefix } = entry.line
+    const local = locals.get(prefix)
+    if (local === undefined || entry.state === "Left") return done()
+    const [next] = local.waiting
+    const { handOver } = lines
+    const shared =
+      next !== undefined && handOver !== undefined && next.request.lease === undefined && entry.loss === undefined
+        ? leases.hangNow()
+        : undefined
+    if (next === undefined || handOver === undefined || shared === undefined) {
+      return lines.leave(entry, () => {
+        callNext(prefix)
+        done()
+      })
+    }
+    handOver(entry, { hold: sessionHold(shared), value: next.request.value, rule: noneAhead }, (joined) => {
+      if (Exit.isFailure(joined)) {
+        callNext(prefix)
+      } else {
+        if (next.state === "Waiting") call(local, next)
+        stand(next, joined.value)
+      }
+      done()
+    })
+  }
+
+  // ---------------------------------------------------------------------------
+  // the mutex
+  // ---------------------------------------------------------------------------
+
+  const contend = <E>(request: Request, join: Contender["join"], wait: Wait<E>) =>
+    Effect.suspend(() => {
+      const contender = new Contender(request, join)
+      enqueue(contender)
+      return Effect.onError(wait(contender.outcome), () => Effect.sync(() => withdraw(contender)))
     })
 
   const acquire: Mutex["acquire"] = (request, wait) =>
-    Effect.gen(function*() {
-      const contender = enqueue(request)
-      yield* Effect.onError(wait(called(contender)), () => Effect.sync(() => withdraw(contender)))
-      const join = settled(
-        request.prefix,
-        withFreshLease(
-          request,
-          Effect.flatMap(
-            hang(request),
-            (hold) => lines.join(request.prefix, { hold, value: request.value, rule: noneAhead })
-          )
-        ),
-        (joined) => joined instanceof Occupied ? undefined : joined,
-        wait
-      )
-      let entry = contender.entry ?? (yield* join)
-      while (entry instanceof Occupied) {
-        locals.get(request.prefix)!.occupant = entry.holder
-        yield* Effect.onError(
-          wait(Effect.raceFirst(Deferred.await(closed), whileAlive(request, entry.untilLeft))),
-          () => Effect.sync(() => callNext(request.prefix))
-        )
-        entry = yield* join
-      }
-      locals.get(request.prefix)!.entry = entry
-      if (entry.state !== "Held") {
-        yield* Effect.onError(wait(Deferred.await(entry.turn)), () => Effect.sync(() => background(release(entry))))
-      }
-      return entry
-    })
+    // only a try is answered that the lock is held
+    contend(request, lines.join, wait) as Effect.Effect<Entry, any>
 
   const tryAcquire: Mutex["tryAcquire"] = (request, wait) =>
     Effect.suspend(() => {
-      if (Deferred.isDoneUnsafe(closed)) return Deferred.await(closed)
-      if (locals.has(request.prefix)) {
-        // it would be refused anyway, so it is not worth a proposal
-        return wait(Effect.map(
-          etcd.range({ ...lines.range(request.prefix), limit: 1, sort: "CreateAscending" }),
-          ({ kvs }) => ({ _tag: "Held", holder: kvs[0] ?? holder(request.prefix) })
-        ))
-      }
-      enqueue(request)
-      const join = Effect.flatMap(
-        hang(request),
-        (hold) => lines.tryJoin(request.prefix, { hold, value: request.value })
-      )
-      return Effect.map(
-        settled(request.prefix, withFreshLease(request, join), (joined) => "line" in joined ? joined : undefined, wait),
-        (joined): Tried => {
-          if ("line" in joined) {
-            locals.get(request.prefix)!.entry = joined
-            return { _tag: "Taken", entry: joined }
-          }
-          callNext(request.prefix)
-          return { _tag: "Held", holder: joined }
-        }
-      )
-    })
-
-  const release: Mutex["release"] = (entry) =>
-    Effect.suspend(() => {
-      const { prefix } = entry.line
-      const local = locals.get(prefix)
-      if (local === undefined || entry.state === "Left") return Effect.void
-      const [next] = local.waiting
-      const { handOver } = lines
-      const shared =
-        next !== undefined && handOver !== undefined && next.request.lease === undefined && entry.loss === undefined
-          ? leases.hangNow()
-          : undefined
-      if (next === undefined || handOver === undefined || shared === undefined) {
-        return Effect.andThen(lines.leave(entry), Effect.sync(() => callNext(prefix)))
-      }
-      const handedOver = handOver(entry, {
-        hold: sessionHold(shared),
-        value: next.request.value,
-        rule: noneAhead
-      })
-      return Effect.flatMap(Effect.exit(handedOver), (exit) => {
-        if (Exit.isFailure(exit)) return Effect.sync(() => callNext(prefix))
-        // the one it was meant for has gone meanwhile
-        if (next.state !== "Waiting") return release(exit.value)
-        return Effect.sync(() => call(local, next, exit.value))
-      })
+      const { prefix } = request
+      if (closed || !locals.has(prefix)) return contend(request, lines.tryJoin, wait)
+      // it would be refused anyway, so it is not worth a proposal
+      return wait(Effect.map(
+        etcd.range({ ...lines.range(prefix), limit: 1, sort: "CreateAscending" }),
+        ({ kvs }) => new Held(kvs[0] ?? holder(prefix))
+      ))
     })
 
   const holder: Mutex["holder"] = (prefix) => {
     const local = locals.get(prefix)
-    const entry = local?.entry
+    const entry = local?.first.entry
     if (entry === undefined) return local?.occupant
-    if (entry.state === "Waiting") return entry.ahead.values().next().value
+    if (entry.state === "Waiting") return entry.ahead?.values().next().value
     const { createRevision, hold: { lease: { id: lease } }, key, value } = entry
     return { key: Buffer.from(key), value, lease, createRevision }
   }
 
   const close: Mutex["close"] = () => {
-    const lost = Exit.fail(new EntryLost("LeaseExpired"))
-    Deferred.doneUnsafe(closed, lost)
-    for (const { waiting } of locals.values()) {
-      for (const { resume } of waiting) resume(lost)
+    closed = true
+    for (const { first, waiting } of locals.values()) {
+      for (const contender of waiting) contender.settle(leaseExpired)
+      waiting.clear()
+      if (first.state !== "Holding") first.settle(leaseExpired)
     }
   }
 
@@ -297,15 +306,15 @@ export const make = (
 
 const ownHold = (lease: Lease): Hold => ({ lease, leave: () => {}, retire: () => {} })
 
+// also what the end of the session means
+const leaseExpired = Exit.fail(new EntryLost("LeaseExpired"))
+
 const whileAlive = <A>({ lease }: Request, self: Effect.Effect<A, EntryError>): Effect.Effect<A, EntryError> =>
   lease === undefined
     ? self
-    : Effect.catchTag(lease.whileAlive(self), "LeaseExpired", () => Effect.fail(new EntryLost("LeaseExpired")))
+    : Effect.catchTag(lease.whileAlive(self), "LeaseExpired", () => leaseExpired)
 
-// A lease that was revoked behind our back is noticed at its next use at the latest: the session has another one.
-const withFreshLease = <A>(request: Request, join: Effect.Effect<A, EntryError>): Effect.Effect<A, EntryError> => {
-  const leaseNotFound = (error: EntryError) => error._tag === "EtcdError" && error.reason === "LeaseNotFound"
-  return request.lease === undefined
-    ? Effect.retry(join, { times: 2, while: leaseNotFound })
-    : Effect.mapError(join, (error) => leaseNotFound(error) ? new EntryLost("LeaseExpired") : error)
+const isLeaseNotFound = (cause: Cause.Cause<EntryError>): boolean => {
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  return error?._tag === "EtcdError" && error.reason === "LeaseNotFound"
 }

@@ -6,6 +6,7 @@
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Etcd from "../Etcd.ts"
 import type { Background } from "./background.ts"
 import * as Line from "./line.ts"
@@ -15,12 +16,16 @@ const layout: Line.Layout = { range: Etcd.get, key: (name) => name }
 export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background: Background): Line.Lines => {
   const lines = Line.make(etcd, clock, background, layout)
 
-  const join: Line.Lines["join"] = Effect.fnUntraced(function*(name, options) {
-    const joined = yield* lines.tryJoin(name, options)
-    if ("line" in joined) return joined
-    if (!Line.isEntry(name, joined)) return yield* Effect.fail(new Line.ForeignEntry(name))
-    return new Line.Occupied(joined, untilLeft(name, joined.createRevision))
-  })
+  const join: Line.Lines["join"] = (name, ticket, done) =>
+    lines.tryJoin(name, ticket, (exit) => {
+      if (Exit.isFailure(exit) || exit.value instanceof Line.Entry) return done(exit as Exit.Exit<Line.Entry>)
+      const holder = exit.value
+      done(
+        Line.isEntry(name, holder)
+          ? Exit.succeed(new Line.Occupied(holder, untilLeft(name, holder.createRevision)))
+          : Exit.fail(new Line.ForeignEntry(name))
+      )
+    })
 
   const untilLeft = (name: string, createRevision: bigint): Effect.Effect<void, Etcd.EtcdError> =>
     Effect.scoped(Effect.gen(function*() {

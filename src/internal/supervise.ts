@@ -1,35 +1,42 @@
 import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 
 /**
- * Runs `self` until it exits or `loss` fails, whichever is first. After a loss
- * `self` is interrupted and awaited, and what it reports while it unwinds is kept
- * beside the loss. `self` does not start at all when the loss came first.
+ * Runs `self` until it exits or `onLoss` tells of a loss, whichever is first. After
+ * a loss `self` is interrupted and awaited, and what it reports while it unwinds is
+ * kept beside the loss. `self` does not start at all when the loss came first.
+ *
+ * `onLoss` calls its listener at most once, and returns how to unsubscribe it.
  */
 export const supervise = <A, E, R, E2>(
   self: Effect.Effect<A, E, R>,
-  loss: Effect.Effect<never, E2>
+  onLoss: (listener: (loss: E2) => void) => () => void
 ): Effect.Effect<A, E | E2, R> =>
-  Effect.suspend(() => {
-    let lost = false
-    let own: Exit.Exit<A, E> | undefined
-    return Effect.raceFirst(
-      // the race starts its sides in order, and not the second when the first has already ended
-      Effect.onError(loss, (cause) => {
-        lost = !Cause.hasInterruptsOnly(cause)
-        return Effect.void
-      }),
-      Effect.onExit(self, (exit) => {
-        own = exit
-        return Effect.void
+  Effect.withFiber((parent) =>
+    // begins and ends in one step: no interruption may come between the start of `self` and its watch
+    Effect.callback((resume) => {
+      let lost: Cause.Cause<E2> | undefined
+      let child: Fiber.Fiber<A, E> | undefined
+      const unsubscribe = onLoss((loss) => {
+        lost = Cause.fail(loss)
+        child?.interruptUnsafe()
       })
-    ).pipe(
-      Effect.onExit((): Effect.Effect<void, E> => lost ? Effect.failCause(failures(own)) : Effect.void)
-    )
-  })
+      if (lost !== undefined) return resume(Effect.failCause(lost))
+      child = Effect.runForkWith(parent.context as Context.Context<R>)(self)
+      // lost by what `self` did before it first waited
+      if (lost !== undefined) child.interruptUnsafe()
+      child.addObserver((exit) => {
+        unsubscribe()
+        resume(lost === undefined ? exit : Exit.failCause(Cause.combine(lost, failures(exit))))
+      })
+      return Fiber.interrupt(child)
+    })
+  )
 
-const failures = <E>(exit: Exit.Exit<unknown, E> | undefined): Cause.Cause<E> =>
-  exit === undefined || Exit.isSuccess(exit)
+const failures = <E>(exit: Exit.Exit<unknown, E>): Cause.Cause<E> =>
+  Exit.isSuccess(exit)
     ? Cause.empty
     : Cause.fromReasons(exit.cause.reasons.filter((reason) => !Cause.isInterruptReason(reason)))
