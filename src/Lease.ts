@@ -323,11 +323,11 @@ const grant = (
     beforeRenewal()
     return etcd.leaseKeepAlive(id, 1000)
   })
-  return etcd.leaseGrant(id, seconds).pipe(
-    Effect.tapError((error) => error.outcome === "Unknown" ? abandon : Effect.void),
-    Effect.catchIf((error) => error.reason === "LeaseExists", () => Effect.tapError(renewed, () => abandon)),
-    Effect.map((seconds) => seconds * 1000)
-  )
+  const granted = Effect.catch(etcd.leaseGrant(id, seconds), (error) => {
+    if (error.reason === "LeaseExists") return Effect.tapError(renewed, () => abandon)
+    return error.outcome === "Unknown" ? Effect.andThen(abandon, Effect.fail(error)) : Effect.fail(error)
+  })
+  return Effect.map(granted, (seconds) => seconds * 1000)
 }
 
 const revoke = (etcd: Etcd["Service"], id: bigint): Effect.Effect<void> =>
