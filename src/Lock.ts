@@ -518,12 +518,17 @@ export const forceRelease = (
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
+/** With a span where anything traces: it costs, and elsewhere nobody would see it. */
 const spanned = <A, E, R>(operation: string, name: string, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.withSpan(
-    operation,
-    { kind: "client", attributes: { "lock.name": name } },
-    { captureStackTrace: false }
-  )(self) as Effect.Effect<A, E, R>
+  Effect.withFiber(({ cache }) =>
+    cache.tracer === undefined && cache.span === undefined
+      ? self
+      : Effect.withSpan(
+        operation,
+        { kind: "client", attributes: { "lock.name": name } },
+        { captureStackTrace: false }
+      )(self) as Effect.Effect<A, E, R>
+  )
 
 const section = <A, E, R, E2>(
   operation: string,
@@ -586,18 +591,16 @@ const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore
   })
 
 const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clock.Clock): Request => {
-  const since = new Date(clock.currentTimeMillisUnsafe())
   const metadata = options?.metadata
   // only the value tells the puts of one single key apart
   const id = options?.layout === "single-key" ? crypto.randomUUID() : undefined
-  return {
-    prefix,
-    value: Buffer.from(JSON.stringify({ host, pid: process.pid, since, metadata, id })),
-    lease: options?.lease
-  }
+  const since = new Date(clock.currentTimeMillisUnsafe()).toISOString()
+  const more = metadata === undefined && id === undefined ? "" : `,${JSON.stringify({ metadata, id }).slice(1, -1)}`
+  return { prefix, value: Buffer.from(`${who},"since":"${since}"${more}}`), lease: options?.lease }
 }
 
-const host = hostname()
+// the same in every entry of this process
+const who = JSON.stringify({ host: hostname(), pid: process.pid }).slice(0, -1)
 
 /** Which keys a lock's entries are, and who queues for them in this process. */
 const placeOf = (session: Session["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {

@@ -146,5 +146,10 @@ const sessionClosed = Exit.fail(
 )
 
 // values are all that can be large
-const sizeOf = (txn: Etcd.Txn): number =>
-  txn.then.reduce((sum: number, op: Etcd.Op) => op._tag === "Put" ? sum + op.key.length + op.value.length : sum, 0)
+const sizeOf = (txn: Etcd.Txn): number => {
+  let size = 0
+  for (const ops of [txn.then, txn.else]) {
+    for (const op of ops) if (op._tag === "Put") size += op.key.length + op.value.length
+  }
+  return size
+}

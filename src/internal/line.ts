@@ -11,6 +11,7 @@
  * revision from a loop that runs every 100 ms, and whatever happened before it is
  * read once it stands. It stays open while this process has entries here.
  */
+import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -239,12 +240,35 @@ export const make = (
 
   const join = (prefix: string, ticket: Ticket, done: Done<Entry, EntryError>) => {
     const entry = makeEntry(layout, lineOf(prefix), ticket)
+    const put = putOf(entry)
+    // a free lock is taken without reading the line, which would cost etcd as much again
     const txn = Etcd.nested({
-      compare: [Etcd.compareCreateRevision(entry.key, "=", 0n)],
-      then: [putOf(entry), newestTwo(entry.line)],
-      else: [Etcd.get(entry.key)]
+      compare: [allFree(entry.line.range)],
+      then: [put],
+      // putting again what is there already changes nothing in the line
+      else: [put, Etcd.get(entry.key), newestTwo(entry.line)]
     })
-    sendJoin(entry, txn, done)
+    send(entry, txn, done, (result) => {
+      if (result.succeeded) return take(entry, result.revision)
+      const [, { kvs: [own] }, newest] = result.responses
+      return stand(entry, own!.createRevision, newest, result.revision)
+    })
+  }
+
+  const tryJoin: Lines["tryJoin"] = (prefix, ticket, done) => {
+    const entry = makeEntry(layout, lineOf(prefix), ticket)
+    const txn = Etcd.nested({
+      compare: [allFree(entry.line.range)],
+      then: [putOf(entry)],
+      else: [{ ...entry.line.range, limit: 1, sort: "CreateAscending" }]
+    })
+    send(entry, txn, done, (result): Exit.Exit<Entry | Etcd.KeyValue> => {
+      const first = result.succeeded ? undefined : result.responses[0].kvs[0]
+      if (first === undefined || isOwn(entry, first)) return take(entry, first?.createRevision ?? result.revision)
+      forget(entry)
+      left(entry)
+      return Exit.succeed(first)
+    })
   }
 
   const handOver: NonNullable<Lines["handOver"]> = (entry, ticket, done) => {
@@ -253,97 +277,71 @@ export const make = (
     const txn = Etcd.nested({
       compare: [guard(entry)],
       then: [Etcd.remove(entry.key), putOf(next), newestTwo(entry.line)],
-      else: [Etcd.get(next.key)]
+      else: [Etcd.get(next.key), newestTwo(entry.line)]
     })
-    sendJoin(next, txn, done, (exit) => left(entry, exit))
+    send(next, txn, done, (result) => {
+      if (result.succeeded) return stand(next, result.revision, result.responses[2], result.revision)
+      const [{ kvs: [own] }, newest] = result.responses
+      // our own put, whose answer was lost; else the entry to hand over was gone
+      if (own !== undefined) return stand(next, own.createRevision, newest, result.revision)
+      forget(next)
+      left(next)
+      return Exit.fail(new EntryLost("KeyDeleted"))
+    }, (exit) => left(entry, exit))
   }
 
-  /** Ends with the newest two of the line when it was joined, else with the key. */
-  type Joining = Etcd.Txn<readonly [...ReadonlyArray<Etcd.Op>, Etcd.Range], readonly [Etcd.Range]>
-
-  const sendJoin = (
+  const send = <const Then extends ReadonlyArray<Etcd.Op>, const Else extends ReadonlyArray<Etcd.Op>, A>(
     entry: Entry,
-    txn: Joining,
-    done: Done<Entry, EntryError>,
-    before?: (exit: Exit.Exit<unknown, unknown>) => void
-  ) => {
-    entry.line.joining++
-    batch.send(entry.line.prefix, txn, (exit) => {
-      // first, so that what the watch told of meanwhile is kept for the one who joins
-      before?.(exit)
-      entry.line.joining--
-      if (Exit.isFailure(exit)) {
-        refused(entry, exit)
-        return done(Exit.failCause(exit.cause))
-      }
-      const { repeated, responses, revision, succeeded } = exit.value
-      const range = responses.at(-1) as Etcd.RangeResult
-      if (repeated) mayRemain(entry)
-      if (succeeded) {
-        enter(entry, revision)
-        // more entries than were read: which of them are before ours is not known yet
-        const complete = range.count === range.kvs.length
-        const ahead = range.kvs.filter((kv) => kv.createRevision < revision)
-        settleOrLook(entry, complete, ahead, revision)
-      } else if (range.kvs[0] === undefined) {
-        // the entry to hand over was gone
-        forget(entry)
-        left(entry)
-        return done(Exit.fail(new EntryLost("KeyDeleted")))
-      } else {
-        // our own put, whose answer was lost
-        enter(entry, range.kvs[0].createRevision)
-        settleOrLook(entry, false, [], revision)
-      }
-      done(Exit.succeed(entry))
-    })
-  }
-
-  const settleOrLook = (
-    entry: Entry,
-    complete: boolean,
-    ahead: ReadonlyArray<Etcd.KeyValue>,
-    revision: bigint
+    txn: Etcd.Txn<Then, Else>,
+    done: Done<A, EntryError>,
+    onAnswer: (answer: Batch.Answer<Then, Else>) => Exit.Exit<A, EntryError>,
+    onExit?: (exit: Exit.Exit<unknown, unknown>) => void
   ) => {
     const { line } = entry
+    line.joining++
+    batch.send(line.prefix, txn, (exit) => {
+      // while the line is still in use, so that what its watch told of meanwhile is kept
+      onExit?.(exit)
+      line.joining--
+      if (Exit.isFailure(exit)) {
+        refused(entry, exit.cause)
+        return done(Exit.failCause(exit.cause))
+      }
+      if (exit.value.repeated) mayRemain(entry)
+      done(onAnswer(exit.value))
+    })
+  }
+
+  /** Its turn has come with its join. */
+  const take = (entry: Entry, createRevision: bigint): Exit.Exit<Entry> => {
+    enter(entry, createRevision)
+    takeTurn(entry, createRevision)
+    return Exit.succeed(entry)
+  }
+
+  /** Finds out what is before it, from the newest two of the line as they were at `revision`. */
+  const stand = (
+    entry: Entry,
+    createRevision: bigint,
+    { count, kvs }: Etcd.RangeResult,
+    revision: bigint
+  ): Exit.Exit<Entry> => {
+    const { line } = entry
+    enter(entry, createRevision)
+    const ahead = kvs.filter((kv) => kv.createRevision < createRevision)
+    // more entries than were read: which of them are before ours is not known yet
+    const complete = count === kvs.length
     if (complete && entry.rule(index(ahead))) {
       takeTurn(entry, revision)
     } else if (line.watchedFrom === undefined) {
       // looks as soon as it stands
       watchLine(line)
-    } else if (complete && line.watchedFrom < entry.createRevision) {
+    } else if (complete && line.watchedFrom < createRevision) {
       settle(entry, ahead, revision)
     } else {
       background(forEntries(line, look(line)))
     }
-  }
-
-  const tryJoin: Lines["tryJoin"] = (prefix, ticket, done) => {
-    const line = lineOf(prefix)
-    const entry = makeEntry(layout, line, ticket)
-    const txn = Etcd.nested({
-      compare: [allFree(line.range)],
-      then: [putOf(entry)],
-      else: [{ ...line.range, limit: 1, sort: "CreateAscending" }]
-    })
-    line.joining++
-    batch.send(prefix, txn, (exit) => {
-      line.joining--
-      if (Exit.isFailure(exit)) {
-        refused(entry, exit)
-        return done(Exit.failCause(exit.cause))
-      }
-      if (exit.value.repeated) mayRemain(entry)
-      const first = exit.value.succeeded ? undefined : exit.value.responses[0].kvs[0]
-      if (first !== undefined && !isOwn(entry, first)) {
-        forget(entry)
-        left(entry)
-        return done(Exit.succeed(first))
-      }
-      enter(entry, first?.createRevision ?? exit.value.revision)
-      takeTurn(entry, entry.createRevision)
-      done(Exit.succeed(entry))
-    })
+    return Exit.succeed(entry)
   }
 
   // ---------------------------------------------------------------------------
@@ -497,8 +495,8 @@ export const make = (
   }
 
   /** The join was answered with an error: there is no entry, or there may be one, or yet be one. */
-  const refused = (entry: Entry, exit: Exit.Exit<unknown, Etcd.EtcdError>) => {
-    const error = Option.getOrUndefined(Exit.findErrorOption(exit))
+  const refused = (entry: Entry, cause: Cause.Cause<Etcd.EtcdError>) => {
+    const error = Option.getOrUndefined(Cause.findErrorOption(cause))
     forget(entry)
     if (error?.reason === "LeaseNotFound") entry.hold.lease.notFound()
     if (error?.outcome !== "Refused") mayRemain(entry)
