@@ -366,12 +366,9 @@ export const withLockIfAvailable: {
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
     Effect.uninterruptibleMask((restore) =>
-      tryAcquireHandle(name, options, restore).pipe(
-        Effect.asSome,
-        Effect.catchTag("LockHeld", () => Effect.succeedNone),
-        Effect.flatMap((handle) =>
-          Option.isSome(handle) ? Effect.asSome(holding(handle.value, self, restore)) : Effect.succeedNone
-        )
+      Effect.flatMap(
+        attempt(name, options, restore),
+        (tried) => tried instanceof Held ? Effect.succeedNone : Effect.asSome(holding(tried, self, restore))
       )
     )
 )
@@ -578,16 +575,21 @@ const acquireHandle = (name: string, options: Options | undefined, restore: Rest
   })
 
 const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore: Restore) =>
+  Effect.filterOrFail(
+    attempt(name, options, restore),
+    (tried): tried is HeldLock => tried instanceof HeldLock,
+    (held) => new LockHeld({ name, holder: describe((held as Held).holder) })
+  )
+
+const attempt = (name: string, options: TryOptions | undefined, restore: Restore) =>
   Effect.gen(function*() {
     const session = yield* Session
     const { mutex, prefix } = placeOf(session, name, options)
     const request = makeRequest(prefix, options, yield* Clock.Clock)
     const tried = yield* Effect.mapError(mutex.tryAcquire<never>(request, restore), explain(name))
     if (!(tried instanceof Held)) return new HeldLock(name, tried, session.etcd, mutex)
-    if (tried.holder !== undefined && !isEntry(prefix, tried.holder)) {
-      return yield* new ForeignKey({ name, key: keyOf(tried.holder) })
-    }
-    return yield* new LockHeld({ name, holder: describe(tried.holder) })
+    if (tried.holder === undefined || isEntry(prefix, tried.holder)) return tried
+    return yield* new ForeignKey({ name, key: keyOf(tried.holder) })
   })
 
 const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clock.Clock): Request => {

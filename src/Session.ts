@@ -70,7 +70,7 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     const hang = Effect.callback<Leases.SharedLease, EtcdError>((resume) => {
       let abandoned = false
       leases.hang((exit) => {
-        if (abandoned && Exit.isSuccess(exit)) leases.leave(exit.value)
+        if (abandoned && Exit.isSuccess(exit)) exit.value.leave()
         resume(exit)
       })
       return Effect.sync(() => {
@@ -87,7 +87,7 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     )
     return Session.of({
       lease: Effect.map(
-        Effect.acquireRelease(hang, (shared) => Effect.sync(() => leases.leave(shared)), {
+        Effect.acquireRelease(hang, ({ leave }) => Effect.sync(leave), {
           interruptible: true
         }),
         ({ lease }) => lease

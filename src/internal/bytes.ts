@@ -7,7 +7,7 @@ export const prefixEnd = (prefix: Uint8Array): Uint8Array => {
   while (length > 0 && prefix[length - 1] === 0xff) length--
   if (length === 0) return endOfKeys
   // not `slice`: that of a Buffer would share its memory
-  const end = Uint8Array.from(prefix.subarray(0, length))
+  const end = Buffer.from(prefix.subarray(0, length))
   end[length - 1]! += 1
   return end
 }

@@ -8,14 +8,13 @@ import * as Lease from "../Lease.ts"
 import type { Background } from "./background.ts"
 import type { Done } from "./batch.ts"
 
-/** A lease and the number of those who hang on it. */
+/** A lease that many hang on. */
 export interface SharedLease {
   readonly lease: Lease.Lease
-  readonly scope: Scope.Closeable
-  holders: number
-  idleSince: number
+  /** Whoever hangs on it does so no more. */
+  readonly leave: () => void
   /** Nothing new hangs on it, and it is revoked when its last holder leaves. */
-  retired: boolean
+  readonly retire: () => void
 }
 
 /**
@@ -27,15 +26,13 @@ export interface Leases {
   readonly hang: (done: Done<SharedLease, EtcdError>) => void
   /** The same, if there is a lease to hang on at once. */
   readonly hangNow: () => SharedLease | undefined
-  readonly leave: (shared: SharedLease) => void
-  readonly retire: (shared: SharedLease) => void
 }
 
 export const make = Effect.fnUntraced(function*(background: Background, options: Lease.Options | undefined) {
   const etcd = yield* Etcd
   const clock = yield* Clock.Clock
   const sessionScope = yield* Effect.scope
-  let current: SharedLease | undefined
+  let current: Shared | undefined
   let granting: Array<Done<SharedLease, EtcdError>> | undefined
 
   const grant = Effect.suspend(() => {
@@ -45,19 +42,59 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
       Scope.provide(scope),
       Effect.onError(() => Scope.close(scope, Exit.void)),
       Effect.map((lease) => {
-        const shared = { lease, scope, holders: 0, idleSince: clock.currentTimeMillisUnsafe(), retired: false }
-        current = shared
-        lease.onLoss(() => retire(shared))
-        background(closeWhenIdle(shared))
+        const shared = current = new Shared(lease, scope)
+        lease.onLoss(shared.retire)
+        background(shared.closeWhenIdle)
       })
     )
   })
 
-  const hangNow: Leases["hangNow"] = () => {
-    if (!current?.lease.isAlive()) return undefined
-    current.holders++
-    return current
+  class Shared implements SharedLease {
+    readonly lease: Lease.Lease
+    readonly #scope: Scope.Closeable
+    #holders = 0
+    #idleSince = clock.currentTimeMillisUnsafe()
+    #retired = false
+
+    constructor(lease: Lease.Lease, scope: Scope.Closeable) {
+      this.lease = lease
+      this.#scope = scope
+    }
+
+    hang() {
+      this.#holders++
+      return this
+    }
+
+    readonly leave = () => {
+      this.#holders--
+      this.#idleSince = clock.currentTimeMillisUnsafe()
+      if (this.#holders === 0 && this.#retired) this.#close()
+    }
+
+    readonly retire = () => {
+      if (this.#retired) return
+      this.#retired = true
+      if (current === this) current = undefined
+      if (this.#holders === 0) this.#close()
+    }
+
+    #close() {
+      background(Effect.uninterruptible(Scope.close(this.#scope, Exit.void)))
+    }
+
+    // one sleeper per lease instead of one per moment without holders
+    readonly closeWhenIdle: Effect.Effect<void> = Effect.suspend(() => {
+      const ttl = Duration.toMillis(this.lease.ttl)
+      const idle = this.#holders > 0 ? 0 : clock.currentTimeMillisUnsafe() - this.#idleSince
+      if (this.#retired) return Effect.void
+      if (idle >= ttl) return Effect.sync(this.retire)
+      // a clock may have no moment between now and a fraction of a millisecond later
+      return Effect.andThen(Effect.sleep(Math.ceil(ttl - idle)), this.closeWhenIdle)
+    })
   }
+
+  const hangNow: Leases["hangNow"] = () => current?.lease.isAlive() ? current.hang() : undefined
 
   const hang: Leases["hang"] = (done) => {
     const shared = hangNow()
@@ -74,33 +111,5 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
     })
   }
 
-  const leave: Leases["leave"] = (shared) => {
-    shared.holders--
-    shared.idleSince = clock.currentTimeMillisUnsafe()
-    if (shared.holders === 0 && shared.retired) close(shared)
-  }
-
-  const retire: Leases["retire"] = (shared) => {
-    if (shared.retired) return
-    shared.retired = true
-    if (current === shared) current = undefined
-    if (shared.holders === 0) close(shared)
-  }
-
-  const close = (shared: SharedLease) => {
-    background(Effect.uninterruptible(Scope.close(shared.scope, Exit.void)))
-  }
-
-  // one sleeper per lease instead of one per moment without holders
-  const closeWhenIdle = (shared: SharedLease): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      const ttl = Duration.toMillis(shared.lease.ttl)
-      const idle = shared.holders > 0 ? 0 : clock.currentTimeMillisUnsafe() - shared.idleSince
-      if (shared.retired) return Effect.void
-      if (idle >= ttl) return Effect.sync(() => retire(shared))
-      // a clock may have no moment between now and a fraction of a millisecond later
-      return Effect.andThen(Effect.sleep(Math.ceil(ttl - idle)), closeWhenIdle(shared))
-    })
-
-  return { hang, hangNow, leave, retire } satisfies Leases
+  return { hang, hangNow } satisfies Leases
 })

@@ -18,6 +18,7 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
 import * as Etcd from "../Etcd.ts"
 import type { Lease } from "../Lease.ts"
 import type { Background } from "./background.ts"
@@ -131,13 +132,20 @@ export interface Line {
   readonly range: Etcd.Range
   readonly entries: Map<string, Entry>
   /** When each key was last deleted, as far as the watch told while there are entries. */
-  readonly deletes: Map<string, bigint>
+  deletes: Map<string, bigint> | undefined
   /** Joins whose answer is still to come. */
   joining: number
+  /** Somebody held it when it was last tried to take. */
+  isTaken: boolean
   idleSince: number
-  watcher: Fiber.Fiber<void> | undefined
+  watch: Watching | undefined
   /** The revision after which the watch tells of everything; undefined while it does not stand. */
   watchedFrom: bigint | undefined
+}
+
+/** What keeps a line's watch open: it opens it, or waits for the next events. */
+interface Watching {
+  fiber: Fiber.Fiber<unknown, unknown> | undefined
 }
 
 /** Somebody is in the way, and there is no line to stand in. */
@@ -181,6 +189,9 @@ export interface Lines {
 /** How long an entry is held before the watch for its own deletion is opened; and how often that is looked at. */
 const watchHoldsAfter = 250
 
+/** In milliseconds. */
+const retryAfter = 200
+
 /** How long a line stays, with its watch, when it has no entries. */
 const keepLineFor = 1000
 
@@ -223,10 +234,11 @@ export const make = (
       prefix,
       range: layout.range(prefix),
       entries: new Map(),
-      deletes: new Map(),
+      deletes: undefined,
       joining: 0,
+      isTaken: false,
       idleSince: 0,
-      watcher: undefined,
+      watch: undefined,
       watchedFrom: undefined
     }
     lines.set(prefix, line)
@@ -256,18 +268,34 @@ export const make = (
   }
 
   const tryJoin: Lines["tryJoin"] = (prefix, ticket, done) => {
-    const entry = makeEntry(layout, lineOf(prefix), ticket)
+    const line = lineOf(prefix)
+    if (!line.isTaken) return tryToJoin(line, ticket, done)
+    // whoever was refused just now will be again, which a read tells without a proposal to all members
+    line.joining++
+    batch.send(prefix, Etcd.nested({ then: [first(line)] }), (exit) => {
+      line.joining--
+      const holder = Exit.map(exit, ({ responses }) => responses[0]?.kvs[0])
+      if (Exit.isSuccess(holder) && holder.value === undefined) return tryToJoin(line, ticket, done)
+      ticket.hold.leave()
+      tidy(line)
+      done(holder as Exit.Exit<Etcd.KeyValue, EntryError>)
+    })
+  }
+
+  const tryToJoin = (line: Line, ticket: Ticket, done: Done<Entry | Etcd.KeyValue, EntryError>) => {
+    const entry = makeEntry(layout, line, ticket)
     const txn = Etcd.nested({
-      compare: [allFree(entry.line.range)],
+      compare: [allFree(line.range)],
       then: [putOf(entry)],
-      else: [{ ...entry.line.range, limit: 1, sort: "CreateAscending" }]
+      else: [first(line)]
     })
     send(entry, txn, done, (result): Exit.Exit<Entry | Etcd.KeyValue> => {
-      const first = result.succeeded ? undefined : result.responses[0].kvs[0]
-      if (first === undefined || isOwn(entry, first)) return take(entry, first?.createRevision ?? result.revision)
+      const holder = result.succeeded ? undefined : result.responses[0].kvs[0]
+      line.isTaken = holder !== undefined && !isOwn(entry, holder)
+      if (holder === undefined || !line.isTaken) return take(entry, holder?.createRevision ?? result.revision)
       forget(entry)
       left(entry)
-      return Exit.succeed(first)
+      return Exit.succeed(holder)
     })
   }
 
@@ -277,13 +305,13 @@ export const make = (
     const txn = Etcd.nested({
       compare: [guard(entry)],
       then: [Etcd.remove(entry.key), putOf(next), newestTwo(entry.line)],
-      else: [Etcd.get(next.key), newestTwo(entry.line)]
+      else: [Etcd.get(next.key)]
     })
     send(next, txn, done, (result) => {
       if (result.succeeded) return stand(next, result.revision, result.responses[2], result.revision)
-      const [{ kvs: [own] }, newest] = result.responses
+      const [own] = result.responses[0].kvs
       // our own put, whose answer was lost; else the entry to hand over was gone
-      if (own !== undefined) return stand(next, own.createRevision, newest, result.revision)
+      if (own !== undefined) return stand(next, own.createRevision, unread, result.revision)
       forget(next)
       left(next)
       return Exit.fail(new EntryLost("KeyDeleted"))
@@ -323,7 +351,7 @@ export const make = (
   const stand = (
     entry: Entry,
     createRevision: bigint,
-    { count, kvs }: Etcd.RangeResult,
+    { count, kvs }: Pick<Etcd.RangeResult, "kvs" | "count">,
     revision: bigint
   ): Exit.Exit<Entry> => {
     const { line } = entry
@@ -353,7 +381,7 @@ export const make = (
     entry.line.entries.set(entry.key, entry)
     entry.unsubscribe = entry.hold.lease.onLoss(() => entry.lose("LeaseExpired"))
     // the watch may have told of its end before the answer told of its beginning
-    if ((entry.line.deletes.get(entry.key) ?? 0n) > createRevision) entry.lose("KeyDeleted")
+    if ((entry.line.deletes?.get(entry.key) ?? 0n) > createRevision) entry.lose("KeyDeleted")
   }
 
   /** Takes note of the entries before ours, as they were at `revision`. */
@@ -367,7 +395,7 @@ export const make = (
     const before = entry.ahead = index(ahead)
     let latest = revision
     for (const kv of ahead) {
-      const deleted = entry.line.deletes.get(keyOf(kv))
+      const deleted = entry.line.deletes?.get(keyOf(kv))
       if (deleted !== undefined && deleted > kv.createRevision) {
         before.delete(keyOf(kv))
         if (deleted > latest) latest = deleted
@@ -389,7 +417,7 @@ export const make = (
   const onDeletes = (line: Line, events: ReadonlyArray<Etcd.WatchEvent>) => {
     for (const { kv } of events) {
       const key = keyOf(kv)
-      if (line.entries.size > 0 || line.joining > 0) line.deletes.set(key, kv.modRevision)
+      if (line.entries.size > 0 || line.joining > 0) (line.deletes ??= new Map()).set(key, kv.modRevision)
       const own = line.entries.get(key)
       if (own !== undefined && kv.modRevision > own.createRevision) own.lose("KeyDeleted")
     }
@@ -430,21 +458,47 @@ export const make = (
       )
     })
 
-  const watchLine = (line: Line) => {
-    if (line.watcher !== undefined) return
-    const watching = Effect.scoped(Effect.gen(function*() {
-      const watch = yield* etcd.watch({ key: line.range.key, rangeEnd: line.range.rangeEnd, only: "Delete" })
-      // whoever joins from here on settles by itself, and everybody else by the look
-      line.watchedFrom = watch.revision
-      yield* look(line)
-      while (true) onDeletes(line, yield* watch.next)
-    })).pipe(Effect.ensuring(Effect.sync(() => {
+  const watchLine = (line: Line, after?: Effect.Effect<void>) => {
+    if (line.watch !== undefined) return
+    const watching: Watching = line.watch = { fiber: undefined }
+    const opening = Effect.suspend(() => {
+      const scope = Scope.makeUnsafe()
+      return etcd.watch({ key: line.range.key, rangeEnd: line.range.rangeEnd, only: "Delete" }).pipe(
+        Scope.provide(scope),
+        Effect.tap((watch) => {
+          // whoever joins from here on settles by itself, and everybody else by the look
+          line.watchedFrom = watch.revision
+          return look(line)
+        }),
+        Effect.map((watch) => follow(line, watching, watch, scope)),
+        Effect.onError(() => {
+          line.watchedFrom = undefined
+          return Scope.close(scope, Exit.void)
+        })
+      )
+    })
+    const fiber = background(
+      after === undefined ? forEntries(line, opening) : Effect.andThen(after, forEntries(line, opening))
+    )
+    watching.fiber ??= fiber
+    fiber.addObserver(() => {
+      if (watching.fiber === fiber) line.watch = undefined
+    })
+  }
+
+  // thousands of locks may be held, each with a watch: so nothing but the wait for the next events is left of it
+  const follow = (line: Line, watching: Watching, watch: Etcd.Watch, scope: Scope.Closeable) => {
+    const next = watching.fiber = background(watch.next)
+    next.addObserver((exit) => {
+      if (Exit.isSuccess(exit)) {
+        onDeletes(line, exit.value)
+        return follow(line, watching, watch, scope)
+      }
+      line.watch = undefined
       line.watchedFrom = undefined
-    })))
-    line.watcher = background(Effect.onExit(forEntries(line, watching), () =>
-      Effect.sync(() => {
-        line.watcher = undefined
-      })))
+      Effect.runFork(Scope.close(scope, Exit.void))
+      if (!Exit.hasInterrupts(exit)) watchLine(line, Effect.sleep(retryAfter))
+    })
   }
 
   /** Unless etcd will never allow it, for as long as the leases live. */
@@ -526,7 +580,7 @@ export const make = (
   /** A line without entries is kept for a while, with its watch, since the next one often comes at once. */
   const tidy = (line: Line) => {
     if (line.entries.size > 0 || line.joining > 0) return
-    line.deletes.clear()
+    line.deletes = undefined
     line.idleSince = clock.currentTimeMillisUnsafe()
   }
 
@@ -543,7 +597,7 @@ export const make = (
           if (now - entry.heldSince >= watchHoldsAfter) watchLine(line)
         }
       } else if (now - line.idleSince >= keepLineFor) {
-        line.watcher?.interruptUnsafe()
+        line.watch?.fiber?.interruptUnsafe()
         lines.delete(line.prefix)
       }
     }
@@ -586,6 +640,10 @@ const allFree = ({ key, rangeEnd }: Etcd.Range): Etcd.Compare => ({
   value: 0n
 })
 
+const unread: Pick<Etcd.RangeResult, "kvs" | "count"> = { kvs: [], count: Infinity }
+
+const first = (line: Line) => ({ ...line.range, limit: 1, sort: "CreateAscending" }) as const
+
 const newestTwo = (line: Line) => ({ ...line.range, limit: 2, sort: "CreateDescending" }) as const
 
 const index = (kvs: ReadonlyArray<Etcd.KeyValue>) => new Map(kvs.map((kv) => [keyOf(kv), kv]))
@@ -598,7 +656,7 @@ export const isEntry = (prefix: string, kv: EntryKey): boolean =>
 
 /** What failed to be seen says nothing about what is there: look again, unless etcd will never allow it. */
 export const persistently: <A>(effect: Effect.Effect<A, Etcd.EtcdError>) => Effect.Effect<A, Etcd.EtcdError> = Effect
-  .retry({ while: (error) => isPassing(error), schedule: Schedule.spaced("200 millis") })
+  .retry({ while: (error) => isPassing(error), schedule: Schedule.spaced(retryAfter) })
 
 const isPassing = (error: Etcd.EtcdError): boolean =>
   error.reason !== "PermissionDenied" && error.reason !== "Unauthenticated" && error.reason !== "InvalidArgument"

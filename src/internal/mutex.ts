@@ -20,7 +20,7 @@ import type * as Etcd from "../Etcd.ts"
 import type { Lease } from "../Lease.ts"
 import type { Background } from "./background.ts"
 import type { Done } from "./batch.ts"
-import type { Leases, SharedLease } from "./leases.ts"
+import type { Leases } from "./leases.ts"
 import { Entry, type EntryError, type EntryKey, EntryLost, type Hold, type Lines, noneAhead, Occupied } from "./line.ts"
 
 export interface Request {
@@ -180,14 +180,8 @@ export const make = (
 
   const hang = ({ lease }: Request, done: Done<Hold, Etcd.EtcdError>) => {
     if (lease !== undefined) return done(Exit.succeed(ownHold(lease)))
-    leases.hang((exit) => done(Exit.map(exit, sessionHold)))
+    leases.hang(done)
   }
-
-  const sessionHold = (shared: SharedLease): Hold => ({
-    lease: shared.lease,
-    leave: () => leases.leave(shared),
-    retire: () => leases.retire(shared)
-  })
 
   const failed = (contender: Contender, cause: Cause.Cause<EntryError>) => {
     const { lease, prefix } = contender.request
@@ -242,7 +236,7 @@ export const make = (
         done()
       })
     }
-    handOver(entry, { hold: sessionHold(shared), value: next.request.value, rule: noneAhead }, (joined) => {
+    handOver(entry, { hold: shared, value: next.request.value, rule: noneAhead }, (joined) => {
       if (Exit.isFailure(joined)) {
         callNext(prefix)
       } else {

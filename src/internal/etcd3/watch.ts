@@ -1,6 +1,5 @@
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Queue from "effect/Queue"
+import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { IWatchRequest, IWatchResponse } from "etcd3"
 import type { Watch, WatchEvent, WatchOptions } from "../../Etcd.ts"
@@ -23,11 +22,44 @@ export const make = Effect.fnUntraced(function*(members: Members) {
 const cancelled = (reason: string): EtcdError =>
   reason === "" ? ended(method) : toEtcdError(method, new Error(reason.replace(/^rpc error: code = \w+ desc = /, "")))
 
-type Events = Queue.Queue<ReadonlyArray<WatchEvent>, EtcdError>
+type Batch = Exit.Exit<ReadonlyArray<WatchEvent>, EtcdError>
+
+/** What came of a watch and was not taken yet. A queue of Effect's would cost each of thousands of watches 2 KB. */
+class Inbox {
+  readonly #batches: Array<Batch> = []
+  #over: Batch | undefined
+  #resume: ((batch: Batch) => void) | undefined
+
+  offer(events: ReadonlyArray<WatchEvent>) {
+    this.#batches.push(Exit.succeed(events))
+    this.#deliver()
+  }
+
+  fail(error: EtcdError) {
+    this.#over ??= Exit.fail(error)
+    this.#deliver()
+  }
+
+  #deliver() {
+    const resume = this.#resume
+    const batch = resume === undefined ? undefined : this.#batches.shift() ?? this.#over
+    if (resume === undefined || batch === undefined) return
+    this.#resume = undefined
+    resume(batch)
+  }
+
+  readonly take: Watch["next"] = Effect.callback((resume) => {
+    this.#resume = resume
+    this.#deliver()
+    return Effect.sync(() => {
+      this.#resume = undefined
+    })
+  })
+}
 
 interface Creating {
   readonly id: string
-  readonly events: Events
+  readonly events: Inbox
   /** Undefined once nobody waits for it any more. */
   resume: ((answer: Effect.Effect<bigint, EtcdError>) => void) | undefined
 }
@@ -36,7 +68,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
   const member = members.current()
   // etcd confirms watches in the order in which they were asked for; a refused one comes without its ID
   const creating: Array<Creating> = []
-  const watching = new Map<string, Events>()
+  const watching = new Map<string, Inbox>()
   let lastId = 0
   let over: EtcdError | undefined
   let tokenExpired = false
@@ -62,9 +94,9 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     if (events === undefined) return
     if (response.canceled) {
       watching.delete(response.watch_id)
-      fail(events, cancelled(response.cancel_reason))
+      events.fail(cancelled(response.cancel_reason))
     } else if (response.events.length > 0) {
-      Queue.offerUnsafe(events, response.events.map((event) => ({ _tag: event.type, kv: decodeKeyValue(event.kv) })))
+      events.offer(response.events.map((event) => ({ _tag: event.type, kv: decodeKeyValue(event.kv) })))
     }
   }
 
@@ -72,10 +104,8 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     over = error
     members.failed(member)
     for (const { resume } of creating) resume?.(Effect.fail(error))
-    for (const events of watching.values()) fail(events, error)
+    for (const events of watching.values()) events.fail(error)
   }
-
-  const fail = (events: Events, error: EtcdError) => Queue.failCauseUnsafe(events, Cause.fail(error))
 
   const stream = yield* open<IWatchRequest, IWatchResponse>({
     method,
@@ -89,7 +119,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     if (!over) stream.write({ cancel_request: { watch_id: id } })
   }
 
-  const create = (options: WatchOptions, id: string, events: Events): Effect.Effect<bigint, EtcdError> =>
+  const create = (options: WatchOptions, id: string, events: Inbox): Effect.Effect<bigint, EtcdError> =>
     Effect.callback<bigint, EtcdError>((resume) => {
       if (over) return resume(Effect.fail(over))
       const entry: Creating = { id, events, resume }
@@ -108,7 +138,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
 
   const watch = Effect.fnUntraced(function*(options: WatchOptions, timeout: number) {
     const id = String(++lastId)
-    const events = yield* Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>()
+    const events = new Inbox()
     const revision = yield* Effect.acquireRelease(
       create(options, id, events),
       () => Effect.sync(() => cancel(id)),
@@ -133,7 +163,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       ),
       Effect.catch(members.explain(member))
     )
-    return { revision, next: Queue.take(events) } satisfies Watch
+    return { revision, next: events.take } satisfies Watch
   })
 
   return { watch, isOver: () => over !== undefined || tokenExpired }
