@@ -1,10 +1,18 @@
 /** Moments of a lock's life that random schedules seldom hit, on an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { Cause, Clock, type Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
 import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 
-const provideMemory = Effect.provide(Etcd.layerMemory())
+const provideMemory = <A, E, R>(self: Effect.Effect<A, E, R>) =>
+  // a session that closes would wait for a network that needs time
+  Effect.provide(Effect.ensuring(self, Effect.flatMap(Etcd.Faults, (faults) => faults.heal)), Etcd.layerMemory())
+
+/** Lets time pass, and then whoever was woken go on. */
+const pass = (duration: Duration.Input) =>
+  Effect.andThen(TestClock.adjust(duration), Effect.repeat(Effect.yieldNow, { times: 20 }))
+
+type Process = Effect.Success<ReturnType<typeof session>>
 
 const session = (options?: Session.Options) =>
   Effect.gen(function*() {
@@ -32,14 +40,14 @@ describe("a handle's own release", () => {
         yield* faults.delay("1 second")
         yield* lock.release
       })).pipe(run, fork)
-      yield* TestClock.adjust("100 millis")
+      yield* pass("100 millis")
       const interrupting = yield* fork(Fiber.interrupt(fiber))
-      yield* TestClock.adjust("900 millis")
+      yield* pass("900 millis")
       yield* Fiber.join(interrupting)
       yield* faults.heal
       assert.deepStrictEqual(yield* faults.keys, [])
       yield* run(Lock.withLock(Effect.void, "job"))
-      yield* TestClock.adjust("10 seconds")
+      yield* pass("10 seconds")
       assert.deepStrictEqual(yield* faults.leases, [], "the lease was not left hanging")
     }).pipe(provideMemory))
 })
@@ -50,10 +58,10 @@ describe("an idle lease", () => {
       const faults = yield* Etcd.Faults
       const { run } = yield* session({ ttl: "2 seconds" })
       // 48.112343 + 2000 - 48.112343 < 2000
-      yield* TestClock.adjust(48.112343)
+      yield* pass(48.112343)
       yield* run(Lock.withLock(Effect.void, "job"))
       const started = performance.now()
-      yield* TestClock.adjust("3 seconds")
+      yield* pass("3 seconds")
       assert.isBelow(performance.now() - started, 900, "the test clock gives up on busy fibers after a second")
       assert.deepStrictEqual(yield* faults.leases, [])
     }).pipe(provideMemory))
@@ -64,9 +72,9 @@ describe("a closed session", () => {
     Effect.gen(function*() {
       const { close, run } = yield* session()
       const [holder, ...waiting] = yield* Effect.forEach([1, 2, 3], () => fork(run(Lock.withLock(Effect.never, "job"))))
-      yield* TestClock.adjust(1)
+      yield* pass(1)
       yield* close
-      yield* TestClock.adjust(1)
+      yield* pass(1)
       assert.include(failure(holder!.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
       for (const fiber of waiting) assert.include(failure(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
     }).pipe(provideMemory))
@@ -78,10 +86,10 @@ describe("a closed session", () => {
         const { close, run } = yield* session()
         yield* faults.delay("1 second")
         const waiting = yield* Effect.forEach([1, 2], () => fork(run(Lock.withLock(Effect.never, "job"))))
-        yield* TestClock.adjust(millis)
+        yield* pass(millis)
         yield* faults.heal
         const closing = yield* fork(close)
-        yield* TestClock.adjust("2 seconds")
+        yield* pass("2 seconds")
         assert.isDefined(closing.pollUnsafe())
         for (const fiber of waiting) assert.isDefined(failure(fiber.pollUnsafe()), `after ${millis} ms`)
       }
@@ -91,11 +99,11 @@ describe("a closed session", () => {
     Effect.gen(function*() {
       const [a, b] = yield* Effect.all([session(), session()])
       yield* fork(a.run(Lock.withLock(Effect.never, "job", { layout: "single-key" })))
-      yield* TestClock.adjust(1)
+      yield* pass(1)
       const waiting = yield* fork(b.run(Lock.withLock(Effect.never, "job", { layout: "single-key" })))
-      yield* TestClock.adjust(1)
+      yield* pass(1)
       yield* b.close
-      yield* TestClock.adjust(1)
+      yield* pass(1)
       assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
     }).pipe(provideMemory))
 
@@ -116,12 +124,12 @@ describe("a closed session", () => {
       const faults = yield* Etcd.Faults
       const { close, run } = yield* session()
       const holder = yield* fork(run(Lock.withLock(Effect.never, "job")))
-      yield* TestClock.adjust(1)
+      yield* pass(1)
       yield* faults.delay("1 second")
       const interrupting = yield* fork(Fiber.interrupt(holder))
-      yield* TestClock.adjust(100)
+      yield* pass(100)
       const closing = yield* fork(close)
-      yield* TestClock.adjust("2 seconds")
+      yield* pass("2 seconds")
       assert.isDefined(interrupting.pollUnsafe())
       assert.isDefined(closing.pollUnsafe())
     }).pipe(provideMemory))
@@ -137,10 +145,186 @@ describe("a join whose answer was lost", () => {
       assert.strictEqual(yield* leaseOf("job"), lease)
       yield* faults.drop("Reply", { method: "txn" })
       const repeated = yield* fork(leaseOf("job"))
-      yield* TestClock.adjust("3 seconds")
+      yield* pass("3 seconds")
       assert.strictEqual(yield* Fiber.join(repeated), lease)
-      yield* TestClock.adjust("1 second")
+      yield* pass("1 second")
       assert.deepStrictEqual(yield* faults.leases, [], "it was revoked when its last holder left")
       assert.notStrictEqual(yield* leaseOf("job"), lease)
+    }).pipe(provideMemory))
+})
+
+/** A session whose watch of the lock's line stands, and which has no entry there. */
+const watching = (run: Process["run"], name: string) =>
+  Effect.gen(function*() {
+    const other = yield* session()
+    const holder = yield* fork(other.run(Lock.withLock(Effect.never, name)))
+    yield* pass(1)
+    const waiting = yield* fork(run(Lock.withLock(Effect.void, name)))
+    yield* pass(1)
+    yield* Fiber.interrupt(holder)
+    yield* pass(1)
+    yield* Fiber.join(waiting)
+    yield* other.close
+  })
+
+describe("an answer to a join that comes late", () => {
+  it.effect("is not believed when the watch has told of the entry's end", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      yield* watching(run, "job")
+      yield* faults.delay(200)
+      const fiber = yield* fork(run(Lock.withLock(Effect.never, "job")))
+      yield* pass(150)
+      yield* faults.deletePrefix("job/")
+      yield* pass(50)
+      assert.include(failure(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+    }).pipe(provideMemory))
+
+  it.effect("names nobody to wait for whose end the watch has told of", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const [a, b] = yield* Effect.all([session(), session()])
+      yield* watching(b.run, "job")
+      const holder = yield* fork(a.run(Lock.withLock(Effect.never, "job")))
+      yield* pass(1)
+      const [held] = yield* faults.keys
+      assert(held !== undefined)
+      yield* faults.delay(200)
+      const waiting = yield* fork(b.run(Lock.withLock(Effect.void, "job")))
+      yield* pass(150)
+      yield* faults.deleteKey(held.key)
+      yield* faults.heal
+      yield* pass(50)
+      assert.isDefined(waiting.pollUnsafe())
+      yield* Fiber.interrupt(holder)
+    }).pipe(provideMemory))
+})
+
+describe("a write that etcd applies twice", () => {
+  it.effect("does not make a hand-over's entry anew", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      const holder = yield* fork(run(Lock.withLock(Effect.never, "job")))
+      yield* pass(1)
+      const next = yield* fork(run(Effect.scoped(Effect.gen(function*() {
+        const lock = yield* Lock.acquire("job")
+        const [kv] = yield* faults.keys
+        return { there: kv?.createRevision, told: lock.createRevision, version: kv?.version }
+      }))))
+      yield* faults.drop("Reply", { method: "txn" })
+      yield* fork(Fiber.interrupt(holder))
+      yield* pass("2 seconds")
+      const { there, told, version } = yield* Fiber.join(next)
+      assert.strictEqual(told, there)
+      assert.strictEqual(version, 1n)
+      assert.deepStrictEqual(yield* faults.keys, [])
+    }).pipe(provideMemory))
+
+  it.effect("does not delete the entry that came after the one that was left", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session({ ttl: "30 seconds" })
+      const first = yield* fork(run(Lock.withLock(Effect.never, "job")))
+      yield* pass(1)
+      const [left] = yield* faults.keys
+      // arrives after three seconds
+      yield* faults.delay("6 seconds")
+      yield* fork(Fiber.interrupt(first))
+      yield* pass(10)
+      yield* faults.heal
+      yield* pass("2 seconds")
+      assert.deepStrictEqual(yield* faults.keys, [], "it was sent again, and applied")
+      yield* fork(run(Lock.withLock(Effect.never, "job")))
+      yield* pass(10)
+      const [entry] = yield* faults.keys
+      assert(entry !== undefined && left !== undefined)
+      assert.strictEqual(String(entry.key), String(left.key), "keys are used again")
+      yield* pass("2 seconds")
+      assert.deepStrictEqual(yield* faults.keys, [entry])
+    }).pipe(provideMemory))
+})
+
+describe("a join that may come late", () => {
+  const lateJoin = Effect.gen(function*() {
+    const faults = yield* Etcd.Faults
+    const { run } = yield* session({ ttl: "60 seconds" })
+    yield* run(Lock.withLock(Effect.void, "job"))
+    const [lease] = yield* faults.leases
+    const holder = yield* fork(run(Lock.withLock(Effect.never, "other")))
+    yield* pass(1)
+    // the request times out after five seconds and arrives after ten
+    yield* faults.delay("20 seconds")
+    const late = yield* fork(run(Lock.withLock(Effect.void, "job")))
+    yield* pass("6 seconds")
+    yield* faults.heal
+    assert.include(failure(late.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", outcome: "Unknown" })
+    return { run, holder, lease: lease! }
+  })
+
+  it.effect("hangs on a lease that nothing else hangs on any more, and that goes with its last holder", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { holder, lease, run } = yield* lateJoin
+      const next = yield* fork(run(Effect.scoped(Effect.map(Lock.acquire("next"), ({ leaseId }) => leaseId))))
+      yield* pass(100)
+      assert.notStrictEqual(yield* Fiber.join(next), lease)
+      assert.include(yield* faults.leases, lease)
+      yield* fork(Fiber.interrupt(holder))
+      yield* pass(100)
+      assert.notInclude(yield* faults.leases, lease)
+      assert.deepStrictEqual(yield* faults.keys, [])
+    }).pipe(provideMemory))
+
+  it.effect("is taken back though its lease lives on", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { holder } = yield* lateJoin
+      yield* pass("20 seconds")
+      assert.deepStrictEqual((yield* faults.keys).map(({ key }) => String(key).split("/")[0]), ["other"])
+      assert.isUndefined(holder.pollUnsafe())
+    }).pipe(provideMemory))
+})
+
+describe("a waiter", () => {
+  it.effect("that is interrupted in any moment of a hand-over hands on", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      for (let ticks = 0; ticks < 40; ticks++) {
+        const [holder, next, last] = yield* Effect.forEach(
+          [Effect.never, Effect.never, Effect.void],
+          (body) => fork(run(Lock.withLock(body, "job")))
+        )
+        yield* pass(1)
+        const releasing = yield* fork(Fiber.interrupt(holder!))
+        yield* Effect.repeat(Effect.yieldNow, { times: ticks })
+        yield* Fiber.interrupt(next!)
+        yield* pass(1)
+        assert.isDefined(last!.pollUnsafe(), `after ${ticks} ticks`)
+        yield* Fiber.join(releasing)
+      }
+      assert.deepStrictEqual(yield* faults.keys, [])
+    }).pipe(provideMemory))
+
+  it.effect("whose process was frozen for longer than its lease lives does not take its turn", () =>
+    Effect.gen(function*() {
+      const clock = yield* Clock.Clock
+      let frozen = 0n
+      // its timers are late
+      const b = yield* session().pipe(Effect.provideService(Clock.Clock, {
+        ...clock,
+        monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe() + frozen
+      }))
+      const a = yield* session()
+      const holder = yield* fork(a.run(Lock.withLock(Effect.never, "job")))
+      yield* pass(1)
+      const waiting = yield* fork(b.run(Lock.withLock(Effect.void, "job")))
+      yield* pass(1)
+      frozen = 10_000_000_000n
+      yield* Fiber.interrupt(holder)
+      yield* pass(1)
+      assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
     }).pipe(provideMemory))
 })

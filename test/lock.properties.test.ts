@@ -28,7 +28,7 @@ it.live(
           process.stdout.write(`${line}\n`))
         return assert.deepStrictEqual(broken, [])
       }
-      const result = yield* Arbitrary.checkEffect(Schedule.arbitrary, check, { runs, seed, size: 12, maxShrinks: 2000 })
+      const result = yield* Arbitrary.checkEffect(Schedule.arbitrary, check, { runs, seed, size: 40, maxShrinks: 2000 })
       if (result._tag === "Passed") {
         return
       }

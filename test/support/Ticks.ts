@@ -9,6 +9,7 @@ export class Ticks implements Scheduler.Scheduler {
   private tasks: Array<() => void> = []
   private isScheduled = false
   private ready = 0
+  private turns = 0
 
   shouldYield(fiber: Fiber.Fiber<unknown, unknown>): boolean {
     return fiber.currentOpCount >= Scheduler.MaxOpsBeforeYield.defaultValue()
@@ -27,8 +28,9 @@ export class Ticks implements Scheduler.Scheduler {
   private schedule(): void {
     if (this.isScheduled) return
     this.isScheduled = true
-    // a turn of the event loop takes longer
-    queueMicrotask(this.run)
+    // a turn of the event loop takes longer, but without any there is no end to what is busy for ever
+    if (++this.turns % 1000 === 0) setImmediate(this.run)
+    else queueMicrotask(this.run)
   }
 
   private readonly run = (): void => {
@@ -44,12 +46,17 @@ export class Ticks implements Scheduler.Scheduler {
 
   private readonly microtask = Effect.callback<void>((resume) => queueMicrotask(() => resume(Effect.void)))
 
-  /** Lets all other fibers run until each of them waits for time to pass. */
-  readonly settle: Effect.Effect<void> = Effect.gen({ self: this }, function*() {
+  /** Lets all other fibers run until each of them waits for time to pass; answers whether they ever do. */
+  readonly settle: Effect.Effect<boolean> = Effect.gen({ self: this }, function*() {
+    const patience = this.turns + 10_000
     do {
-      while (this.ready + this.tasks.length > 0) yield* Effect.yieldNow
+      while (this.ready + this.tasks.length > 0) {
+        if (this.turns > patience) return false
+        yield* Effect.yieldNow
+      }
       // what goes on in a microtask is not seen
       yield* this.microtask
     } while (this.ready + this.tasks.length > 0)
+    return true
   })
 }
