@@ -1,6 +1,6 @@
 /** Moments of a lock's life that random schedules seldom hit, on an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Clock, type Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { Cause, Clock, type Duration, Effect, Exit, Fiber, Option, Scope, Tracer } from "effect"
 import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 
@@ -284,6 +284,52 @@ describe("a join that may come late", () => {
       yield* pass("20 seconds")
       assert.deepStrictEqual((yield* faults.keys).map(({ key }) => String(key).split("/")[0]), ["other"])
       assert.isUndefined(holder.pollUnsafe())
+    }).pipe(provideMemory))
+})
+
+describe("a try", () => {
+  it.effect("costs no proposal while it is refused again and again, and takes the lock once it is free", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      let proposals = 0
+      const counting = Etcd.Etcd.of({
+        ...etcd,
+        txn: (request) => {
+          if ([...request.then, ...request.else ?? []].some((op) => op._tag !== "Range")) proposals++
+          return etcd.txn(request)
+        }
+      })
+      const other = yield* session()
+      const { run } = yield* session().pipe(Effect.provideService(Etcd.Etcd, counting))
+      const holder = yield* fork(other.run(Lock.withLock(Effect.never, "job")))
+      yield* pass(1)
+      const attempt = run(Lock.withLockIfAvailable(Effect.succeed("done"), "job"))
+      for (let i = 0; i < 5; i++) assert.deepStrictEqual(yield* attempt, Option.none())
+      assert.strictEqual(proposals, 1)
+      yield* Fiber.interrupt(holder)
+      assert.deepStrictEqual(yield* attempt, Option.some("done"))
+      assert.deepStrictEqual(yield* Effect.forEach([1, 2], () => attempt), [Option.some("done"), Option.some("done")])
+      assert.strictEqual(proposals, 1 + 2 * 3)
+    }).pipe(provideMemory))
+})
+
+describe("a lock that is traced", () => {
+  it.effect("has a span around its body", () =>
+    Effect.gen(function*() {
+      const spans: Array<Tracer.NativeSpan> = []
+      const tracer = Tracer.make({
+        span: (options) => {
+          const span = new Tracer.NativeSpan(options)
+          spans.push(span)
+          return span
+        }
+      })
+      const { run } = yield* session()
+      const parent = yield* run(Lock.withLock(Effect.currentSpan, "job")).pipe(Effect.withTracer(tracer))
+      assert.deepStrictEqual(spans.map(({ name }) => name), ["Lock.withLock"])
+      assert.strictEqual(spans[0], parent)
+      assert.strictEqual(parent.attributes.get("lock.name"), "job")
+      assert.strictEqual(parent.status._tag, "Ended")
     }).pipe(provideMemory))
 })
 
