@@ -326,7 +326,8 @@ export const withLock: {
 
 /**
  * Runs an effect while holding the lock, or fails with `LockHeld` at once when
- * somebody else holds it. That costs one transaction and leaves nothing behind.
+ * somebody else holds it. That costs one transaction, or one read where the try
+ * before it was refused too, and leaves nothing behind.
  *
  * @category critical sections
  * @since 0.1.0

@@ -20,7 +20,7 @@ import { type Disk, isThere, startEtcd } from "./stores.ts"
 
 class BadUsage extends Data.TaggedError("BadUsage")<{ readonly message: string }> {}
 
-const full: Plan = { generations: 2, rounds: 3, millis: 1000, warmUpMillis: 2000, heldMillis: 9000, repeats: 2 }
+const full: Plan = { generations: 1, rounds: 4, millis: 1000, warmUpMillis: 2000, heldMillis: 9000, repeats: 1 }
 const quick: Plan = { generations: 1, rounds: 3, millis: 250, warmUpMillis: 500, heldMillis: 6000, repeats: 1 }
 
 const committed = Path.join(import.meta.dirname, "results")
@@ -166,7 +166,7 @@ const bench = Command.make(
 ).pipe(
   Command.withDescription("Measures this library beside its peers, on a private etcd and Redis"),
   Command.withExamples([
-    { command: "npm run bench", description: "Everything, into test/bench/results; takes most of an hour" },
+    { command: "npm run bench", description: "Everything, into test/bench/results; takes half an hour" },
     { command: "npm run bench -- --quick", description: "A minute or two, into .cache/bench/results" },
     { command: "npm run bench -- --case uncontended --disk tmpfs", description: "One case" },
     { command: "ETCD_BINARY=/opt/etcd/etcd npm run bench", description: "On another etcd" }

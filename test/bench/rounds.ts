@@ -104,18 +104,21 @@ const interleaved = (one: Case, disk: Disk, plan: Plan, log: Log) =>
   }))
 
 const inTurn = (one: Case, disk: Disk, plan: Plan, log: Log) =>
-  Effect.forEach(log.contenders, (contender) =>
-    Effect.scoped(Effect.gen(function*() {
-      const stores = yield* startStores([contender], disk)
-      const sample = yield* log.attempt(
-        contender,
-        Effect.flatMap(
-          gather(contender, one.processes, stores[contender.store]!),
-          (team) => one.measure(team, plan)
+  // those that are still in
+  Effect.suspend(() =>
+    Effect.forEach(log.contenders, (contender) =>
+      Effect.scoped(Effect.gen(function*() {
+        const stores = yield* startStores([contender], disk)
+        const sample = yield* log.attempt(
+          contender,
+          Effect.flatMap(
+            gather(contender, one.processes, stores[contender.store]!),
+            (team) => one.measure(team, plan)
+          )
         )
-      )
-      if (sample !== undefined) log.samples.get(contender.name)!.push(sample)
-    })))
+        if (sample !== undefined) log.samples.get(contender.name)!.push(sample)
+      })))
+  )
 
 const startStores = (
   contenders: ReadonlyArray<Contender>,
