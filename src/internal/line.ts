@@ -19,6 +19,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
 import * as Etcd from "../Etcd.ts"
 import type { Lease } from "../Lease.ts"
 import type { Background } from "./background.ts"
@@ -192,6 +193,9 @@ const watchHoldsAfter = 250
 /** In milliseconds. */
 const retryAfter = 200
 
+/** How many watches of held locks are opened at once: with thousands, none would stand in time. */
+const openAtOnce = 64
+
 /** How long a line stays, with its watch, when it has no entries. */
 const keepLineFor = 1000
 
@@ -225,6 +229,7 @@ export const make = (
 ) => {
   const batch = Batch.make(etcd, background)
   const lines = new Map<string, Line>()
+  const pace = Semaphore.makeUnsafe(openAtOnce)
   let caretaker: Fiber.Fiber<void> | undefined
 
   const lineOf = (prefix: string): Line => {
@@ -477,9 +482,9 @@ export const make = (
         })
       )
     })
-    const fiber = background(
-      after === undefined ? forEntries(line, opening) : Effect.andThen(after, forEntries(line, opening))
-    )
+    const isWaitedFor = [...line.entries.values()].some(({ state }) => state === "Waiting")
+    const opened = isWaitedFor ? forEntries(line, opening) : pace.withPermits(1)(forEntries(line, opening))
+    const fiber = background(after === undefined ? opened : Effect.andThen(after, opened))
     watching.fiber ??= fiber
     fiber.addObserver(() => {
       if (watching.fiber === fiber) line.watch = undefined
