@@ -17,7 +17,6 @@
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
-import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -175,13 +174,11 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
     const id = randomId()
     const margin = (ttlMillis: number) => safetyMargin(options, ttlMillis)
 
-    const lost = Deferred.makeUnsafe<never, LeaseExpired>()
     const listeners = new Set<(loss: LeaseExpired) => void>()
     let loss: LeaseExpired | undefined
     const lose = (reason: LeaseExpired["reason"]) => {
       if (loss !== undefined) return
       loss = new LeaseExpired({ leaseId: id, reason })
-      Deferred.doneUnsafe(lost, Exit.fail(loss))
       for (const listener of listeners) listener(loss)
       listeners.clear()
     }
@@ -232,13 +229,22 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
       Effect.forkScoped({ startImmediately: true })
     )
 
+    const isAlive = () => {
+      // timers are late after a freeze of the process; the clocks are not
+      if (loss === undefined && left() === 0) lose("Expired")
+      return loss === undefined
+    }
+
     const onLoss: Lease["onLoss"] = (listener) => {
-      if (loss === undefined) listeners.add(listener)
-      else listener(loss)
+      if (isAlive()) listeners.add(listener)
+      else listener(loss!)
       return () => listeners.delete(listener)
     }
 
-    const awaitLoss = Deferred.await(lost)
+    const awaitLoss: Lease["awaitLoss"] = Effect.callback((resume) => {
+      const unsubscribe = onLoss((loss) => resume(Effect.fail(loss)))
+      return Effect.sync(unsubscribe)
+    })
     const lease: Lease = {
       [TypeId]: TypeId,
       id,
@@ -247,11 +253,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
       awaitLoss,
       whileAlive: (self) => supervise(self, onLoss),
       renewals: Stream.fromPubSub(renewals).pipe(Stream.interruptWhen(Effect.exit(awaitLoss))),
-      isAlive: () => {
-        // timers are late after a freeze of the process; the clocks are not
-        if (loss === undefined && left() === 0) lose("Expired")
-        return loss === undefined
-      },
+      isAlive,
       onLoss,
       notFound: () => lose("Revoked"),
       entries: new Set()

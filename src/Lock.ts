@@ -208,6 +208,7 @@ export class LockHeld extends Schema.TaggedError<LockHeld>("effect-etcd-lock/Loc
  */
 export class LockTimeout extends Schema.TaggedError<LockTimeout>("effect-etcd-lock/Lock/LockTimeout")("LockTimeout", {
   name: Schema.String,
+  /** Never less than the timeout that was asked for. */
   waited: Schema.DurationFromMillis,
   /** Undefined when etcd had not told by then. */
   holder: Schema.UndefinedOr(Holder)
@@ -637,7 +638,8 @@ const waitFor = <E>(
     Effect.suspend(() =>
       restore(Effect.timeoutOrElse(effect, {
         duration: Duration.max(Duration.subtract(limit, waited()), Duration.zero),
-        orElse: () => Effect.failSync(() => onTimeout(waited()))
+        // a timer may be a little early
+        orElse: () => Effect.failSync(() => onTimeout(Duration.max(waited(), limit)))
       }))
     )
 }
@@ -690,9 +692,7 @@ class HeldLock implements Handle {
   get check(): Handle["check"] {
     return Effect.suspend(() => {
       if (this.#released) return Effect.fail(this.#lost("Released"))
-      const { hold, loss } = this.#entry
-      // the lease tells the entry when it finds that its time is over
-      hold.lease.isAlive()
+      const loss = this.#loss
       return loss === undefined ? Effect.void : Effect.fail(this.#lost(loss.reason))
     })
   }
@@ -726,7 +726,7 @@ class HeldLock implements Handle {
       )
   }
 
-  // nobody else would finish it, so it takes no notice of an interruption
+  // an interruption ends the wait for it and not the release, which nobody else would finish
   get release(): Handle["release"] {
     return Effect.callback((resume) => {
       if (this.#released) return resume(Effect.void)
@@ -736,9 +736,16 @@ class HeldLock implements Handle {
     })
   }
 
+  get #loss(): EntryLost | undefined {
+    // the lease tells the entry when it finds that its time is over
+    this.#entry.hold.lease.isAlive()
+    return this.#entry.loss
+  }
+
   #onLoss(listener: (loss: LockLost) => void): () => void {
-    if (!this.#released) return this.#entry.onLoss(({ reason }) => listener(this.#lost(reason)))
-    listener(this.#lost("Released"))
+    const reason = this.#released ? "Released" : this.#loss?.reason
+    if (reason === undefined) return this.#entry.onLoss(({ reason }) => listener(this.#lost(reason)))
+    listener(this.#lost(reason))
     return () => {}
   }
 

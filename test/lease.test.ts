@@ -12,6 +12,7 @@ import {
   Layer,
   Logger,
   Metric,
+  Option,
   Scope,
   Stream
 } from "effect"
@@ -30,18 +31,25 @@ const validity = 13_500
 const on = <A, E, R>(effect: Effect.Effect<A, E, R>, stub: EtcdStub.EtcdStub) =>
   Effect.provideService(effect, Etcd.Etcd, stub.etcd)
 
-const make = (stub: EtcdStub.EtcdStub, options?: Lease.Options) => on(Lease.make(options), stub)
+const make = (stub: EtcdStub.EtcdStub, options?: Lease.Options) => on(observed(Lease.make(options)), stub)
 
 const elapse = (millis: number) => TestClock.adjust(Duration.millis(millis))
 
 const remaining = (lease: Lease.Lease) => Effect.map(lease.remaining, Duration.toMillis)
 
-/** The reason of the loss, if it has come. */
+const losses = new WeakMap<Lease.Lease, Fiber.Fiber<never, Lease.LeaseExpired>>()
+
+/** Awaits the loss from the beginning on, since asking for it later would bring it about. */
+const observed = <E, R>(make: Effect.Effect<Lease.Lease, E, R>): Effect.Effect<Lease.Lease, E, R> =>
+  Effect.tap(make, (lease) =>
+    Effect.map(
+      Effect.forkDetach(lease.awaitLoss, { startImmediately: true }),
+      (waiting) => losses.set(lease, waiting)
+    ))
+
+/** The reason of the loss, if it was told by itself. */
 const lossOf = (lease: Lease.Lease) =>
-  Effect.map(
-    Effect.raceFirst(Effect.flip(lease.awaitLoss), Effect.as(Effect.yieldNow, undefined)),
-    (loss) => loss?.reason
-  )
+  Effect.map(Effect.yieldNow, () => expiryOf(losses.get(lease)!.pollUnsafe())?.reason)
 
 const assertLostAt = Effect.fnUntraced(function*(lease: Lease.Lease, at: number, reason = "Expired") {
   const now = Number(yield* Clock.monotonicTimeNanos) / 1e6
@@ -51,6 +59,11 @@ const assertLostAt = Effect.fnUntraced(function*(lease: Lease.Lease, at: number,
   assert.strictEqual(yield* lossOf(lease), reason, `at ${at} ms`)
   assert.strictEqual(yield* remaining(lease), 0)
 })
+
+const expiryOf = (exit: Exit.Exit<unknown, unknown> | undefined) => {
+  const error = exit === undefined ? undefined : Exit.findErrorOption(exit)
+  return error !== undefined && Option.isSome(error) ? error.value as Lease.LeaseExpired : undefined
+}
 
 const ended = <A, E>(fiber: Fiber.Fiber<A, E>) => fiber.pollUnsafe() ?? assert.fail("it has not ended")
 
@@ -307,6 +320,25 @@ describe("the validity", () => {
       const lease = yield* wall.provide(make(stub))
       yield* elapse(5000)
       assert.strictEqual(yield* lossOf(lease), "Expired")
+    }))
+
+  it.effect("tells whoever asks first after a freeze of the process, and starts nothing under it", () =>
+    Effect.gen(function*() {
+      for (const ask of ["awaitLoss", "whileAlive"] as const) {
+        const wall = yield* movableWall
+        const lease = yield* wall.provide(make(EtcdStub.make()))
+        wall.jump(validity)
+        let started = false
+        const asking = yield* Effect.forkChild(
+          ask === "awaitLoss" ? lease.awaitLoss : lease.whileAlive(Effect.sync(() => {
+            started = true
+          })),
+          { startImmediately: true }
+        )
+        yield* elapse(0)
+        assert.strictEqual(expiryOf(asking.pollUnsafe())?.reason, "Expired", ask)
+        assert.isFalse(started)
+      }
     }))
 
   it.effect("is renewed after a wall clock ran ahead by less", () =>
@@ -717,7 +749,7 @@ const connect = Effect.fnUntraced(function*(options?: Partial<Etcd.Options>) {
 const lasting = (etcd: Effect.Success<ReturnType<typeof connect>>, ttl: Duration.Input) =>
   Effect.andThen(
     Effect.addFinalizer(() => etcd.leftNothing),
-    Effect.provideService(Lease.make({ ttl }), Etcd.Etcd, etcd)
+    Effect.provideService(observed(Lease.make({ ttl })), Etcd.Etcd, etcd)
   )
 
 const nextRenewals = (lease: Lease.Lease, count: number) =>

@@ -1,6 +1,6 @@
 /** Moments of a lock's life that random schedules seldom hit, on an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Clock, type Duration, Effect, Exit, Fiber, Option, Scope, Tracer } from "effect"
+import { Cause, Clock, Duration, Effect, Exit, Fiber, Option, Scope, Tracer } from "effect"
 import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 
@@ -24,6 +24,20 @@ const session = (options?: Session.Options) =>
       close: Scope.close(scope, Exit.void)
     }
   })
+
+/** A process, and what lets it find that ten seconds have passed of which none of its timers knows. */
+const freezable = Effect.gen(function*() {
+  const clock = yield* Clock.Clock
+  let frozen = 0n
+  const process = yield* session().pipe(Effect.provideService(Clock.Clock, {
+    ...clock,
+    monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe() + frozen
+  }))
+  const freeze = () => {
+    frozen = 10_000_000_000n
+  }
+  return { freeze, process }
+})
 
 const fork = Effect.forkChild({ startImmediately: true })
 
@@ -356,21 +370,35 @@ describe("a waiter", () => {
 
   it.effect("whose process was frozen for longer than its lease lives does not take its turn", () =>
     Effect.gen(function*() {
-      const clock = yield* Clock.Clock
-      let frozen = 0n
-      // its timers are late
-      const b = yield* session().pipe(Effect.provideService(Clock.Clock, {
-        ...clock,
-        monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe() + frozen
-      }))
       const a = yield* session()
+      const { freeze, process: b } = yield* freezable
       const holder = yield* fork(a.run(Lock.withLock(Effect.never, "job")))
       yield* pass(1)
       const waiting = yield* fork(b.run(Lock.withLock(Effect.void, "job")))
       yield* pass(1)
-      frozen = 10_000_000_000n
+      freeze()
       yield* Fiber.interrupt(holder)
       yield* pass(1)
       assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
     }).pipe(provideMemory))
+})
+
+describe("a handle", () => {
+  for (const look of ["check", "remaining", "awaitLoss", "whileHeld"] as const) {
+    it.effect(`whose process was frozen for longer than its lease lives tells so by the first \`${look}\``, () =>
+      Effect.gen(function*() {
+        const { freeze, process: { run } } = yield* freezable
+        const lock = yield* run(Lock.acquire("job"))
+        yield* lock.check
+        freeze()
+        const lost = { _tag: "LockLost", reason: "LeaseExpired" } as const
+        if (look === "remaining") {
+          assert.deepStrictEqual(yield* lock.remaining, Duration.zero)
+        } else {
+          const looking = yield* fork(look === "whileHeld" ? lock.whileHeld(Effect.never) : lock[look])
+          yield* pass(1)
+          assert.include(failure(looking.pollUnsafe()) as Lock.LockLost, lost)
+        }
+      }).pipe(Effect.scoped, provideMemory))
+  }
 })
