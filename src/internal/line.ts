@@ -136,7 +136,7 @@ export interface Line {
   deletes: Map<string, bigint> | undefined
   /** Joins whose answer is still to come. */
   joining: number
-  /** Somebody held it when it was last tried to take. */
+  /** Somebody was before us when it was last joined or tried. */
   isTaken: boolean
   idleSince: number
   watch: Watching | undefined
@@ -257,19 +257,19 @@ export const make = (
 
   const join = (prefix: string, ticket: Ticket, done: Done<Entry, EntryError>) => {
     const entry = makeEntry(layout, lineOf(prefix), ticket)
-    const put = putOf(entry)
+    if (entry.line.isTaken) return joinBehind(entry, done)
     // a free lock is taken without reading the line, which would cost etcd as much again
-    const txn = Etcd.nested({
-      compare: [allFree(entry.line.range)],
-      then: [put],
-      // putting again what is there already changes nothing in the line
-      else: [put, Etcd.get(entry.key), newestTwo(entry.line)]
+    takeFree(entry, (exit) => {
+      if (Exit.isFailure(exit) || exit.value === entry) return done(exit as Exit.Exit<Entry, EntryError>)
+      joinBehind(entry, done)
     })
-    send(entry, txn, done, (result) => {
-      if (result.succeeded) return take(entry, result.revision)
-      const [, { kvs: [own] }, newest] = result.responses
-      return stand(entry, own!.createRevision, newest, result.revision)
-    })
+  }
+
+  const joinBehind = (entry: Entry, done: Done<Entry, EntryError>) => {
+    // putting again what is there already changes nothing in the line
+    const txn = Etcd.nested({ then: [putOf(entry), Etcd.get(entry.key), newestTwo(entry.line)] })
+    send(entry, txn, done, ({ responses: [, own, newest], revision }) =>
+      stand(entry, own!.kvs[0]!.createRevision, newest!, revision))
   }
 
   const tryJoin: Lines["tryJoin"] = (prefix, ticket, done) => {
@@ -289,6 +289,18 @@ export const make = (
 
   const tryToJoin = (line: Line, ticket: Ticket, done: Done<Entry | Etcd.KeyValue, EntryError>) => {
     const entry = makeEntry(layout, line, ticket)
+    takeFree(entry, (exit) => {
+      if (Exit.isSuccess(exit) && exit.value !== entry) {
+        forget(entry)
+        left(entry)
+      }
+      done(exit)
+    })
+  }
+
+  /** Takes the lock if there is nobody in the line; else answers who is first. */
+  const takeFree = (entry: Entry, done: Done<Entry | Etcd.KeyValue, EntryError>) => {
+    const { line } = entry
     const txn = Etcd.nested({
       compare: [allFree(line.range)],
       then: [putOf(entry)],
@@ -297,10 +309,9 @@ export const make = (
     send(entry, txn, done, (result): Exit.Exit<Entry | Etcd.KeyValue> => {
       const holder = result.succeeded ? undefined : result.responses[0].kvs[0]
       line.isTaken = holder !== undefined && !isOwn(entry, holder)
-      if (holder === undefined || !line.isTaken) return take(entry, holder?.createRevision ?? result.revision)
-      forget(entry)
-      left(entry)
-      return Exit.succeed(holder)
+      return holder !== undefined && line.isTaken
+        ? Exit.succeed(holder)
+        : take(entry, holder?.createRevision ?? result.revision)
     })
   }
 
@@ -364,6 +375,7 @@ export const make = (
     const ahead = kvs.filter((kv) => kv.createRevision < createRevision)
     // more entries than were read: which of them are before ours is not known yet
     const complete = count === kvs.length
+    line.isTaken = !complete || ahead.length > 0
     if (complete && entry.rule(index(ahead))) {
       takeTurn(entry, revision)
     } else if (line.watchedFrom === undefined) {

@@ -74,7 +74,8 @@ class Log {
   ): Effect.Effect<A | undefined, never, R> =>
     Effect.catch(effect, ({ message }) => {
       this.samples.delete(contender.name)
-      this.absent.push({ name: contender.name, why: `failed: ${message}` })
+      // where in the code it was is of use while it runs, not in the results
+      this.absent.push({ name: contender.name, why: `failed: ${message.split("\n", 1)[0]}` })
       return Effect.as(Console.log(`  ${contender.name} failed: ${message}`), undefined)
     })
 }
