@@ -268,8 +268,12 @@ export const make = (
   const joinBehind = (entry: Entry, done: Done<Entry, EntryError>) => {
     // putting again what is there already changes nothing in the line
     const txn = Etcd.nested({ then: [putOf(entry), Etcd.get(entry.key), newestTwo(entry.line)] })
-    send(entry, txn, done, ({ responses: [, own, newest], revision }) =>
-      stand(entry, own!.kvs[0]!.createRevision, newest!, revision))
+    send(
+      entry,
+      txn,
+      done,
+      ({ responses: [, own, newest], revision }) => stand(entry, own!.kvs[0]!.createRevision, newest!, revision)
+    )
   }
 
   const tryJoin: Lines["tryJoin"] = (prefix, ticket, done) => {
