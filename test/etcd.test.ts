@@ -271,6 +271,14 @@ describe.concurrent("the prefix", () => {
       assert.deepStrictEqual(inner?.succeeded === true ? keys(inner.responses[1]) : undefined, ["a"])
       assert.deepStrictEqual(keys(yield* raw.range(Etcd.getPrefix(`${prefix}/`))), [`${prefix}/a`, `${prefix}/b`])
       assert.deepStrictEqual(keys(yield* etcd.range(Etcd.get("b"))), ["b"])
+      // conditions, too, are about its own keys only
+      const isThere = [Etcd.compareCreateRevision("a", ">", 0n)]
+      const { responses: [nested], succeeded } = yield* etcd.txn({
+        compare: isThere,
+        then: [Etcd.nested({ compare: isThere, then: [] })]
+      })
+      assert.isTrue(succeeded)
+      assert.isTrue(nested?.succeeded)
       // the end of all keys is the end of the prefix
       const rest = yield* etcd.range({ _tag: "Range", key: Buffer.from("b"), rangeEnd: Buffer.from("\0") })
       assert.deepStrictEqual(keys(rest), ["b"])
