@@ -373,6 +373,37 @@ describe("the proposals to all members", () => {
     }).pipe(provideMemory))
 })
 
+describe("many held locks", () => {
+  it.effect("have their watches opened a few at a time, lest none stands in time, and all of them in the end", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      let opening = 0
+      let most = 0
+      let standing = 0
+      const { run } = yield* session().pipe(Effect.provideService(Etcd.Etcd, {
+        ...etcd,
+        watch: (options) =>
+          Effect.suspend(() => {
+            most = Math.max(most, ++opening)
+            return Effect.delay(etcd.watch(options), "100 millis")
+          }).pipe(
+            Effect.ensuring(Effect.sync(() => opening--)),
+            Effect.tap(() => Effect.sync(() => standing++))
+          )
+      }))
+      yield* Effect.forEach(
+        Array.from({ length: 300 }, (_, i) => `job-${i}`),
+        (name) => run(Lock.acquire(name)),
+        { concurrency: "unbounded" }
+      )
+      yield* pass("500 millis")
+      assert.isAtMost(most, 64)
+      assert.isAtLeast(standing, 64)
+      yield* pass("2 seconds")
+      assert.strictEqual(standing, 300)
+    }).pipe(Effect.scoped, provideMemory))
+})
+
 describe("a lock that is traced", () => {
   it.effect("has a span around its body", () =>
     Effect.gen(function*() {
