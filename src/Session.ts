@@ -13,6 +13,7 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { Etcd, type EtcdError } from "./Etcd.ts"
 import * as Background from "./internal/background.ts"
+import type { Hold } from "./internal/entry.ts"
 import * as Leases from "./internal/leases.ts"
 import * as Line from "./internal/line.ts"
 import * as Mutex from "./internal/mutex.ts"
@@ -67,7 +68,7 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     const clock = yield* Clock.Clock
     const background = yield* Background.make
     const leases = yield* Leases.make(background, options)
-    const hang = Effect.callback<Leases.SharedLease, EtcdError>((resume) => {
+    const hang = Effect.callback<Hold, EtcdError>((resume) => {
       let abandoned = false
       leases.hang((exit) => {
         if (abandoned && Exit.isSuccess(exit)) exit.value.leave()

@@ -7,15 +7,7 @@ import { Etcd, type EtcdError } from "../Etcd.ts"
 import * as Lease from "../Lease.ts"
 import type { Background } from "./background.ts"
 import type { Done } from "./batch.ts"
-
-/** A lease that many hang on. */
-export interface SharedLease {
-  readonly lease: Lease.Lease
-  /** Whoever hangs on it does so no more. */
-  readonly leave: () => void
-  /** Nothing new hangs on it, and it is revoked when its last holder leaves. */
-  readonly retire: () => void
-}
+import type { Hold } from "./entry.ts"
 
 /**
  * One lease for everybody, granted when it is first needed, replaced when it is
@@ -23,9 +15,9 @@ export interface SharedLease {
  */
 export interface Leases {
   /** Hangs the caller on the current lease, granting one if need be. Every success needs its `leave`. */
-  readonly hang: (done: Done<SharedLease, EtcdError>) => void
+  readonly hang: (done: Done<Hold, EtcdError>) => void
   /** The same, if there is a lease to hang on at once. */
-  readonly hangNow: () => SharedLease | undefined
+  readonly hangNow: () => Hold | undefined
 }
 
 export const make = Effect.fnUntraced(function*(background: Background, options: Lease.Options | undefined) {
@@ -33,7 +25,7 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
   const clock = yield* Clock.Clock
   const sessionScope = yield* Effect.scope
   let current: Shared | undefined
-  let granting: Array<Done<SharedLease, EtcdError>> | undefined
+  let granting: Array<Done<Hold, EtcdError>> | undefined
 
   const grant = Effect.suspend(() => {
     const scope = Scope.forkUnsafe(sessionScope)
@@ -49,7 +41,7 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
     )
   })
 
-  class Shared implements SharedLease {
+  class Shared implements Hold {
     readonly lease: Lease.Lease
     readonly #scope: Scope.Closeable
     #holders = 0

@@ -25,108 +25,20 @@ import type { Lease } from "../Lease.ts"
 import type { Background } from "./background.ts"
 import * as Batch from "./batch.ts"
 import type { Done } from "./batch.ts"
-
-/** Says whether it is an entry's turn, from the entries that are before it. */
-export type Rule = (ahead: ReadonlyMap<string, Etcd.KeyValue>) => boolean
-
-/** What hangs an entry on a lease and takes it off again. */
-export interface Hold {
-  readonly lease: Lease
-  readonly leave: () => void
-  /** The outcome of a write on this lease stays unknown: nothing else may hang on it. */
-  readonly retire: () => void
-}
-
-/** Why an entry came to nothing. */
-export type EntryError = EntryLost | ForeignEntry | Etcd.EtcdError
-
-export class EntryLost {
-  readonly _tag = "EntryLost"
-  readonly reason: "LeaseExpired" | "KeyDeleted" | "Released"
-  constructor(reason: EntryLost["reason"]) {
-    this.reason = reason
-  }
-}
-
-/** A key under the prefix that can be no entry, and would be waited for for ever. */
-export class ForeignEntry {
-  readonly _tag = "ForeignEntry"
-  readonly key: string
-  constructor(key: string) {
-    this.key = key
-  }
-}
-
-export class Entry {
-  readonly line: Line
-  readonly hold: Hold
-  readonly key: string
-  readonly value: Uint8Array
-  readonly rule: Rule
-  createRevision = 0n
-  /** The revision at which its turn came. */
-  fencingToken = 0n
-  state: "Waiting" | "Held" | "Left" = "Waiting"
-  heldSince = Infinity
-  /** The earlier entries, in order, as far as they are known. */
-  ahead: Map<string, Etcd.KeyValue> | undefined
-  loss: EntryLost | undefined
-  /** A put of it may come late, or its removal failed. */
-  mayRemain = false
-  unsubscribe = () => {}
-  turn: Exit.Exit<void, EntryError> | undefined
-  #onTurn: Done<void, EntryError> | undefined
-  #onLoss: Set<(loss: EntryLost) => void> | undefined
-
-  constructor(line: Line, key: string, { hold, rule, value }: Ticket) {
-    this.line = line
-    this.key = key
-    this.hold = hold
-    this.rule = rule
-    this.value = value
-  }
-
-  /** Tells once, of its turn or of why it will not come. */
-  onTurn(done: Done<void, EntryError>) {
-    if (this.turn === undefined) this.#onTurn = done
-    else done(this.turn)
-  }
-
-  decide(turn: Exit.Exit<void, EntryError>) {
-    if (this.turn !== undefined) return
-    this.turn = turn
-    this.#onTurn?.(turn)
-  }
-
-  /** Returns how to unsubscribe. */
-  onLoss(listener: (loss: EntryLost) => void): () => void {
-    if (this.loss !== undefined) {
-      listener(this.loss)
-      return () => {}
-    }
-    const listeners = this.#onLoss ??= new Set()
-    listeners.add(listener)
-    return () => listeners.delete(listener)
-  }
-
-  /** Tells whoever waits for the entry's turn, or holds, that it came to nothing. */
-  lose(reason: EntryLost["reason"]) {
-    if (this.loss !== undefined || this.state === "Left") return
-    this.loss = new EntryLost(reason)
-    this.decide(Exit.fail(this.loss))
-    this.tell(this.loss)
-  }
-
-  /** Tells whoever holds that it is over. */
-  tell(loss: EntryLost) {
-    const listeners = this.#onLoss ?? []
-    this.#onLoss = undefined
-    for (const listener of listeners) listener(loss)
-  }
-}
-
-/** What etcd tells about an entry. */
-export type EntryKey = Pick<Etcd.KeyValue, "key" | "value" | "lease" | "createRevision">
+import {
+  Entry,
+  type EntryError,
+  EntryLost,
+  ForeignEntry,
+  guard,
+  isEntry,
+  isOwn,
+  keyOf,
+  own,
+  putOf,
+  removalOf,
+  type Ticket
+} from "./entry.ts"
 
 export interface Line {
   readonly prefix: string
@@ -167,13 +79,6 @@ export interface Layout {
   readonly key: (prefix: string, lease: Lease) => string
 }
 
-/** What an entry is made of. */
-export interface Ticket {
-  readonly hold: Hold
-  readonly value: Uint8Array
-  readonly rule: Rule
-}
-
 /** Whatever does not end in an entry leaves its hold. */
 export interface Lines {
   readonly range: Layout["range"]
@@ -198,9 +103,6 @@ const openAtOnce = 64
 
 /** How long a line stays, with its watch, when it has no entries. */
 const keepLineFor = 1000
-
-/** The mutex's rule: any earlier entry blocks. */
-export const noneAhead: Rule = (ahead) => ahead.size === 0
 
 /**
  * A key for each entry, as Go's `concurrency` package has them: the lease's, and a number since it may have several.
@@ -637,22 +539,6 @@ export const make = (
 const makeEntry = (layout: Layout, line: Line, ticket: Ticket): Entry =>
   new Entry(line, layout.key(line.prefix, ticket.hold.lease), ticket)
 
-const putOf = ({ hold, key, value }: Entry): Etcd.Put => Etcd.put(key, value, { lease: hold.lease.id })
-
-const removalOf = (entry: Entry) => Etcd.nested({ compare: [guard(entry)], then: [Etcd.remove(entry.key)] })
-
-/** The condition that an entry is still there, and none that came after it under the same key. */
-export const guard = (entry: Entry): Etcd.Compare => Etcd.compareCreateRevision(entry.key, "=", entry.createRevision)
-
-/** The condition that a key is there that was put for this entry. */
-const own = (entry: Entry): ReadonlyArray<Etcd.Compare> => [
-  { key: Buffer.from(entry.key), target: "Lease", operator: "=", value: entry.hold.lease.id },
-  Etcd.compareValue(entry.key, "=", entry.value)
-]
-
-const isOwn = (entry: Entry, kv: Etcd.KeyValue): boolean =>
-  keyOf(kv) === entry.key && kv.lease === entry.hold.lease.id && Buffer.compare(kv.value, entry.value) === 0
-
 const allFree = ({ key, rangeEnd }: Etcd.Range): Etcd.Compare => ({
   key,
   rangeEnd,
@@ -668,12 +554,6 @@ const first = (line: Line) => ({ ...line.range, limit: 1, sort: "CreateAscending
 const newestTwo = (line: Line) => ({ ...line.range, limit: 2, sort: "CreateDescending" }) as const
 
 const index = (kvs: ReadonlyArray<Etcd.KeyValue>) => new Map(kvs.map((kv) => [keyOf(kv), kv]))
-
-export const keyOf = (kv: Pick<Etcd.KeyValue, "key">): string => Buffer.from(kv.key).toString()
-
-/** An entry is a direct child of the prefix, or the key itself, and hangs on a lease; anything else might stay for ever. */
-export const isEntry = (prefix: string, kv: EntryKey): boolean =>
-  kv.lease !== 0n && !keyOf(kv).slice(prefix.length).includes("/")
 
 /** What failed to be seen says nothing about what is there: look again, unless etcd will never allow it. */
 export const persistently: <A>(effect: Effect.Effect<A, Etcd.EtcdError>) => Effect.Effect<A, Etcd.EtcdError> = Effect

@@ -20,8 +20,9 @@ import type * as Etcd from "../Etcd.ts"
 import type { Lease } from "../Lease.ts"
 import type { Background } from "./background.ts"
 import type { Done } from "./batch.ts"
+import { Entry, type EntryError, type EntryKey, EntryLost, type Hold, noneAhead } from "./entry.ts"
 import type { Leases } from "./leases.ts"
-import { Entry, type EntryError, type EntryKey, EntryLost, type Hold, type Lines, noneAhead, Occupied } from "./line.ts"
+import { type Lines, Occupied } from "./line.ts"
 
 export interface Request {
   readonly prefix: string

@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Etcd from "../Etcd.ts"
 import type { Background } from "./background.ts"
+import { Entry, ForeignEntry, isEntry } from "./entry.ts"
 import * as Line from "./line.ts"
 
 const layout: Line.Layout = { range: Etcd.get, key: (name) => name }
@@ -18,12 +19,12 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
 
   const join: Line.Lines["join"] = (name, ticket, done) =>
     lines.tryJoin(name, ticket, (exit) => {
-      if (Exit.isFailure(exit) || exit.value instanceof Line.Entry) return done(exit as Exit.Exit<Line.Entry>)
+      if (Exit.isFailure(exit) || exit.value instanceof Entry) return done(exit as Exit.Exit<Entry>)
       const holder = exit.value
       done(
-        Line.isEntry(name, holder)
+        isEntry(name, holder)
           ? Exit.succeed(new Line.Occupied(holder, untilLeft(name, holder.createRevision)))
-          : Exit.fail(new Line.ForeignEntry(name))
+          : Exit.fail(new ForeignEntry(name))
       )
     })
 
@@ -31,7 +32,7 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
     Effect.scoped(Effect.gen(function*() {
       const watch = yield* etcd.watch({ ...layout.range(name), only: "Delete" })
       const { kvs: [kv] } = yield* etcd.range(layout.range(name))
-      if (kv?.createRevision === createRevision && Line.isEntry(name, kv)) yield* watch.next
+      if (kv?.createRevision === createRevision && isEntry(name, kv)) yield* watch.next
     })).pipe(Line.persistently)
 
   // etcd does not delete and put one key in one commit
