@@ -593,12 +593,15 @@ export const fromTransport = (transport: Transport, requestTimeout: number): Etc
           if (error.reason !== "Timeout" || patience >= perAttempt) told = error
           return error.isTransient && left() > longestBackoff && (idempotent || outcome === "Refused")
         }
-        if (!retryable(first)) return Effect.fail(first)
+        let isFirst = true
         return Effect.suspend(() => {
+          if (isFirst) {
+            isFirst = false
+            return Effect.fail(first)
+          }
           patience = Math.min(longest, left())
           return attempt(patience)
         }).pipe(
-          Effect.delay("20 millis"),
           Effect.retry({ schedule: backoff, while: retryable }),
           // that the last attempt was refused says nothing about those before it
           Effect.mapError(() => {
