@@ -87,7 +87,9 @@ export class Entry {
   decide(turn: Exit.Exit<void, EntryError>) {
     if (this.turn !== undefined) return
     this.turn = turn
-    this.#onTurn?.(turn)
+    const done = this.#onTurn
+    this.#onTurn = undefined
+    done?.(turn)
   }
 
   /** Returns how to unsubscribe. */

@@ -81,7 +81,10 @@ class Contender {
     if (this.state === "Gone") return
     this.state = Exit.isSuccess(outcome) && outcome.value === this.entry ? "Holding" : "Gone"
     this.#outcome = outcome
-    this.#resume?.(outcome)
+    const resume = this.#resume
+    // the fiber that waited would be kept for as long as the lock is held
+    this.#resume = undefined
+    resume?.(outcome)
   }
 
   get outcome(): Effect.Effect<Entry | Held, EntryError> {
