@@ -255,7 +255,8 @@ const held = (count: number): Case => ({
       const emptyStore = yield* team.store.meter
       const names = Array.from({ length: count }, (_, i) => lockName(team, `lock-${i}`))
       const { millis } = yield* worker.ask("hold", { names })
-      yield* Effect.sleep("3 seconds")
+      // so that what each lock brings with it is there
+      yield* Effect.sleep("10 seconds")
       const full = yield* worker.ask("usage", { collect: true })
       yield* Effect.sleep("500 millis")
       const before = yield* worker.ask("usage", { collect: false })

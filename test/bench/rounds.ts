@@ -3,6 +3,7 @@
  * machine does beside it meets all of them.
  */
 import { Console, Effect, type Scope } from "effect"
+import { existsSync, readFileSync } from "node:fs"
 import { loadavg } from "node:os"
 import type { EtcdNotFound } from "../support/EtcdServer.ts"
 import type { Case, Pace, Sample, Team } from "./cases.ts"
@@ -23,6 +24,8 @@ export interface Measured {
   readonly case: string
   /** The machine's load average at the beginning and at the end. */
   readonly load: readonly [number, number]
+  /** The share of the time that was wanted here and that other machines on the same host had; only Linux tells. */
+  readonly stolen: number | undefined
   /** The samples of a round are at the same place with all contenders. */
   readonly samples: { readonly [contender: string]: ReadonlyArray<Sample> }
   readonly absent: ReadonlyArray<Absent>
@@ -37,12 +40,14 @@ export const measure = (
   Effect.gen(function*() {
     yield* Console.log(`${one.name} (${disk})`)
     const before = loadavg()[0]!
+    const stolen = watchSteal()
     const log = new Log(one, present)
     const generation = one.once ? inTurn(one, disk, plan, log) : interleaved(one, disk, plan, log)
     for (let i = 0; i < (one.once ? plan.repeats : plan.generations); i++) yield* generation
     return {
       case: one.name,
       load: [before, loadavg()[0]!],
+      stolen: stolen(),
       samples: Object.fromEntries(log.samples),
       absent: [...absent.filter(({ name }) => !(name in one.without)), ...log.absent]
     }
@@ -51,6 +56,23 @@ export const measure = (
 // -----------------------------------------------------------------------------
 // internal
 // -----------------------------------------------------------------------------
+
+const watchSteal = (): () => number | undefined => {
+  const times = () => {
+    if (!existsSync("/proc/stat")) return undefined
+    const [user = 0, nice = 0, system = 0, , , irq = 0, softIrq = 0, steal = 0] = readFileSync("/proc/stat", "utf8")
+      .split("\n", 1)[0]!
+      .split(/ +/)
+      .slice(1)
+      .map(Number)
+    return { steal, wanted: user + nice + system + irq + softIrq + steal }
+  }
+  const before = times()
+  return () => {
+    const after = times()
+    return before && after && (after.steal - before.steal) / (after.wanted - before.wanted)
+  }
+}
 
 /** What came of each contender so far. One that failed is out. */
 class Log {

@@ -58,7 +58,11 @@ const renderEnvironment = (environment: Environment, results: Results): Readonly
     renderCase(measured),
     `Load average ${measured.load.map((load) => load.toFixed(1)).join(" to ")}, on ${
       results.machine.split(" ")[0]
-    } cores.`,
+    } cores${
+      measured.stolen === undefined
+        ? ""
+        : `; other machines on its host had ${Math.round(measured.stolen * 100)} % of its time`
+    }.`,
     ""
   ])
 ]
