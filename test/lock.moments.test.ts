@@ -149,6 +149,24 @@ describe("a closed session", () => {
     }).pipe(provideMemory))
 })
 
+describe("a lease that is revoked behind its session's back", () => {
+  it.effect("is replaced, but not for ever", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      let toRevoke = 2
+      const { run } = yield* session().pipe(Effect.provideService(Etcd.Etcd, {
+        ...etcd,
+        leaseGrant: (id, seconds) =>
+          Effect.tap(etcd.leaseGrant(id, seconds), () => toRevoke-- > 0 ? etcd.leaseRevoke(id) : Effect.void)
+      }))
+      assert.strictEqual(yield* run(Lock.withLock(Effect.succeed("done"), "job")), "done")
+      yield* pass("4 seconds")
+      toRevoke = Infinity
+      const error = yield* Effect.flip(run(Lock.withLock(Effect.void, "job")))
+      assert.include(error as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
+    }).pipe(provideMemory))
+})
+
 describe("a join whose answer was lost", () => {
   it.effect("retires its lease, even when the next answer arrived, since the first may be applied late", () =>
     Effect.gen(function*() {

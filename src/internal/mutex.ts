@@ -188,9 +188,8 @@ export const make = (
   }
 
   const failed = (contender: Contender, cause: Cause.Cause<EntryError>) => {
-    const { lease, prefix } = contender.request
-    callNext(prefix)
-    const isLost = closed || Cause.hasInterrupts(cause) || lease !== undefined && isLeaseNotFound(cause)
+    callNext(contender.request.prefix)
+    const isLost = closed || Cause.hasInterrupts(cause) || isLeaseNotFound(cause)
     contender.settle(isLost ? leaseExpired : Exit.failCause(cause))
   }
 
