@@ -133,6 +133,19 @@ describe("a closed session", () => {
       for (const error of errors) assert.include(error as Lock.LockLost, { _tag: "LockLost" })
     }).pipe(provideMemory))
 
+  it.effect("has revoked its lease, also when a join was under way", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { close, run } = yield* session()
+      yield* faults.delay("100 millis")
+      yield* fork(run(Lock.withLock(Effect.never, "job")))
+      // the lease is granted, and the join is on its way
+      yield* pass("150 millis")
+      const closing = yield* fork(Effect.andThen(close, faults.leases))
+      yield* pass("2 seconds")
+      assert.deepStrictEqual(closing.pollUnsafe(), Exit.succeed([]))
+    }).pipe(provideMemory))
+
   it.effect("does not keep a release from ending", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults

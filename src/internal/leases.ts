@@ -72,6 +72,8 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
     }
 
     #close() {
+      // the end of the session closes it too, and waits until it is revoked
+      if (sessionScope.state._tag === "Closed") return
       background(Effect.uninterruptible(Scope.close(this.#scope, Exit.void)))
     }
 
