@@ -10,7 +10,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import { Etcd, type EtcdError } from "./Etcd.ts"
 import * as Background from "./internal/background.ts"
 import type { Hold } from "./internal/entry.ts"
@@ -66,8 +66,10 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     Lease.validate(options)
     const etcd = yield* Etcd
     const clock = yield* Clock.Clock
-    const background = yield* Background.make
-    const leases = yield* Leases.make(background, options)
+    // ends when the mutexes are closed, so that nobody starts anything while it does
+    const scope = yield* Scope.fork(yield* Effect.scope)
+    const background = yield* Scope.provide(Background.make, scope)
+    const leases = yield* Scope.provide(Leases.make(background, options), scope)
     const hang = Effect.callback<Hold, EtcdError>((resume) => {
       let abandoned = false
       leases.hang((exit) => {

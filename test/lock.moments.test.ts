@@ -146,6 +146,27 @@ describe("a closed session", () => {
       assert.deepStrictEqual(closing.pollUnsafe(), Exit.succeed([]))
     }).pipe(provideMemory))
 
+  it.effect("asks etcd for no lease any more, whoever is next in its own line", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      const faults = yield* Etcd.Faults
+      let grants = 0
+      const { close, run } = yield* session().pipe(Effect.provideService(Etcd.Etcd, {
+        ...etcd,
+        leaseGrant: (id, seconds) => {
+          grants++
+          return etcd.leaseGrant(id, seconds)
+        }
+      }))
+      yield* faults.delay("100 millis")
+      yield* Effect.forEach([1, 2], () => fork(run(Lock.withLock(Effect.never, "job"))))
+      yield* pass("50 millis")
+      const closing = yield* fork(close)
+      yield* pass("2 seconds")
+      assert.isDefined(closing.pollUnsafe())
+      assert.strictEqual(grants, 1)
+    }).pipe(provideMemory))
+
   it.effect("does not keep a release from ending", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults

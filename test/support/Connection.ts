@@ -12,10 +12,13 @@ export interface Connection {
   isIsolated: boolean
   /** The leases that this process asked to revoke. */
   readonly revoked: ReadonlySet<bigint>
+  /** The requests that wait for their answers, and the watches that wait for events. */
+  readonly underWay: ReadonlyArray<string>
 }
 
 export const connect = (etcd: Etcd.Etcd["Service"]): Connection => {
   const revoked = new Set<bigint>()
+  const underWay: Array<string> = []
   const lost = (method: string, outcome: "Refused" | "Unknown") =>
     new Etcd.EtcdError({ reason: "Unavailable", method, outcome, description: "the process is isolated" })
 
@@ -25,19 +28,21 @@ export const connect = (etcd: Etcd.Etcd["Service"]): Connection => {
     timeout = 400
   ): Effect.Effect<A, E | Etcd.EtcdError, R> => {
     const sent = Effect.filterOrFail(request, () => !connection.isIsolated, () => lost(method, "Unknown"))
-    return Effect.suspend(() =>
-      connection.isIsolated
+    return Effect.suspend(() => {
+      underWay.push(method)
+      return connection.isIsolated
         ? Effect.andThen(
           Effect.sleep(Math.min(timeout, 400)),
           Effect.suspend(() => connection.isIsolated ? Effect.fail(lost(method, "Refused")) : sent)
         )
         : sent
-    )
+    }).pipe(Effect.ensuring(Effect.sync(() => underWay.splice(underWay.indexOf(method), 1))))
   }
 
   const connection: Connection = {
     isIsolated: false,
     revoked,
+    underWay,
     etcd: Etcd.Etcd.of({
       txn: (request) => through("txn", etcd.txn(request)),
       range: (range) => through("range", etcd.range(range)),

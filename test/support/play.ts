@@ -479,6 +479,13 @@ const playWith = Effect.fnUntraced(function*(
         Effect.forkDetach(Effect.suspend(() => Scope.close(process.scope, Exit.void)), { startImmediately: true }),
         (fiber) => {
           process.closing = fiber
+          // the connection may be closed from then on
+          fiber.addObserver(() => {
+            const { underWay } = process.connection
+            if (underWay.length > 0 && wasAlwaysHealthy()) {
+              broken(`5: session ${process.index} has ended with ${underWay.join(" and ")} under way`)
+            }
+          })
         }
       )
     })
