@@ -72,6 +72,8 @@ const run = (choice: Choice) =>
     yield* Console.log(`${etcd} on ${machine()}`)
     const environments: Array<Environment> = []
     const directory = isWhole(choice) ? committed : uncommitted
+    // what is written here makes the checkout another than the one that is measured
+    const measuredCommit = commit()
     Fs.mkdirSync(directory, { recursive: true })
     for (const disk of choice.disks) {
       if (!isThere(disk)) {
@@ -82,7 +84,7 @@ const run = (choice: Choice) =>
       // after each, so that a long run that is stopped leaves something
       const results: Results = {
         date: new Date().toISOString(),
-        commit: commit(),
+        commit: measuredCommit,
         machine: machine(),
         contenders: roster.present.map(({ name, what }) => ({ name, what })),
         plan: choice.plan,
