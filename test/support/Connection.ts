@@ -52,7 +52,12 @@ export const connect = (etcd: Etcd.Etcd["Service"]): Connection => {
           revoked.add(id)
           return through("leaseRevoke", etcd.leaseRevoke(id))
         }),
-      leaseKeepAlive: (id, timeout) => through("leaseKeepAlive", etcd.leaseKeepAlive(id, timeout), timeout),
+      leaseKeepAlive: (id, timeout) =>
+        // all of it, also where the process is reconnected in the middle
+        Effect.timeoutOrElse(through("leaseKeepAlive", etcd.leaseKeepAlive(id, timeout), timeout), {
+          duration: timeout,
+          orElse: () => Effect.fail(lost("leaseKeepAlive", "Unknown"))
+        }),
       leaseTimeToLive: (id) => through("leaseTimeToLive", etcd.leaseTimeToLive(id)),
       watch: (options) =>
         Effect.map(through("watch", etcd.watch(options)), ({ next, revision }) => ({
