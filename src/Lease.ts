@@ -25,7 +25,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Etcd, type EtcdError } from "./Etcd.ts"
-import { supervise } from "./internal/supervise.ts"
+import { awaitLoss, supervise } from "./internal/supervise.ts"
 
 /**
  * @category type IDs
@@ -241,18 +241,14 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
       return () => listeners.delete(listener)
     }
 
-    const awaitLoss: Lease["awaitLoss"] = Effect.callback((resume) => {
-      const unsubscribe = onLoss((loss) => resume(Effect.fail(loss)))
-      return Effect.sync(unsubscribe)
-    })
     const lease: Lease = {
       [TypeId]: TypeId,
       id,
       ttl: Duration.millis(ttl),
       remaining: Effect.sync(() => Duration.millis(left())),
-      awaitLoss,
+      awaitLoss: awaitLoss(onLoss),
       whileAlive: (self) => supervise(self, onLoss),
-      renewals: Stream.fromPubSub(renewals).pipe(Stream.interruptWhen(Effect.exit(awaitLoss))),
+      renewals: Stream.fromPubSub(renewals).pipe(Stream.interruptWhen(Effect.exit(awaitLoss(onLoss)))),
       isAlive,
       onLoss,
       notFound: () => lose("Revoked"),

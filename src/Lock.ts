@@ -36,7 +36,7 @@ import { hostname } from "node:os"
 import * as Etcd from "./Etcd.ts"
 import { type Entry, type EntryKey, EntryLost, ForeignEntry, guard, isEntry, keyOf } from "./internal/entry.ts"
 import { Held, type Mutex, type Request, type Wait } from "./internal/mutex.ts"
-import { supervise } from "./internal/supervise.ts"
+import { awaitLoss, supervise } from "./internal/supervise.ts"
 import type { Lease } from "./Lease.ts"
 import { Session } from "./Session.ts"
 
@@ -679,10 +679,7 @@ class HeldLock implements Handle {
   }
 
   get awaitLoss(): Handle["awaitLoss"] {
-    return Effect.callback((resume) => {
-      const unsubscribe = this.#onLoss((loss) => resume(Effect.fail(loss)))
-      return Effect.sync(unsubscribe)
-    })
+    return awaitLoss((listener) => this.#onLoss(listener))
   }
 
   get whileHeld(): Handle["whileHeld"] {
@@ -692,7 +689,7 @@ class HeldLock implements Handle {
   get check(): Handle["check"] {
     return Effect.suspend(() => {
       if (this.#released) return Effect.fail(this.#lost("Released"))
-      const loss = this.#loss
+      const loss = this.#entry.look()
       return loss === undefined ? Effect.void : Effect.fail(this.#lost(loss.reason))
     })
   }
@@ -736,16 +733,9 @@ class HeldLock implements Handle {
     })
   }
 
-  get #loss(): EntryLost | undefined {
-    // the lease tells the entry when it finds that its time is over
-    this.#entry.hold.lease.isAlive()
-    return this.#entry.loss
-  }
-
   #onLoss(listener: (loss: LockLost) => void): () => void {
-    const reason = this.#released ? "Released" : this.#loss?.reason
-    if (reason === undefined) return this.#entry.onLoss(({ reason }) => listener(this.#lost(reason)))
-    listener(this.#lost(reason))
+    if (!this.#released) return this.#entry.onLoss(({ reason }) => listener(this.#lost(reason)))
+    listener(this.#lost("Released"))
     return () => {}
   }
 

@@ -66,7 +66,7 @@ export class Entry {
   /** A put of it may come late, or its removal failed. */
   mayRemain = false
   unsubscribe = () => {}
-  turn: Exit.Exit<void, EntryError> | undefined
+  #turn: Exit.Exit<void, EntryError> | undefined
   #onTurn: Done<void, EntryError> | undefined
   #onLoss: Set<(loss: EntryLost) => void> | undefined
 
@@ -80,22 +80,30 @@ export class Entry {
 
   /** Tells once, of its turn or of why it will not come. */
   onTurn(done: Done<void, EntryError>) {
-    if (this.turn === undefined) this.#onTurn = done
-    else done(this.turn)
+    if (this.#turn === undefined) this.#onTurn = done
+    else done(this.#turn)
   }
 
   decide(turn: Exit.Exit<void, EntryError>) {
-    if (this.turn !== undefined) return
-    this.turn = turn
+    if (this.#turn !== undefined) return
+    this.#turn = turn
     const done = this.#onTurn
     this.#onTurn = undefined
     done?.(turn)
   }
 
+  /** Its loss, also one that no timer has told of yet. */
+  look(): EntryLost | undefined {
+    // the lease tells the entry when it finds that its time is over
+    this.hold.lease.isAlive()
+    return this.loss
+  }
+
   /** Returns how to unsubscribe. */
   onLoss(listener: (loss: EntryLost) => void): () => void {
-    if (this.loss !== undefined) {
-      listener(this.loss)
+    const loss = this.look()
+    if (loss !== undefined) {
+      listener(loss)
       return () => {}
     }
     const listeners = this.#onLoss ??= new Set()

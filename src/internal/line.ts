@@ -328,9 +328,7 @@ export const make = (
   }
 
   const takeTurn = (entry: Entry, revision: bigint) => {
-    if (entry.state !== "Waiting" || entry.loss !== undefined) return
-    // the lease tells its listeners, of which the entry is one
-    if (!entry.hold.lease.isAlive()) return
+    if (entry.state !== "Waiting" || entry.look() !== undefined) return
     entry.state = "Held"
     entry.fencingToken = revision
     entry.heldSince = clock.currentTimeMillisUnsafe()

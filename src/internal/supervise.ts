@@ -4,16 +4,26 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 
+/** Calls its listener once at most, and returns how to unsubscribe it. */
+export interface OnLoss<E> {
+  (listener: (loss: E) => void): () => void
+}
+
+/** Never succeeds; fails with the loss. */
+export const awaitLoss = <E>(onLoss: OnLoss<E>): Effect.Effect<never, E> =>
+  Effect.callback((resume) => {
+    const unsubscribe = onLoss((loss) => resume(Effect.fail(loss)))
+    return Effect.sync(unsubscribe)
+  })
+
 /**
  * Runs `self` until it exits or `onLoss` tells of a loss, whichever is first. After
  * a loss `self` is interrupted and awaited, and what it reports while it unwinds is
  * kept beside the loss. `self` does not start at all when the loss came first.
- *
- * `onLoss` calls its listener at most once, and returns how to unsubscribe it.
  */
 export const supervise = <A, E, R, E2>(
   self: Effect.Effect<A, E, R>,
-  onLoss: (listener: (loss: E2) => void) => () => void
+  onLoss: OnLoss<E2>
 ): Effect.Effect<A, E | E2, R> =>
   Effect.withFiber((parent) =>
     // begins and ends in one step: no interruption may come between the start of `self` and its watch
