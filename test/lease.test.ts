@@ -12,7 +12,6 @@ import {
   Layer,
   Logger,
   Metric,
-  Option,
   Scope,
   Stream
 } from "effect"
@@ -37,19 +36,18 @@ const elapse = (millis: number) => TestClock.adjust(Duration.millis(millis))
 
 const remaining = (lease: Lease.Lease) => Effect.map(lease.remaining, Duration.toMillis)
 
-const losses = new WeakMap<Lease.Lease, Fiber.Fiber<never, Lease.LeaseExpired>>()
+const losses = new WeakMap<Lease.Lease, Lease.LeaseExpired["reason"]>()
 
 /** Awaits the loss from the beginning on, since asking for it later would bring it about. */
 const observed = <E, R>(make: Effect.Effect<Lease.Lease, E, R>): Effect.Effect<Lease.Lease, E, R> =>
   Effect.tap(make, (lease) =>
-    Effect.map(
-      Effect.forkDetach(lease.awaitLoss, { startImmediately: true }),
-      (waiting) => losses.set(lease, waiting)
+    Effect.forkDetach(
+      Effect.catch(lease.awaitLoss, ({ reason }) => Effect.sync(() => losses.set(lease, reason))),
+      { startImmediately: true }
     ))
 
 /** The reason of the loss, if it was told by itself. */
-const lossOf = (lease: Lease.Lease) =>
-  Effect.map(Effect.yieldNow, () => expiryOf(losses.get(lease)!.pollUnsafe())?.reason)
+const lossOf = (lease: Lease.Lease) => Effect.map(Effect.yieldNow, () => losses.get(lease))
 
 const assertLostAt = Effect.fnUntraced(function*(lease: Lease.Lease, at: number, reason = "Expired") {
   const now = Number(yield* Clock.monotonicTimeNanos) / 1e6
@@ -59,11 +57,6 @@ const assertLostAt = Effect.fnUntraced(function*(lease: Lease.Lease, at: number,
   assert.strictEqual(yield* lossOf(lease), reason, `at ${at} ms`)
   assert.strictEqual(yield* remaining(lease), 0)
 })
-
-const expiryOf = (exit: Exit.Exit<unknown, unknown> | undefined) => {
-  const error = exit === undefined ? undefined : Exit.findErrorOption(exit)
-  return error !== undefined && Option.isSome(error) ? error.value as Lease.LeaseExpired : undefined
-}
 
 const ended = <A, E>(fiber: Fiber.Fiber<A, E>) => fiber.pollUnsafe() ?? assert.fail("it has not ended")
 
@@ -336,7 +329,7 @@ describe("the validity", () => {
           { startImmediately: true }
         )
         yield* elapse(0)
-        assert.strictEqual(expiryOf(asking.pollUnsafe())?.reason, "Expired", ask)
+        assert.deepStrictEqual(reasons(ended(asking)), ["LeaseExpired Expired"], ask)
         assert.isFalse(started)
       }
     }))

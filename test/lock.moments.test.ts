@@ -25,6 +25,13 @@ const session = (options?: Session.Options) =>
     }
   })
 
+/** A process that reaches etcd through what `change` makes of it. */
+const sessionThrough = (change: (etcd: Etcd.Etcd["Service"]) => Partial<Etcd.Etcd["Service"]>) =>
+  Effect.flatMap(
+    Etcd.Etcd,
+    (etcd) => Effect.provideService(session(), Etcd.Etcd, { ...etcd, ...change(etcd) })
+  )
+
 /** A process, and what lets it find that ten seconds have passed of which none of its timers knows. */
 const freezable = Effect.gen(function*() {
   const clock = yield* Clock.Clock
@@ -148,11 +155,9 @@ describe("a closed session", () => {
 
   it.effect("asks etcd for no lease any more, whoever is next in its own line", () =>
     Effect.gen(function*() {
-      const etcd = yield* Etcd.Etcd
       const faults = yield* Etcd.Faults
       let grants = 0
-      const { close, run } = yield* session().pipe(Effect.provideService(Etcd.Etcd, {
-        ...etcd,
+      const { close, run } = yield* sessionThrough((etcd) => ({
         leaseGrant: (id, seconds) => {
           grants++
           return etcd.leaseGrant(id, seconds)
@@ -186,10 +191,8 @@ describe("a closed session", () => {
 describe("a lease that is revoked behind its session's back", () => {
   it.effect("is replaced, but not for ever", () =>
     Effect.gen(function*() {
-      const etcd = yield* Etcd.Etcd
       let toRevoke = 2
-      const { run } = yield* session().pipe(Effect.provideService(Etcd.Etcd, {
-        ...etcd,
+      const { run } = yield* sessionThrough((etcd) => ({
         leaseGrant: (id, seconds) =>
           Effect.tap(etcd.leaseGrant(id, seconds), () => toRevoke-- > 0 ? etcd.leaseRevoke(id) : Effect.void)
       }))
@@ -356,10 +359,8 @@ describe("a join that may come late", () => {
 describe("the proposals to all members", () => {
   /** A session that counts the transactions that may write. */
   const counted = Effect.gen(function*() {
-    const etcd = yield* Etcd.Etcd
     let count = 0
-    const { run } = yield* session().pipe(Effect.provideService(Etcd.Etcd, {
-      ...etcd,
+    const { run } = yield* sessionThrough((etcd) => ({
       txn: (request) => {
         if ([...request.then, ...request.else ?? []].some((op) => op._tag !== "Range")) count++
         return etcd.txn(request)
@@ -428,12 +429,10 @@ describe("the proposals to all members", () => {
 describe("many held locks", () => {
   it.effect("have their watches opened a few at a time, lest none stands in time, and all of them in the end", () =>
     Effect.gen(function*() {
-      const etcd = yield* Etcd.Etcd
       let opening = 0
       let most = 0
       let standing = 0
-      const { run } = yield* session().pipe(Effect.provideService(Etcd.Etcd, {
-        ...etcd,
+      const { run } = yield* sessionThrough((etcd) => ({
         watch: (options) =>
           Effect.suspend(() => {
             most = Math.max(most, ++opening)

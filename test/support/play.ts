@@ -150,8 +150,7 @@ const playWith = Effect.fnUntraced(function*(
   // ---------------------------------------------------------------------------
 
   /** Entries that were taken away from outside, and when. */
-  const tampered = new Map<string, number>()
-  const taken: Array<Entry> = []
+  const tampered = new Map<string, { readonly entry: Entry; readonly at: number }>()
   let wasTampered = false
   /** Since when etcd can be reached without any fault; undefined while it may not be. */
   let healthySince: number | undefined = 0
@@ -166,8 +165,7 @@ const playWith = Effect.fnUntraced(function*(
 
   const tamper = (kvs: ReadonlyArray<Entry>) => {
     wasTampered = true
-    taken.push(...kvs)
-    for (const kv of kvs) tampered.set(identity(kv), now())
+    for (const entry of kvs) tampered.set(identity(entry), { entry, at: now() })
   }
 
   /** The last body to start of each lock, and of each process, that had its entry then. */
@@ -201,7 +199,8 @@ const playWith = Effect.fnUntraced(function*(
     tell(`body ${id} starts ${own === undefined ? "without an entry" : identity(own)}, token ${handle?.fencingToken}`)
 
     // it may be taken away while the answer that it is there is on its way
-    const isExcused = own === undefined && (process.isClosing || taken.some((kv) => ofContender(kv, contender)))
+    const isExcused = own === undefined &&
+      (process.isClosing || [...tampered.values()].some(({ entry }) => ofContender(entry, contender)))
     // 1
     for (const earlier of contenders) {
       if (isExcused || earlier === contender || earlier.step.name !== name) continue
@@ -326,7 +325,7 @@ const playWith = Effect.fnUntraced(function*(
       const reason = mayBeGone(contender)
       if (reason !== undefined) broken(`1: ${describe(contender)} runs without its entry: ${reason}`)
       // without an entry its body should not have started, but for an answer that was on its way
-      const tamperedAt = entry === undefined ? startedAt : tampered.get(identity(entry))
+      const tamperedAt = entry === undefined ? startedAt : tampered.get(identity(entry))?.at
       if (tamperedAt === undefined || toldAt !== undefined || interruptedAt !== undefined) continue
       if (process.isClosing || process.connection.isIsolated || healthySince === undefined) continue
       const recovery = wasFaulty ? requestTimeout + 500 : 0
