@@ -1,11 +1,12 @@
 import { noop } from "cockatiel"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
-import { Etcd3, type IOptions } from "etcd3"
+import type { IOptions } from "etcd3"
 import * as Crypto from "node:crypto"
 import * as Tls from "node:tls"
 import type { Options } from "../../Etcd.ts"
 import type { EtcdError } from "../etcdError.ts"
+import { Client } from "./client.ts"
 import { at, isScheme, mayBeScheme } from "./errors.ts"
 import { normalize } from "./hosts.ts"
 import { speaksPlain, speaksTls } from "./probe.ts"
@@ -16,11 +17,11 @@ import { speaksPlain, speaksTls } from "./probe.ts"
  * dead member again and again.
  */
 export interface Members {
-  readonly current: () => Etcd3
+  readonly current: () => Client
   /** Moves on to the next member, unless somebody did already. */
-  readonly failed: (member: Etcd3) => void
+  readonly failed: (member: Client) => void
   /** Fails with the error, or with a plainer one where asking the member's host tells more. */
-  readonly explain: (member: Etcd3) => (error: EtcdError) => Effect.Effect<never, EtcdError>
+  readonly explain: (member: Client) => (error: EtcdError) => Effect.Effect<never, EtcdError>
 }
 
 export const make = Effect.fnUntraced(function*(options: Options, timeout: number) {
@@ -46,7 +47,7 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
 })
 
 interface Member {
-  readonly client: Etcd3
+  readonly client: Client
   /** `host:port` */
   readonly address: string
   readonly secure: boolean
@@ -82,7 +83,7 @@ const connect = (options: Options, timeout: number): ReadonlyArray<Member> => {
       })
     }
     const address = host.replace("https://", "")
-    return { client: new Etcd3(settings), address, secure: credentials !== undefined || address !== host }
+    return { client: new Client(settings), address, secure: credentials !== undefined || address !== host }
   })
 }
 

@@ -1,9 +1,9 @@
 import type { CallOptions } from "@grpc/grpc-js"
 import * as Effect from "effect/Effect"
-import type { Etcd3 } from "etcd3"
 import type { Options } from "../../Etcd.ts"
 import type { EtcdError } from "../etcdError.ts"
 import type { Transport } from "../transport.ts"
+import type { Client } from "./client.ts"
 import { decodeRange, decodeTxn, encodeRange, encodeTxn } from "./codec.ts"
 import { toEtcdError } from "./errors.ts"
 import * as KeepAlive from "./keepAlive.ts"
@@ -21,7 +21,7 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
   const call = <Response, A>(
     method: string,
     timeout: number,
-    send: (member: Etcd3, options: CallOptions) => Promise<Response>,
+    send: (member: Client, options: CallOptions) => Promise<Response>,
     decode: (response: Response) => A
   ): Effect.Effect<A, EtcdError> => {
     const attempt = Effect.callback<A, EtcdError>((resume) => {
@@ -44,12 +44,12 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
 
   const transport: Transport = {
     txn: (txn, timeout) =>
-      call("txn", timeout, (member, options) => member.kv.txn(encodeTxn(txn), options), (response) => ({
+      call("txn", timeout, (member, options) => member.call("txn", encodeTxn(txn), options), (response) => ({
         ...decodeTxn(response),
         revision: BigInt(response.header.revision)
       })),
     range: (range, timeout) =>
-      call("range", timeout, (member, options) => member.kv.range(encodeRange(range), options), (response) => ({
+      call("range", timeout, (member, options) => member.call("range", encodeRange(range), options), (response) => ({
         ...decodeRange(response),
         revision: BigInt(response.header.revision)
       })),
