@@ -263,7 +263,7 @@ export interface WatchEvent {
 
 /**
  * A watch that etcd has confirmed. `next` waits for the events after `revision`,
- * in order, those of one revision together.
+ * in order, those of one revision together, and maybe several revisions at once.
  *
  * **Gotchas**
  *

@@ -54,6 +54,14 @@ const until = <E>(what: string, condition: Effect.Effect<boolean, E>): Effect.Ef
     Effect.asVoid
   )
 
+/** So many events, in the batches in which they come: etcd may tell of several revisions at once. */
+const batchesOf = (watch: Etcd.Watch, count: number) =>
+  Effect.gen(function*() {
+    const batches: Array<ReadonlyArray<Etcd.WatchEvent>> = []
+    while (batches.flat().length < count) batches.push(yield* watch.next)
+    return batches
+  })
+
 const elapsed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(Effect.timed(effect), ([duration, value]) => [value, Duration.toMillis(duration)] as const)
 
@@ -295,7 +303,7 @@ describe.concurrent("the prefix", () => {
       const watch = yield* etcd.watch({ key: Buffer.from("k"), rangeEnd: Buffer.from("\0") })
       yield* raw.txn({ then: [Etcd.put(`${prefix}j`, ""), Etcd.put(`${prefix}ka`, "1")] })
       yield* etcd.txn({ then: [Etcd.remove("ka")] })
-      const events = [...yield* watch.next, ...yield* watch.next]
+      const events = (yield* batchesOf(watch, 2)).flat()
       assert.deepStrictEqual(events.map(({ _tag, kv }) => [_tag, text(kv.key)]), [["Put", "ka"], ["Delete", "ka"]])
     }))
 })
@@ -373,13 +381,16 @@ describe.concurrent("watch", () => {
       ], { concurrency: "unbounded" })
       for (const name of ["a", "b", "c"]) yield* etcd.txn({ then: [Etcd.put(`${prefix}${name}`, name)] })
       const { revision } = yield* etcd.txn({ then: [Etcd.removePrefix(prefix)] })
-      const told = (watch: Etcd.Watch, times: number) =>
-        Effect.map(
-          Effect.all(Array.from({ length: times }, () => watch.next)),
-          (groups) =>
-            groups.map((events) => events.map(({ _tag, kv }) => `${_tag} ${text(kv.key)?.at(-1)}`).join()).join("; ")
-        )
-      assert.strictEqual(yield* told(all, 4), "Put a; Put b; Put c; Delete a,Delete b,Delete c")
+      const told = (watch: Etcd.Watch, count: number) =>
+        Effect.map(batchesOf(watch, count), (batches) => {
+          const revisions = batches.flatMap((events) => [...new Set(events.map(({ kv }) => kv.modRevision))])
+          return revisions.map((revision, i) => {
+            assert.isTrue(i === 0 || revision > revisions[i - 1]!, "no revision comes in two batches")
+            const events = batches.flat().filter(({ kv }) => kv.modRevision === revision)
+            return events.map(({ _tag, kv }) => `${_tag} ${text(kv.key)?.at(-1)}`).join()
+          }).join("; ")
+        })
+      assert.strictEqual(yield* told(all, 6), "Put a; Put b; Put c; Delete a,Delete b,Delete c")
       assert.strictEqual(yield* told(puts, 3), "Put a; Put b; Put c")
       const [deleted] = yield* deletes.next
       assert.strictEqual(deleted?.kv.modRevision, revision)
@@ -502,6 +513,7 @@ describe.concurrent("a connection", () => {
         idempotent: true
       }).pipe(Effect.forkChild({ startImmediately: true }))
       yield* until("etcd to apply it", Effect.map(versionOf(direct, key), (version) => version === 1n))
+      yield* until("its answer to be lost", proxy.hasDropped)
       yield* proxy.resume
       const answer = yield* Fiber.join(sent)
       const [own] = answer.succeeded ? assert.fail("it was applied before") : answer.responses
@@ -520,6 +532,7 @@ describe.concurrent("a connection", () => {
         startImmediately: true
       })
       yield* until("etcd to apply it", Effect.map(versionOf(direct, key), (version) => version === 1n))
+      yield* until("its answer to be lost", proxy.hasDropped)
       yield* proxy.resume
       const error = yield* Fiber.join(sent)
       assert.deepStrictEqual([error.reason, error.outcome], ["Unavailable", "Unknown"])

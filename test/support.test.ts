@@ -155,8 +155,9 @@ describe("Proxy", () => {
       const idle = yield* dial(proxy.endpoint)
       yield* proxy.dropReplies
       client.send("hello")
+      assert.isFalse(yield* proxy.hasDropped)
       yield* until("the request to arrive", Effect.sync(() => echoed() === "hello"))
-      yield* Effect.sleep("50 millis")
+      yield* until("its reply to be lost", proxy.hasDropped)
       yield* proxy.resume
       yield* client.closes
       assert.strictEqual(client.received(), "")

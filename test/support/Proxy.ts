@@ -12,6 +12,8 @@ export interface Proxy {
   readonly stall: Effect.Effect<void>
   /** Forwards requests and swallows everything that comes back. */
   readonly dropReplies: Effect.Effect<void>
+  /** Whether there is a connection that has lost replies. */
+  readonly hasDropped: Effect.Effect<boolean>
   /** Forwards again, first what was held back; connections that have lost replies are cut. */
   readonly resume: Effect.Effect<void>
   /** Refuses new connections; those that stand go on. */
@@ -75,6 +77,7 @@ export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope>
       cut,
       stall: enter("stall"),
       dropReplies: enter("dropReplies"),
+      hasDropped: Effect.sync(() => [...links].some((link) => link.replies.dropped())),
       resume: Effect.andThen(cutWhere((link) => link.replies.dropped()), enter("forward")),
       refuse,
       accept,
