@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import type { IWatchRequest, IWatchResponse } from "etcd3"
 import type { Watch, WatchEvent, WatchOptions } from "../../Etcd.ts"
 import type { EtcdError } from "../etcdError.ts"
@@ -17,6 +17,9 @@ export const make = Effect.fnUntraced(function*(members: Members) {
   return (options: WatchOptions, timeout: number): Effect.Effect<Watch, EtcdError, Scope.Scope> =>
     use(timeout, (stream, left) => stream.watch(options, left))
 })
+
+const addFinalizer = (finalizer: Effect.Effect<void>) =>
+  Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, finalizer))
 
 // "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
 const cancelled = (reason: string): EtcdError =>
@@ -136,13 +139,17 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       })
     })
 
-  const watch = Effect.fnUntraced(function*(options: WatchOptions, timeout: number) {
+  const closing = (id: string) => Effect.sync(() => cancel(id))
+
+  const watch = (options: WatchOptions, timeout: number): Effect.Effect<Watch, EtcdError, Scope.Scope> => {
     const id = String(++lastId)
     const events = new Inbox()
-    const revision = yield* Effect.acquireRelease(
-      create(options, id, events),
-      () => Effect.sync(() => cancel(id)),
-      { interruptible: true }
+    // not `acquireRelease`, whose finalizer keeps half a kilobyte of how it was acquired
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(
+        restore(create(options, id, events)),
+        (revision) => Effect.as(addFinalizer(closing(id)), { revision, next: events.take })
+      )
     ).pipe(
       Effect.timeoutOrElse({
         duration: timeout,
@@ -163,8 +170,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       ),
       Effect.catch(members.explain(member))
     )
-    return { revision, next: events.take } satisfies Watch
-  })
+  }
 
   return { watch, isOver: () => over !== undefined || tokenExpired }
 })
