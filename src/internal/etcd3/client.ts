@@ -1,40 +1,53 @@
-import type { CallOptions, Client as Stub, Metadata, requestCallback } from "@grpc/grpc-js"
-import {
-  castGrpcError,
-  Etcd3,
-  EtcdInvalidAuthTokenError,
-  type IRangeRequest,
-  type IRangeResponse,
-  type ITxnRequest,
-  type ITxnResponse
-} from "etcd3"
+import type { CallOptions, Client as Stub, ClientDuplexStream, Metadata } from "@grpc/grpc-js"
+import { castGrpcError, Etcd3, EtcdInvalidAuthTokenError } from "etcd3"
+import type { Method } from "./rpc.ts"
 
-/** The calls that whoever wants a lock waits for. */
-interface Calls {
-  readonly txn: { readonly request: ITxnRequest; readonly response: ITxnResponse }
-  readonly range: { readonly request: IRangeRequest; readonly response: IRangeResponse }
-}
+type Pool = Etcd3["pool"]
+type Host = Parameters<Pool["markFailed"]>[0]
 
-/** etcd3's client, with a shorter way for a few calls. */
+/** etcd3's client, with a shorter way for the calls that whoever wants a lock waits for. */
 export class Client extends Etcd3 {
-  // shuffles them anew for each call otherwise
-  #hosts: Parameters<Client["pool"]["withConnection"]>[2]
+  // the pool shuffles them anew for each call otherwise
+  #hosts: Parameters<Pool["withConnection"]>[2]
 
-  async call<Method extends keyof Calls>(
-    method: Method,
-    request: Calls[Method]["request"],
+  async call<Request, Response>(
+    method: Method<Request, Response>,
+    request: Request,
     options: CallOptions
-  ): Promise<Calls[Method]["response"]> {
-    try {
-      return await this.pool.withConnection("KV", ({ client, metadata, resource }) => {
-        this.#hosts ??= forever(resource)
-        return start(client as KV, method, request, metadata, options)
-      }, this.#hosts)
-    } catch (error) {
-      // the pool's own way has a new token fetched
-      if (error instanceof EtcdInvalidAuthTokenError) return this.pool.exec("KV", method, request, options)
-      throw error
-    }
+  ): Promise<Response> {
+    const message = method.serialize(request)
+    const send = () => this.#connect(method, (stub, metadata) => start(stub, method.path, message, metadata, options))
+    const answer = await send().catch((error: unknown) => {
+      if (!(error instanceof EtcdInvalidAuthTokenError)) throw error
+      return this.renewToken(options).then(send)
+    })
+    return method.deserialize(answer)
+  }
+
+  open<Request, Response>(
+    { deserialize, path, serialize, service }: Method<Request, Response>,
+    options: CallOptions
+  ): Promise<ClientDuplexStream<Request, Response>> {
+    return this.#connect({ service }, (stub, metadata, host) => {
+      const stream = stub.makeBidiStreamRequest(path, serialize, deserialize, metadata, options)
+      stream.on("error", (error) => stream.writable && this.pool.markFailed(host, error))
+      return stream
+    })
+  }
+
+  /** A call of etcd3's own is what makes it fetch another token. What comes of the call does not matter. */
+  async renewToken(options: CallOptions): Promise<void> {
+    await this.kv.range({ key: Buffer.of(0), limit: 1 }, options).catch(() => {})
+  }
+
+  #connect<A>(
+    { service }: Pick<Method<never, never>, "service">,
+    use: (stub: Stub, metadata: Metadata, host: Host) => A | Promise<A>
+  ): Promise<A> {
+    return this.pool.withConnection(service, ({ client, metadata, resource }) => {
+      this.#hosts ??= forever(resource)
+      return use(client as Stub, metadata, resource)
+    }, this.#hosts)
   }
 }
 
@@ -42,27 +55,23 @@ const forever = function*<A>(value: A): Generator<A, void> {
   while (true) yield value
 }
 
-type KV =
-  & Stub
-  & Record<
-    keyof Calls,
-    (request: unknown, metadata: Metadata, options: CallOptions, done: requestCallback<any>) => unknown
-  >
+// What gRPC gets and gives is kept by the platform until its next but one collection, so it is no more than bytes.
+const bytes = (bytes: Buffer) => bytes
 
 const start = (
-  stub: KV,
-  method: keyof Calls,
-  request: unknown,
+  stub: Stub,
+  path: string,
+  message: Buffer,
   metadata: Metadata,
   options: CallOptions
-): Promise<any> =>
+): Promise<Buffer> =>
   new Promise((resolve, reject) => {
     // gRPC records who calls, which takes longer than encoding the call, and would only ever tell of this line
     const limit = Error.stackTraceLimit
     Error.stackTraceLimit = 0
     try {
-      stub[method](request, metadata, options, (error, response) => {
-        if (error === null) resolve(response)
+      stub.makeUnaryRequest(path, bytes, bytes, message, metadata, options, (error, answer) => {
+        if (error === null) resolve(answer!)
         else reject(castGrpcError(error))
       })
     } finally {

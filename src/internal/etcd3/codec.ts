@@ -1,33 +1,34 @@
-import type {
-  ICompare,
-  IKeyValue,
-  IRangeRequest,
-  IRangeResponse,
-  IRequestOp,
-  IResponseOp,
-  ITxnRequest,
-  ITxnResponse
-} from "etcd3"
+import { CompareResult, CompareTarget, SortOrder, SortTarget } from "etcd3"
 import type { Compare, KeyValue, Op, OpResult, Range, RangeResult, Txn } from "../../Etcd.ts"
+import type * as Rpc from "./rpc.ts"
 
-// The client encodes an unknown enum name as 0 and decodes a string given for bytes as base64, both
-// silently. So these tables and `buffer` are the only way from our terms to its.
-
-const targets = { CreateRevision: "Create", ModRevision: "Mod", Version: "Version", Lease: "Lease" } as const
+const targets = {
+  CreateRevision: CompareTarget.Create,
+  ModRevision: CompareTarget.Mod,
+  Version: CompareTarget.Version,
+  Lease: CompareTarget.Lease
+} as const
 const fields = {
   CreateRevision: "create_revision",
   ModRevision: "mod_revision",
   Version: "version",
   Lease: "lease"
 } as const
-const operators = { "=": "Equal", "!=": "NotEqual", "<": "Less", ">": "Greater" } as const
-const sorts = { CreateAscending: "Ascend", CreateDescending: "Descend" } as const
+const operators = {
+  "=": CompareResult.Equal,
+  "!=": CompareResult.NotEqual,
+  "<": CompareResult.Less,
+  ">": CompareResult.Greater
+} as const
+const sorts = { CreateAscending: SortOrder.Ascend, CreateDescending: SortOrder.Descend } as const
 
-// The client takes decimal text, which costs it ten times as much as the two halves of the number.
-const int64 = (value: bigint): string => {
+const int64 = (value: bigint): Rpc.Int64 => {
   const bits = BigInt.asUintN(64, value)
-  return { low: Number(bits & 0xffffffffn) | 0, high: Number(bits >> 32n) | 0, unsigned: false } as unknown as string
+  return { low: Number(bits & 0xffffffffn) | 0, high: Number(bits >> 32n) | 0 }
 }
+
+export const bigint = ({ high, low }: Rpc.Int64): bigint =>
+  high === 0 ? BigInt(low >>> 0) : (BigInt(high) << 32n) | BigInt(low >>> 0)
 
 export const buffer = (bytes: Uint8Array): Buffer =>
   Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -43,24 +44,24 @@ export const rangeBounds = ({ key, rangeEnd }: {
     ? { key: buffer(key) }
     : { key: key.length === 0 ? firstKey : buffer(key), range_end: buffer(rangeEnd) }
 
-const encodeCompare = (compare: Compare): ICompare => ({
+const encodeCompare = (compare: Compare): Rpc.Compare => ({
   ...rangeBounds(compare),
   result: operators[compare.operator],
   ...(compare.target === "Value"
-    ? { target: "Value", value: buffer(compare.value) }
+    ? { target: CompareTarget.Value, value: buffer(compare.value) }
     : { target: targets[compare.target], [fields[compare.target]]: int64(compare.value) })
 })
 
-export const encodeRange = (range: Range): IRangeRequest => ({
+export const encodeRange = (range: Range): Rpc.RangeRequest => ({
   ...rangeBounds(range),
   ...(range.limit === undefined ? undefined : { limit: range.limit }),
-  ...(range.sort === undefined ? undefined : { sort_target: "Create", sort_order: sorts[range.sort] }),
+  ...(range.sort === undefined ? undefined : { sort_target: SortTarget.Create, sort_order: sorts[range.sort] }),
   ...(range.maxCreateRevision === undefined
     ? undefined
     : { max_create_revision: int64(range.maxCreateRevision) })
 })
 
-const encodeOp = (op: Op): IRequestOp => {
+const encodeOp = (op: Op): Rpc.RequestOp => {
   switch (op._tag) {
     case "Put": {
       const put = { key: buffer(op.key), value: buffer(op.value) }
@@ -78,37 +79,41 @@ const encodeOp = (op: Op): IRequestOp => {
   }
 }
 
-export const encodeTxn = (txn: Txn): ITxnRequest => ({
+export const encodeTxn = (txn: Txn): Rpc.TxnRequest => ({
   compare: txn.compare.map(encodeCompare),
   success: txn.then.map(encodeOp),
   failure: txn.else.map(encodeOp)
 })
 
-export const decodeKeyValue = (kv: IKeyValue): KeyValue => ({
-  key: kv.key,
-  value: kv.value,
-  createRevision: BigInt(kv.create_revision),
-  modRevision: BigInt(kv.mod_revision),
-  version: BigInt(kv.version),
-  lease: BigInt(kv.lease)
+// an empty one is absent on the wire
+const nothing = Buffer.alloc(0)
+const decodeBytes = (bytes: Rpc.Bytes): Buffer => bytes.length === 0 ? nothing : bytes as Buffer
+
+export const decodeKeyValue = (kv: Rpc.KeyValue): KeyValue => ({
+  key: decodeBytes(kv.key),
+  value: decodeBytes(kv.value),
+  createRevision: bigint(kv.create_revision),
+  modRevision: bigint(kv.mod_revision),
+  version: bigint(kv.version),
+  lease: bigint(kv.lease)
 })
 
-export const decodeRange = (response: IRangeResponse): RangeResult => ({
+export const decodeRange = (response: Rpc.RangeResponse): RangeResult => ({
   _tag: "Range",
   kvs: response.kvs.map(decodeKeyValue),
-  count: Number(response.count)
+  count: Number(bigint(response.count))
 })
 
-const decodeOp = (response: IResponseOp): OpResult<Op> => {
-  // the oneof's other members are absent, whatever their type says
-  const present = response as Partial<IResponseOp> & { readonly response_txn?: ITxnResponse }
-  if (present.response_range) return decodeRange(present.response_range)
-  if (present.response_delete_range) return { _tag: "Delete", deleted: Number(present.response_delete_range.deleted) }
-  if (present.response_txn) return decodeTxn(present.response_txn)
+const decodeOp = (response: Rpc.ResponseOp): OpResult<Op> => {
+  if (response.response_txn) return decodeTxn(response.response_txn)
+  if (response.response_range) return decodeRange(response.response_range)
+  if (response.response_delete_range) {
+    return { _tag: "Delete", deleted: Number(bigint(response.response_delete_range.deleted)) }
+  }
   return { _tag: "Put" }
 }
 
-export const decodeTxn = (response: ITxnResponse): OpResult<Txn> => ({
+export const decodeTxn = (response: Rpc.TxnResponse): OpResult<Txn> => ({
   _tag: "Txn",
   succeeded: response.succeeded,
   responses: response.responses.map(decodeOp)

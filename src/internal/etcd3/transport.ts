@@ -4,10 +4,11 @@ import type { Options } from "../../Etcd.ts"
 import type { EtcdError } from "../etcdError.ts"
 import type { Transport } from "../transport.ts"
 import type { Client } from "./client.ts"
-import { decodeRange, decodeTxn, encodeRange, encodeTxn } from "./codec.ts"
+import { bigint, decodeRange, decodeTxn, encodeRange, encodeTxn } from "./codec.ts"
 import { toEtcdError } from "./errors.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import * as Members from "./members.ts"
+import * as Rpc from "./rpc.ts"
 import { timedOut } from "./stream.ts"
 import * as Watch from "./watch.ts"
 
@@ -44,14 +45,14 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
 
   const transport: Transport = {
     txn: (txn, timeout) =>
-      call("txn", timeout, (member, options) => member.call("txn", encodeTxn(txn), options), (response) => ({
+      call("txn", timeout, (member, options) => member.call(Rpc.txn, encodeTxn(txn), options), (response) => ({
         ...decodeTxn(response),
-        revision: BigInt(response.header.revision)
+        revision: bigint(response.header.revision)
       })),
     range: (range, timeout) =>
-      call("range", timeout, (member, options) => member.call("range", encodeRange(range), options), (response) => ({
+      call("range", timeout, (member, options) => member.call(Rpc.range, encodeRange(range), options), (response) => ({
         ...decodeRange(response),
-        revision: BigInt(response.header.revision)
+        revision: bigint(response.header.revision)
       })),
     leaseGrant: (leaseId, seconds, timeout) =>
       call(

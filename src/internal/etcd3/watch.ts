@@ -1,12 +1,13 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import type { IWatchRequest, IWatchResponse } from "etcd3"
+import { EventType, FilterType } from "etcd3"
 import type { Watch, WatchEvent, WatchOptions } from "../../Etcd.ts"
 import type { EtcdError } from "../etcdError.ts"
-import { buffer, decodeKeyValue, rangeBounds } from "./codec.ts"
+import { bigint, decodeKeyValue, rangeBounds } from "./codec.ts"
 import { toEtcdError } from "./errors.ts"
 import type { Members } from "./members.ts"
+import * as Rpc from "./rpc.ts"
 import { ended, open, shared, timedOut } from "./stream.ts"
 
 const method = "watch"
@@ -24,6 +25,11 @@ const addFinalizer = (finalizer: Effect.Effect<void>) =>
 // "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
 const cancelled = (reason: string): EtcdError =>
   reason === "" ? ended(method) : toEtcdError(method, new Error(reason.replace(/^rpc error: code = \w+ desc = /, "")))
+
+const decodeEvent = ({ kv, type }: Rpc.WatchResponse["events"][number]): WatchEvent => ({
+  _tag: type === EventType.Put ? "Put" : "Delete",
+  kv: decodeKeyValue(kv)
+})
 
 type Batch = Exit.Exit<ReadonlyArray<WatchEvent>, EtcdError>
 
@@ -61,7 +67,7 @@ class Inbox {
 }
 
 interface Creating {
-  readonly id: string
+  readonly id: number
   readonly events: Inbox
   /** Undefined once nobody waits for it any more. */
   resume: ((answer: Effect.Effect<bigint, EtcdError>) => void) | undefined
@@ -71,12 +77,12 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
   const member = members.current()
   // etcd confirms watches in the order in which they were asked for; a refused one comes without its ID
   const creating: Array<Creating> = []
-  const watching = new Map<string, Inbox>()
+  const watching = new Map<number, Inbox>()
   let lastId = 0
   let over: EtcdError | undefined
   let tokenExpired = false
 
-  const onData = (response: IWatchResponse) => {
+  const onData = (response: Rpc.WatchResponse) => {
     if (response.created) {
       const created = creating.shift()
       if (created === undefined) return
@@ -89,17 +95,18 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
         cancel(created.id)
       } else {
         watching.set(created.id, created.events)
-        created.resume(Effect.succeed(BigInt(response.header.revision)))
+        created.resume(Effect.succeed(bigint(response.header.revision)))
       }
       return
     }
-    const events = watching.get(response.watch_id)
+    const id = response.watch_id.low
+    const events = watching.get(id)
     if (events === undefined) return
     if (response.canceled) {
-      watching.delete(response.watch_id)
+      watching.delete(id)
       events.fail(cancelled(response.cancel_reason))
     } else if (response.events.length > 0) {
-      events.offer(response.events.map((event) => ({ _tag: event.type, kv: decodeKeyValue(event.kv) })))
+      events.offer(response.events.map(decodeEvent))
     }
   }
 
@@ -110,19 +117,19 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     for (const events of watching.values()) events.fail(error)
   }
 
-  const stream = yield* open<IWatchRequest, IWatchResponse>({
+  const stream = yield* open<Rpc.WatchRequest, Rpc.WatchResponse>({
     method,
-    connect: (options) => member.watchClient.watch(options),
+    connect: (options) => member.open(Rpc.watch, options),
     onData,
     onOver
   })
 
-  const cancel = (id: string) => {
+  const cancel = (id: number) => {
     watching.delete(id)
-    if (!over) stream.write({ cancel_request: { watch_id: id } })
+    if (!over) stream.write({ cancel_request: { watch_id: { low: id, high: 0 } } })
   }
 
-  const create = (options: WatchOptions, id: string, events: Inbox): Effect.Effect<bigint, EtcdError> =>
+  const create = (options: WatchOptions, id: number, events: Inbox): Effect.Effect<bigint, EtcdError> =>
     Effect.callback<bigint, EtcdError>((resume) => {
       if (over) return resume(Effect.fail(over))
       const entry: Creating = { id, events, resume }
@@ -130,8 +137,8 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       stream.write({
         create_request: {
           ...rangeBounds(options),
-          watch_id: id,
-          ...(options.only === undefined ? undefined : { filters: [options.only === "Put" ? "Nodelete" : "Noput"] })
+          watch_id: { low: id, high: 0 },
+          filters: options.only === undefined ? [] : [options.only === "Put" ? FilterType.Nodelete : FilterType.Noput]
         }
       })
       return Effect.sync(() => {
@@ -139,10 +146,10 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       })
     })
 
-  const closing = (id: string) => Effect.sync(() => cancel(id))
+  const closing = (id: number) => Effect.sync(() => cancel(id))
 
   const watch = (options: WatchOptions, timeout: number): Effect.Effect<Watch, EtcdError, Scope.Scope> => {
-    const id = String(++lastId)
+    const id = ++lastId
     const events = new Inbox()
     // not `acquireRelease`, whose finalizer keeps half a kilobyte of how it was acquired
     return Effect.uninterruptibleMask((restore) =>
@@ -160,13 +167,8 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
             return Effect.fail(error)
           })
       }),
-      // a call of the other kind is what makes the client fetch a new token
       Effect.tapError(() =>
-        tokenExpired
-          ? Effect.ignore(Effect.tryPromise(() =>
-            member.kv.range({ key: buffer(options.key), limit: 1 }, { deadline: Date.now() + timeout })
-          ))
-          : Effect.void
+        tokenExpired ? Effect.promise(() => member.renewToken({ deadline: Date.now() + timeout })) : Effect.void
       ),
       Effect.catch(members.explain(member))
     )
