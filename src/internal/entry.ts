@@ -65,10 +65,9 @@ export class Entry {
   loss: EntryLost | undefined
   /** A put of it may come late, or its removal failed. */
   mayRemain = false
-  unsubscribe = () => {}
   #turn: Exit.Exit<void, EntryError> | undefined
   #onTurn: Done<void, EntryError> | undefined
-  #onLoss: Set<(loss: EntryLost) => void> | undefined
+  #onLoss: ReadonlyArray<(loss: EntryLost) => void> = []
 
   constructor(line: Line, key: string, { hold, rule, value }: Ticket) {
     this.line = line
@@ -106,9 +105,10 @@ export class Entry {
       listener(loss)
       return () => {}
     }
-    const listeners = this.#onLoss ??= new Set()
-    listeners.add(listener)
-    return () => listeners.delete(listener)
+    this.#onLoss = [...this.#onLoss, listener]
+    return () => {
+      this.#onLoss = this.#onLoss.filter((other) => other !== listener)
+    }
   }
 
   /** Tells whoever waits for the entry's turn, or holds, that it came to nothing. */
@@ -121,8 +121,8 @@ export class Entry {
 
   /** Tells whoever holds that it is over. */
   tell(loss: EntryLost) {
-    const listeners = this.#onLoss ?? []
-    this.#onLoss = undefined
+    const listeners = this.#onLoss
+    this.#onLoss = []
     for (const listener of listeners) listener(loss)
   }
 }

@@ -131,6 +131,7 @@ export const make = (
 ) => {
   const batch = Batch.make(etcd, background)
   const lines = new Map<string, Line>()
+  const leases = new Set<Lease>()
   const pace = Semaphore.makeUnsafe(openAtOnce)
   let caretaker: Fiber.Fiber<void> | undefined
 
@@ -302,9 +303,21 @@ export const make = (
   const enter = (entry: Entry, createRevision: bigint) => {
     entry.createRevision = createRevision
     entry.line.entries.set(entry.key, entry)
-    entry.unsubscribe = entry.hold.lease.onLoss(() => entry.lose("LeaseExpired"))
+    followLease(entry.hold.lease)
     // the watch may have told of its end before the answer told of its beginning
     if ((entry.line.deletes?.get(entry.key) ?? 0n) > createRevision) entry.lose("KeyDeleted")
+  }
+
+  // once for all entries on a lease: a listener for each that comes and goes would cost more than all else of it
+  const followLease = (lease: Lease) => {
+    if (leases.has(lease)) return void lease.isAlive()
+    leases.add(lease)
+    lease.onLoss(() => {
+      leases.delete(lease)
+      for (const { entries } of lines.values()) {
+        for (const entry of entries.values()) if (entry.hold.lease === lease) entry.lose("LeaseExpired")
+      }
+    })
   }
 
   /** Takes note of the entries before ours, as they were at `revision`. */
@@ -453,7 +466,6 @@ export const make = (
   /** From here on the entry's end is ours, and none that befell it. */
   const forget = (entry: Entry) => {
     entry.state = "Left"
-    entry.unsubscribe()
     entry.line.entries.delete(entry.key)
   }
 

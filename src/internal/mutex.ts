@@ -99,9 +99,10 @@ class Contender {
 type Joined = Entry | Occupied | Etcd.KeyValue
 
 interface LocalLine {
-  /** Whose turn it is. */
-  first: Contender
-  readonly waiting: Set<Contender>
+  /** Whose turn it is; undefined once there is nobody. */
+  first: Contender | undefined
+  /** Made for the first who has to wait: nobody does for most locks. */
+  waiting: Set<Contender> | undefined
   /** Who is in the way of its entry. */
   occupant: EntryKey | undefined
 }
@@ -123,13 +124,13 @@ export const make = (
     const { prefix } = contender.request
     const local = locals.get(prefix)
     if (closed) return contender.settle(leaseExpired)
-    if (local !== undefined) return void local.waiting.add(contender)
-    locals.set(prefix, { first: contender, waiting: new Set(), occupant: undefined })
+    if (local !== undefined) return void (local.waiting ??= new Set()).add(contender)
+    locals.set(prefix, { first: contender, waiting: undefined, occupant: undefined })
     join(contender)
   }
 
   const call = (local: LocalLine, contender: Contender) => {
-    local.waiting.delete(contender)
+    local.waiting?.delete(contender)
     local.first = contender
     local.occupant = undefined
   }
@@ -138,10 +139,14 @@ export const make = (
   const callNext = (prefix: string) => {
     const local = locals.get(prefix)
     if (local === undefined) return
-    const [next] = local.waiting
-    if (next === undefined) return void locals.delete(prefix)
-    call(local, next)
-    join(next)
+    const next = nextOf(local)
+    if (next !== undefined) {
+      call(local, next)
+      return join(next)
+    }
+    locals.delete(prefix)
+    // tables that a map has outgrown live until the next great collection, with all that was in them
+    local.first = undefined
   }
 
   /** Gives up, whatever has become of it. */
@@ -149,7 +154,7 @@ export const make = (
     const { entry, request: { prefix }, state, watcher } = contender
     contender.state = "Gone"
     if (state === "Waiting") {
-      locals.get(prefix)?.waiting.delete(contender)
+      locals.get(prefix)?.waiting?.delete(contender)
     } else if (state === "Standing" || state === "Holding") {
       release(entry!, () => {})
     } else if (watcher !== undefined) {
@@ -227,7 +232,7 @@ export const make = (
     const { prefix } = entry.line
     const local = locals.get(prefix)
     if (local === undefined || entry.state === "Left") return done()
-    const [next] = local.waiting
+    const next = nextOf(local)
     const { handOver } = lines
     const shared =
       next !== undefined && handOver !== undefined && next.request.lease === undefined && entry.loss === undefined
@@ -278,7 +283,7 @@ export const make = (
 
   const holder: Mutex["holder"] = (prefix) => {
     const local = locals.get(prefix)
-    const entry = local?.first.entry
+    const entry = local?.first?.entry
     if (entry === undefined) return local?.occupant
     if (entry.state === "Waiting") return entry.ahead?.values().next().value
     const { createRevision, hold: { lease: { id: lease } }, key, value } = entry
@@ -288,9 +293,9 @@ export const make = (
   const close: Mutex["close"] = () => {
     closed = true
     for (const { first, waiting } of locals.values()) {
-      for (const contender of waiting) contender.settle(leaseExpired)
-      waiting.clear()
-      if (first.state !== "Holding") first.settle(leaseExpired)
+      for (const contender of waiting ?? []) contender.settle(leaseExpired)
+      waiting?.clear()
+      if (first?.state !== "Holding") first?.settle(leaseExpired)
     }
   }
 
@@ -300,6 +305,8 @@ export const make = (
 // -----------------------------------------------------------------------------
 // internal
 // -----------------------------------------------------------------------------
+
+const nextOf = ({ waiting }: LocalLine): Contender | undefined => waiting?.values().next().value
 
 const ownHold = (lease: Lease): Hold => ({ lease, leave: () => {}, retire: () => {} })
 
