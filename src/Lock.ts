@@ -23,6 +23,7 @@
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -563,17 +564,20 @@ const scoped = <E>(
   )
 
 const acquireHandle = (name: string, options: Options | undefined, restore: Restore) =>
-  Effect.gen(function*() {
-    const session = yield* Session
-    const clock = yield* Clock.Clock
+  withSession((session, clock) => {
     const { mutex, prefix } = placeOf(session, name, options)
     const wait: Wait<LockTimeout> = options?.timeout === undefined
       ? restore
-      : waitFor(options.timeout, clock, restore, (waited) =>
-        new LockTimeout({ name, waited, holder: describe(mutex.holder(prefix)) }))
-    const request = makeRequest(prefix, options, clock)
-    const entry = yield* Effect.mapError(mutex.acquire(request, wait), explain(name))
-    return new HeldLock(name, entry, session.etcd, mutex)
+      : waitFor(
+        options.timeout,
+        clock,
+        restore,
+        (waited) => new LockTimeout({ name, waited, holder: describe(mutex.holder(prefix)) })
+      )
+    return Effect.mapBoth(mutex.acquire(makeRequest(prefix, options, clock), wait), {
+      onSuccess: (entry) => new HeldLock(name, entry, session.etcd, mutex),
+      onFailure: explain(name)
+    })
   })
 
 const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore: Restore) =>
@@ -584,15 +588,25 @@ const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore
   )
 
 const attempt = (name: string, options: TryOptions | undefined, restore: Restore) =>
-  Effect.gen(function*() {
-    const session = yield* Session
+  withSession((session, clock) => {
     const { mutex, prefix } = placeOf(session, name, options)
-    const request = makeRequest(prefix, options, yield* Clock.Clock)
-    const tried = yield* Effect.mapError(mutex.tryAcquire<never>(request, restore), explain(name))
-    if (!(tried instanceof Held)) return new HeldLock(name, tried, session.etcd, mutex)
-    if (tried.holder === undefined || isEntry(prefix, tried.holder)) return tried
-    return yield* new ForeignKey({ name, key: keyOf(tried.holder) })
+    const tried = mutex.tryAcquire<never>(makeRequest(prefix, options, clock), restore)
+    return Effect.flatMap(
+      Effect.mapError(tried, explain(name)),
+      (tried): Effect.Effect<HeldLock | Held, ForeignKey> => {
+        if (!(tried instanceof Held)) return Effect.succeed(new HeldLock(name, tried, session.etcd, mutex))
+        if (tried.holder === undefined || isEntry(prefix, tried.holder)) return Effect.succeed(tried)
+        return Effect.fail(new ForeignKey({ name, key: keyOf(tried.holder) }))
+      }
+    )
   })
+
+const withSession = <A, E>(
+  use: (session: Session["Service"], clock: Clock.Clock) => Effect.Effect<A, E>
+): Effect.Effect<A, E, Session> =>
+  Effect.withFiber((fiber) =>
+    use(Context.get(fiber.context as Context.Context<Session>, Session), fiber.getRef(Clock.Clock))
+  )
 
 const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clock.Clock): Request => {
   const metadata = options?.metadata
