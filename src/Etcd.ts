@@ -9,7 +9,9 @@ import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
 import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
@@ -21,6 +23,7 @@ import * as memory from "./internal/memory.ts"
 import { Faults } from "./internal/memory/faults.ts"
 import { prefixed } from "./internal/namespace.ts"
 import type { Transport } from "./internal/transport.ts"
+import { Watcher } from "./internal/watcher.ts"
 
 export {
   /**
@@ -314,6 +317,8 @@ export class Etcd extends Context.Service<Etcd, {
   readonly leaseTimeToLive: (leaseId: bigint) => Effect.Effect<LeaseTimeToLive, EtcdError>
   /** Watches from now on, until the scope closes. */
   readonly watch: (options: WatchOptions) => Effect.Effect<Watch, EtcdError, Scope.Scope>
+  /** @internal A watch that tells its watcher, who has to close it; answers the revision after which it does. */
+  readonly subscribe: (options: WatchOptions, watcher: Watcher) => Effect.Effect<bigint, EtcdError>
 }>()("effect-etcd-lock/Etcd") {}
 
 /**
@@ -612,6 +617,9 @@ export const fromTransport = (transport: Transport, requestTimeout: number): Etc
       })
     })
 
+  const subscribe: Etcd["Service"]["subscribe"] = (options, watcher) =>
+    retrying((timeout) => transport.watch(options, timeout, watcher))
+
   return Etcd.of({
     txn: (request) => {
       const txn: Txn = nested(request)
@@ -634,6 +642,15 @@ export const fromTransport = (transport: Transport, requestTimeout: number): Etc
     leaseRevoke: (leaseId) => retrying((timeout) => transport.leaseRevoke(leaseId, timeout)),
     leaseKeepAlive: transport.leaseKeepAlive,
     leaseTimeToLive: (leaseId) => retrying((timeout) => transport.leaseTimeToLive(leaseId, timeout)),
-    watch: (options) => retrying((timeout) => transport.watch(options, timeout))
+    watch: Effect.fnUntraced(function*(options) {
+      const seen = yield* Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>()
+      const watcher = new Watcher(Exit.match({
+        onSuccess: (events) => Queue.offerUnsafe(seen, events),
+        onFailure: (cause) => Queue.failCauseUnsafe(seen, cause)
+      }))
+      yield* Effect.addFinalizer(() => Effect.sync(() => watcher.close()))
+      return { revision: yield* subscribe(options, watcher), next: Queue.take(seen) }
+    }),
+    subscribe
   })
 }

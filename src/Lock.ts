@@ -558,7 +558,7 @@ const scoped = <E>(
     Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(
         Effect.scope,
-        (scope) => Effect.tap(acquire(restore), (handle) => Scope.addFinalizer(scope, handle.release))
+        (scope) => Effect.tap(acquire(restore), (handle) => Scope.addFinalizerExit(scope, () => handle.release))
       )
     )
   )

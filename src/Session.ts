@@ -68,6 +68,14 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     const clock = yield* Clock.Clock
     // ends when the mutexes are closed, so that nobody starts anything while it does
     const scope = yield* Scope.fork(yield* Effect.scope)
+    // when all that could open a watch has ended
+    yield* Scope.addFinalizer(
+      scope,
+      Effect.sync(() => {
+        queues.close()
+        singleKeys.close()
+      })
+    )
     const background = yield* Scope.provide(Background.make, scope)
     const leases = yield* Scope.provide(Leases.make(background, options), scope)
     const hang = Effect.callback<Hold, EtcdError>((resume) => {
@@ -80,8 +88,10 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
         abandoned = true
       })
     })
-    const mutex = Mutex.make(etcd, background, leases, Line.make(etcd, clock, background))
-    const singleKey = Mutex.make(etcd, background, leases, SingleKey.make(etcd, clock, background))
+    const queues = Line.make(etcd, clock, background)
+    const singleKeys = SingleKey.make(etcd, clock, background)
+    const mutex = Mutex.make(etcd, background, leases, queues)
+    const singleKey = Mutex.make(etcd, background, leases, singleKeys)
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
         mutex.close()

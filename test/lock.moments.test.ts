@@ -433,10 +433,10 @@ describe("many held locks", () => {
       let most = 0
       let standing = 0
       const { run } = yield* sessionThrough((etcd) => ({
-        watch: (options) =>
+        subscribe: (options, watcher) =>
           Effect.suspend(() => {
             most = Math.max(most, ++opening)
-            return Effect.delay(etcd.watch(options), "100 millis")
+            return Effect.delay(etcd.subscribe(options, watcher), "100 millis")
           }).pipe(
             Effect.ensuring(Effect.sync(() => opening--)),
             Effect.tap(() => Effect.sync(() => standing++))

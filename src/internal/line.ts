@@ -18,7 +18,6 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
-import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Etcd from "../Etcd.ts"
 import type { Lease } from "../Lease.ts"
@@ -39,6 +38,7 @@ import {
   removalOf,
   type Ticket
 } from "./entry.ts"
+import { Watcher } from "./watcher.ts"
 
 export interface Line {
   readonly prefix: string
@@ -51,14 +51,11 @@ export interface Line {
   /** Somebody was before us when it was last joined or tried. */
   isTaken: boolean
   idleSince: number
-  watch: Watching | undefined
+  watcher: Watcher | undefined
+  /** Opens the watch. */
+  opening: Fiber.Fiber<void> | undefined
   /** The revision after which the watch tells of everything; undefined while it does not stand. */
   watchedFrom: bigint | undefined
-}
-
-/** What keeps a line's watch open: it opens it, or waits for the next events. */
-interface Watching {
-  fiber: Fiber.Fiber<unknown, unknown> | undefined
 }
 
 /** Somebody is in the way, and there is no line to stand in. */
@@ -90,6 +87,8 @@ export interface Lines {
    */
   readonly handOver: ((entry: Entry, ticket: Ticket, done: Done<Entry, EntryError>) => void) | undefined
   readonly leave: (entry: Entry, done: () => void) => void
+  /** Ends what it watches. */
+  readonly close: () => void
 }
 
 /** How long an entry is held before the watch for its own deletion is opened; and how often that is looked at. */
@@ -146,7 +145,8 @@ export const make = (
       joining: 0,
       isTaken: false,
       idleSince: 0,
-      watch: undefined,
+      watcher: undefined,
+      opening: undefined,
       watchedFrom: undefined
     }
     lines.set(prefix, line)
@@ -392,48 +392,44 @@ export const make = (
       )
     })
 
-  const watchLine = (line: Line, after?: Effect.Effect<void>) => {
-    if (line.watch !== undefined) return
-    const watching: Watching = line.watch = { fiber: undefined }
-    const opening = Effect.suspend(() => {
-      const scope = Scope.makeUnsafe()
-      return etcd.watch({ key: line.range.key, rangeEnd: line.range.rangeEnd, only: "Delete" }).pipe(
-        Scope.provide(scope),
-        Effect.tap((watch) => {
-          // whoever joins from here on settles by itself, and everybody else by the look
-          line.watchedFrom = watch.revision
-          return look(line)
-        }),
-        Effect.map((watch) => follow(line, watching, watch, scope)),
-        Effect.onError(() => {
-          line.watchedFrom = undefined
-          return Scope.close(scope, Exit.void)
-        })
-      )
-    })
+  const watchLine = (line: Line) => {
+    if (line.watcher !== undefined || line.opening !== undefined) return
     const isWaitedFor = [...line.entries.values()].some(({ state }) => state === "Waiting")
-    const opened = isWaitedFor ? forEntries(line, opening) : pace.withPermits(1)(forEntries(line, opening))
-    const fiber = background(after === undefined ? opened : Effect.andThen(after, opened))
-    watching.fiber ??= fiber
-    fiber.addObserver(() => {
-      if (watching.fiber === fiber) line.watch = undefined
+    const open = forEntries(line, openWatch(line))
+    const opening = line.opening = background(isWaitedFor ? open : pace.withPermits(1)(open))
+    opening.addObserver(() => {
+      line.opening = undefined
     })
   }
 
-  // thousands of locks may be held, each with a watch: so nothing but the wait for the next events is left of it
-  const follow = (line: Line, watching: Watching, watch: Etcd.Watch, scope: Scope.Closeable) => {
-    const next = watching.fiber = background(watch.next)
-    next.addObserver((exit) => {
-      if (Exit.isSuccess(exit)) {
-        onDeletes(line, exit.value)
-        return follow(line, watching, watch, scope)
+  const openWatch = (line: Line): Effect.Effect<void, Etcd.EtcdError> =>
+    Effect.suspend(() => {
+      const unwatched = () => {
+        line.watcher = undefined
+        line.watchedFrom = undefined
       }
-      line.watch = undefined
-      line.watchedFrom = undefined
-      Effect.runFork(Scope.close(scope, Exit.void))
-      if (!Exit.hasInterrupts(exit)) watchLine(line, Effect.sleep(retryAfter))
+      const watcher = line.watcher = new Watcher((sight) => {
+        if (Exit.isSuccess(sight)) return onDeletes(line, sight.value)
+        unwatched()
+        // while it is being opened, that goes on
+        if (line.opening === undefined) background(Effect.delay(Effect.sync(() => watchLine(line)), retryAfter))
+      })
+      const { key, rangeEnd } = line.range
+      return etcd.subscribe({ key, rangeEnd, only: "Delete" }, watcher).pipe(
+        Effect.flatMap((revision) => {
+          // whoever joins from here on settles by itself, and everybody else by the look
+          line.watchedFrom = revision
+          return look(line)
+        }),
+        Effect.flatMap(() => watcher.isClosed ? Effect.delay(openWatch(line), retryAfter) : Effect.void),
+        Effect.onError(() =>
+          Effect.sync(() => {
+            watcher.close()
+            unwatched()
+          })
+        )
+      )
     })
-  }
 
   /** Unless etcd will never allow it, for as long as the leases live. */
   const forEntries = (line: Line, effect: Effect.Effect<void, Etcd.EtcdError>): Effect.Effect<void> =>
@@ -530,7 +526,7 @@ export const make = (
           if (now - entry.heldSince >= watchHoldsAfter) watchLine(line)
         }
       } else if (now - line.idleSince >= keepLineFor) {
-        line.watch?.fiber?.interruptUnsafe()
+        unwatch(line)
         lines.delete(line.prefix)
       }
     }
@@ -539,7 +535,14 @@ export const make = (
     return Effect.void
   })
 
-  return { range: layout.range, join, tryJoin, handOver, leave } satisfies Lines
+  const unwatch = ({ opening, watcher }: Line) => {
+    opening?.interruptUnsafe()
+    watcher?.close()
+  }
+
+  const close = () => lines.forEach(unwatch)
+
+  return { range: layout.range, join, tryJoin, handOver, leave, close } satisfies Lines
 }
 
 // -----------------------------------------------------------------------------

@@ -1,13 +1,12 @@
 import * as Bytes from "effect/Bytes"
-import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as FiberMap from "effect/FiberMap"
 import * as Option from "effect/Option"
-import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
-import type { KeyValue, Watch, WatchEvent, WatchOptions } from "../Etcd.ts"
+import type { KeyValue, WatchOptions } from "../Etcd.ts"
 import { bytes, prefixEnd } from "./bytes.ts"
 import type { EtcdError } from "./etcdError.ts"
 import { Faults } from "./memory/faults.ts"
@@ -15,6 +14,7 @@ import * as Network from "./memory/network.ts"
 import * as Store from "./memory/store.ts"
 import { prefixed } from "./namespace.ts"
 import type { Transport } from "./transport.ts"
+import type { Watcher } from "./watcher.ts"
 
 /** An etcd in memory, and what can go wrong with it. Both see keys without the prefix. */
 export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
@@ -56,35 +56,36 @@ export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
 
   // --- watches ---
 
-  const watch = Effect.fnUntraced(function*(options: WatchOptions, timeout: number) {
-    const events = yield* Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>()
-    let isWanted = true
-    let close = () => {}
-    const giveUp = Effect.sync(() => {
-      isWanted = false
-      close()
-    })
-
-    const open = (): Result.Result<bigint, EtcdError> => {
-      if (!isWanted) return Result.succeed(0n)
-      const watching = store.watch(options, (batch) => network.deliver(() => Queue.offerUnsafe(events, batch)))
-      return Result.map(watching, ({ revision, stop }) => {
-        const disconnect = network.connect((error) => {
-          stop()
-          Queue.failCauseUnsafe(events, Cause.fail(error))
+  const watch = (options: WatchOptions, timeout: number, watcher: Watcher) =>
+    Effect.suspend(() => {
+      // what arrives late is for nobody
+      let isWanted = true
+      const open = (): Result.Result<bigint, EtcdError> => {
+        if (!isWanted || watcher.isClosed) return Result.succeed(0n)
+        const watching = store.watch(options, (batch) =>
+          network.deliver(() => {
+            if (isWanted) watcher.tell(Exit.succeed(batch))
+          }))
+        return Result.map(watching, ({ revision, stop }) => {
+          const disconnect = network.connect((error) => {
+            stop()
+            watcher.tell(Exit.fail(error))
+          })
+          watcher.source = {
+            cancel: () => {
+              stop()
+              disconnect()
+            }
+          }
+          return revision
         })
-        close = () => {
-          stop()
-          disconnect()
-        }
-        return revision
-      })
-    }
-
-    yield* Effect.addFinalizer(() => giveUp)
-    const revision = yield* Effect.onError(network.send("watch", timeout, open), () => giveUp)
-    return { revision, next: Queue.take(events) } satisfies Watch
-  })
+      }
+      return Effect.onError(network.send("watch", timeout, open), () =>
+        Effect.sync(() => {
+          isWanted = false
+          watcher.source?.cancel(watcher)
+        }))
+    })
 
   const transport: Transport = {
     txn: (txn, timeout) => network.send("txn", timeout, () => store.txn(txn)),

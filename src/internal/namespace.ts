@@ -1,8 +1,10 @@
 import * as Bytes from "effect/Bytes"
 import * as Effect from "effect/Effect"
-import type { KeyValue, Op, OpResult, RangeResult, Txn } from "../Etcd.ts"
+import * as Exit from "effect/Exit"
+import type { KeyValue, Op, OpResult, RangeResult, Txn, WatchEvent } from "../Etcd.ts"
 import { isEndOfKeys, prefixEnd } from "./bytes.ts"
 import type { Transport } from "./transport.ts"
+import { Watcher } from "./watcher.ts"
 
 /** Puts `prefix` before every key on its way to etcd, and takes it off on the way back. */
 export const prefixed = (transport: Transport, prefix: Uint8Array): Transport => {
@@ -25,6 +27,8 @@ export const prefixed = (transport: Transport, prefix: Uint8Array): Transport =>
 
   const outOfKeyValue = (kv: KeyValue): KeyValue => ({ ...kv, key: kv.key.subarray(prefix.length) })
 
+  const outOfEvent = (event: WatchEvent): WatchEvent => ({ ...event, kv: outOfKeyValue(event.kv) })
+
   const outOfRange = <A extends RangeResult>(result: A): A => ({ ...result, kvs: result.kvs.map(outOfKeyValue) })
 
   const outOf = (result: OpResult<Op>): OpResult<Op> => {
@@ -40,10 +44,11 @@ export const prefixed = (transport: Transport, prefix: Uint8Array): Transport =>
         (result) => ({ ...result, responses: result.responses.map(outOf) })
       ),
     range: (range, timeout) => Effect.map(transport.range(into(range), timeout), outOfRange),
-    watch: (options, timeout) =>
-      Effect.map(transport.watch(into(options), timeout), (watch) => ({
-        ...watch,
-        next: Effect.map(watch.next, (events) => events.map((event) => ({ ...event, kv: outOfKeyValue(event.kv) })))
-      }))
+    watch: (options, timeout, watcher) =>
+      Effect.suspend(() => {
+        const inner = new Watcher((sight) => watcher.tell(Exit.map(sight, (events) => events.map(outOfEvent))))
+        watcher.source = { cancel: () => inner.close() }
+        return transport.watch(into(options), timeout, inner)
+      })
   }
 }

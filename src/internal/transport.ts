@@ -1,7 +1,7 @@
 import type * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
-import type { LeaseTimeToLive, Op, OpResult, Range, RangeResult, Txn, Watch, WatchOptions } from "../Etcd.ts"
+import type { LeaseTimeToLive, Op, OpResult, Range, RangeResult, Txn, WatchOptions } from "../Etcd.ts"
 import type { EtcdError } from "./etcdError.ts"
+import type { Watcher } from "./watcher.ts"
 
 /**
  * One attempt at each request, to one member of the cluster. `timeout` is in
@@ -22,7 +22,8 @@ export interface Transport {
   /** Answers the renewed TTL, in seconds; 0 when the lease is gone. */
   readonly leaseKeepAlive: (leaseId: bigint, timeout: number) => Effect.Effect<number, EtcdError>
   readonly leaseTimeToLive: (leaseId: bigint, timeout: number) => Effect.Effect<LeaseTimeToLive, EtcdError>
-  readonly watch: (options: WatchOptions, timeout: number) => Effect.Effect<Watch, EtcdError, Scope.Scope>
+  /** Answers the revision after which the watcher is told of everything. */
+  readonly watch: (options: WatchOptions, timeout: number, watcher: Watcher) => Effect.Effect<bigint, EtcdError>
 }
 
 export interface TransportTxnResult {

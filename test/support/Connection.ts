@@ -1,5 +1,6 @@
-import { Effect } from "effect"
+import { Effect, Exit } from "effect"
 import { Etcd } from "effect-etcd-lock"
+import { Watcher } from "../../src/internal/watcher.ts"
 
 /** A process's own way to an etcd that it shares with others. */
 export interface Connection {
@@ -63,7 +64,26 @@ export const connect = (etcd: Etcd.Etcd["Service"]): Connection => {
         Effect.map(through("watch", etcd.watch(options)), ({ next, revision }) => ({
           revision,
           next: through("watch", next)
-        }))
+        })),
+      subscribe: (options, watcher) =>
+        Effect.suspend(() => {
+          const name = "watch"
+          underWay.push(name)
+          let isOver = false
+          const end = () => {
+            if (!isOver) underWay.splice(underWay.indexOf(name), 1)
+            isOver = true
+            inner.close()
+          }
+          const inner = new Watcher((sight) => {
+            // it ends with the next event
+            const told = connection.isIsolated ? Exit.fail(lost(name, "Unknown")) : sight
+            if (Exit.isFailure(told)) end()
+            watcher.tell(told)
+          })
+          watcher.source = { cancel: end }
+          return Effect.onError(through(name, etcd.subscribe(options, inner)), () => Effect.sync(end))
+        })
     })
   }
   return connection

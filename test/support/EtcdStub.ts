@@ -51,6 +51,7 @@ export const make = (answers: Answers = {}): EtcdStub => {
     txn: none,
     range: none,
     watch: none,
+    subscribe: none,
     leaseTimeToLive: none,
     leaseGrant: (leaseId, seconds) =>
       call("grant", leaseId, requestTimeout, () => (answers.grant ?? (() => Effect.succeed(15)))(seconds)),

@@ -2,8 +2,9 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { EventType, FilterType } from "etcd3"
-import type { Watch, WatchEvent, WatchOptions } from "../../Etcd.ts"
+import type { WatchEvent, WatchOptions } from "../../Etcd.ts"
 import type { EtcdError } from "../etcdError.ts"
+import type { Source, Watcher } from "../watcher.ts"
 import { bigint, decodeKeyValue, rangeBounds } from "./codec.ts"
 import { toEtcdError } from "./errors.ts"
 import type { Members } from "./members.ts"
@@ -15,12 +16,23 @@ const method = "watch"
 /** Watches over one stream that all of them share. */
 export const make = Effect.fnUntraced(function*(members: Members) {
   const use = yield* shared(method, openStream(members))
-  return (options: WatchOptions, timeout: number): Effect.Effect<Watch, EtcdError, Scope.Scope> =>
-    use(timeout, (stream, left) => stream.watch(options, left))
+  return (options: WatchOptions, timeout: number, watcher: Watcher): Effect.Effect<bigint, EtcdError> =>
+    Effect.uninterruptibleMask((restore) => {
+      // what holds the stream: of all who watch, the first one's is kept
+      const hold = Scope.makeUnsafe()
+      const watching = use(
+        timeout,
+        (stream, left) => Effect.map(stream.watch(options, left, watcher), (revision) => ({ stream, revision }))
+      )
+      return Effect.flatMap(
+        Effect.exit(restore(Scope.provide(watching, hold))),
+        (exit) =>
+          Exit.isSuccess(exit) && exit.value.stream.keep(hold)
+            ? Effect.succeed(exit.value.revision)
+            : Effect.andThen(Scope.close(hold, exit), Exit.map(exit, ({ revision }) => revision))
+      )
+    })
 })
-
-const addFinalizer = (finalizer: Effect.Effect<void>) =>
-  Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, finalizer))
 
 // "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
 const cancelled = (reason: string): EtcdError =>
@@ -31,53 +43,20 @@ const decodeEvent = ({ kv, type }: Rpc.WatchResponse["events"][number]): WatchEv
   kv: decodeKeyValue(kv)
 })
 
-type Batch = Exit.Exit<ReadonlyArray<WatchEvent>, EtcdError>
-
-/** What came of a watch and was not taken yet. A queue of Effect's would cost each of thousands of watches 2 KB. */
-class Inbox {
-  readonly #batches: Array<Batch> = []
-  #over: Batch | undefined
-  #resume: ((batch: Batch) => void) | undefined
-
-  offer(events: ReadonlyArray<WatchEvent>) {
-    this.#batches.push(Exit.succeed(events))
-    this.#deliver()
-  }
-
-  fail(error: EtcdError) {
-    this.#over ??= Exit.fail(error)
-    this.#deliver()
-  }
-
-  #deliver() {
-    const resume = this.#resume
-    const batch = resume === undefined ? undefined : this.#batches.shift() ?? this.#over
-    if (resume === undefined || batch === undefined) return
-    this.#resume = undefined
-    resume(batch)
-  }
-
-  readonly take: Watch["next"] = Effect.callback((resume) => {
-    this.#resume = resume
-    this.#deliver()
-    return Effect.sync(() => {
-      this.#resume = undefined
-    })
-  })
-}
-
 interface Creating {
   readonly id: number
-  readonly events: Inbox
+  readonly watcher: Watcher
   /** Undefined once nobody waits for it any more. */
   resume: ((answer: Effect.Effect<bigint, EtcdError>) => void) | undefined
 }
 
 const openStream = Effect.fnUntraced(function*(members: Members) {
   const member = members.current()
+  const fork = Effect.runForkWith(yield* Effect.context<never>())
   // etcd confirms watches in the order in which they were asked for; a refused one comes without its ID
   const creating: Array<Creating> = []
-  const watching = new Map<number, Inbox>()
+  const watching = new Map<number, Watcher>()
+  let hold: Scope.Closeable | undefined
   let lastId = 0
   let over: EtcdError | undefined
   let tokenExpired = false
@@ -91,22 +70,25 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
         // a stream keeps the token it was opened with: no new watch can come of this one
         if (error.isTransient) tokenExpired = true
         created.resume?.(Effect.fail(error))
-      } else if (created.resume === undefined) {
-        cancel(created.id)
+      } else if (created.resume === undefined || created.watcher.isClosed) {
+        cancelById(created.id)
+        created.resume?.(Effect.interrupt)
       } else {
-        watching.set(created.id, created.events)
+        const { id, watcher } = created
+        watcher.id = id
+        watcher.source = source
+        watching.set(id, watcher)
         created.resume(Effect.succeed(bigint(response.header.revision)))
       }
       return
     }
-    const id = response.watch_id.low
-    const events = watching.get(id)
-    if (events === undefined) return
+    const watcher = watching.get(response.watch_id.low)
+    if (watcher === undefined) return
     if (response.canceled) {
-      watching.delete(id)
-      events.fail(cancelled(response.cancel_reason))
+      forget(watcher)
+      watcher.tell(Exit.fail(cancelled(response.cancel_reason)))
     } else if (response.events.length > 0) {
-      events.offer(response.events.map(decodeEvent))
+      watcher.tell(Exit.succeed(response.events.map(decodeEvent)))
     }
   }
 
@@ -114,7 +96,10 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     over = error
     members.failed(member)
     for (const { resume } of creating) resume?.(Effect.fail(error))
-    for (const events of watching.values()) events.fail(error)
+    for (const watcher of watching.values()) {
+      forget(watcher)
+      watcher.tell(Exit.fail(error))
+    }
   }
 
   const stream = yield* open<Rpc.WatchRequest, Rpc.WatchResponse>({
@@ -124,15 +109,36 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     onOver
   })
 
-  const cancel = (id: number) => {
-    watching.delete(id)
+  const cancelById = (id: number) => {
     if (!over) stream.write({ cancel_request: { watch_id: { low: id, high: 0 } } })
   }
 
-  const create = (options: WatchOptions, id: number, events: Inbox): Effect.Effect<bigint, EtcdError> =>
+  const source: Source = {
+    cancel: (watcher) => {
+      forget(watcher)
+      cancelById(watcher.id)
+    }
+  }
+
+  const forget = (watcher: Watcher) => {
+    watching.delete(watcher.id)
+    if (watching.size > 0 || hold === undefined) return
+    fork(Scope.close(hold, Exit.void))
+    hold = undefined
+  }
+
+  /** Answers whether it will close the scope, when nobody watches any more. */
+  const keep = (scope: Scope.Closeable): boolean => {
+    if (hold !== undefined || watching.size === 0) return false
+    hold = scope
+    return true
+  }
+
+  const create = (options: WatchOptions, watcher: Watcher): Effect.Effect<bigint, EtcdError> =>
     Effect.callback<bigint, EtcdError>((resume) => {
       if (over) return resume(Effect.fail(over))
-      const entry: Creating = { id, events, resume }
+      const id = ++lastId
+      const entry: Creating = { id, watcher, resume }
       creating.push(entry)
       stream.write({
         create_request: {
@@ -146,18 +152,8 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       })
     })
 
-  const closing = (id: number) => Effect.sync(() => cancel(id))
-
-  const watch = (options: WatchOptions, timeout: number): Effect.Effect<Watch, EtcdError, Scope.Scope> => {
-    const id = ++lastId
-    const events = new Inbox()
-    // not `acquireRelease`, whose finalizer keeps half a kilobyte of how it was acquired
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        restore(create(options, id, events)),
-        (revision) => Effect.as(addFinalizer(closing(id)), { revision, next: events.take })
-      )
-    ).pipe(
+  const watch = (options: WatchOptions, timeout: number, watcher: Watcher): Effect.Effect<bigint, EtcdError> =>
+    create(options, watcher).pipe(
       Effect.timeoutOrElse({
         duration: timeout,
         orElse: () =>
@@ -172,7 +168,6 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       ),
       Effect.catch(members.explain(member))
     )
-  }
 
-  return { watch, isOver: () => over !== undefined || tokenExpired }
+  return { watch, keep, isOver: () => over !== undefined || tokenExpired }
 })
