@@ -11,7 +11,8 @@ import {
   Fiber,
   Layer,
   Redacted,
-  Schedule
+  Schedule,
+  Scope
 } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
@@ -423,6 +424,20 @@ describe.concurrent("watch", () => {
       yield* until("the watches to end", Effect.map(watchers, (count) => count === 1))
       yield* etcd.txn({ then: [Etcd.put("a", "")] })
       assert.strictEqual((yield* outer.next).length, 1)
+    }))
+
+  it.live("goes on for as long as it is wanted, whichever of them were opened first", () =>
+    Effect.gen(function*() {
+      const etcd = yield* connect()
+      const key = Buffer.from(unique("watched"))
+      const first = yield* Scope.make()
+      yield* Scope.provide(etcd.watch({ key }), first)
+      const { next } = yield* etcd.watch({ key })
+      yield* Scope.close(first, Exit.void)
+      // longer than a stream is kept that nobody needs
+      yield* Effect.sleep("11 seconds")
+      yield* etcd.txn({ then: [Etcd.put(key, "")] })
+      assert.strictEqual((yield* next).length, 1)
     }))
 
   it.live("fails when etcd dies, and can be opened again after its restart", () =>

@@ -455,6 +455,37 @@ describe("many held locks", () => {
     }).pipe(Effect.scoped, provideMemory))
 })
 
+describe("a line's watch", () => {
+  it.effect("is opened anew when it ends while the line is looked at", () =>
+    Effect.gen(function*() {
+      const ended = new Etcd.EtcdError({
+        reason: "Unavailable",
+        method: "watch",
+        outcome: "Unknown",
+        description: "cut"
+      })
+      let opened = 0
+      const [holder, waiter] = yield* Effect.all([
+        session(),
+        sessionThrough((etcd) => ({
+          range: (range) => Effect.delay(etcd.range(range), "100 millis"),
+          subscribe: (options, watcher) =>
+            Effect.tap(etcd.subscribe(options, watcher), () =>
+              Effect.sync(() => {
+                if (opened++ === 0) watcher.tell(Exit.fail(ended))
+              }))
+        }))
+      ])
+      const holding = yield* fork(holder.run(Lock.withLock(Effect.sleep("1 second"), "job")))
+      yield* pass("100 millis")
+      const waiting = yield* fork(waiter.run(Lock.withLock(Effect.succeed("done"), "job")))
+      yield* pass("900 millis")
+      assert.isDefined(holding.pollUnsafe())
+      assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
+      assert.strictEqual(opened, 2)
+    }).pipe(Effect.scoped, provideMemory))
+})
+
 describe("a lock that is traced", () => {
   it.effect("has a span around its body", () =>
     Effect.gen(function*() {

@@ -310,7 +310,7 @@ export const make = (
 
   // once for all entries on a lease: a listener for each that comes and goes would cost more than all else of it
   const followLease = (lease: Lease) => {
-    if (leases.has(lease)) return void lease.isAlive()
+    if (leases.has(lease)) return
     leases.add(lease)
     lease.onLoss(() => {
       leases.delete(lease)
