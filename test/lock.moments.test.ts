@@ -1,7 +1,7 @@
 /** Moments of a lock's life that random schedules seldom hit, on an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Duration, Effect, Exit, Fiber, Option, Scope, Tracer } from "effect"
-import { Etcd, Lock, Session } from "effect-etcd-lock"
+import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 
 const provideMemory = <A, E, R>(self: Effect.Effect<A, E, R>) =>
@@ -452,6 +452,21 @@ describe("many held locks", () => {
       assert.isAtLeast(standing, 64)
       yield* pass("2 seconds")
       assert.strictEqual(standing, 300)
+    }).pipe(Effect.scoped, provideMemory))
+})
+
+describe("the loss of a lease", () => {
+  it.effect("is that of the locks on it, and of no other", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      const own = yield* Lease.make({ ttl: "3 seconds" })
+      const [onOwn, onShared] = yield* run(Effect.all([Lock.acquire("a", { lease: own }), Lock.acquire("b")]))
+      yield* faults.revokeLease(own.id)
+      yield* pass("3 seconds")
+      assert.include(yield* Effect.flip(onOwn.check), { _tag: "LockLost" })
+      yield* onShared.check
+      yield* onShared.verify
     }).pipe(Effect.scoped, provideMemory))
 })
 

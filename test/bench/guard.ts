@@ -16,7 +16,15 @@ export class FellBehind extends Data.TaggedError("FellBehind")<{ readonly messag
 const guarded = ["uncontended", "try", "hand-over-8", "many-64"]
 
 // many short rounds, since what else the machine does passes by both sides of one
-const plan: Plan = { generations: 4, rounds: 10, millis: 150, warmUpMillis: 1000, heldMillis: 0, repeats: 0 }
+const plan: Plan = {
+  generations: 4,
+  rounds: 10,
+  millis: 150,
+  warmUpMillis: 1000,
+  warmUps: 4,
+  heldMillis: 0,
+  repeats: 0
+}
 
 /** Measures the library's costs as multiples of the floor's: 1 is as fast, 2 takes twice as long. */
 export const costs = (

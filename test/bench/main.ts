@@ -20,9 +20,25 @@ import { type Disk, isThere, startEtcd } from "./stores.ts"
 
 class BadUsage extends Data.TaggedError("BadUsage")<{ readonly message: string }> {}
 
-// V8 still makes code faster after some thousand calls: what is asked is how fast a program is that has been running
-const full: Plan = { generations: 1, rounds: 4, millis: 1000, warmUpMillis: 5000, heldMillis: 9000, repeats: 1 }
-const quick: Plan = { generations: 1, rounds: 3, millis: 250, warmUpMillis: 500, heldMillis: 6000, repeats: 1 }
+// what is asked is how fast a program is that has been running for a while
+const full: Plan = {
+  generations: 1,
+  rounds: 4,
+  millis: 1000,
+  warmUpMillis: 2500,
+  warmUps: 8,
+  heldMillis: 9000,
+  repeats: 1
+}
+const quick: Plan = {
+  generations: 1,
+  rounds: 3,
+  millis: 250,
+  warmUpMillis: 500,
+  warmUps: 1,
+  heldMillis: 6000,
+  repeats: 1
+}
 
 const committed = Path.join(import.meta.dirname, "results")
 const uncommitted = Path.resolve(import.meta.dirname, "../../.cache/bench/results")

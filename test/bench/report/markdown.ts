@@ -41,7 +41,7 @@ export const renderCase = (measured: Measured): string => {
 // -----------------------------------------------------------------------------
 
 const howTo = ({ plan }: Results): string =>
-  `Each contender runs in processes of its own. They take turns of ${plan.millis} ms (twice that for hand-overs), \
+  `Each contender runs in processes of its own, which are used until that makes them no faster. They take turns of ${plan.millis} ms (twice that for hand-overs), \
 ${plan.rounds} rounds in each of ${plan.generations} starts; what is heavy is measured in ${plan.repeats} starts of ${
     plan.repeats === 1 ? "its" : "their"
   } own. The \
