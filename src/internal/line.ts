@@ -418,7 +418,7 @@ export const make = (
       return etcd.subscribe({ key, rangeEnd, only: "Delete" }, watcher).pipe(
         Effect.flatMap((revision) => {
           // whoever joins from here on settles by itself, and everybody else by the look
-          line.watchedFrom = revision
+          if (!watcher.isClosed) line.watchedFrom = revision
           return look(line)
         }),
         Effect.flatMap(() => watcher.isClosed ? Effect.delay(openWatch(line), retryAfter) : Effect.void),

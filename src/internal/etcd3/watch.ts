@@ -70,15 +70,16 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
         // a stream keeps the token it was opened with: no new watch can come of this one
         if (error.isTransient) tokenExpired = true
         created.resume?.(Effect.fail(error))
-      } else if (created.resume === undefined || created.watcher.isClosed) {
-        cancelById(created.id)
-        created.resume?.(Effect.interrupt)
       } else {
-        const { id, watcher } = created
-        watcher.id = id
-        watcher.source = source
-        watching.set(id, watcher)
-        created.resume(Effect.succeed(bigint(response.header.revision)))
+        const { id, resume, watcher } = created
+        if (resume === undefined || watcher.isClosed) {
+          cancelById(id)
+        } else {
+          watcher.id = id
+          watcher.source = source
+          watching.set(id, watcher)
+        }
+        resume?.(Effect.succeed(bigint(response.header.revision)))
       }
       return
     }
