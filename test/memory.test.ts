@@ -190,6 +190,23 @@ describe("Faults.delay", () => {
       assert.deepStrictEqual(yield* keys, ["interrupted", "timed-out"])
     }).pipe(provideMemory))
 
+  it.effect("opens no watch for an attempt that was given up for another", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* faults.delay("4 seconds")
+      const opening = yield* Effect.forkChild(etcd.watch(Etcd.get("a")))
+      yield* TestClock.adjust("1 second")
+      yield* faults.delay(0)
+      yield* TestClock.adjust("900 millis")
+      const { next } = yield* Fiber.join(opening)
+      // by now the first attempt has arrived
+      yield* TestClock.adjust("1 second")
+      yield* put("a")
+      yield* put("a")
+      const batches = yield* Effect.all([next, next])
+      assert.deepStrictEqual(batches.map(([event]) => event?.kv.version), [1n, 2n])
+    }).pipe(Effect.scoped, provideMemory))
+
   it.effect("ends with a delay of zero", () =>
     Effect.gen(function*() {
       const { faults } = yield* services
