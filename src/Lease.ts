@@ -59,6 +59,8 @@ export interface Lease {
   readonly whileAlive: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LeaseExpired, R>
   /** Every renewal that etcd acknowledges from now on; ends with the lease. */
   readonly renewals: Stream.Stream<Renewal>
+  /** @internal The ID as keys show it. */
+  readonly hex: string
   /** @internal */
   readonly isAlive: () => boolean
   /** @internal Returns how to unsubscribe. */
@@ -244,6 +246,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
     const lease: Lease = {
       [TypeId]: TypeId,
       id,
+      hex: id.toString(16),
       ttl: Duration.millis(ttl),
       remaining: Effect.sync(() => Duration.millis(left())),
       awaitLoss: awaitLoss(onLoss),

@@ -467,7 +467,7 @@ export const changes = (
 ): Stream.Stream<Inspection, Etcd.EtcdError, Session> =>
   Stream.unwrap(Effect.gen(function*() {
     const session = yield* Session
-    const { key, rangeEnd } = placeOf(session, name, options).range
+    const { key, rangeEnd } = rangeOf(session, name, options)
     const watch = yield* session.etcd.watch({ key, rangeEnd })
     const look = inspectWith(session, name, options)
     return Stream.concat(Stream.fromEffect(look), Stream.fromEffectRepeat(Effect.andThen(watch.next, look)))
@@ -502,7 +502,7 @@ export const forceRelease = (
   Effect.gen(function*() {
     const session = yield* Session
     const { etcd } = session
-    const { kvs } = yield* etcd.range(placeOf(session, name, options).range)
+    const { kvs } = yield* etcd.range(rangeOf(session, name, options))
     const entry = kvs.find((kv) => kv.createRevision === options.createRevision)
     if (entry === undefined) return false
     const { succeeded } = yield* etcd.txn({
@@ -620,17 +620,23 @@ const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clo
 // the same in every entry of this process
 const who = JSON.stringify({ host: hostname(), pid: process.pid }).slice(0, -1)
 
-/** Which keys a lock's entries are, and who queues for them in this process. */
+/** Who queues for a lock in this process, and where its entries are. */
 const placeOf = (session: Session["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
   assertName(name)
-  if (options?.layout === "single-key") return { mutex: session.singleKey, prefix: name, range: Etcd.get(name) }
   // entries are the direct children of the name, as those of Go's mutex are
-  const prefix = `${name}/`
-  return { mutex: session.mutex, prefix, range: Etcd.getPrefix(prefix) }
+  return options?.layout === "single-key"
+    ? { mutex: session.singleKey, prefix: name }
+    : { mutex: session.mutex, prefix: `${name}/` }
+}
+
+const rangeOf = (session: Session["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
+  const { mutex, prefix } = placeOf(session, name, options)
+  return mutex.range(prefix)
 }
 
 const assertName = (name: string) => {
-  if (name !== "" && name.isWellFormed() && !name.split("/").includes("")) return
+  const hasEmptySegment = name === "" || name.startsWith("/") || name.endsWith("/") || name.includes("//")
+  if (!hasEmptySegment && name.isWellFormed()) return
   throw new RangeError(
     `Lock: cannot use the name ${
       JSON.stringify(name)
@@ -773,8 +779,8 @@ const inspectWith = Effect.fnUntraced(function*(
   options: Pick<TryOptions, "layout"> | undefined
 ) {
   const { etcd } = session
-  const { prefix, range } = placeOf(session, name, options)
-  const { kvs } = yield* etcd.range({ ...range, sort: "CreateAscending" })
+  const { mutex, prefix } = placeOf(session, name, options)
+  const { kvs } = yield* etcd.range({ ...mutex.range(prefix), sort: "CreateAscending" })
   const entries = kvs.filter((kv) => isEntry(prefix, kv))
   const leases = new Map<bigint, Duration.Duration>()
   yield* Effect.forEach(

@@ -115,7 +115,7 @@ export const queue: Layout = {
     let number = 1
     let key: string
     do {
-      key = `${prefix}${lease.id.toString(16)}-${number++}`
+      key = `${prefix}${lease.hex}-${number++}`
     } while (lease.entries.has(key))
     lease.entries.add(key)
     return key

@@ -37,6 +37,7 @@ export interface Wait<E> {
 }
 
 export interface Mutex {
+  readonly range: Lines["range"]
   /**
    * Waits for the turn. To be run uninterruptibly: only what goes through `wait` can be interrupted, and
    * whatever comes of it, the place in both lines is given up.
@@ -299,7 +300,7 @@ export const make = (
     }
   }
 
-  return { acquire, tryAcquire, release, holder, close }
+  return { range: lines.range, acquire, tryAcquire, release, holder, close }
 }
 
 // -----------------------------------------------------------------------------
