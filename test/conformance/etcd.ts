@@ -349,6 +349,20 @@ export const suite = <E>(name: string, layer: Layer.Layer<Etcd.Etcd, E>): void =
         assert.strictEqual((yield* etcd.range(all(key))).revision, revision)
       }))
 
+    it.effect("keeps an empty value, and numbers of all sizes", () =>
+      Effect.gen(function*() {
+        const { etcd, key } = yield* fresh
+        for (const lease of [1n, 2n ** 31n, 2n ** 32n - 1n, 2n ** 32n, 2n ** 63n - 1n]) {
+          yield* etcd.leaseGrant(lease, 60)
+          yield* etcd.txn({ then: [Etcd.put(key("a"), "", { lease })] })
+          const [read] = (yield* etcd.range(Etcd.get(key("a")))).kvs
+          assert.strictEqual(read?.lease, lease)
+          assert.instanceOf(read?.value, Uint8Array)
+          assert.strictEqual(read?.value.length, 0)
+          yield* etcd.leaseRevoke(lease)
+        }
+      }))
+
     it.effect("moves a key from one lease to another", () =>
       Effect.gen(function*() {
         const { etcd, key, leaseId } = yield* fresh

@@ -72,7 +72,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
         created.resume?.(Effect.fail(error))
       } else {
         const { id, resume, watcher } = created
-        if (resume === undefined || watcher.isClosed) {
+        if (watcher.isClosed) {
           cancelById(id)
         } else {
           watcher.id = id
