@@ -1,6 +1,6 @@
 import type { CallOptions, Client as Stub, ClientDuplexStream, Metadata } from "@grpc/grpc-js"
 import { castGrpcError, Etcd3, EtcdInvalidAuthTokenError } from "etcd3"
-import type { Method } from "./rpc.ts"
+import type { Method, Service } from "./rpc.ts"
 
 type Pool = Etcd3["pool"]
 type Host = Parameters<Pool["markFailed"]>[0]
@@ -16,7 +16,8 @@ export class Client extends Etcd3 {
     options: CallOptions
   ): Promise<Response> {
     const message = method.serialize(request)
-    const send = () => this.#connect(method, (stub, metadata) => start(stub, method.path, message, metadata, options))
+    const send = () =>
+      this.#connect(method.service, (stub, metadata) => start(stub, method.path, message, metadata, options))
     const answer = await send().catch((error: unknown) => {
       if (!(error instanceof EtcdInvalidAuthTokenError)) throw error
       return this.renewToken(options).then(send)
@@ -28,7 +29,7 @@ export class Client extends Etcd3 {
     { deserialize, path, serialize, service }: Method<Request, Response>,
     options: CallOptions
   ): Promise<ClientDuplexStream<Request, Response>> {
-    return this.#connect({ service }, (stub, metadata, host) => {
+    return this.#connect(service, (stub, metadata, host) => {
       const stream = stub.makeBidiStreamRequest(path, serialize, deserialize, metadata, options)
       stream.on("error", (error) => stream.writable && this.pool.markFailed(host, error))
       return stream
@@ -41,7 +42,7 @@ export class Client extends Etcd3 {
   }
 
   #connect<A>(
-    { service }: Pick<Method<never, never>, "service">,
+    service: Service,
     use: (stub: Stub, metadata: Metadata, host: Host) => A | Promise<A>
   ): Promise<A> {
     return this.pool.withConnection(service, ({ client, metadata, resource }) => {

@@ -9,9 +9,11 @@
 import { createRequire } from "node:module"
 import protobuf, { type Type } from "protobufjs"
 
+export type Service = "KV" | "Watch"
+
 /** A method with the messages that it takes and answers. Of what is absent in an answer, the message's prototype has the default. */
 export interface Method<Request, Response> {
-  readonly service: "KV" | "Watch"
+  readonly service: Service
   readonly path: string
   readonly serialize: (request: Request) => Buffer
   readonly deserialize: (bytes: Uint8Array) => Response
@@ -113,7 +115,7 @@ const definitions = new protobuf.Root().loadSync(
 )
 
 const method = <Request extends object, Response extends object>(
-  service: Method<Request, Response>["service"],
+  service: Service,
   name: string
 ): Method<Request, Response> => {
   const { resolvedRequestType, resolvedResponseType } = definitions.lookupService(`etcdserverpb.${service}`)
