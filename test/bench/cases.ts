@@ -25,8 +25,8 @@ export interface Case {
   readonly once: boolean
   /** Left out when it has to be quick. */
   readonly long?: boolean
-  /** Also measured on a real disk. */
-  readonly disk?: boolean
+  /** Also measured on a real disk, and on other etcds. */
+  readonly beside?: boolean
   readonly prepare?: (team: Team) => Effect.Effect<unknown, WorkerFailed>
   readonly measure: (team: Team, pace: Pace) => Effect.Effect<Sample, WorkerFailed>
 }
@@ -136,7 +136,7 @@ const uncontended: Case = {
   without: {},
   processes: 1,
   once: false,
-  disk: true,
+  beside: true,
   measure: (team, { millis }) => runLoops(team, ["lock"], millis)
 }
 
@@ -153,7 +153,7 @@ const handOver = (processes: number, contenders: number): Case => {
     without: {},
     processes,
     once: false,
-    disk: contenders === 8 && processes === 1 || contenders === 1,
+    beside: contenders === 8 && processes === 1 || contenders === 1,
     measure: (team, { millis }) =>
       isFloor(team.contender)
         ? runLoops({ ...team, workers: team.workers.slice(0, 1) }, ["lock"], millis)
@@ -174,7 +174,7 @@ const section = (processes: number, contenders: number): Case => ({
   compared: "gap50",
   against: [Roster.goMutex, Roster.redlock],
   without: { [Roster.floor]: "hands nothing over", [Roster.goFloor]: "hands nothing over" },
-  disk: false,
+  beside: false,
   // a lock takes so long that fewer would tell too little
   measure: (team, { millis }) =>
     runLoops(team, Array.from({ length: contenders }, () => "lock"), Math.max(millis * 2, 1000), { millis: 5 })
@@ -189,7 +189,7 @@ const many: Case = {
   without: {},
   processes: 1,
   once: false,
-  disk: true,
+  beside: true,
   measure: (team, { millis }) => runLoops(team, Array.from({ length: 64 }, (_, i) => `lock-${i}`), millis)
 }
 
