@@ -3,6 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Duration, Effect, Exit, Fiber, Option, Scope, Tracer } from "effect"
 import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
+import { Entry, type Hold, noneAhead } from "../src/internal/entry.ts"
+import type { Line } from "../src/internal/line.ts"
 
 const provideMemory = <A, E, R>(self: Effect.Effect<A, E, R>) =>
   // a session that closes would wait for a network that needs time
@@ -468,6 +470,22 @@ describe("the loss of a lease", () => {
       yield* onShared.check
       yield* onShared.verify
     }).pipe(Effect.scoped, provideMemory))
+})
+
+describe("an entry", () => {
+  it("tells of its loss whoever still listens, once", () => {
+    const hold = { lease: { isAlive: () => true } } as Hold
+    const entry = new Entry({} as Line, "key", { hold, value: new Uint8Array(), rule: noneAhead })
+    const told: Array<string> = []
+    const [stay, leave] = ["stays", "leaves"].map((name) =>
+      entry.onLoss(({ reason }) => told.push(`${name}: ${reason}`))
+    )
+    leave!()
+    entry.lose("KeyDeleted")
+    entry.lose("LeaseExpired")
+    stay!()
+    assert.deepStrictEqual(told, ["stays: KeyDeleted"])
+  })
 })
 
 describe("a line's watch", () => {

@@ -1,0 +1,39 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Exit } from "effect"
+import { Etcd } from "effect-etcd-lock"
+import { type Sight, Watcher } from "../src/internal/watcher.ts"
+
+const nothing: Sight = Exit.succeed([])
+const ended: Sight = Exit.fail(
+  new Etcd.EtcdError({ reason: "Unavailable", method: "watch", outcome: "Unknown", description: "cut" })
+)
+
+const watcher = () => {
+  const told: Array<Sight> = []
+  const cancelled: Array<Watcher> = []
+  const watcher = new Watcher((sight) => told.push(sight))
+  watcher.source = { cancel: (watcher) => cancelled.push(watcher) }
+  return { watcher, told, cancelled }
+}
+
+describe("a watcher", () => {
+  it("is told nothing after the end, which is not to be cancelled", () => {
+    const { cancelled, told, watcher: one } = watcher()
+    one.tell(nothing)
+    one.tell(ended)
+    one.tell(nothing)
+    one.close()
+    assert.deepStrictEqual(told, [nothing, ended])
+    assert.deepStrictEqual(cancelled, [])
+  })
+
+  it("is told nothing once it has closed its watch, which is cancelled once", () => {
+    const { cancelled, told, watcher: one } = watcher()
+    one.close()
+    one.close()
+    one.tell(nothing)
+    one.tell(ended)
+    assert.deepStrictEqual(told, [])
+    assert.deepStrictEqual(cancelled, [one])
+  })
+})
