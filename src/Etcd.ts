@@ -89,6 +89,8 @@ export interface Range {
   readonly rangeEnd?: Uint8Array | undefined
   /** At most so many keys; all when absent. */
   readonly limit?: number | undefined
+  /** Leave out the values, which may be large. */
+  readonly keysOnly?: boolean | undefined
   /** Order by create revision; by key when absent. */
   readonly sort?: "CreateAscending" | "CreateDescending" | undefined
   /** Only keys created at or before this revision. */
@@ -266,7 +268,8 @@ export interface WatchEvent {
 
 /**
  * A watch that etcd has confirmed. `next` waits for the events after `revision`,
- * in order, those of one revision together, and maybe several revisions at once.
+ * in order, those of one revision together, and returns all that have come since
+ * it was last called.
  *
  * **Gotchas**
  *
@@ -300,6 +303,8 @@ export interface Watch {
  * @since 0.1.0
  */
 export class Etcd extends Context.Service<Etcd, {
+  /** How long a call may take in all, with its retries. */
+  readonly requestTimeout: Duration.Duration
   readonly txn: <
     const Then extends ReadonlyArray<Op>,
     const Else extends ReadonlyArray<Op> = readonly []
@@ -471,7 +476,7 @@ export const get = (key: string | Uint8Array): Range => ({ _tag: "Range", key: b
  */
 export const getPrefix = (
   prefix: string | Uint8Array,
-  options?: Pick<Range, "limit" | "sort" | "maxCreateRevision">
+  options?: Omit<Range, "_tag" | "key" | "rangeEnd">
 ): Range => {
   const key = bytes(prefix)
   return { _tag: "Range", key, rangeEnd: prefixEnd(key), ...options }
@@ -621,6 +626,7 @@ export const fromTransport = (transport: Transport, requestTimeout: number): Etc
     retrying((timeout) => transport.watch(options, timeout, watcher))
 
   return Etcd.of({
+    requestTimeout: Duration.millis(requestTimeout),
     txn: (request) => {
       const txn: Txn = nested(request)
       const idempotent = request.idempotent === true || [...txn.then, ...txn.else].every((op) => op._tag === "Range")
@@ -649,7 +655,8 @@ export const fromTransport = (transport: Transport, requestTimeout: number): Etc
         onFailure: (cause) => Queue.failCauseUnsafe(seen, cause)
       }))
       yield* Effect.addFinalizer(() => Effect.sync(() => watcher.close()))
-      return { revision: yield* subscribe(options, watcher), next: Queue.take(seen) }
+      const next = Effect.map(Queue.takeAll(seen), (batches) => batches.flat())
+      return { revision: yield* subscribe(options, watcher), next }
     }),
     subscribe
   })

@@ -45,6 +45,7 @@ export const connect = (etcd: Etcd.Etcd["Service"]): Connection => {
     revoked,
     underWay,
     etcd: Etcd.Etcd.of({
+      requestTimeout: etcd.requestTimeout,
       txn: (request) => through("txn", etcd.txn(request)),
       range: (range) => through("range", etcd.range(range)),
       leaseGrant: (id, seconds) => through("leaseGrant", etcd.leaseGrant(id, seconds)),

@@ -1,4 +1,4 @@
-import { Clock, Effect } from "effect"
+import { Clock, Duration, Effect } from "effect"
 import { Etcd } from "effect-etcd-lock"
 
 export interface Call {
@@ -48,6 +48,7 @@ export const make = (answers: Answers = {}): EtcdStub => {
     })
   const none = () => Effect.die(new Error("the stub knows leases only"))
   const etcd = Etcd.Etcd.of({
+    requestTimeout: Duration.millis(requestTimeout),
     txn: none,
     range: none,
     watch: none,

@@ -42,6 +42,7 @@ export interface Compare extends Keys {
 
 export interface RangeRequest extends Keys {
   readonly limit?: number
+  readonly keys_only?: boolean
   readonly sort_target?: number
   readonly sort_order?: number
   readonly max_create_revision?: Int64

@@ -60,12 +60,14 @@ export const make = () => {
   }
 
   const read = (range: Range): RangeResult => {
-    const { limit, maxCreateRevision, sort } = range
+    const { keysOnly, limit, maxCreateRevision, sort } = range
     const found = select(range)
     // as on the wire, zero is as good as none
     const filtered = maxCreateRevision ? found.filter((kv) => kv.createRevision <= maxCreateRevision) : found
     const sorted = sort === undefined ? filtered : filtered.toSorted(order[sort])
-    return { _tag: "Range", kvs: limit && limit > 0 ? sorted.slice(0, limit) : sorted, count: found.length }
+    const limited = limit && limit > 0 ? sorted.slice(0, limit) : sorted
+    const kvs = keysOnly ? limited.map((kv) => ({ ...kv, value: missing.value })) : limited
+    return { _tag: "Range", kvs, count: found.length }
   }
 
   const holds = (compare: Compare): boolean => {
@@ -179,10 +181,12 @@ export const make = () => {
   const dropLease = (leaseId: bigint): boolean => {
     const lease = leases.get(leaseId)
     if (lease === undefined) return false
+    // Before its keys, whose watchers may look at the leases at once.
+    leases.delete(leaseId)
     commit((transaction) => {
       for (const key of [...lease.keys].sort()) remove(transaction, { key: Buffer.from(key, "latin1") })
     })
-    return leases.delete(leaseId)
+    return true
   }
 
   const revoke = (leaseId: bigint): Answer<void> => dropLease(leaseId) ? Result.void : leaseNotFound("leaseRevoke")
