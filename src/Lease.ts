@@ -20,12 +20,13 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
 import * as PubSub from "effect/PubSub"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Etcd, type EtcdError } from "./Etcd.ts"
-import { awaitLoss, supervise } from "./internal/supervise.ts"
+import { awaitLoss, Bodies, type Owner, supervise } from "./internal/supervise.ts"
 
 /**
  * @category type IDs
@@ -67,6 +68,10 @@ export interface Lease {
   readonly onLoss: (listener: (loss: LeaseExpired) => void) => () => void
   /** @internal A request on this lease was answered with "no such lease". */
   readonly notFound: () => void
+  /** @internal All that runs under the lease or under a lock on it. */
+  readonly bodies: Bodies
+  /** @internal Reports `Released`, and waits until all bodies have ended, with renewals going on. */
+  readonly end: Effect.Effect<void>
   /** @internal The keys of lock entries on this lease, also of those that may be left behind. */
   readonly entries: Set<string>
 }
@@ -86,7 +91,7 @@ export interface Renewal {
  *
  * - `Expired`: it could not be renewed in time. Reported before etcd's own expiry.
  * - `Revoked`: etcd does not know it any more; somebody revoked it.
- * - `Released`: its scope has closed.
+ * - `Released`: its scope has closed, or is about to.
  *
  * @category errors
  * @since 0.1.0
@@ -141,8 +146,13 @@ export interface Options {
  * **Details**
  *
  * Renewals are sent every third of the TTL, each with a deadline, and repeated at
- * once when they fail. Closing the scope takes no longer than one request may;
- * if etcd cannot be reached then, the lease expires by itself.
+ * once when they fail.
+ *
+ * Closing the scope interrupts what runs under the lease, and waits for its end
+ * with renewals going on; only then it revokes the lease. What has not ended after
+ * one TTL is named in a warning, and the lease is left to expire. The revoke takes
+ * no longer than one request may; if etcd cannot be reached then, the lease expires
+ * by itself.
  *
  * **Gotchas**
  *
@@ -177,8 +187,13 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
     const margin = (ttlMillis: number) => safetyMargin(options, ttlMillis)
 
     const listeners = new Set<(loss: LeaseExpired) => void>()
+    const bodies = new Bodies()
+    const gone = Latch.makeUnsafe()
     let loss: LeaseExpired | undefined
+    // Bodies that outlast the scope's end still run.
+    let isAbandoned = false
     const lose = (reason: LeaseExpired["reason"]) => {
+      if (reason !== "Released") gone.openUnsafe()
       if (loss !== undefined) return
       loss = new LeaseExpired({ leaseId: id, reason })
       for (const listener of listeners) listener(loss)
@@ -190,7 +205,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
       grant(etcd, id, seconds, () => {
         sent = now(clock)
       }),
-      () => loss?.reason === "Revoked" ? Effect.void : revoke(etcd, id)
+      () => loss?.reason === "Revoked" || isAbandoned ? Effect.void : revoke(etcd, id)
     )
     // whole milliseconds, as timers count
     const period = Math.floor(ttl / 3)
@@ -199,7 +214,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
     const pause = Math.min(Math.floor(period / 10), 100)
     let validity = ttl - margin(ttl)
     const left = () => {
-      const millis = loss === undefined ? validity - elapsed(sent, now(clock)) : 0
+      const millis = gone.isOpen() ? 0 : validity - elapsed(sent, now(clock))
       // a clock may be too coarse to ever see less than this pass
       return millis > 0.001 ? millis : 0
     }
@@ -225,11 +240,28 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
         }
       }
     })
-    // after the revoke is registered, so that closing the scope stops the renewals first
+    const end = Effect.suspend(() => {
+      lose("Released")
+      if (bodies.owners.length === 0) return Effect.void
+      return Effect.timeoutOrElse(Effect.raceFirst(bodies.ended, gone.await), {
+        duration: ttl,
+        orElse: () => {
+          isAbandoned = true
+          const names = bodies.owners.map(({ key }) => `'${key}'`).join(", ")
+          return Effect.logWarning(
+            `Lease ${
+              id.toString(16)
+            } is left to expire: what runs under ${names} has not ended within ${ttl} ms after it was interrupted`
+          )
+        }
+      })
+    })
+    // The scope closes in the reverse order: what runs under the lease ends, then the renewals, then the lease.
     yield* keepAlive.pipe(
-      Effect.onExit((exit) => Effect.sync(() => lose(Exit.isSuccess(exit) ? "Expired" : "Released"))),
+      Effect.ensuring(Effect.sync(() => lose("Expired"))),
       Effect.forkScoped({ startImmediately: true })
     )
+    yield* Effect.addFinalizer(() => end)
 
     const isAlive = () => {
       // timers are late after a freeze of the process; the clocks are not
@@ -243,18 +275,21 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
       return () => listeners.delete(listener)
     }
 
+    const owner: Owner = { key: `lease ${id.toString(16)}` }
     const lease: Lease = {
       [TypeId]: TypeId,
       id,
       hex: id.toString(16),
       ttl: Duration.millis(ttl),
-      remaining: Effect.sync(() => Duration.millis(left())),
+      remaining: Effect.sync(() => Duration.millis(loss === undefined ? left() : 0)),
       awaitLoss: awaitLoss(onLoss),
-      whileAlive: (self) => supervise(self, onLoss),
+      whileAlive: (self) => supervise(self, onLoss, bodies, owner),
       renewals: Stream.fromPubSub(renewals).pipe(Stream.interruptWhen(Effect.exit(awaitLoss(onLoss)))),
       isAlive,
       onLoss,
       notFound: () => lose("Revoked"),
+      bodies,
+      end,
       entries: new Set()
     }
     return lease

@@ -35,7 +35,16 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { hostname } from "node:os"
 import * as Etcd from "./Etcd.ts"
-import { type Entry, type EntryKey, EntryLost, ForeignEntry, guard, isEntry, keyOf } from "./internal/entry.ts"
+import {
+  type Entry,
+  type EntryKey,
+  EntryLost,
+  ForeignEntry,
+  giveAway,
+  guard,
+  isEntry,
+  keyOf
+} from "./internal/entry.ts"
 import { Held, type Mutex, type Request, type Wait } from "./internal/mutex.ts"
 import { awaitLoss, supervise } from "./internal/supervise.ts"
 import type { Lease } from "./Lease.ts"
@@ -177,7 +186,10 @@ export interface Handle {
   >(
     request: Etcd.TxnRequest<Then, Else>
   ) => Effect.Effect<Etcd.TxnResult<Then, Else> & Etcd.TxnHeader, LockLost | Etcd.EtcdError>
-  /** Releases the lock before its scope closes. Effects under `whileHeld` fail with `LockLost`. */
+  /**
+   * Releases the lock before its scope closes. Effects under `whileHeld` are interrupted and fail with `LockLost`; the
+   * lock goes to the next holder when they have ended, and `release` waits for that, though not longer than one TTL.
+   */
   readonly release: Effect.Effect<void>
 }
 
@@ -211,7 +223,7 @@ export class LockTimeout extends Schema.TaggedError<LockTimeout>("effect-etcd-lo
   name: Schema.String,
   /** Never less than the timeout that was asked for. */
   waited: Schema.DurationFromMillis,
-  /** Undefined when etcd had not told by then. */
+  /** Undefined when nobody held it any more just then. */
   holder: Schema.UndefinedOr(Holder)
 }) {
   override get message(): string {
@@ -225,7 +237,7 @@ export class LockTimeout extends Schema.TaggedError<LockTimeout>("effect-etcd-lo
  *
  * - `LeaseExpired`: the lease could not be kept alive, or was revoked.
  * - `KeyDeleted`: its key was deleted from etcd, by somebody, or with its lease when that was revoked.
- * - `Released`: the handle was used after its release.
+ * - `Released`: the handle was released, or the session or the lease that the lock hangs on has closed.
  *
  * @category errors
  * @since 0.1.0
@@ -248,7 +260,7 @@ export class LockLost extends Schema.TaggedError<LockLost>("effect-etcd-lock/Loc
         return `${what} was lost: its key was deleted from etcd`
       }
       case "Released": {
-        return `${what} was released before`
+        return `${what} was released: by its handle, or because its session or lease has closed`
       }
     }
   }
@@ -566,14 +578,13 @@ const scoped = <E>(
 const acquireHandle = (name: string, options: Options | undefined, restore: Restore) =>
   withSession((session, clock) => {
     const { mutex, prefix } = placeOf(session, name, options)
-    const wait: Wait<LockTimeout> = options?.timeout === undefined
+    const wait: Wait<LockTimeout | Etcd.EtcdError> = options?.timeout === undefined
       ? restore
-      : waitFor(
-        options.timeout,
-        clock,
-        restore,
-        (waited) => new LockTimeout({ name, waited, holder: describe(mutex.holder(prefix)) })
-      )
+      : waitFor(options.timeout, clock, restore, (waited) =>
+        Effect.flatMap(
+          Effect.timeoutOrElse(mutex.holder(prefix), { duration: holderTimeout, orElse: () => noAnswer(name) }),
+          (holder) => Effect.failSync(() => new LockTimeout({ name, waited: waited(), holder: describe(holder) }))
+        ))
     return Effect.mapBoth(mutex.acquire(makeRequest(prefix, options, clock), wait), {
       onSuccess: (entry) => new HeldLock(name, entry, session.etcd, mutex),
       onFailure: explain(name)
@@ -613,8 +624,14 @@ const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clo
   // only the value tells the puts of one single key apart
   const id = options?.layout === "single-key" ? crypto.randomUUID() : undefined
   const since = new Date(clock.currentTimeMillisUnsafe()).toISOString()
-  const more = metadata === undefined && id === undefined ? "" : `,${JSON.stringify({ metadata, id }).slice(1, -1)}`
-  return { prefix, value: Buffer.from(`${who},"since":"${since}"${more}}`), lease: options?.lease }
+  const told = metadata === undefined ? undefined : JSON.stringify(metadata)
+  const more = (told === undefined ? "" : `,"metadata":${told}`) + (id === undefined ? "" : `,"id":"${id}"`)
+  return {
+    prefix,
+    value: Buffer.from(`${who},"since":"${since}"${more}}`),
+    metadata: told,
+    lease: options?.lease
+  }
 }
 
 // the same in every entry of this process
@@ -649,7 +666,7 @@ const waitFor = <E>(
   timeout: Duration.Input,
   clock: Clock.Clock,
   restore: Restore,
-  onTimeout: (waited: Duration.Duration) => E
+  onTimeout: (waited: () => Duration.Duration) => Effect.Effect<never, E>
 ): Wait<E> => {
   const started = clock.monotonicTimeNanosUnsafe()
   const waited = () => Duration.millis(Math.round(Number(clock.monotonicTimeNanosUnsafe() - started) / 1e6))
@@ -658,11 +675,24 @@ const waitFor = <E>(
     Effect.suspend(() =>
       restore(Effect.timeoutOrElse(effect, {
         duration: Duration.max(Duration.subtract(limit, waited()), Duration.zero),
-        // a timer may be a little early
-        orElse: () => Effect.failSync(() => onTimeout(Duration.max(waited(), limit)))
+        // A timer may be a little early.
+        orElse: () => onTimeout(() => Duration.max(waited(), limit))
       }))
     )
 }
+
+/** When the time is up, etcd gets so long to say who holds the lock. */
+const holderTimeout = "500 millis"
+
+const noAnswer = (name: string) =>
+  Effect.fail(
+    new Etcd.EtcdError({
+      reason: "Timeout",
+      method: "range",
+      outcome: "Unknown",
+      description: `etcd does not answer, and the time to wait for lock '${name}' is up`
+    })
+  )
 
 class HeldLock implements Handle {
   readonly name: string
@@ -670,6 +700,7 @@ class HeldLock implements Handle {
   readonly #etcd: Etcd.Etcd["Service"]
   readonly #mutex: Mutex
   #released = false
+  #release: Effect.Effect<void> | undefined
 
   constructor(name: string, entry: Entry, etcd: Etcd.Etcd["Service"], mutex: Mutex) {
     this.name = name
@@ -703,7 +734,10 @@ class HeldLock implements Handle {
   }
 
   get whileHeld(): Handle["whileHeld"] {
-    return (self) => supervise(self, (listener) => this.#onLoss(listener))
+    return (self) => {
+      const entry = this.#entry
+      return supervise(self, (listener) => this.#onLoss(listener), entry.hold.lease.bodies, entry)
+    }
   }
 
   get check(): Handle["check"] {
@@ -743,13 +777,14 @@ class HeldLock implements Handle {
       )
   }
 
-  // an interruption ends the wait for it and not the release, which nobody else would finish
+  // An interruption ends the wait for it and not the release, which nobody else would finish.
   get release(): Handle["release"] {
-    return Effect.callback((resume) => {
-      if (this.#released) return resume(Effect.void)
+    return Effect.suspend(() => {
+      if (this.#release !== undefined) return this.#release
+      const entry = this.#entry
       this.#released = true
-      this.#entry.tell(new EntryLost("Released"))
-      this.#mutex.release(this.#entry, () => resume(Effect.void))
+      entry.tell(new EntryLost("Released"))
+      return this.#release = giveAway(entry, (done) => this.#mutex.release(entry, done))
     })
   }
 

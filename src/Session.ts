@@ -55,8 +55,10 @@ export class Session extends Context.Service<Session, {
 export type Options = Lease.Options
 
 /**
- * Makes a session that ends with the scope: its leases are revoked, and with them
- * every key that hangs on them goes.
+ * Makes a session that ends with the scope. Nobody gets a lock through it any more,
+ * and what waits for one fails. What runs under its locks is interrupted and awaited,
+ * for one TTL at most; only then its leases are revoked, and with them every key that
+ * hangs on them goes.
  *
  * @category constructors
  * @since 0.1.0
@@ -66,18 +68,9 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     Lease.validate(options)
     const etcd = yield* Etcd
     const clock = yield* Clock.Clock
-    // ends when the mutexes are closed, so that nobody starts anything while it does
-    const scope = yield* Scope.fork(yield* Effect.scope)
-    // when all that could open a watch has ended
-    yield* Scope.addFinalizer(
-      scope,
-      Effect.sync(() => {
-        queues.close()
-        singleKeys.close()
-      })
-    )
+    const scope = yield* Scope.make()
     const background = yield* Scope.provide(Background.make, scope)
-    const leases = yield* Scope.provide(Leases.make(background, options), scope)
+    const leases = yield* Leases.make(background, options)
     const hang = Effect.callback<Hold, EtcdError>((resume) => {
       let abandoned = false
       leases.hang((exit) => {
@@ -93,9 +86,15 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     const mutex = Mutex.make(etcd, background, leases, queues)
     const singleKey = Mutex.make(etcd, background, leases, singleKeys)
     yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
+      Effect.gen(function*() {
         mutex.close()
         singleKey.close()
+        // What runs under the locks ends, then the locks.
+        yield* Effect.all([queues.end, singleKeys.end, leases.close], { concurrency: "unbounded", discard: true })
+        // Nothing opens a watch any more.
+        yield* Scope.close(scope, Exit.void)
+        queues.close()
+        singleKeys.close()
       })
     )
     return Session.of({

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, type Scope } from "effect"
+import { Clock, Effect, type Scope } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import * as Background from "../src/internal/background.ts"
 import * as Batch from "../src/internal/batch.ts"
@@ -15,7 +15,7 @@ const counting = Effect.fnUntraced(function*(world: World.World) {
       return world.etcd.txn(request)
     }
   })
-  const { send } = Batch.make(etcd, yield* Background.make)
+  const { send } = Batch.make(etcd, yield* Clock.Clock, yield* Background.make)
   const txn = <const Then extends ReadonlyArray<Etcd.Op>, const Else extends ReadonlyArray<Etcd.Op> = readonly []>(
     line: string,
     request: Etcd.TxnRequest<Then, Else>

@@ -98,7 +98,7 @@ describe("a closed session", () => {
       yield* pass(1)
       yield* close
       yield* pass(1)
-      assert.include(failure(holder!.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
+      assert.include(failure(holder!.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "Released" })
       for (const fiber of waiting) assert.include(failure(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
     }).pipe(provideMemory))
 

@@ -253,12 +253,12 @@ describe("a lost single key", () => {
       yield* other.close
       assert.include(failure(yield* Fiber.await(waiting.fiber)) as Lock.LockLost, {
         _tag: "LockLost",
-        reason: "LeaseExpired",
+        reason: "Released",
         fencingToken: undefined
       })
       assert.isFalse(yield* next.isHeld)
       yield* own.close
-      assert.include(failure(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "LeaseExpired" })
+      assert.include(failure(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "Released" })
       yield* next.held
       yield* next.release
     }))

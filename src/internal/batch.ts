@@ -9,20 +9,28 @@
  * transactions before it applies any, so two tries on one free lock would both
  * succeed, and two joins would get the same create revision.
  */
+import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import * as Etcd from "../Etcd.ts"
 import type { Background } from "./background.ts"
 
 export interface Batch {
-  /** Runs an idempotent transaction on a line. Its outcome is its own: the failure of others is not felt. */
+  /**
+   * Runs an idempotent transaction on a line. Its outcome is its own: the failure of others is not felt. It ends
+   * within one request timeout, counted from here on.
+   */
   readonly send: <const Then extends ReadonlyArray<Etcd.Op>, const Else extends ReadonlyArray<Etcd.Op>>(
     line: string,
     txn: Etcd.Txn<Then, Else>,
     done: Done<Answer<Then, Else>, Etcd.EtcdError>
   ) => void
+  /** Ends as soon as every transaction has ended. */
+  readonly idle: Effect.Effect<void>
 }
 
 /** Is told once how something ended. */
@@ -38,6 +46,8 @@ interface Part {
   readonly txn: Etcd.Txn
   readonly size: number
   readonly done: Done<any, Etcd.EtcdError>
+  /** On the monotonic clock. */
+  readonly asked: bigint
 }
 
 interface Gathering {
@@ -49,11 +59,14 @@ interface Gathering {
 const maxParts = 100
 const maxSize = 512 * 1024
 
-/** How long a batch waits for the one before it: a member that hangs must not hold up everything. */
+/** How long batches wait for the one before them: a member that hangs must not hold up everything. */
 const maxWait = "50 millis"
 
-export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch => {
+export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background: Background): Batch => {
   const gathering: Array<Gathering> = []
+  const requestTimeout = Duration.toMillis(etcd.requestTimeout)
+  const idle = Latch.makeUnsafe(true)
+  let unanswered = 0
   let underWay = 0
   let flushing = false
   let overdue: Fiber.Fiber<void> | undefined
@@ -64,19 +77,22 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
     if (last === undefined || last.parts.has(line) || last.parts.size === maxParts || last.size + size > maxSize) {
       gathering.push(last = { parts: new Map(), size: 0 })
     }
-    last.parts.set(line, { txn, size, done })
+    last.parts.set(line, { txn, size, done, asked: clock.monotonicTimeNanosUnsafe() })
     last.size += size
-    if (underWay === 0) {
-      flush()
-    } else {
-      overdue ??= background(Effect.andThen(Effect.sleep(maxWait), Effect.sync(sendNext)))
-    }
+    unanswered++
+    idle.closeUnsafe()
+    if (underWay === 0) flush()
+    else if (overdue === undefined) startWaiting()
+  }
+
+  const startWaiting = () => {
+    overdue = background(Effect.andThen(Effect.sleep(maxWait), Effect.sync(sendAll)))
   }
 
   const flush = () => {
     if (flushing) return
     flushing = true
-    // what was answered together resumes together, and goes on together
+    // Callers that resume in the same tick usually send again in it; a microtask lets them share a batch.
     queueMicrotask(sendNext)
   }
 
@@ -84,6 +100,17 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
     flushing = false
     overdue?.interruptUnsafe()
     overdue = undefined
+    sendOne()
+    if (gathering.length > 0) startWaiting()
+  }
+
+  /** Sends all batches side by side: one after another, the last of them would wait for all that hang before it. */
+  const sendAll = () => {
+    overdue = undefined
+    while (gathering.length > 0) sendOne()
+  }
+
+  const sendOne = () => {
     const next = gathering.shift()
     if (next === undefined) return
     underWay++
@@ -99,44 +126,65 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
 
   const sendAlone = (part: Part, answered?: () => void) => {
     const { compare, else: otherwise, then } = part.txn
-    run({ compare, then, else: otherwise }, (exit) => {
+    run({ compare, then, else: otherwise }, part.asked, (exit) => {
       answered?.()
-      part.done(exit)
+      finish(part, exit)
     })
   }
 
   const sendTogether = (parts: ReadonlyArray<Part>) =>
-    run({ then: parts.map(({ txn }) => txn) }, (exit) => {
+    // The first part is the oldest.
+    run({ then: parts.map(({ txn }) => txn) }, parts[0]!.asked, (exit) => {
       answered()
       if (Exit.isSuccess(exit)) {
         const { repeated, responses, revision } = exit.value
-        parts.forEach(({ done }, i) => done(Exit.succeed({ ...responses[i]!, revision, repeated })))
+        parts.forEach((part, i) => finish(part, Exit.succeed({ ...responses[i]!, revision, repeated })))
       } else if (isRefused(exit)) {
-        // etcd refuses all for the sake of one, of which only that one must hear
+        // One invalid part makes etcd refuse the whole batch. Each is sent again alone, so that only that one fails.
         for (const part of parts) sendAlone(part)
       } else {
-        for (const { done } of parts) done(exit)
+        for (const part of parts) finish(part, exit)
       }
     })
 
+  const finish = (part: Part, exit: Exit.Exit<any, Etcd.EtcdError>) => {
+    unanswered--
+    part.done(exit)
+    if (unanswered === 0) idle.openUnsafe()
+  }
+
   const run = <Then extends ReadonlyArray<Etcd.Op>>(
     request: Etcd.TxnRequest<Then, ReadonlyArray<Etcd.Op>>,
+    asked: bigint,
     done: Done<Answer<Then, ReadonlyArray<Etcd.Op>>, Etcd.EtcdError>
   ) => {
-    const fiber = background(etcd.txn({ ...request, idempotent: true }))
-    // what interrupts it is the end of the session, which is not the end of those who wait for an answer
+    const txn = etcd.txn({ ...request, idempotent: true })
+    const waited = Number(clock.monotonicTimeNanosUnsafe() - asked) / 1e6
+    const fiber = background(
+      waited < negligible
+        ? txn
+        : Effect.timeoutOrElse(txn, { duration: Math.max(0, requestTimeout - waited), orElse: () => overtime })
+    )
+    // Only the end of the session interrupts this fiber. Callers still need an answer, so they get an error instead.
     fiber.addObserver((exit) => done(Exit.hasInterrupts(exit) ? sessionClosed : exit))
   }
 
-  return { send }
+  return { send, idle: idle.await }
 }
+
+/** Below so many milliseconds a timer of its own would cost more than the deadline is worth. */
+const negligible = 10
+
+const overtime = Effect.fail(
+  new Etcd.EtcdError({ reason: "Timeout", method: "txn", outcome: "Unknown", description: "no answer in time" })
+)
 
 const isRefused = (exit: Exit.Exit<unknown, Etcd.EtcdError>): boolean => {
   const error = Option.getOrUndefined(Exit.findErrorOption(exit))
   return error?.outcome === "Refused" && !error.isTransient
 }
 
-const sessionClosed = Exit.fail(
+export const sessionClosed = Exit.fail(
   new Etcd.EtcdError({
     reason: "Unavailable",
     method: "txn",

@@ -2,7 +2,10 @@
  * An entry of a waiting line, from its join to its end: a key of its own that hangs
  * on a lease.
  */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Latch from "effect/Latch"
 import * as Etcd from "../Etcd.ts"
 import type { Lease } from "../Lease.ts"
 import type { Done } from "./batch.ts"
@@ -14,6 +17,8 @@ export type Rule = (ahead: ReadonlyMap<string, Etcd.KeyValue>) => boolean
 /** What hangs an entry on a lease and takes it off again. */
 export interface Hold {
   readonly lease: Lease
+  /** It is the session's lease, and ends with it. */
+  readonly isShared: boolean
   readonly leave: () => void
   /** The outcome of a write on this lease stays unknown: nothing new may hang on it. */
   readonly retire: () => void
@@ -53,14 +58,16 @@ export class Entry {
   readonly line: Line
   readonly hold: Hold
   readonly key: string
-  readonly value: Uint8Array
+  /** As `idOf` names the key. */
+  readonly id: string
+  value: Uint8Array
   readonly rule: Rule
   createRevision = 0n
   /** The revision at which its turn came. */
   fencingToken = 0n
   state: "Waiting" | "Held" | "Left" = "Waiting"
   heldSince = Infinity
-  /** The earlier entries, in order, as far as they are known. */
+  /** The earlier entries by their `idOf`, in order, as far as they are known, without their values. */
   ahead: Map<string, Etcd.KeyValue> | undefined
   loss: EntryLost | undefined
   /** A put of it may come late, or its removal failed. */
@@ -72,12 +79,13 @@ export class Entry {
   constructor(line: Line, key: string, { hold, rule, value }: Ticket) {
     this.line = line
     this.key = key
+    this.id = Buffer.from(key).toString("latin1")
     this.hold = hold
     this.rule = rule
     this.value = value
   }
 
-  /** Tells once, of its turn or of why it will not come. */
+  /** Reports once, to the last one who asked: its turn, or why it will not come. */
   onTurn(done: Done<void, EntryError>) {
     if (this.#turn === undefined) this.#onTurn = done
     else done(this.#turn)
@@ -119,12 +127,37 @@ export class Entry {
     this.tell(this.loss)
   }
 
+  /** Nothing of it is left in etcd. */
+  get isGone(): boolean {
+    return this.loss !== undefined && this.loss.reason !== "Released"
+  }
+
   /** Tells whoever holds that it is over. */
   tell(loss: EntryLost) {
     const listeners = this.#onLoss
     this.#onLoss = []
     for (const listener of listeners) listener(loss)
   }
+}
+
+/**
+ * Gives an entry away as soon as no body of it runs any more. Returns the wait for that, which ends after one TTL
+ * even if bodies still run.
+ */
+export const giveAway = (entry: Entry, give: (done: () => void) => void): Effect.Effect<void> => {
+  const { bodies, ttl } = entry.hold.lease
+  const given = Latch.makeUnsafe()
+  const isRunning = bodies.isRunning(entry)
+  bodies.onEnd(entry, () => give(() => given.openUnsafe()))
+  return !isRunning ? given.await : Effect.timeoutOrElse(given.await, {
+    duration: ttl,
+    orElse: () =>
+      Effect.logWarning(
+        `'${entry.key}' is still held: what runs under it has not ended within ${
+          Duration.format(ttl)
+        } after it was interrupted`
+      )
+  })
 }
 
 // -----------------------------------------------------------------------------
@@ -134,7 +167,12 @@ export class Entry {
 /** What etcd tells about an entry. */
 export type EntryKey = Pick<Etcd.KeyValue, "key" | "value" | "lease" | "createRevision">
 
+/** A key as text, to be shown. */
 export const keyOf = (kv: Pick<Etcd.KeyValue, "key">): string => Buffer.from(kv.key).toString()
+
+/** A key as an index. Keys are bytes: two that are no UTF-8 may be shown as the same text. */
+export const idOf = ({ key }: Pick<Etcd.KeyValue, "key">): string =>
+  Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString("latin1")
 
 /** An entry is a direct child of the prefix, or the key itself, and hangs on a lease; anything else might stay for ever. */
 export const isEntry = (prefix: string, kv: EntryKey): boolean =>
@@ -148,10 +186,19 @@ export const removalOf = (entry: Entry) => Etcd.nested({ compare: [guard(entry)]
 export const guard = (entry: Entry): Etcd.Compare => Etcd.compareCreateRevision(entry.key, "=", entry.createRevision)
 
 /** The condition that a key is there that was put for this entry. */
-export const own = (entry: Entry): ReadonlyArray<Etcd.Compare> => [
-  { key: Buffer.from(entry.key), target: "Lease", operator: "=", value: entry.hold.lease.id },
-  Etcd.compareValue(entry.key, "=", entry.value)
-]
+export const own = (entry: Entry): ReadonlyArray<Etcd.Compare> => {
+  const hangsOnLease = {
+    key: Buffer.from(entry.key),
+    target: "Lease",
+    operator: "=",
+    value: entry.hold.lease.id
+  } as const
+  return hasSharedKey(entry) ? [hangsOnLease, Etcd.compareValue(entry.key, "=", entry.value)] : [hangsOnLease]
+}
 
 export const isOwn = (entry: Entry, kv: Etcd.KeyValue): boolean =>
-  keyOf(kv) === entry.key && kv.lease === entry.hold.lease.id && Buffer.compare(kv.value, entry.value) === 0
+  idOf(kv) === entry.id && kv.lease === entry.hold.lease.id &&
+  (!hasSharedKey(entry) || Buffer.compare(kv.value, entry.value) === 0)
+
+/** Other entries on its lease may have the same key; only the value tells them apart. */
+const hasSharedKey = ({ key, line }: Entry): boolean => key === line.prefix

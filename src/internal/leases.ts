@@ -2,12 +2,14 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import { Etcd, type EtcdError } from "../Etcd.ts"
+import { Etcd, EtcdError } from "../Etcd.ts"
 import * as Lease from "../Lease.ts"
 import type { Background } from "./background.ts"
-import type { Done } from "./batch.ts"
+import { type Done, sessionClosed } from "./batch.ts"
 import type { Hold } from "./entry.ts"
+import { monotonicMillis } from "./monotonic.ts"
 
 /**
  * One lease for everybody, granted when it is first needed, replaced when it is
@@ -18,39 +20,52 @@ export interface Leases {
   readonly hang: (done: Done<Hold, EtcdError>) => void
   /** The same, if there is a lease to hang on at once. */
   readonly hangNow: () => Hold | undefined
+  /**
+   * Grants no lease any more, waits until what runs under the leases has ended, and then revokes them side by side,
+   * for which it waits no longer than one request may take.
+   */
+  readonly close: Effect.Effect<void>
 }
 
 export const make = Effect.fnUntraced(function*(background: Background, options: Lease.Options | undefined) {
   const etcd = yield* Etcd
   const clock = yield* Clock.Clock
-  const sessionScope = yield* Effect.scope
+  const fork = Effect.runForkWith(yield* Effect.context<never>())
+  const alive = new Set<Shared>()
   let current: Shared | undefined
-  let granting: Array<Done<Hold, EtcdError>> | undefined
+  let granting: Fiber.Fiber<void, EtcdError> | undefined
+  let waiting: Array<Done<Hold, EtcdError>> = []
+  let closed = false
 
   const grant = Effect.suspend(() => {
-    const scope = Scope.forkUnsafe(sessionScope)
+    const scope = Scope.makeUnsafe()
     return Lease.make(options).pipe(
       Effect.provideService(Etcd, etcd),
       Scope.provide(scope),
       Effect.onError(() => Scope.close(scope, Exit.void)),
-      Effect.map((lease) => {
+      Effect.flatMap((lease) => {
         const shared = current = new Shared(lease, scope)
         lease.onLoss(shared.retire)
-        background(shared.closeWhenIdle)
+        if (closed) shared.retire()
+        else background(shared.closeWhenIdle)
+        return lease.isAlive() || closed ? Effect.void : Effect.fail(grantedTooLate)
       })
     )
   })
 
   class Shared implements Hold {
     readonly lease: Lease.Lease
+    readonly isShared = true
     readonly #scope: Scope.Closeable
     #holders = 0
-    #idleSince = clock.currentTimeMillisUnsafe()
+    #idleSince = monotonicMillis(clock)
     #retired = false
+    #closing: Fiber.Fiber<void> | undefined
 
     constructor(lease: Lease.Lease, scope: Scope.Closeable) {
       this.lease = lease
       this.#scope = scope
+      alive.add(this)
     }
 
     hang() {
@@ -60,7 +75,7 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
 
     readonly leave = () => {
       this.#holders--
-      this.#idleSince = clock.currentTimeMillisUnsafe()
+      this.#idleSince = monotonicMillis(clock)
       if (this.#holders === 0 && this.#retired) this.#close()
     }
 
@@ -72,38 +87,64 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
     }
 
     #close() {
-      // the end of the session closes it too, and waits until it is revoked
-      if (sessionScope.state._tag === "Closed") return
-      background(Effect.uninterruptible(Scope.close(this.#scope, Exit.void)))
+      if (this.#closing !== undefined) return this.#closing
+      this.#closing = fork(Effect.uninterruptible(Scope.close(this.#scope, Exit.void)))
+      this.#closing.addObserver(() => alive.delete(this))
+      return this.#closing
     }
 
-    // one sleeper per lease instead of one per moment without holders
+    readonly closed = Effect.suspend(() => Fiber.await(this.#close()))
+
+    // One timer per lease, not one each time it becomes idle.
     readonly closeWhenIdle: Effect.Effect<void> = Effect.suspend(() => {
       const ttl = Duration.toMillis(this.lease.ttl)
-      const idle = this.#holders > 0 ? 0 : clock.currentTimeMillisUnsafe() - this.#idleSince
+      const idle = this.#holders > 0 ? 0 : monotonicMillis(clock) - this.#idleSince
       if (this.#retired) return Effect.void
       if (idle >= ttl) return Effect.sync(this.retire)
-      // a clock may have no moment between now and a fraction of a millisecond later
+      // Rounded up: a timer below one millisecond may fire without the clock having moved.
       return Effect.andThen(Effect.sleep(Math.ceil(ttl - idle)), this.closeWhenIdle)
     })
   }
 
-  const hangNow: Leases["hangNow"] = () => current?.lease.isAlive() ? current.hang() : undefined
+  const hangNow: Leases["hangNow"] = () => !closed && current?.lease.isAlive() ? current.hang() : undefined
 
   const hang: Leases["hang"] = (done) => {
+    if (closed) return done(sessionClosed)
     const shared = hangNow()
     if (shared !== undefined) return done(Exit.succeed(shared))
-    if (granting !== undefined) return void granting.push(done)
-    const waiting = granting = [done]
-    // on a fiber of its own: whoever gives up waiting for it neither has to see its end nor spoils it for others
-    background(grant).addObserver((exit) => {
+    waiting.push(done)
+    if (granting !== undefined) return
+    // Granted on its own fiber, so that interrupting one waiter does not cancel the grant for the others.
+    granting = fork(grant)
+    granting.addObserver((exit) => {
+      const answered = waiting
       granting = undefined
-      for (const done of waiting) {
+      waiting = []
+      for (const done of answered) {
         if (Exit.isSuccess(exit)) hang(done)
         else done(Exit.failCause(exit.cause))
       }
     })
   }
 
-  return { hang, hangNow } satisfies Leases
+  const close = Effect.suspend(() => {
+    closed = true
+    const revoked = Effect.forEach(alive, (shared) => shared.closed, { concurrency: "unbounded", discard: true })
+    const ended = Effect.forEach(alive, ({ lease }) => lease.end, { concurrency: "unbounded", discard: true })
+    return Effect.andThen(
+      ended,
+      granting === undefined
+        ? revoked
+        : Effect.timeoutOption(Effect.andThen(Fiber.await(granting), revoked), etcd.requestTimeout)
+    )
+  })
+
+  return { hang, hangNow, close } satisfies Leases
+})
+
+const grantedTooLate = new EtcdError({
+  reason: "Timeout",
+  method: "leaseGrant",
+  outcome: "Unknown",
+  description: "etcd took longer to grant the lease than the lease may be trusted; use a longer `ttl`"
 })

@@ -24,30 +24,33 @@ import type { Lease } from "../Lease.ts"
 import type { Background } from "./background.ts"
 import * as Batch from "./batch.ts"
 import type { Done } from "./batch.ts"
+import * as Cleanup from "./cleanup.ts"
 import {
   Entry,
   type EntryError,
   EntryLost,
   ForeignEntry,
+  giveAway,
   guard,
+  idOf,
   isEntry,
   isOwn,
   keyOf,
-  own,
   putOf,
   removalOf,
   type Ticket
 } from "./entry.ts"
+import { monotonicMillis } from "./monotonic.ts"
 import { Watcher } from "./watcher.ts"
 
 export interface Line {
   readonly prefix: string
   readonly range: Etcd.Range
   readonly entries: Map<string, Entry>
-  /** When each key was last deleted, as far as the watch told while there are entries. */
+  /** When each key was last deleted, as far as the watch has reported since there are answers to come. */
   deletes: Map<string, bigint> | undefined
-  /** Joins whose answer is still to come. */
-  joining: number
+  /** Joins and reads whose answer is still to come. */
+  pending: number
   /** Somebody was before us when it was last joined or tried. */
   isTaken: boolean
   idleSince: number
@@ -87,6 +90,10 @@ export interface Lines {
    */
   readonly handOver: ((entry: Entry, ticket: Ticket, done: Done<Entry, EntryError>) => void) | undefined
   readonly leave: (entry: Entry, done: () => void) => void
+  /** Changes what the entry says of its holder, unless others are told apart from it by that. */
+  readonly describe: ((entry: Entry, value: Uint8Array) => void) | undefined
+  /** Takes back all entries that do not end with the session's leases. */
+  readonly end: Effect.Effect<void>
   /** Ends what it watches. */
   readonly close: () => void
 }
@@ -128,7 +135,8 @@ export const make = (
   background: Background,
   layout: Layout = queue
 ) => {
-  const batch = Batch.make(etcd, background)
+  const batch = Batch.make(etcd, clock, background)
+  const cleanup = Cleanup.make(etcd, clock, background, ({ hold, key }) => hold.lease.entries.delete(key))
   const lines = new Map<string, Line>()
   const leases = new Set<Lease>()
   const pace = Semaphore.makeUnsafe(openAtOnce)
@@ -142,7 +150,7 @@ export const make = (
       range: layout.range(prefix),
       entries: new Map(),
       deletes: undefined,
-      joining: 0,
+      pending: 0,
       isTaken: false,
       idleSince: 0,
       watcher: undefined,
@@ -170,7 +178,7 @@ export const make = (
 
   const joinBehind = (entry: Entry, done: Done<Entry, EntryError>) => {
     // putting again what is there already changes nothing in the line
-    const txn = Etcd.nested({ then: [putOf(entry), Etcd.get(entry.key), newestTwo(entry.line)] })
+    const txn = Etcd.nested({ then: [putOf(entry), getKey(entry), newestTwo(entry.line)] })
     send(
       entry,
       txn,
@@ -183,9 +191,9 @@ export const make = (
     const line = lineOf(prefix)
     if (!line.isTaken) return tryToJoin(line, ticket, done)
     // whoever was refused just now will be again, which a read tells without a proposal to all members
-    line.joining++
+    line.pending++
     batch.send(prefix, Etcd.nested({ then: [first(line)] }), (exit) => {
-      line.joining--
+      answered(line)
       const holder = Exit.map(exit, ({ responses }) => responses[0]?.kvs[0])
       if (Exit.isSuccess(holder) && holder.value === undefined) return tryToJoin(line, ticket, done)
       ticket.hold.leave()
@@ -228,7 +236,7 @@ export const make = (
     const txn = Etcd.nested({
       compare: [guard(entry)],
       then: [Etcd.remove(entry.key), putOf(next), newestTwo(entry.line)],
-      else: [Etcd.get(next.key)]
+      else: [getKey(next)]
     })
     send(next, txn, done, (result) => {
       if (result.succeeded) return stand(next, result.revision, result.responses[2], result.revision)
@@ -249,18 +257,25 @@ export const make = (
     onExit?: (exit: Exit.Exit<unknown, unknown>) => void
   ) => {
     const { line } = entry
-    line.joining++
+    line.pending++
     batch.send(line.prefix, txn, (exit) => {
-      // while the line is still in use, so that what its watch told of meanwhile is kept
       onExit?.(exit)
-      line.joining--
       if (Exit.isFailure(exit)) {
+        answered(line)
         refused(entry, exit.cause)
         return done(Exit.failCause(exit.cause))
       }
       if (exit.value.repeated) mayRemain(entry)
-      done(onAnswer(exit.value))
+      const outcome = onAnswer(exit.value)
+      answered(line)
+      done(outcome)
     })
+  }
+
+  /** What was deleted before matters to answers that were under way then, and to no later ones. */
+  const answered = (line: Line) => {
+    line.pending--
+    if (line.pending === 0) line.deletes = undefined
   }
 
   /** Its turn has come with its join. */
@@ -302,20 +317,21 @@ export const make = (
 
   const enter = (entry: Entry, createRevision: bigint) => {
     entry.createRevision = createRevision
-    entry.line.entries.set(entry.key, entry)
+    entry.line.entries.set(entry.id, entry)
     followLease(entry.hold.lease)
     // the watch may have told of its end before the answer told of its beginning
-    if ((entry.line.deletes?.get(entry.key) ?? 0n) > createRevision) entry.lose("KeyDeleted")
+    if ((entry.line.deletes?.get(entry.id) ?? 0n) > createRevision) entry.lose("KeyDeleted")
   }
 
   // once for all entries on a lease: a listener for each that comes and goes would cost more than all else of it
   const followLease = (lease: Lease) => {
     if (leases.has(lease)) return
     leases.add(lease)
-    lease.onLoss(() => {
+    lease.onLoss(({ reason }) => {
       leases.delete(lease)
+      const lost = reason === "Released" ? reason : "LeaseExpired"
       for (const { entries } of lines.values()) {
-        for (const entry of entries.values()) if (entry.hold.lease === lease) entry.lose("LeaseExpired")
+        for (const entry of entries.values()) if (entry.hold.lease === lease) entry.lose(lost)
       }
     })
   }
@@ -331,9 +347,9 @@ export const make = (
     const before = entry.ahead = index(ahead)
     let latest = revision
     for (const kv of ahead) {
-      const deleted = entry.line.deletes?.get(keyOf(kv))
+      const deleted = entry.line.deletes?.get(idOf(kv))
       if (deleted !== undefined && deleted > kv.createRevision) {
-        before.delete(keyOf(kv))
+        before.delete(idOf(kv))
         if (deleted > latest) latest = deleted
       }
     }
@@ -344,15 +360,15 @@ export const make = (
     if (entry.state !== "Waiting" || entry.look() !== undefined) return
     entry.state = "Held"
     entry.fencingToken = revision
-    entry.heldSince = clock.currentTimeMillisUnsafe()
+    entry.heldSince = monotonicMillis(clock)
     entry.decide(Exit.void)
   }
 
   const onDeletes = (line: Line, events: ReadonlyArray<Etcd.WatchEvent>) => {
     for (const { kv } of events) {
-      const key = keyOf(kv)
-      if (line.entries.size > 0 || line.joining > 0) (line.deletes ??= new Map()).set(key, kv.modRevision)
-      const own = line.entries.get(key)
+      const id = idOf(kv)
+      if (line.pending > 0) (line.deletes ??= new Map()).set(id, kv.modRevision)
+      const own = line.entries.get(id)
       if (own !== undefined && kv.modRevision > own.createRevision) own.lose("KeyDeleted")
     }
     // only when all that happened at this revision is known, since one's own key may be among it
@@ -360,10 +376,10 @@ export const make = (
       const { ahead } = entry
       if (entry.state !== "Waiting" || ahead === undefined) continue
       for (const { kv } of events) {
-        const key = keyOf(kv)
-        const earlier = ahead.get(key)
+        const id = idOf(kv)
+        const earlier = ahead.get(id)
         if (earlier === undefined || kv.modRevision < earlier.createRevision) continue
-        ahead.delete(key)
+        ahead.delete(id)
         if (entry.rule(ahead)) takeTurn(entry, kv.modRevision)
       }
     }
@@ -378,18 +394,19 @@ export const make = (
         (max, { createRevision }) => createRevision > max ? createRevision : max,
         0n
       )
+      line.pending++
       return Effect.map(
-        etcd.range({ ...line.range, sort: "CreateAscending", maxCreateRevision }),
+        etcd.range({ ...line.range, sort: "CreateAscending", maxCreateRevision, keysOnly: true }),
         ({ kvs, revision }) => {
           for (const entry of ours) {
-            if (!kvs.some((kv) => kv.createRevision === entry.createRevision && keyOf(kv) === entry.key)) {
+            if (!kvs.some((kv) => kv.createRevision === entry.createRevision && idOf(kv) === entry.id)) {
               entry.lose("KeyDeleted")
             } else {
               settle(entry, kvs.filter((kv) => kv.createRevision < entry.createRevision), revision)
             }
           }
         }
-      )
+      ).pipe(Effect.ensuring(Effect.sync(() => answered(line))))
     })
 
   const watchLine = (line: Line) => {
@@ -411,8 +428,9 @@ export const make = (
       const watcher = line.watcher = new Watcher((sight) => {
         if (Exit.isSuccess(sight)) return onDeletes(line, sight.value)
         unwatched()
-        // while it is being opened, that goes on
-        if (line.opening === undefined) background(Effect.delay(Effect.sync(() => watchLine(line)), retryAfter))
+        // While it is being opened, that goes on.
+        if (line.opening !== undefined) return
+        background(Effect.delay(Effect.sync(() => line.entries.size > 0 && watchLine(line)), retryAfter))
       })
       const { key, rangeEnd } = line.range
       return etcd.subscribe({ key, rangeEnd, only: "Delete" }, watcher).pipe(
@@ -449,7 +467,7 @@ export const make = (
   const leave: Lines["leave"] = (entry, done) => {
     if (entry.state === "Left") return done()
     forget(entry)
-    if (entry.loss !== undefined) {
+    if (entry.isGone) {
       left(entry)
       return done()
     }
@@ -459,20 +477,23 @@ export const make = (
     })
   }
 
+  const describe: NonNullable<Lines["describe"]> = (entry, value) => {
+    entry.value = value
+    // If it fails, the entry goes on under the former description.
+    batch.send(entry.line.prefix, Etcd.nested({ compare: [guard(entry)], then: [putOf(entry)] }), () => {})
+  }
+
   /** From here on the entry's end is ours, and none that befell it. */
   const forget = (entry: Entry) => {
     entry.state = "Left"
-    entry.line.entries.delete(entry.key)
+    entry.line.entries.delete(entry.id)
   }
 
   /** The entry is over, and its key free for the next unless something of it may remain. */
   const left = (entry: Entry, removed: Exit.Exit<unknown, unknown> = Exit.void) => {
     if (Exit.isFailure(removed)) mayRemain(entry)
-    if (entry.mayRemain) {
-      background(removeAgain(entry))
-    } else {
-      entry.hold.lease.entries.delete(entry.key)
-    }
+    if (entry.mayRemain) cleanup.add(entry)
+    else entry.hold.lease.entries.delete(entry.key)
     entry.hold.leave()
     tidy(entry.line)
   }
@@ -492,25 +513,14 @@ export const make = (
     entry.hold.retire()
   }
 
-  /** Until its lease is gone, since a put that is late may come at any time. */
-  const removeAgain = (entry: Entry) =>
-    Effect.raceFirst(
-      Effect.exit(entry.hold.lease.awaitLoss),
-      Effect.repeat(
-        Effect.exit(etcd.txn({ compare: own(entry), then: [Etcd.remove(entry.key)], idempotent: true })),
-        Schedule.min([Schedule.exponential("200 millis"), Schedule.spaced("5 seconds")])
-      )
-    )
-
   // ---------------------------------------------------------------------------
   // taking care of what is there
   // ---------------------------------------------------------------------------
 
   /** A line without entries is kept for a while, with its watch, since the next one often comes at once. */
   const tidy = (line: Line) => {
-    if (line.entries.size > 0 || line.joining > 0) return
-    line.deletes = undefined
-    line.idleSince = clock.currentTimeMillisUnsafe()
+    if (isInUse(line)) return
+    line.idleSince = monotonicMillis(clock)
   }
 
   const takeCare = () => {
@@ -519,9 +529,9 @@ export const make = (
 
   // one fiber for all lines, since a fiber and a timer for each hold would cost short ones more than their watch
   const care: Effect.Effect<void> = Effect.suspend(() => {
-    const now = clock.currentTimeMillisUnsafe()
+    const now = monotonicMillis(clock)
     for (const line of lines.values()) {
-      if (line.entries.size > 0 || line.joining > 0) {
+      if (isInUse(line)) {
         for (const entry of line.entries.values()) {
           if (now - entry.heldSince >= watchHoldsAfter) watchLine(line)
         }
@@ -540,9 +550,21 @@ export const make = (
     watcher?.close()
   }
 
+  const end = Effect.suspend(() => {
+    const given: Array<Effect.Effect<void>> = []
+    for (const { entries } of lines.values()) {
+      for (const entry of entries.values()) {
+        if (entry.hold.isShared) continue
+        entry.lose("Released")
+        given.push(giveAway(entry, (done) => leave(entry, done)))
+      }
+    }
+    return Effect.andThen(Effect.all(given, { concurrency: "unbounded", discard: true }), batch.idle)
+  })
+
   const close = () => lines.forEach(unwatch)
 
-  return { range: layout.range, join, tryJoin, handOver, leave, close } satisfies Lines
+  return { range: layout.range, join, tryJoin, handOver, leave, describe, end, close } satisfies Lines
 }
 
 // -----------------------------------------------------------------------------
@@ -551,6 +573,10 @@ export const make = (
 
 const makeEntry = (layout: Layout, line: Line, ticket: Ticket): Entry =>
   new Entry(line, layout.key(line.prefix, ticket.hold.lease), ticket)
+
+const isInUse = ({ entries, pending }: Line): boolean => entries.size > 0 || pending > 0
+
+const getKey = ({ key }: Entry) => ({ ...Etcd.get(key), keysOnly: true }) as const
 
 const allFree = ({ key, rangeEnd }: Etcd.Range): Etcd.Compare => ({
   key,
@@ -564,9 +590,9 @@ const unread: Pick<Etcd.RangeResult, "kvs" | "count"> = { kvs: [], count: Infini
 
 const first = (line: Line) => ({ ...line.range, limit: 1, sort: "CreateAscending" }) as const
 
-const newestTwo = (line: Line) => ({ ...line.range, limit: 2, sort: "CreateDescending" }) as const
+const newestTwo = (line: Line) => ({ ...line.range, limit: 2, sort: "CreateDescending", keysOnly: true }) as const
 
-const index = (kvs: ReadonlyArray<Etcd.KeyValue>) => new Map(kvs.map((kv) => [keyOf(kv), kv]))
+const index = (kvs: ReadonlyArray<Etcd.KeyValue>) => new Map(kvs.map((kv) => [idOf(kv), kv]))
 
 /** What failed to be seen says nothing about what is there: look again, unless etcd will never allow it. */
 export const persistently: <A>(effect: Effect.Effect<A, Etcd.EtcdError>) => Effect.Effect<A, Etcd.EtcdError> = Effect

@@ -14,10 +14,10 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Etcd from "../Etcd.ts"
-import type { Lease } from "../Lease.ts"
+import type { Lease, LeaseExpired } from "../Lease.ts"
 import type { Background } from "./background.ts"
 import type { Done } from "./batch.ts"
 import { Entry, type EntryError, type EntryKey, EntryLost, type Hold, noneAhead } from "./entry.ts"
@@ -27,6 +27,8 @@ import { type Lines, Occupied } from "./line.ts"
 export interface Request {
   readonly prefix: string
   readonly value: Uint8Array
+  /** What the caller says of itself, as JSON; part of the value. */
+  readonly metadata: string | undefined
   /** A lease of the user's own instead of the session's. */
   readonly lease: Lease | undefined
 }
@@ -46,8 +48,8 @@ export interface Mutex {
   /** Takes the lock if it is free; else answers who holds it, if that can be told. */
   readonly tryAcquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry | Held, EntryError | E>
   readonly release: (entry: Entry, done: () => void) => void
-  /** Who holds the lock, as far as those who wait for it here know. */
-  readonly holder: (prefix: string) => EntryKey | undefined
+  /** Who holds the lock now. */
+  readonly holder: (prefix: string) => Effect.Effect<EntryKey | undefined, Etcd.EtcdError>
   /** The session has ended: nobody gets a lock through it any more, and nobody who waits for one may wait for ever. */
   readonly close: () => void
 }
@@ -68,7 +70,7 @@ class Contender {
   state: "Waiting" | "Joining" | "Standing" | "Holding" | "Gone" = "Waiting"
   /** Its place in etcd's line. */
   entry: Entry | undefined
-  /** Waits for whoever is in the way to leave. */
+  /** Waits for the current holder of a single key to leave. */
   watcher: Fiber.Fiber<void, EntryError> | undefined
   #outcome: Exit.Exit<Entry | Held, EntryError> | undefined
   #resume: Done<Entry | Held, EntryError> | undefined
@@ -104,8 +106,6 @@ interface LocalLine {
   first: Contender | undefined
   /** Made for the first who has to wait: nobody does for most locks. */
   waiting: Set<Contender> | undefined
-  /** Who is in the way of its entry. */
-  occupant: EntryKey | undefined
 }
 
 export const make = (
@@ -115,6 +115,8 @@ export const make = (
   lines: Lines
 ): Mutex => {
   const locals = new Map<string, LocalLine>()
+  /** Reads of who holds a lock, shared by all who ask at the same time. */
+  const reads = new Map<string, Fiber.Fiber<EntryKey | undefined, Etcd.EtcdError>>()
   let closed = false
 
   // ---------------------------------------------------------------------------
@@ -124,16 +126,15 @@ export const make = (
   const enqueue = (contender: Contender) => {
     const { prefix } = contender.request
     const local = locals.get(prefix)
-    if (closed) return contender.settle(leaseExpired)
+    if (closed) return contender.settle(released)
     if (local !== undefined) return void (local.waiting ??= new Set()).add(contender)
-    locals.set(prefix, { first: contender, waiting: undefined, occupant: undefined })
+    locals.set(prefix, { first: contender, waiting: undefined })
     join(contender)
   }
 
   const call = (local: LocalLine, contender: Contender) => {
     local.waiting?.delete(contender)
     local.first = contender
-    local.occupant = undefined
   }
 
   /** Calls the next fiber, which has to join etcd's line by itself. */
@@ -152,16 +153,34 @@ export const make = (
 
   /** Gives up, whatever has become of it. */
   const withdraw = (contender: Contender) => {
-    const { entry, request: { prefix }, state, watcher } = contender
+    const { entry, request, request: { prefix }, state, watcher } = contender
     contender.state = "Gone"
     if (state === "Waiting") {
       locals.get(prefix)?.waiting?.delete(contender)
     } else if (state === "Standing" || state === "Holding") {
-      release(entry!, () => {})
+      passOn(entry!, request)
     } else if (watcher !== undefined) {
       watcher.interruptUnsafe()
       callNext(prefix)
     }
+  }
+
+  /**
+   * Gives the place in etcd's line, or a turn that its caller never heard of, to the next fiber without a request: one
+   * that gives up does not cost those behind it their place.
+   */
+  const passOn = (entry: Entry, request: Request) => {
+    const { prefix } = request
+    const local = locals.get(prefix)
+    const next = local === undefined ? undefined : nextOf(local)
+    const isOther = next?.request.metadata !== request.metadata
+    if (
+      local === undefined || next === undefined || next.request.lease !== request.lease ||
+      entry.look() !== undefined || (isOther && lines.describe === undefined)
+    ) return release(entry, () => {})
+    call(local, next)
+    if (isOther) lines.describe!(entry, next.request.value)
+    stand(next, entry)
   }
 
   // ---------------------------------------------------------------------------
@@ -188,15 +207,31 @@ export const make = (
     })
   }
 
-  const hang = ({ lease }: Request, done: Done<Hold, Etcd.EtcdError>) => {
-    if (lease !== undefined) return done(Exit.succeed(ownHold(lease)))
-    leases.hang(done)
+  const hang = ({ lease }: Request, done: Done<Hold, EntryError>) => {
+    if (lease === undefined) return leases.hang(done)
+    let lost: Exit.Exit<never, EntryLost> | undefined
+    lease.onLoss((loss) => {
+      lost = lostWith(loss)
+    })()
+    done(lost ?? Exit.succeed(ownHold(lease)))
   }
 
   const failed = (contender: Contender, cause: Cause.Cause<EntryError>) => {
-    callNext(contender.request.prefix)
-    const isLost = closed || Cause.hasInterrupts(cause) || isLeaseNotFound(cause)
-    contender.settle(isLost ? leaseExpired : Exit.failCause(cause))
+    const { prefix } = contender.request
+    const behind = isOutage(cause) ? takeWaiting(prefix) : []
+    callNext(prefix)
+    const isLost = Cause.hasInterrupts(cause) || isLeaseNotFound(cause)
+    const outcome = closed ? released : isLost ? leaseExpired : Exit.failCause(cause)
+    contender.settle(outcome)
+    for (const waiter of behind) waiter.settle(outcome)
+  }
+
+  /** All who wait behind the first: without etcd none of them gets any further. */
+  const takeWaiting = (prefix: string): ReadonlyArray<Contender> => {
+    const local = locals.get(prefix)
+    const waiting = [...local?.waiting ?? []]
+    local?.waiting?.clear()
+    return waiting
   }
 
   const arrived = (contender: Contender, joined: Joined) => {
@@ -208,8 +243,8 @@ export const make = (
   }
 
   const stand = (contender: Contender, entry: Entry) => {
-    // the one it was meant for has gone meanwhile
-    if (contender.state === "Gone") return release(entry, () => {})
+    // Its caller has given up meanwhile.
+    if (contender.state === "Gone") return passOn(entry, contender.request)
     contender.state = "Standing"
     contender.entry = entry
     entry.onTurn((turn) => {
@@ -218,8 +253,7 @@ export const make = (
     })
   }
 
-  const awaitLeave = (contender: Contender, { holder, untilLeft }: Occupied) => {
-    locals.get(contender.request.prefix)!.occupant = holder
+  const awaitLeave = (contender: Contender, { untilLeft }: Occupied) => {
     contender.watcher = background(whileAlive(contender.request, untilLeft))
     contender.watcher.addObserver((exit) => {
       contender.watcher = undefined
@@ -246,11 +280,13 @@ export const make = (
       })
     }
     handOver(entry, { hold: shared, value: next.request.value, rule: noneAhead }, (joined) => {
-      if (Exit.isFailure(joined)) {
-        callNext(prefix)
-      } else {
+      if (Exit.isSuccess(joined)) {
         if (next.state === "Waiting") call(local, next)
         stand(next, joined.value)
+      } else {
+        const behind = isOutage(joined.cause) ? takeWaiting(prefix) : []
+        callNext(prefix)
+        for (const waiter of behind) waiter.settle(Exit.failCause(joined.cause))
       }
       done()
     })
@@ -260,43 +296,53 @@ export const make = (
   // the mutex
   // ---------------------------------------------------------------------------
 
-  const contend = <E>(request: Request, join: Contender["join"], wait: Wait<E>) =>
-    Effect.suspend(() => {
-      const contender = new Contender(request, join)
-      enqueue(contender)
-      return Effect.onError(wait(contender.outcome), () => Effect.sync(() => withdraw(contender)))
-    })
+  const contend = <E>(request: Request, join: Contender["join"], wait: Wait<E>) => {
+    const contender = new Contender(request, join)
+    enqueue(contender)
+    return Effect.onError(wait(contender.outcome), () => Effect.sync(() => withdraw(contender)))
+  }
 
   const acquire: Mutex["acquire"] = (request, wait) =>
-    // only a try is answered that the lock is held
-    contend(request, lines.join, wait) as Effect.Effect<Entry, any>
+    // Only a try returns that the lock is held.
+    Effect.suspend(() => contend(request, lines.join, wait) as Effect.Effect<Entry, any>)
 
-  const tryAcquire: Mutex["tryAcquire"] = (request, wait) =>
-    Effect.suspend(() => {
+  const tryAcquire: Mutex["tryAcquire"] = <E>(request: Request, wait: Wait<E>) =>
+    Effect.suspend((): Effect.Effect<Entry | Held, EntryError | E> => {
       const { prefix } = request
+      // It takes its place in the same step, since a try that found another one there would have to wait.
       if (closed || !locals.has(prefix)) return contend(request, lines.tryJoin, wait)
-      // it would be refused anyway, so it is not worth a proposal
-      return wait(Effect.map(
-        etcd.range({ ...lines.range(prefix), limit: 1, sort: "CreateAscending" }),
-        ({ kvs }) => new Held(kvs[0] ?? holder(prefix))
-      ))
+      // It would be refused anyway, so it is not worth a proposal.
+      return wait(Effect.map(readFirst(prefix), (holder) => new Held(holder ?? localHolder(prefix))))
     })
 
-  const holder: Mutex["holder"] = (prefix) => {
-    const local = locals.get(prefix)
-    const entry = local?.first?.entry
-    if (entry === undefined) return local?.occupant
-    if (entry.state === "Waiting") return entry.ahead?.values().next().value
+  const localHolder = (prefix: string): EntryKey | undefined => {
+    const entry = locals.get(prefix)?.first?.entry
+    if (entry?.state !== "Held") return undefined
     const { createRevision, hold: { lease: { id: lease } }, key, value } = entry
     return { key: Buffer.from(key), value, lease, createRevision }
   }
 
+  const readFirst = (prefix: string): Effect.Effect<EntryKey | undefined, Etcd.EtcdError> =>
+    Effect.map(etcd.range({ ...lines.range(prefix), limit: 1, sort: "CreateAscending" }), ({ kvs }) => kvs[0])
+
+  const holder: Mutex["holder"] = (prefix) =>
+    Effect.suspend(() => {
+      const known = localHolder(prefix)
+      if (known !== undefined) return Effect.succeed(known)
+      let read = reads.get(prefix)
+      if (read === undefined) {
+        reads.set(prefix, read = background(readFirst(prefix)))
+        read.addObserver(() => reads.delete(prefix))
+      }
+      return Fiber.join(read)
+    })
+
   const close: Mutex["close"] = () => {
     closed = true
     for (const { first, waiting } of locals.values()) {
-      for (const contender of waiting ?? []) contender.settle(leaseExpired)
+      for (const contender of waiting ?? []) contender.settle(released)
       waiting?.clear()
-      if (first?.state !== "Holding") first?.settle(leaseExpired)
+      if (first?.state !== "Holding") first?.settle(released)
     }
   }
 
@@ -309,17 +355,26 @@ export const make = (
 
 const nextOf = ({ waiting }: LocalLine): Contender | undefined => waiting?.values().next().value
 
-const ownHold = (lease: Lease): Hold => ({ lease, leave: () => {}, retire: () => {} })
+const ownHold = (lease: Lease): Hold => ({ lease, isShared: false, leave: () => {}, retire: () => {} })
 
-// also what the end of the session means
 const leaseExpired = Exit.fail(new EntryLost("LeaseExpired"))
+
+/** The session, or the caller's own lease, has ended. */
+const released = Exit.fail(new EntryLost("Released"))
+
+const lostWith = ({ reason }: LeaseExpired): Exit.Exit<never, EntryLost> =>
+  reason === "Released" ? released : leaseExpired
 
 const whileAlive = <A>({ lease }: Request, self: Effect.Effect<A, EntryError>): Effect.Effect<A, EntryError> =>
   lease === undefined
     ? self
-    : Effect.catchTag(lease.whileAlive(self), "LeaseExpired", () => leaseExpired)
+    : Effect.catchTag(lease.whileAlive(self), "LeaseExpired", lostWith)
 
-const isLeaseNotFound = (cause: Cause.Cause<EntryError>): boolean => {
+const etcdErrorOf = (cause: Cause.Cause<EntryError>): Etcd.EtcdError | undefined => {
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))
-  return error?._tag === "EtcdError" && error.reason === "LeaseNotFound"
+  return error?._tag === "EtcdError" ? error : undefined
 }
+
+const isLeaseNotFound = (cause: Cause.Cause<EntryError>): boolean => etcdErrorOf(cause)?.reason === "LeaseNotFound"
+
+const isOutage = (cause: Cause.Cause<EntryError>): boolean => etcdErrorOf(cause)?.isTransient === true

@@ -36,5 +36,5 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
     })).pipe(Line.persistently)
 
   // etcd does not delete and put one key in one commit
-  return { ...lines, join, handOver: undefined }
+  return { ...lines, join, handOver: undefined, describe: undefined }
 }

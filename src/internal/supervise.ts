@@ -9,6 +9,57 @@ export interface OnLoss<E> {
   (listener: (loss: E) => void): () => void
 }
 
+/** What bodies run for: a lock that is held, or a lease. */
+export interface Owner {
+  readonly key: string
+}
+
+/** The bodies that run under one lease. Whoever gives a lock or the lease away waits until they have ended. */
+export class Bodies {
+  readonly #running = new Map<Owner, number>()
+  readonly #listeners = new Set<() => void>()
+
+  start(owner: Owner) {
+    this.#running.set(owner, (this.#running.get(owner) ?? 0) + 1)
+  }
+
+  end(owner: Owner) {
+    const running = this.#running.get(owner)! - 1
+    if (running > 0) return void this.#running.set(owner, running)
+    this.#running.delete(owner)
+    for (const listener of this.#listeners) listener()
+  }
+
+  isRunning(owner: Owner): boolean {
+    return this.#running.has(owner)
+  }
+
+  get owners(): ReadonlyArray<Owner> {
+    return [...this.#running.keys()]
+  }
+
+  /** Calls `done` as soon as no body of the owner runs, at once if none does. Returns how to unsubscribe. */
+  onEnd(owner: Owner, done: () => void): () => void {
+    return this.#when(() => !this.#running.has(owner), done)
+  }
+
+  /** Ends as soon as no body runs at all. */
+  readonly ended: Effect.Effect<void> = Effect.callback((resume) =>
+    Effect.sync(this.#when(() => this.#running.size === 0, () => resume(Effect.void)))
+  )
+
+  #when(holds: () => boolean, done: () => void): () => void {
+    const listener = () => {
+      if (!holds()) return
+      this.#listeners.delete(listener)
+      done()
+    }
+    this.#listeners.add(listener)
+    listener()
+    return () => this.#listeners.delete(listener)
+  }
+}
+
 /** Never succeeds; fails with the loss. */
 export const awaitLoss = <E>(onLoss: OnLoss<E>): Effect.Effect<never, E> =>
   Effect.callback((resume) => {
@@ -17,17 +68,20 @@ export const awaitLoss = <E>(onLoss: OnLoss<E>): Effect.Effect<never, E> =>
   })
 
 /**
- * Runs `self` until it exits or `onLoss` tells of a loss, whichever is first. After
- * a loss `self` is interrupted and awaited, and what it reports while it unwinds is
- * kept beside the loss. `self` does not start at all when the loss came first.
+ * Runs `self` as a body of `owner` until it exits or `onLoss` reports a loss,
+ * whichever is first. After a loss `self` is interrupted and awaited, and what it
+ * fails with while it unwinds is kept beside the loss, also when the caller is
+ * interrupted. `self` does not start at all when the loss came first.
  */
 export const supervise = <A, E, R, E2>(
   self: Effect.Effect<A, E, R>,
-  onLoss: OnLoss<E2>
+  onLoss: OnLoss<E2>,
+  bodies: Bodies,
+  owner: Owner
 ): Effect.Effect<A, E | E2, R> =>
   Effect.withFiber((parent) =>
-    // begins and ends in one step: no interruption may come between the start of `self` and its watch
-    Effect.callback((resume) => {
+    // The child starts and gets its observer in one step, so that no interruption comes between.
+    Effect.callback<A, E | E2, R>((resume) => {
       let lost: Cause.Cause<E2> | undefined
       let child: Fiber.Fiber<A, E> | undefined
       const unsubscribe = onLoss((loss) => {
@@ -35,14 +89,22 @@ export const supervise = <A, E, R, E2>(
         child?.interruptUnsafe()
       })
       if (lost !== undefined) return resume(Effect.failCause(lost))
+      bodies.start(owner)
       child = Effect.runForkWith(parent.context as Context.Context<R>)(self)
-      // lost by what `self` did before it first waited
+      // The body may have lost its lock by itself, before it first waited.
       if (lost !== undefined) child.interruptUnsafe()
+      const trouble = (exit: Exit.Exit<A, E>): Cause.Cause<E | E2> => Cause.combine(lost ?? Cause.empty, failures(exit))
       child.addObserver((exit) => {
         unsubscribe()
-        resume(lost === undefined ? exit : Exit.failCause(Cause.combine(lost, failures(exit))))
+        resume(lost === undefined ? exit : Exit.failCause(trouble(exit)))
+        bodies.end(owner)
       })
-      return Fiber.interrupt(child)
+      // The caller is interrupted: whatever the body dies with meanwhile belongs beside the interruption.
+      return Effect.flatMap(Effect.andThen(Fiber.interrupt(child), Fiber.await(child)), (exit) => {
+        // The types know of no errors beside an interruption; causes do.
+        const cause = trouble(exit) as Cause.Cause<never>
+        return cause.reasons.length === 0 ? Effect.void : Effect.failCause(cause)
+      })
     })
   )
 

@@ -404,11 +404,11 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         // another fiber, on the session's lease, waits behind it
         const next = yield* holdIn(a, "job")
         yield* Scope.close(scope, Exit.void)
-        assert.include(failure(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "LeaseExpired" })
+        assert.include(failure(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "Released" })
         assert.notStrictEqual((yield* next.held).leaseId, lease.id)
         yield* next.release
         const error = yield* Effect.flip(a.run(Lock.withLock(Effect.void, "job", { lease })))
-        assert.include(error as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
+        assert.include(error as Lock.LockLost, { _tag: "LockLost", reason: "Released" })
       }))
   })
 

@@ -15,7 +15,6 @@ import { Ticks } from "./Ticks.ts"
  *    - because its key or lease was taken away from outside. Nobody can prevent that, and from
  *      then on etcd may give the lock to the next before the holder knows. The holder is told
  *      within a second while etcd can be reached.
- *    - because its session was closed under it.
  *    - because its lease expired. Then the body has been told at least a safety margin before,
  *      so that it has ended if it stops within that time; only what goes on for longer, by being
  *      uninterruptible or by its clean-up, can meet the next body.
@@ -25,7 +24,8 @@ import { Ticks } from "./Ticks.ts"
  *    of their requests.
  * 4. Every request ends once the faults are over: none waits for ever. One with a timeout is
  *    started or has failed by then, one that is interrupted while it waits ends at once.
- * 5. Afterwards no key, no lease and no fiber is left, whether the sessions are closed or not.
+ * 5. Afterwards no key, no lease and no fiber is left, whether the sessions are closed or not. The lease of a body that
+ *    goes on for more than a TTL after its session was closed is left to expire.
  * 6. What the body answers, fails or dies with is what the whole does. If it is told that the lock
  *    is lost, the whole fails with `LockLost`. Every other failure has its cause in the schedule.
  */
@@ -75,6 +75,8 @@ interface Process {
   readonly connection: Connection
   readonly scope: Scope.Closeable
   isClosing: boolean
+  /** When it was asked to close. */
+  closedAt: number | undefined
   closing: Fiber.Fiber<void> | undefined
 }
 
@@ -93,6 +95,7 @@ interface Contender {
   startedAt: number | undefined
   toldAt: number | undefined
   bodyExit: Exit.Exit<unknown, unknown> | undefined
+  bodyExitAt: number | undefined
   exit: Exit.Exit<unknown, unknown> | undefined
   endedAt: number | undefined
 }
@@ -137,7 +140,7 @@ const playWith = Effect.fnUntraced(function*(
       Effect.provideService(Etcd.Etcd, connection.etcd),
       Scope.provide(scope)
     )
-    processes.push({ index, session, connection, scope, isClosing: false, closing: undefined })
+    processes.push({ index, session, connection, scope, isClosing: false, closedAt: undefined, closing: undefined })
   }
   const contenders: Array<Contender> = []
 
@@ -163,6 +166,10 @@ const playWith = Effect.fnUntraced(function*(
 
   const ofContender = (kv: Entry, contender: Contender) => Buffer.from(kv.value).includes(`"request":${contender.id}}`)
 
+  /** A contender that gives up passes its entry on to the next one of its process, whose metadata etcd may not have yet. */
+  const ofProcess = (kv: Entry, { process, step: { name } }: Contender) =>
+    contenders.some((other) => other.process === process && other.step.name === name && ofContender(kv, other))
+
   const tamper = (kvs: ReadonlyArray<Entry>) => {
     wasTampered = true
     for (const entry of kvs) tampered.set(identity(entry), { entry, at: now() })
@@ -180,7 +187,7 @@ const playWith = Effect.fnUntraced(function*(
   /** To be called when `contender`'s lock, under which its body runs, is gone from etcd; answers why that must not be. */
   const mayBeGone = (contender: Contender): string | undefined => {
     const { entry, handle, interruptedAt, process, toldAt } = contender
-    if (entry === undefined || isTampered(contender) || process.isClosing) return undefined
+    if (entry === undefined || isTampered(contender)) return undefined
     if (leases().includes(entry.lease)) return "its own process deleted its key"
     if (process.connection.revoked.has(entry.lease)) return "its own process revoked its lease"
     if (handle === undefined && interruptedAt !== undefined) return undefined
@@ -194,13 +201,14 @@ const playWith = Effect.fnUntraced(function*(
     contender.startedAt = now()
     contender.handle = handle
     const line = keys().filter((kv) => kv.key.toString().startsWith(place(name)))
-    const own = line.find((kv) => handle === undefined ? ofContender(kv, contender) : kv.key.toString() === handle.key)
+    const own = handle === undefined
+      ? line.find((kv) => ofContender(kv, contender)) ?? line.find((kv) => ofProcess(kv, contender))
+      : line.find((kv) => kv.key.toString() === handle.key)
     contender.entry = own
     tell(`body ${id} starts ${own === undefined ? "without an entry" : identity(own)}, token ${handle?.fencingToken}`)
 
     // it may be taken away while the answer that it is there is on its way
-    const isExcused = own === undefined &&
-      (process.isClosing || [...tampered.values()].some(({ entry }) => ofContender(entry, contender)))
+    const isExcused = own === undefined && [...tampered.values()].some(({ entry }) => ofProcess(entry, contender))
     // 1
     for (const earlier of contenders) {
       if (isExcused || earlier === contender || earlier.step.name !== name) continue
@@ -285,14 +293,18 @@ const playWith = Effect.fnUntraced(function*(
       const excused = excuses(contender, error)
       if (!excused) broken(`6: ${describe(contender)} fails without a cause: ${String(error)}`)
     }
-    if (step.timeout !== "none" && isWaiting(step.how) && now() >= contender.requestedAt + step.timeout + 1) {
+    if (step.timeout !== "none" && isWaiting(step.how) && now() >= contender.requestedAt + step.timeout + lateness()) {
       broken(`4: ${describe(contender)} ends after its timeout`)
     }
   }
 
+  /** When the time is up, a waiter asks etcd who holds the lock, and waits half a second for the answer. */
+  const lateness = () => wasFaulty ? 501 : 1
+
   const excuses = ({ id, process, requestedAt, step }: Contender, error: unknown): boolean => {
     if (error instanceof Lock.LockTimeout) {
-      return isWaiting(step.how) && step.timeout !== "none" && Math.abs(now() - requestedAt - step.timeout) < 1
+      const late = step.timeout === "none" ? Infinity : now() - requestedAt - step.timeout
+      return isWaiting(step.how) && late > -1 && late < lateness()
     }
     if (error instanceof Lock.LockHeld) {
       if (isWaiting(step.how)) return false
@@ -306,6 +318,9 @@ const playWith = Effect.fnUntraced(function*(
     return false
   }
 
+  const outlastsSession = ({ bodyExitAt, process: { closedAt }, startedAt }: Contender) =>
+    startedAt !== undefined && closedAt !== undefined && (bodyExitAt ?? Infinity) >= closedAt + schedule.ttl * 1000
+
   /** What must hold after time has passed. */
   const audit = () => {
     const present = new Set(keys().map(identity))
@@ -316,7 +331,7 @@ const playWith = Effect.fnUntraced(function*(
         if (interruptedAt !== undefined && wasAlwaysHealthy()) {
           broken(`4: ${describe(contender)} does not end when interrupted`)
         }
-        if (step.timeout !== "none" && isWaiting(step.how) && now() >= requestedAt + step.timeout + 1) {
+        if (step.timeout !== "none" && isWaiting(step.how) && now() >= requestedAt + step.timeout + lateness()) {
           broken(`4: ${describe(contender)} does not end when its time is up`)
         }
         continue
@@ -363,17 +378,16 @@ const playWith = Effect.fnUntraced(function*(
         Effect.sync(() => {
           tell(`body ${contender.id} ends: ${show(exit)}`)
           contender.bodyExit = exit
+          contender.bodyExitAt = now()
         })
       )
     )
 
   const underHandle = (contender: Contender, handle: Lock.Handle) => {
     // the body may hear of it later, or not at all when it is interrupted for another reason
-    const listener = Effect.catch(handle.awaitLoss, ({ reason }) =>
+    const listener = Effect.catch(handle.awaitLoss, () =>
       Effect.sync(() => {
-        if (reason !== "Released" && contender.startedAt !== undefined && contender.bodyExit === undefined) {
-          onTold(contender)
-        }
+        if (contender.startedAt !== undefined && contender.bodyExit === undefined) onTold(contender)
       }))
     return Effect.andThen(
       Effect.forkDetach(listener, { startImmediately: true }),
@@ -426,6 +440,7 @@ const playWith = Effect.fnUntraced(function*(
       startedAt: undefined,
       toldAt: undefined,
       bodyExit: undefined,
+      bodyExitAt: undefined,
       exit: undefined,
       endedAt: undefined
     }
@@ -474,6 +489,7 @@ const playWith = Effect.fnUntraced(function*(
     Effect.suspend(() => {
       if (process.isClosing) return Effect.void
       process.isClosing = true
+      process.closedAt = now()
       return Effect.map(
         Effect.forkDetach(Effect.suspend(() => Scope.close(process.scope, Exit.void)), { startImmediately: true }),
         (fiber) => {
@@ -593,8 +609,8 @@ const playWith = Effect.fnUntraced(function*(
   const isClosed = () => processes.every(({ closing }) => closing?.pollUnsafe() !== undefined)
   for (const until = now() + 2 * requestTimeout; now() < until && !isClosed();) yield* TestClock.adjust(500)
   if (!isClosed()) broken("5: a session does not close")
-  // a grant that arrives late may be left to expire
-  if (wasFaulty) yield* TestClock.adjust(schedule.ttl * 1000 + 3000)
+  // A grant that arrives late may be left to expire, and so is the lease of a body that outlasts its session by a TTL.
+  if (wasFaulty || contenders.some(outlastsSession)) yield* TestClock.adjust(schedule.ttl * 1000 + 3000)
   nothingLeft("when all is closed")
   for (const name of names) {
     const all = (tokens.get(name) ?? []).sort(([a], [b]) => Number(a - b))

@@ -1,0 +1,101 @@
+/**
+ * Removes what may be left of entries whose transactions have an unknown outcome.
+ *
+ * A put may be applied later than its call ended, so one removal does not do: the
+ * entry is removed again and again until no such put can come any more. All
+ * entries are removed by the same few transactions.
+ */
+import * as Arr from "effect/Array"
+import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as Latch from "effect/Latch"
+import * as Option from "effect/Option"
+import * as Etcd from "../Etcd.ts"
+import type { Background } from "./background.ts"
+import { type Entry, own } from "./entry.ts"
+import { monotonicMillis } from "./monotonic.ts"
+
+export interface Cleanup {
+  readonly add: (entry: Entry) => void
+}
+
+interface Leftover {
+  /** By when its last put has come, if it comes. */
+  readonly until: number
+  readonly unsubscribe: () => void
+}
+
+/** How long a proposal may take inside of etcd, which is 5 seconds and twice the election timeout, and a margin. */
+const proposalTimeout = 8000
+
+/** Entries of one transaction: etcd takes 128 operations. */
+const batchSize = 64
+
+export const make = (
+  etcd: Etcd.Etcd["Service"],
+  clock: Clock.Clock,
+  background: Background,
+  /** Called when nothing of the entry is in etcd, nor will be. */
+  onGone: (entry: Entry) => void
+): Cleanup => {
+  const patience = Duration.toMillis(etcd.requestTimeout) + proposalTimeout
+  const entries = new Map<Entry, Leftover>()
+  const added = Latch.makeUnsafe()
+  let sweeping: Fiber.Fiber<void> | undefined
+
+  const add: Cleanup["add"] = (entry) => {
+    const { lease } = entry.hold
+    // With its lease an entry goes by itself.
+    if (!lease.isAlive()) return onGone(entry)
+    entries.set(entry, {
+      until: monotonicMillis(clock) + patience,
+      unsubscribe: lease.onLoss(() => gone(entry))
+    })
+    added.openUnsafe()
+    sweeping ??= background(run)
+  }
+
+  const run = Effect.gen(function*() {
+    let pause = shortestPause
+    while (true) {
+      added.closeUnsafe()
+      yield* sweep
+      const isNew = Option.isSome(yield* Effect.timeoutOption(added.await, pause))
+      pause = isNew ? shortestPause : Math.min(pause * 2, longestPause)
+    }
+  })
+
+  const sweep = Effect.suspend(() =>
+    Effect.forEach(Arr.chunksOf(entries.keys(), batchSize), remove, { discard: true })
+  )
+
+  const remove = (some: ReadonlyArray<Entry>) =>
+    Effect.suspend(() => {
+      const sent = monotonicMillis(clock)
+      const removals = some.map((entry) => Etcd.nested({ compare: own(entry), then: [Etcd.remove(entry.key)] }))
+      return Effect.match(etcd.txn({ then: removals, idempotent: true }), {
+        onSuccess: () => true,
+        // Nothing changes by trying again what etcd will never allow.
+        onFailure: (error) => !error.isTransient
+      }).pipe(Effect.map((isOver) => {
+        for (const entry of some) if (isOver && sent >= (entries.get(entry)?.until ?? Infinity)) gone(entry)
+      }))
+    })
+
+  const gone = (entry: Entry) => {
+    entries.get(entry)?.unsubscribe()
+    entries.delete(entry)
+    onGone(entry)
+    if (entries.size > 0) return
+    sweeping?.interruptUnsafe()
+    sweeping = undefined
+  }
+
+  return { add }
+}
+
+/** In milliseconds. */
+const shortestPause = 200
+const longestPause = 5000
