@@ -67,9 +67,7 @@ export const make = (
     }
   })
 
-  const sweep = Effect.suspend(() =>
-    Effect.forEach(Arr.chunksOf(entries.keys(), batchSize), remove, { discard: true })
-  )
+  const sweep = Effect.suspend(() => Effect.forEach(Arr.chunksOf(entries.keys(), batchSize), remove, { discard: true }))
 
   const remove = (some: ReadonlyArray<Entry>) =>
     Effect.suspend(() => {
