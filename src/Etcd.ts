@@ -268,8 +268,7 @@ export interface WatchEvent {
 
 /**
  * A watch that etcd has confirmed. `next` waits for the events after `revision`,
- * in order, those of one revision together, and returns all that have come since
- * it was last called.
+ * in order, those of one revision together, and maybe several revisions at once.
  *
  * **Gotchas**
  *
@@ -655,8 +654,7 @@ export const fromTransport = (transport: Transport, requestTimeout: number): Etc
         onFailure: (cause) => Queue.failCauseUnsafe(seen, cause)
       }))
       yield* Effect.addFinalizer(() => Effect.sync(() => watcher.close()))
-      const next = Effect.map(Queue.takeAll(seen), (batches) => batches.flat())
-      return { revision: yield* subscribe(options, watcher), next }
+      return { revision: yield* subscribe(options, watcher), next: Queue.take(seen) }
     }),
     subscribe
   })

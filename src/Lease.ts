@@ -242,7 +242,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
     })
     const end = Effect.suspend(() => {
       lose("Released")
-      if (bodies.owners.length === 0) return Effect.void
+      if (bodies.owners.length === 0 || isAbandoned) return Effect.void
       return Effect.timeoutOrElse(Effect.raceFirst(bodies.ended, gone.await), {
         duration: ttl,
         orElse: () => {

@@ -27,8 +27,10 @@ import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
+import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
@@ -47,6 +49,7 @@ import {
 } from "./internal/entry.ts"
 import { Held, type Mutex, type Request, type Wait } from "./internal/mutex.ts"
 import { awaitLoss, supervise } from "./internal/supervise.ts"
+import { Watcher } from "./internal/watcher.ts"
 import type { Lease } from "./Lease.ts"
 import { Session } from "./Session.ts"
 
@@ -480,11 +483,18 @@ export const changes = (
   Stream.unwrap(Effect.gen(function*() {
     const session = yield* Session
     const { key, rangeEnd } = rangeOf(session, name, options)
-    const watch = yield* session.etcd.watch({ key, rangeEnd })
+    // However much happens between two looks, the second one sees the latest state.
+    const changed = yield* Queue.sliding<void, Etcd.EtcdError>(1)
+    const watcher = new Watcher(Exit.match({
+      onSuccess: () => Queue.offerUnsafe(changed, undefined),
+      onFailure: (cause) => Queue.failCauseUnsafe(changed, cause)
+    }))
+    yield* Effect.addFinalizer(() => Effect.sync(() => watcher.close()))
+    yield* session.etcd.subscribe({ key, rangeEnd }, watcher)
     const look = inspectWith(session, name, options)
-    return Stream.concat(Stream.fromEffect(look), Stream.fromEffectRepeat(Effect.andThen(watch.next, look)))
+    return Stream.concat(Stream.fromEffect(look), Stream.fromEffectRepeat(Effect.andThen(Queue.take(changed), look)))
   })).pipe(
-    // a watch that ended is opened anew
+    // A watch that ended is opened again.
     Stream.retry(Schedule.while(Schedule.spaced("200 millis"), ({ input }) => (input as Etcd.EtcdError).isTransient))
   )
 
