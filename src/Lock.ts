@@ -17,8 +17,10 @@
  *
  * A lock is not reentrant: a body that waits for its own lock waits for ever.
  *
- * A body is interrupted only where it can be: `Effect.uninterruptible` parts and
- * promises run to their end, and the lock's failure waits for them.
+ * A body is interrupted only where it can be: `Effect.uninterruptible` parts run to
+ * their end, and the lock waits for them. A promise goes on by itself after the
+ * interruption, and nobody waits for it: pass it the signal that `Effect.promise`
+ * gives, or make it uninterruptible.
  *
  * @since 0.1.0
  */
