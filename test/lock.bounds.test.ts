@@ -5,7 +5,8 @@ import { Etcd, Lease, Lock } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { failure, fork, pass, provideMemory, session, sessionThrough, stop } from "./support/Memory.ts"
+import { failure } from "./support/holdIn.ts"
+import { fork, pass, provideMemory, session, sessionThrough, stop } from "./support/inMemory.ts"
 
 /** A process whose transactions and reads are counted. */
 const counted = Effect.fnUntraced(function*(options?: Lease.Options) {

@@ -2,7 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Effect, Exit, Fiber, Scope } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
-import { failure, fork, logs, pass, provideMemory, session, stop } from "./support/Memory.ts"
+import { failure } from "./support/holdIn.ts"
+import { fork, logs, pass, provideMemory, session, stop } from "./support/inMemory.ts"
 
 /** A body that takes three seconds, whatever happens to it, and one that stops as slowly once it is interrupted. */
 const slow = {

@@ -14,7 +14,7 @@ import { Ticks } from "./Ticks.ts"
  *    earlier body of that lock has ended, with its clean-up, unless that one's lock is *gone*:
  *    - because its key or lease was taken away from outside. Nobody can prevent that, and from
  *      then on etcd may give the lock to the next before the holder knows. The holder is told
- *      within a second while etcd can be reached.
+ *      within a second while etcd can be reached and no watch is late.
  *    - because its lease expired. Then the body has been told at least a safety margin before,
  *      so that it has ended if it stops within that time; only what goes on for longer, by being
  *      uninterruptible or by its clean-up, can meet the next body.
@@ -155,8 +155,9 @@ const playWith = Effect.fnUntraced(function*(
   /** Entries that were taken away from outside, and when. */
   const tampered = new Map<string, { readonly entry: Entry; readonly at: number }>()
   let wasTampered = false
-  /** Since when etcd can be reached without any fault; undefined while it may not be. */
+  /** Since when etcd can be reached without any fault and events arrive at once; undefined while that may not be. */
   let healthySince: number | undefined = 0
+  /** That watches are late excuses less: nothing fails of it, and nothing is lost. */
   let wasFaulty = false
 
   const identity = (kv: Entry) => `${kv.key}@${kv.createRevision}`
@@ -201,9 +202,9 @@ const playWith = Effect.fnUntraced(function*(
     contender.startedAt = now()
     contender.handle = handle
     const line = keys().filter((kv) => kv.key.toString().startsWith(place(name)))
-    const own = handle === undefined
-      ? line.find((kv) => ofContender(kv, contender)) ?? line.find((kv) => ofProcess(kv, contender))
-      : line.find((kv) => kv.key.toString() === handle.key)
+    // By its value, since another process's entry may be there under the same single key.
+    const own = line.find((kv) => ofContender(kv, contender)) ??
+      line.find((kv) => ofProcess(kv, contender) && (handle === undefined || kv.key.toString() === handle.key))
     contender.entry = own
     tell(`body ${id} starts ${own === undefined ? "without an entry" : identity(own)}, token ${handle?.fencingToken}`)
 
@@ -222,9 +223,8 @@ const playWith = Effect.fnUntraced(function*(
       if (!isExcused) broken(`1: ${describe(contender)} starts without an entry`)
     } else {
       if (line[0] !== own) broken(`1: ${describe(contender)} starts behind ${identity(line[0]!)}`)
-      if (handle !== undefined && own.createRevision !== handle.createRevision) {
-        broken(`1: ${describe(contender)} takes ${identity(own)} for its own of ${handle.createRevision}`)
-      }
+      const taken = handle === undefined ? identity(own) : `${handle.key}@${handle.createRevision}`
+      if (taken !== identity(own)) broken(`1: ${describe(contender)} takes ${taken} for its own of ${identity(own)}`)
       // 2, 3
       const before = latest.get(name)
       if (before !== undefined && own.createRevision <= before.createRevision) {
@@ -548,6 +548,10 @@ const playWith = Effect.fnUntraced(function*(
       }
       case "Delay": {
         return fault(faults.delay(step.millis))
+      }
+      case "DelayWatches": {
+        healthySince = undefined
+        return faults.delayWatches(step.millis)
       }
       case "Network": {
         if (step.what === "heal") return heal

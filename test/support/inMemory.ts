@@ -1,18 +1,20 @@
-/** Processes on an etcd in memory, under the test's own clock. */
-import { Cause, type Duration, Effect, Exit, type Fiber, Logger, Option, Scope } from "effect"
+/** Processes of a test that share an etcd in memory, on the test's clock. */
+import { Clock, type Duration, Effect, Exit, type Fiber, Logger, Scope } from "effect"
 import { Etcd, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 
+/** Provides an etcd in memory, which heals at the end. */
 export const provideMemory = <A, E, R>(self: Effect.Effect<A, E, R>) =>
   // A session that closes would wait for a network that needs time.
   Effect.provide(Effect.ensuring(self, Effect.flatMap(Etcd.Faults, (faults) => faults.heal)), Etcd.layerMemory())
 
-/** Lets time pass, and then all that was woken go on. */
+/** Lets time pass, and then the fibers that it woke go on. */
 export const pass = (duration: Duration.Input) =>
   Effect.andThen(TestClock.adjust(duration), Effect.repeat(Effect.yieldNow, { times: 20 }))
 
 export type Process = Effect.Success<ReturnType<typeof session>>
 
+/** A process, whose session is closed at the end of the test's scope. */
 export const session = (options?: Session.Options) =>
   Effect.gen(function*() {
     const scope = yield* Scope.make()
@@ -29,15 +31,24 @@ export const sessionThrough = (
   change: (etcd: Etcd.Etcd["Service"]) => Partial<Etcd.Etcd["Service"]>,
   options?: Session.Options
 ) =>
-  Effect.flatMap(
-    Etcd.Etcd,
-    (etcd) => Effect.provideService(session(options), Etcd.Etcd, { ...etcd, ...change(etcd) })
-  )
+  Effect.flatMap(Etcd.Etcd, (etcd) => Effect.provideService(session(options), Etcd.Etcd, { ...etcd, ...change(etcd) }))
 
+/** A process, and what lets it find that ten seconds have passed of which none of its timers knows. */
+export const freezable = Effect.gen(function*() {
+  const clock = yield* Clock.Clock
+  let frozen = 0n
+  const process = yield* session().pipe(Effect.provideService(Clock.Clock, {
+    ...clock,
+    monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe() + frozen
+  }))
+  const freeze = () => {
+    frozen = 10_000_000_000n
+  }
+  return { freeze, process }
+})
+
+/** Starts a fiber at once, so that it has sent its request when the test goes on. */
 export const fork = Effect.forkChild({ startImmediately: true })
-
-export const failure = <A, E>(exit: Exit.Exit<A, E> | undefined): unknown =>
-  exit !== undefined && Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
 
 /** Interrupts a fiber whose end takes time. */
 export const stop = (fiber: Fiber.Fiber<unknown, unknown>) => Effect.sync(() => fiber.interruptUnsafe())
