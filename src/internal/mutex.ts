@@ -221,7 +221,7 @@ export const make = (
     const behind = isOutage(cause) ? takeWaiting(prefix) : []
     callNext(prefix)
     const isLost = Cause.hasInterrupts(cause) || isLeaseNotFound(cause)
-    const outcome = closed ? released : isLost ? leaseExpired : Exit.failCause(cause)
+    const outcome = isLost ? leaseExpired : Exit.failCause(cause)
     contender.settle(outcome)
     for (const waiter of behind) waiter.settle(outcome)
   }
