@@ -190,7 +190,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
     const bodies = new Bodies()
     const gone = Latch.makeUnsafe()
     let loss: LeaseExpired | undefined
-    // Bodies that outlast the scope's end still run.
+    // Bodies outlast it. A revoke would give their locks away, if etcd should know the lease yet.
     let isAbandoned = false
     const lose = (reason: LeaseExpired["reason"]) => {
       if (reason !== "Released") gone.openUnsafe()
@@ -243,18 +243,22 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
     const end = Effect.suspend(() => {
       lose("Released")
       if (bodies.owners.length === 0 || isAbandoned) return Effect.void
-      return Effect.timeoutOrElse(Effect.raceFirst(bodies.ended, gone.await), {
-        duration: ttl,
-        orElse: () => {
-          isAbandoned = true
-          const names = bodies.owners.map(({ key }) => `'${key}'`).join(", ")
-          return Effect.logWarning(
-            `Lease ${
-              id.toString(16)
-            } is left to expire: what runs under ${names} has not ended within ${ttl} ms after it was interrupted`
-          )
-        }
-      })
+      return Effect.raceFirst(bodies.ended, gone.await).pipe(
+        Effect.timeoutOrElse({
+          duration: ttl,
+          orElse: () => {
+            const names = bodies.owners.map(({ key }) => `'${key}'`).join(", ")
+            return Effect.logWarning(
+              `Lease ${
+                id.toString(16)
+              } is left to expire: what runs under ${names} has not ended within ${ttl} ms after it was interrupted`
+            )
+          }
+        }),
+        Effect.andThen(Effect.sync(() => {
+          isAbandoned = bodies.owners.length > 0
+        }))
+      )
     })
     // The scope closes in the reverse order: what runs under the lease ends, then the renewals, then the lease.
     yield* keepAlive.pipe(
