@@ -519,6 +519,21 @@ describe("the scope's end", () => {
       assert.include(logged[0], "could not be revoked and is left to expire")
     }))
 
+  it.effect("leaves a lease that is lost to expire while what ran under it still cleans up", () =>
+    Effect.gen(function*() {
+      const stub = EtcdStub.make({ renew: () => down })
+      const scope = yield* Scope.make()
+      const lease = yield* Scope.provide(make(stub), scope)
+      yield* Effect.forkDetach(lease.whileAlive(Effect.onInterrupt(Effect.never, () => Effect.sleep("20 seconds"))), {
+        startImmediately: true
+      })
+      yield* elapse(validity)
+      // Nobody knows whether etcd has let it expire, and a revoke would give away what the body still uses.
+      yield* Scope.close(scope, Exit.void)
+      yield* elapse(60_000)
+      assert.deepStrictEqual(stub.times("revoke"), [])
+    }))
+
   it.effect("succeeds when the revoke fails", () =>
     Effect.gen(function*() {
       const { logged, logger } = logs()

@@ -60,7 +60,8 @@ const member = Effect.fnUntraced(function*(
     died: Effect.suspend(() => process!.closed).pipe(
       Effect.flatMap(() => new StartFailed({ message: `etcd ended at its start\n${process!.output()}` }))
     ),
-    pause: signal("SIGSTOP"),
+    // Its other threads may go on for a moment.
+    pause: Effect.andThen(signal("SIGSTOP"), Effect.sleep("20 millis")),
     resume: signal("SIGCONT"),
     kill
   }
