@@ -22,6 +22,7 @@ import { EtcdError } from "./internal/etcdError.ts"
 import * as memory from "./internal/memory.ts"
 import { Faults } from "./internal/memory/faults.ts"
 import { prefixed } from "./internal/namespace.ts"
+import * as Check from "./internal/options.ts"
 import type { Transport } from "./internal/transport.ts"
 import { Watcher } from "./internal/watcher.ts"
 
@@ -347,7 +348,7 @@ export interface Options {
     readonly cert?: string | undefined
     readonly key?: Redacted.Redacted | undefined
   } | undefined
-  /** How long a call may take in all, with its retries. Default: 5 seconds. */
+  /** How long a call may take in all, with its retries; from 1 millisecond to 24 days. Default: 5 seconds. */
   readonly requestTimeout?: Duration.Input | undefined
   /** Put before every key that is read or written, so that several applications can share one etcd. */
   readonly prefix?: string | undefined
@@ -434,7 +435,7 @@ export const layerMemory = (
   options?: Pick<Options, "requestTimeout" | "prefix">
 ): Layer.Layer<Etcd | Faults> =>
   Layer.effectContext(Effect.gen(function*() {
-    const requestTimeout = yield* requestTimeoutOf("Etcd.layerMemory", options?.requestTimeout)
+    const requestTimeout = requestTimeoutOf("Etcd.layerMemory", options)
     const { faults, transport } = yield* memory.make(new TextEncoder().encode(options?.prefix))
     return Context.make(Etcd, fromTransport(transport, requestTimeout)).pipe(Context.add(Faults, faults))
   }))
@@ -553,16 +554,21 @@ export const nested = <const Then extends ReadonlyArray<Op>, const Else extends 
 // -----------------------------------------------------------------------------
 
 const make = Effect.fnUntraced(function*(options: Options) {
-  const requestTimeout = yield* requestTimeoutOf("Etcd.layer", options.requestTimeout)
+  const requestTimeout = requestTimeoutOf("Etcd.layer", options)
   const transport = yield* etcd3.make(options, attemptTimeout(requestTimeout))
   return fromTransport(options.prefix ? prefixed(transport, Buffer.from(options.prefix)) : transport, requestTimeout)
 })
 
-const requestTimeoutOf = (layer: string, input: Duration.Input = "5 seconds"): Effect.Effect<number> => {
-  const millis = Duration.toMillis(Duration.fromInputUnsafe(input))
-  return millis > 0 && millis <= maxTimeout ? Effect.succeed(millis) : Effect.die(
-    new RangeError(`${layer}: requestTimeout must be between 1 millisecond and 24 days, got ${millis} ms`)
-  )
+const requestTimeoutOf = (layer: string, options: Pick<Options, "requestTimeout"> | undefined): number => {
+  if (options?.requestTimeout === undefined) return 5000
+  const requestTimeout: Check.DurationOption = {
+    module: layer,
+    option: "requestTimeout",
+    range: "between 1 millisecond and 24 days",
+    accepts: (timeout) => Duration.toMillis(timeout) >= 1 && Duration.toMillis(timeout) <= maxTimeout,
+    example: "5 seconds"
+  }
+  return Duration.toMillis(Check.duration(requestTimeout, options.requestTimeout))
 }
 
 // what a timer of the platform can hold
