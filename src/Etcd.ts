@@ -330,8 +330,9 @@ export class Etcd extends Context.Service<Etcd, {
  */
 export interface Options {
   /**
-   * The members' addresses, as `host:port` or `http(s)://host:port`. One of them
-   * is used until it fails, then the next.
+   * The members' addresses, as `host:port` or `http(s)://host:port`, several of
+   * them as an array. One of them is used until it fails, then the next. A name and
+   * a password go into `auth`.
    */
   readonly hosts: string | ReadonlyArray<string>
   /** User name and password, where etcd has authentication enabled. */
@@ -365,7 +366,8 @@ export interface Options {
  * **Gotchas**
  *
  * Options that can never work (no hosts, a host without a port, a certificate
- * without its key) are defects that name the option.
+ * without its key, a password that is not `Redacted`) are defects that name the
+ * option. None of them shows a password.
  *
  * **Example** (Connecting with TLS and a password)
  *
@@ -406,10 +408,13 @@ export const layerConfig = (
   Layer.effect(
     Etcd,
     environment.load.pipe(
-      Effect.flatMap((found) => make({ ...found, ...options })),
+      Effect.flatMap((found) => {
+        Check.object("Etcd.layerConfig", "options", options, "{ prefix: \"my-application/\" }")
+        return make({ ...found, ...options })
+      }),
       // what is a programmer's mistake in `layer` is the operator's here
       Effect.catchDefect((defect) =>
-        defect instanceof RangeError ? Effect.fail(environment.refused(defect)) : Effect.die(defect)
+        defect instanceof Check.InvalidOption ? environment.refused(defect) : Effect.die(defect)
       )
     )
   )
@@ -435,7 +440,9 @@ export const layerMemory = (
   options?: Pick<Options, "requestTimeout" | "prefix">
 ): Layer.Layer<Etcd | Faults> =>
   Layer.effectContext(Effect.gen(function*() {
+    Check.object("Etcd.layerMemory", "options", options, "{ requestTimeout: \"5 seconds\" }")
     const requestTimeout = requestTimeoutOf("Etcd.layerMemory", options)
+    Check.prefix("Etcd.layerMemory", options?.prefix)
     const { faults, transport } = yield* memory.make(new TextEncoder().encode(options?.prefix))
     return Context.make(Etcd, fromTransport(transport, requestTimeout)).pipe(Context.add(Faults, faults))
   }))
@@ -554,8 +561,11 @@ export const nested = <const Then extends ReadonlyArray<Op>, const Else extends 
 // -----------------------------------------------------------------------------
 
 const make = Effect.fnUntraced(function*(options: Options) {
+  Check.object("Etcd.layer", "options", options, "{ hosts: [\"127.0.0.1:2379\"] }")
   const requestTimeout = requestTimeoutOf("Etcd.layer", options)
-  const transport = yield* etcd3.make(options, attemptTimeout(requestTimeout))
+  Check.prefix("Etcd.layer", options?.prefix)
+  // where there are no options at all, it is the hosts that are missed
+  const transport = yield* etcd3.make({ ...options }, attemptTimeout(requestTimeout))
   return fromTransport(options.prefix ? prefixed(transport, Buffer.from(options.prefix)) : transport, requestTimeout)
 })
 

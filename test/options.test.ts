@@ -3,9 +3,14 @@
  * of it: the option's name, the value, and a right one.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Exit, Layer, type Scope } from "effect"
+import { Cause, Config, ConfigProvider, Duration, Effect, Exit, Layer, Redacted, type Scope } from "effect"
 import { Etcd, Lease, Session } from "effect-etcd-lock"
+import * as Fs from "node:fs"
 import * as Util from "node:util"
+import * as Tls from "./support/Tls.ts"
+
+/** For what the types do not allow. */
+const untyped = (value: unknown): any => value
 
 const asked = () => Effect.die(new Error("etcd was asked"))
 
@@ -128,5 +133,207 @@ describe("a duration is accepted:", () => {
         assert.strictEqual(Duration.toMillis(yield* lease.remaining), 1500)
         yield* Layer.build(Etcd.layer({ hosts: "etcd:2379", requestTimeout: value }))
       }).pipe(inMemory)
+  )
+})
+
+// -----------------------------------------------------------------------------
+// connections
+// -----------------------------------------------------------------------------
+
+const connecting = (input: string, options: unknown, says: Row["says"], hides?: Row["hides"]): Row => ({
+  input,
+  use: Layer.build(Etcd.layer(untyped(options))),
+  says,
+  hides
+})
+
+describe("a host is refused:", () => {
+  const shape = "Etcd: hosts must be a host or an array of hosts, such as [\"127.0.0.1:2379\"], got "
+  const credentials = ["it has more than a host and a port", "Pass the name and the password of a user as auth."]
+  refuse([
+    connecting("no options", undefined, [`${shape}undefined`]),
+    connecting("no hosts", {}, [`${shape}undefined`]),
+    connecting("null", { hosts: null }, [`${shape}null`]),
+    connecting("a number", { hosts: 2379 }, [`${shape}2379`]),
+    connecting("an object", { hosts: { host: "etcd", port: 2379 } }, [`${shape}an object`]),
+    connecting("an Effect", { hosts: Effect.succeed("etcd:2379") }, [`${shape}an Effect`]),
+    connecting("an array with a number", { hosts: ["etcd:2379", 2379] }, [`${shape}an array with 2379 in it`]),
+    connecting("an array with undefined", { hosts: [undefined] }, [`${shape}an array with undefined in it`]),
+    connecting("an array with a URL", { hosts: [new URL("http://u:hunter2@etcd:2379")] }, [
+      `${shape}an array with an instance of URL in it`
+    ], ["hunter2"]),
+    connecting("a text for all options", "etcd:2379", [
+      "Etcd.layer: options must be an object, such as { hosts: [\"127.0.0.1:2379\"] }, got text"
+    ]),
+    connecting("several in one text", { hosts: "a:2379,b:2379" }, [
+      "Etcd: hosts has several hosts in one text, \"a:2379,b:2379\". Pass an array: [\"a:2379\", \"b:2379\"]."
+    ]),
+    connecting("several in one text of an array", { hosts: ["a:2379, https://b:2379"] }, [
+      "Pass an array: [\"a:2379\", \"https://b:2379\"]."
+    ]),
+    connecting("with a password", { hosts: "http://root:hunter2@etcd:2379" }, [
+      "Etcd: cannot use host \"http://<redacted>@etcd:2379\" of hosts: ",
+      ...credentials
+    ], ["hunter2", "root"]),
+    connecting("with a password and no scheme", { hosts: "root:hunter2@etcd:2379" }, [
+      "\"<redacted>@etcd:2379\"",
+      ...credentials
+    ], ["hunter2"]),
+    connecting("with a password, no port", { hosts: "https://root:hunter2@etcd" }, credentials, ["hunter2"]),
+    connecting("with a password that has every sign", { hosts: "http://root:hun/t@r,2?#:x\n@etcd:2379" }, [
+      "\"http://<redacted>@etcd:2379\"",
+      ...credentials
+    ], ["hun", "t@r", "r,2", "2?#", ":x"]),
+    connecting("with a password, second of two", { hosts: ["a:2379", "http://root:hunter2@b:2379"] }, credentials, [
+      "hunter2"
+    ]),
+    connecting("with a password, behind a wrong one", { hosts: ["a", "http://root:hunter2@b:2379"] }, credentials, [
+      "hunter2"
+    ]),
+    connecting(
+      "with a password, several in one text",
+      {
+        hosts: "http://root:hunter2@a:2379,http://root:hunter2@b:2379"
+      },
+      credentials,
+      ["hunter2"]
+    ),
+    connecting("with a password, of a wrong scheme", { hosts: "ftp://root:hunter2@a:2379" }, credentials, ["hunter2"]),
+    connecting("with a password, and tls", { hosts: "http://root:hunter2@a:2379", tls: {} }, credentials, ["hunter2"]),
+    connecting("with a token in the query", { hosts: "https://etcd:2379?token=hunter2" }, [
+      "\"https://etcd:2379?<redacted>\"",
+      "it has more than a host and a port"
+    ], ["hunter2"])
+  ])
+})
+
+const pem = (path: string) => Fs.readFileSync(path, "utf8")
+const good = { ca: pem(Tls.client.ca), cert: pem(Tls.client.cert), key: Redacted.make(pem(Tls.client.key)) }
+
+describe("a credential is refused:", () => {
+  const hosts = "https://etcd.invalid:2379"
+  const password = Redacted.make("hunter2")
+  const wiped = Redacted.make("hunter3")
+  Redacted.wipeUnsafe(wiped)
+  const auth = (auth: unknown) => ({ hosts, auth })
+  const tls = (tls: unknown) => ({ hosts, tls })
+  const secret = good.key.pipe(Redacted.value).slice(100, 140)
+  const hides = ["hunter2"]
+  refuse([
+    connecting("a password in the open", auth({ username: "ann", password: "hunter2" }), [
+      "Etcd: auth.password must be Redacted, got text. Write it as Redacted.make(password)."
+    ], hides),
+    connecting("no password", auth({ username: "ann" }), ["Etcd: auth.password must be Redacted, got undefined"]),
+    connecting("a password that is no text", auth({ username: "ann", password: Redacted.make(undefined) }), [
+      "Etcd: auth.password must be Redacted text, got undefined in it"
+    ]),
+    connecting("no user name", auth({ password }), ["Etcd: auth.username must be a user's name, got undefined"], hides),
+    connecting("an empty user name", auth({ username: "", password }), [
+      "Etcd: auth.username must be a user's name, got empty text"
+    ], hides),
+    connecting("a redacted user name", auth({ username: Redacted.make("hunter2"), password }), [
+      "Etcd: auth.username must be a user's name, got a Redacted"
+    ], hides),
+    connecting("a password that was wiped", auth({ username: "ann", password: wiped }), [
+      "Etcd: auth.password must be Redacted text, got undefined in it"
+    ]),
+    connecting("both in one text", auth("ann:hunter2"), [
+      "Etcd: auth must be an object, such as { username: \"ann\", password: Redacted.make(password) }, got text"
+    ], hides),
+    connecting("null for both", auth(null), ["Etcd: auth must be an object"]),
+    connecting("a key in the open", tls({ ...good, key: Redacted.value(good.key) }), [
+      "Etcd: tls.key must be Redacted, got text. Write it as Redacted.make(key)."
+    ], [secret]),
+    connecting("a key that is no text", tls({ ...good, key: Redacted.make(Buffer.from("hunter2")) }), [
+      "Etcd: tls.key must be Redacted text, got an instance of Buffer in it"
+    ], hides),
+    connecting("a certificate as bytes", tls({ ...good, cert: Buffer.from(good.cert) }), [
+      "Etcd: tls.cert must be PEM text, got an instance of Buffer"
+    ]),
+    connecting("an authority as bytes", tls({ ca: Buffer.from(good.ca) }), [
+      "Etcd: tls.ca must be PEM text, got an instance of Buffer. Read its file as \"utf8\"."
+    ]),
+    connecting("a redacted authority", tls({ ca: Redacted.make("hunter2") }), [
+      "Etcd: tls.ca must be PEM text, got a Redacted"
+    ], hides),
+    connecting("a key for a certificate", tls({ ...good, cert: Redacted.value(good.key) }), [
+      "Etcd: tls.cert cannot be used: "
+    ], [secret]),
+    connecting("true for tls", tls(true), ["Etcd: tls must be an object, such as { ca }, got a boolean"]),
+    connecting("a path for tls", tls("ca.pem"), ["Etcd: tls must be an object, such as { ca }, got text"])
+  ])
+})
+
+describe("a prefix is refused:", () => {
+  const says = (got: string) => ["prefix must be text, such as \"my-application/\", got ", got]
+  const prefixes: ReadonlyArray<readonly [unknown, string]> = [
+    [5, "5"],
+    [null, "null"],
+    [{}, "an object"],
+    [new Uint8Array(2), "an instance of Uint8Array"],
+    ["\ud800", JSON.stringify("\ud800")]
+  ]
+  const layers: Readonly<Record<string, (prefix: any) => Layer.Layer<any, unknown>>> = {
+    layer: (prefix) => Etcd.layer({ hosts: "etcd:2379", prefix }),
+    layerMemory: (prefix) => Etcd.layerMemory({ prefix }),
+    layerConfig: (prefix) => Etcd.layerConfig({ prefix })
+  }
+  refuse(prefixes.flatMap(([prefix, got]) =>
+    Object.entries(layers).map(([name, layer]) => ({
+      input: `Etcd.${name}, ${Util.inspect(prefix)}`,
+      use: Layer.build(layer(prefix)),
+      says: says(got)
+    }))
+  ))
+  refuse([{
+    input: "Etcd.layerConfig, for all options",
+    use: Layer.build(Etcd.layerConfig(untyped("my-application/"))),
+    says: ["Etcd.layerConfig: options must be an object, such as { prefix: \"my-application/\" }, got text"]
+  }])
+})
+
+// -----------------------------------------------------------------------------
+// variables
+// -----------------------------------------------------------------------------
+
+describe("a variable is refused:", () => {
+  const credentials = [
+    "of ETCDCTL_ENDPOINTS: it has more than a host and a port",
+    "Pass the name and the password of a user as ETCDCTL_USER."
+  ]
+  const rows: ReadonlyArray<readonly [Record<string, string>, ReadonlyArray<string>, ReadonlyArray<string>?]> = [
+    [{ ETCDCTL_ENDPOINTS: "http://root:hunter2@etcd:2379" }, credentials, ["hunter2"]],
+    [{ ETCDCTL_ENDPOINTS: "a:2379,http://root:hunter2@etcd:2379" }, credentials, ["hunter2"]],
+    [{ ETCDCTL_ENDPOINTS: "http://root:hunter2,hunter3@etcd:2379" }, credentials, ["hunter2", "hunter3"]],
+    [{ ETCDCTL_ENDPOINTS: "root:hunter2@etcd" }, credentials, ["hunter2"]],
+    [{ ETCDCTL_ENDPOINTS: "etcd" }, ["host \"etcd\" of ETCDCTL_ENDPOINTS", "it has no port", "\"host:port\""]],
+    [{ ETCDCTL_ENDPOINTS: "etcd", ETCDCTL_USER: "ann:hunter2" }, ["ETCDCTL_ENDPOINTS"], ["hunter2"]],
+    [{ ETCDCTL_USER: ":hunter2" }, ["ETCDCTL_USER must be a user's name", "name:password"], ["hunter2"]],
+    [{ ETCDCTL_CERT: Tls.client.cert, ETCDCTL_KEY: Redacted.value(good.key) }, [
+      "ETCDCTL_KEY has the content of a PEM file. Write the file's path."
+    ], [Redacted.value(good.key).slice(100, 140)]],
+    [{ ETCDCTL_COMMAND_TIMEOUT: "0s" }, [
+      "ETCDCTL_COMMAND_TIMEOUT must be between 1 millisecond and 24 days, got 0",
+      "Write it as 5s, 500ms or 1m30s."
+    ]],
+    [{ ETCDCTL_COMMAND_TIMEOUT: "5 seconds" }, ["ETCDCTL_COMMAND_TIMEOUT", "\"5 seconds\"", "5s, 500ms or 1m30s"]],
+    [{ ETCDCTL_COMMAND_TIMEOUT: "-5s" }, ["ETCDCTL_COMMAND_TIMEOUT", "\"-5s\"", "5s, 500ms or 1m30s"]],
+    [{ ETCDCTL_COMMAND_TIMEOUT: "NaN" }, ["ETCDCTL_COMMAND_TIMEOUT", "\"NaN\"", "5s, 500ms or 1m30s"]]
+  ]
+  it.effect.each(rows.map((row) => [JSON.stringify(row[0]).slice(0, 100), row] as const))(
+    "%s",
+    ([, [env, says, hides = []]]) =>
+      Effect.gen(function*() {
+        const exit = yield* Layer.build(Etcd.layerConfig()).pipe(
+          Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromEnv({ env })),
+          Effect.scoped,
+          Effect.exit
+        )
+        const error = Exit.isFailure(exit) ? exit.cause.reasons.find(Cause.isFailReason)?.error : undefined
+        assert.instanceOf(error, Config.ConfigError, String(exit))
+        for (const said of says) assert.include(error.message, said)
+        const shown = `${Util.inspect(exit, { depth: 10, showHidden: true })} ${String(exit)} ${error.message}`
+        for (const hidden of hides) assert.notInclude(shown, hidden)
+      })
   )
 })

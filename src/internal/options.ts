@@ -6,6 +6,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 
 /** Returns the name under which an option's value was given: its own, or that of the variable that it came from. */
 export interface Naming {
@@ -151,4 +152,33 @@ const showDuration = (input: unknown): string => {
   if (Duration.isDuration(input)) return Duration.format(input)
   if (typeof input === "number") return Number.isFinite(input) ? `${input} ms` : String(input)
   return typeof input === "bigint" ? `${input} ns` : show(input)
+}
+
+// -----------------------------------------------------------------------------
+// connections
+// -----------------------------------------------------------------------------
+
+export const prefix = (module: string, prefix: string | undefined): void => {
+  if (prefix === undefined || (typeof prefix === "string" && prefix.isWellFormed())) return
+  throw new InvalidOption({
+    module,
+    option: "prefix",
+    problem: (name) => `${name("prefix")} must be text, such as "my-application/", got ${show(prefix)}`
+  })
+}
+
+/** Returns the text of a secret. */
+export const secret = (module: string, option: string, value: Redacted.Redacted): string => {
+  // one that was wiped throws
+  const text: unknown = Result.getOrUndefined(Result.try(() => Redacted.value(value)))
+  if (typeof text === "string") return text
+  throw new InvalidOption({
+    module,
+    option,
+    problem: (name) =>
+      Redacted.isRedacted(value)
+        ? `${name(option)} must be Redacted text, got ${kindOf(text)} in it`
+        : `${name(option)} must be Redacted, got ${kindOf(value)}`,
+    cure: () => `Write it as Redacted.make(${option.split(".").at(-1)}).`
+  })
 }
