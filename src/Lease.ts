@@ -20,6 +20,7 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Predicate from "effect/Predicate"
 import * as PubSub from "effect/PubSub"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
@@ -265,6 +266,9 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
 // -----------------------------------------------------------------------------
 // internal
 // -----------------------------------------------------------------------------
+
+/** @internal */
+export const isLease = (u: unknown): u is Lease => Predicate.hasProperty(u, TypeId)
 
 const maxSeconds = 9_000_000_000
 

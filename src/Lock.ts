@@ -20,6 +20,10 @@
  * A body is interrupted only where it can be: `Effect.uninterruptible` parts and
  * promises run to their end, and the lock's failure waits for them.
  *
+ * A name is text of at most 1 KiB in UTF-8, is not empty, and has no `/` at its
+ * ends and no `//` in it. Another one, and an option that can never work, is a
+ * defect that names the option and shows a right value.
+ *
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
@@ -37,8 +41,9 @@ import { hostname } from "node:os"
 import * as Etcd from "./Etcd.ts"
 import { type Entry, type EntryKey, EntryLost, ForeignEntry, guard, isEntry, keyOf } from "./internal/entry.ts"
 import { Held, type Mutex, type Request, type Wait } from "./internal/mutex.ts"
+import * as Check from "./internal/options.ts"
 import { awaitLoss, supervise } from "./internal/supervise.ts"
-import type { Lease } from "./Lease.ts"
+import { isLease, type Lease } from "./Lease.ts"
 import { Session } from "./Session.ts"
 
 // -----------------------------------------------------------------------------
@@ -115,7 +120,7 @@ export type Layout = "queue" | "single-key"
 export interface TryOptions {
   /** Which keys make the lock. Default: `queue`. */
   readonly layout?: Layout | undefined
-  /** What others are told about this holder, beside its host, process and time. */
+  /** What others are told about this holder, beside its host, process and time: an object of JSON values. */
   readonly metadata?: Readonly<Record<string, Schema.Json>> | undefined
   /** Hang on a lease of your own instead of the session's, so that they live and die together. */
   readonly lease?: Lease | undefined
@@ -126,7 +131,7 @@ export interface TryOptions {
  * @since 0.1.0
  */
 export interface Options extends TryOptions {
-  /** How long to wait for the lock before failing with `LockTimeout`. Default: for ever. */
+  /** How long to wait for the lock before failing with `LockTimeout`. Default: for ever, as with `"Infinity"`. */
   readonly timeout?: Duration.Input | undefined
 }
 
@@ -502,7 +507,9 @@ export const forceRelease = (
   Effect.gen(function*() {
     const session = yield* Session
     const { etcd } = session
-    const { kvs } = yield* etcd.range(rangeOf(session, name, options))
+    const range = rangeOf(session, name, options)
+    Check.revision("Lock", "createRevision", options?.createRevision)
+    const { kvs } = yield* etcd.range(range)
     const entry = kvs.find((kv) => kv.createRevision === options.createRevision)
     if (entry === undefined) return false
     const { succeeded } = yield* etcd.txn({
@@ -566,10 +573,11 @@ const scoped = <E>(
 const acquireHandle = (name: string, options: Options | undefined, restore: Restore) =>
   withSession((session, clock) => {
     const { mutex, prefix } = placeOf(session, name, options)
-    const wait: Wait<LockTimeout> = options?.timeout === undefined
+    const limit = limitOf(options)
+    const wait: Wait<LockTimeout> = limit === undefined
       ? restore
       : waitFor(
-        options.timeout,
+        limit,
         clock,
         restore,
         (waited) => new LockTimeout({ name, waited, holder: describe(mutex.holder(prefix)) })
@@ -579,6 +587,21 @@ const acquireHandle = (name: string, options: Options | undefined, restore: Rest
       onFailure: explain(name)
     })
   })
+
+/** Returns how long to wait; undefined for ever. */
+const limitOf = (options: Options | undefined): Duration.Duration | undefined => {
+  if (options?.timeout === undefined) return undefined
+  const limit = Check.duration(timeoutOption, options.timeout)
+  return Duration.isFinite(limit) ? limit : undefined
+}
+
+const timeoutOption: Check.DurationOption = {
+  module: "Lock",
+  option: "timeout",
+  range: "zero or more",
+  accepts: (timeout) => !Duration.isNegative(timeout),
+  example: "15 seconds"
+}
 
 const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore: Restore) =>
   Effect.filterOrFail(
@@ -609,12 +632,22 @@ const withSession = <A, E>(
   )
 
 const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clock.Clock): Request => {
-  const metadata = options?.metadata
+  const metadata = options?.metadata === undefined ? "" : `,"metadata":${Check.metadata("Lock", options.metadata)}`
   // only the value tells the puts of one single key apart
-  const id = options?.layout === "single-key" ? crypto.randomUUID() : undefined
+  const id = options?.layout === "single-key" ? `,"id":"${crypto.randomUUID()}"` : ""
   const since = new Date(clock.currentTimeMillisUnsafe()).toISOString()
-  const more = metadata === undefined && id === undefined ? "" : `,${JSON.stringify({ metadata, id }).slice(1, -1)}`
-  return { prefix, value: Buffer.from(`${who},"since":"${since}"${more}}`), lease: options?.lease }
+  return { prefix, value: Buffer.from(`${who},"since":"${since}"${metadata}${id}}`), lease: leaseOf(options) }
+}
+
+const leaseOf = (options: TryOptions | undefined): Lease | undefined => {
+  const lease = options?.lease
+  if (lease === undefined || isLease(lease)) return lease
+  throw new Check.InvalidOption({
+    module: "Lock",
+    option: "lease",
+    problem: (name) => `${name("lease")} must be a Lease, as Lease.make returns it, got ${Check.show(lease)}`,
+    cure: () => "Write it as yield* Lease.make()."
+  })
 }
 
 // the same in every entry of this process
@@ -622,9 +655,10 @@ const who = JSON.stringify({ host: hostname(), pid: process.pid }).slice(0, -1)
 
 /** Who queues for a lock in this process, and where its entries are. */
 const placeOf = (session: Session["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
-  assertName(name)
+  Check.name("Lock", name)
+  Check.object("Lock", "options", options, "{ timeout: \"15 seconds\" }")
   // entries are the direct children of the name, as those of Go's mutex are
-  return options?.layout === "single-key"
+  return Check.isSingleKey("Lock", options?.layout)
     ? { mutex: session.singleKey, prefix: name }
     : { mutex: session.mutex, prefix: `${name}/` }
 }
@@ -632,16 +666,6 @@ const placeOf = (session: Session["Service"], name: string, options: Pick<TryOpt
 const rangeOf = (session: Session["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
   const { mutex, prefix } = placeOf(session, name, options)
   return mutex.range(prefix)
-}
-
-const assertName = (name: string) => {
-  const hasEmptySegment = name === "" || name.startsWith("/") || name.endsWith("/") || name.includes("//")
-  if (!hasEmptySegment && name.isWellFormed()) return
-  throw new RangeError(
-    `Lock: cannot use the name ${
-      JSON.stringify(name)
-    }. A name is not empty, is well-formed Unicode, and has no "/" at its ends and no "//" in it.`
-  )
 }
 
 /** Lets what it restores wait until the time is up, counted from here on. */

@@ -3,8 +3,22 @@
  * of it: the option's name, the value, and a right one.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Config, ConfigProvider, Duration, Effect, Exit, Layer, Redacted, type Scope } from "effect"
-import { Etcd, Lease, Session } from "effect-etcd-lock"
+import {
+  Cause,
+  Config,
+  ConfigProvider,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Predicate,
+  Redacted,
+  type Scope,
+  Stream
+} from "effect"
+import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
+import { TestClock } from "effect/testing"
 import * as Fs from "node:fs"
 import * as Util from "node:util"
 import * as Tls from "./support/Tls.ts"
@@ -90,6 +104,8 @@ const durations: ReadonlyArray<readonly [unknown, string]> = [
 ]
 
 const takeDurations: ReadonlyArray<readonly [string, string, (value: any) => Row["use"]]> = [
+  ["Lock: timeout must be ", "withLock", (timeout) => Lock.withLock(Effect.void, "a", { timeout })],
+  ["Lock: timeout must be ", "acquire", (timeout) => Lock.acquire("a", { timeout })],
   ["Lease: ttl must be ", "Lease.make", (ttl) => Lease.make({ ttl })],
   ["Lease: ttl must be ", "Session.layer", (ttl) => Layer.build(Session.layer({ ttl }))],
   ["Lease: safetyMargin must be ", "Lease.make", (safetyMargin) => Lease.make({ safetyMargin })],
@@ -129,11 +145,179 @@ describe("a duration is accepted:", () => {
     "%s",
     ([, value]) =>
       Effect.gen(function*() {
+        yield* Lock.withLock(Effect.void, "a", { timeout: value })
         const lease = yield* Lease.make({ ttl: value, safetyMargin: { milliseconds: 500, seconds: undefined } as any })
         assert.strictEqual(Duration.toMillis(yield* lease.remaining), 1500)
         yield* Layer.build(Etcd.layer({ hosts: "etcd:2379", requestTimeout: value }))
       }).pipe(inMemory)
   )
+})
+
+// -----------------------------------------------------------------------------
+// locks
+// -----------------------------------------------------------------------------
+
+const tries: Readonly<Record<string, (name: any, options: any) => Row["use"]>> = {
+  withLock: (name, options) => Lock.withLock(name, options)(Effect.void),
+  tryWithLock: (name, options) => Lock.tryWithLock(Effect.void, name, options),
+  withLockIfAvailable: (name, options) => Lock.withLockIfAvailable(Effect.void, name, options),
+  acquire: Lock.acquire,
+  tryAcquire: Lock.tryAcquire
+}
+
+const operations: typeof tries = {
+  ...tries,
+  inspect: Lock.inspect,
+  changes: (name, options) => Stream.runDrain(Lock.changes(name, options)),
+  forceRelease: (name, options = {}) =>
+    Lock.forceRelease(name, Predicate.isObject(options) ? { createRevision: 1n, ...options } : untyped(options))
+}
+
+/** One row for each operation. */
+const inEach = (
+  of: typeof tries,
+  input: string,
+  name: unknown,
+  options: unknown,
+  says: Row["says"],
+  hides?: Row["hides"]
+): ReadonlyArray<Row> =>
+  Object.entries(of).map(([operation, use]) => ({
+    input: `${operation}, ${input}`,
+    use: Effect.suspend(() => use(name, options)),
+    says,
+    hides
+  }))
+
+describe("a name is refused:", () => {
+  const rule = [
+    "Lock: cannot use the name ",
+    "A name is text of at most 1024 bytes, is not empty, is well-formed Unicode, and has no \"/\" at its ends and no \"//\" in it, such as \"orders/7\"."
+  ]
+  const long = "x".repeat(2_000_000)
+  refuse([
+    ...inEach(operations, "undefined", undefined, undefined, [...rule, "undefined"]),
+    ...inEach(operations, "5", 5, undefined, [...rule, "5"]),
+    ...inEach(operations, "null", null, undefined, [...rule, "null"]),
+    ...inEach(operations, "an object", { name: "a" }, undefined, [...rule, "an object"]),
+    ...["", "/", "/a", "a/", "a//b", "\ud800"].flatMap((name) =>
+      inEach(operations, JSON.stringify(name), name, undefined, [...rule, JSON.stringify(name)])
+    ),
+    ...inEach(operations, "of 1025 bytes", "x".repeat(1025), undefined, [...rule, "… (1025 characters)"]),
+    ...inEach(operations, "of 513 characters in 1026 bytes", "é".repeat(513), undefined, rule),
+    ...inEach(operations, "of 2 MB", long, undefined, [...rule, "… (2000000 characters)"], [long.slice(0, 100)])
+  ])
+})
+
+describe("a name is accepted:", () => {
+  const names = [
+    ["a", "a"],
+    ["a/b", "a/b"],
+    ["of 1024 bytes", "x".repeat(1024)],
+    ["of 512 characters in 1024 bytes", "é".repeat(512)]
+  ] as const
+  it.effect.each(names)("%s", ([, name]) =>
+    Effect.gen(function*() {
+      const lock = yield* Lock.acquire(name)
+      assert.strictEqual((yield* Lock.inspect(name)).holder?.key, lock.key)
+    }).pipe(inMemory))
+})
+
+const cyclic: Record<string, unknown> = { team: "blue" }
+cyclic.self = cyclic
+
+const noMetadata: ReadonlyArray<readonly [unknown, string]> = [
+  ["blue", "\"blue\""],
+  [5, "5"],
+  [null, "null"],
+  [["blue"], "an array"],
+  [() => 1, "a function"],
+  [new Date(0), "an instance of Date"],
+  [{ toJSON: () => undefined }, "an object"]
+]
+
+describe("an option of a lock is refused:", () => {
+  const metadata = ["Lock: metadata must be an object of JSON values, such as { version: \"1.4.0\" }, "]
+  refuse([
+    ...["singlekey", "Queue", "", 1, null].flatMap((layout) =>
+      inEach(operations, `layout ${JSON.stringify(layout)}`, "a", { layout }, [
+        `Lock: layout must be "queue" or "single-key", got ${JSON.stringify(layout)}`
+      ])
+    ),
+    ...inEach(tries, "cyclic metadata", "a", { metadata: cyclic }, [...metadata, "circular structure"]),
+    ...inEach(tries, "metadata with a bigint", "a", { metadata: { revision: 1n } }, [...metadata, "BigInt"]),
+    ...inEach(tries, "metadata that is too deep", "a", {
+      metadata: { deep: JSON.parse("[".repeat(20_000) + "]".repeat(20_000)) }
+    }, [...metadata, "call stack"]),
+    ...inEach(tries, "metadata that cannot be written", "a", {
+      metadata: {
+        toJSON: () => {
+          throw new Error("not today")
+        }
+      }
+    }, [...metadata, "not today"]),
+    ...noMetadata.flatMap(([value, got]) =>
+      inEach(tries, `metadata ${Util.inspect(value)}`, "a", { metadata: value }, [...metadata, `got ${got}`])
+    ),
+    ...inEach(tries, "a lease that is its ID", "a", { lease: 5n }, [
+      "Lock: lease must be a Lease, as Lease.make returns it, got 5n"
+    ]),
+    ...inEach(tries, "a lease that was not made", "a", { lease: Lease.make() }, [
+      "Lock: lease must be a Lease, as Lease.make returns it, got an Effect. Write it as yield* Lease.make()."
+    ]),
+    ...inEach(tries, "no lease", "a", { lease: null }, [
+      "Lock: lease must be a Lease, as Lease.make returns it, got null"
+    ]),
+    ...([["15 seconds", "text"], [5000, "a number"], [null, "null"]] as const).flatMap(([options, got]) =>
+      inEach(operations, `${JSON.stringify(options)} for all options`, "a", options, [
+        `Lock: options must be an object, such as { timeout: "15 seconds" }, got ${got}`
+      ])
+    ),
+    ...[undefined, 5, "5", null].map((createRevision): Row => ({
+      input: `forceRelease, createRevision ${JSON.stringify(createRevision)}`,
+      use: Lock.forceRelease("a", { createRevision: untyped(createRevision) }),
+      says: [
+        "Lock: createRevision must be a bigint, as inspect and LockHeld report it, got ",
+        `${JSON.stringify(createRevision)}. Write it as holder.createRevision.`
+      ]
+    })),
+    {
+      input: "forceRelease without options",
+      use: Effect.suspend(() => Lock.forceRelease("a", untyped(undefined))),
+      says: ["Lock: createRevision must be a bigint, as inspect and LockHeld report it, got undefined"]
+    }
+  ])
+
+  it.effect("only when the effect runs, and not when it is made", () =>
+    Effect.sync(() => {
+      const made = [
+        ...Object.values(operations).map((use) => use(undefined, { layout: "singlekey", metadata: cyclic })),
+        ...takeDurations.map(([, , use]) => use("15s"))
+      ]
+      for (const effect of made) assert.isTrue(Effect.isEffect(effect))
+    }))
+})
+
+describe("an option of a lock is accepted:", () => {
+  const metadata = { at: "\"}", deep: [[["a"]]], none: null, unset: untyped(undefined) }
+  it.effect.each(["queue", "single-key"] as const)(
+    "metadata, which others see, %s",
+    (layout) =>
+      Effect.gen(function*() {
+        yield* Lock.acquire("a", { layout, metadata })
+        const { holder } = yield* Lock.inspect("a", { layout })
+        assert.deepStrictEqual(holder?.metadata, JSON.parse(JSON.stringify(metadata)))
+        assert.strictEqual(holder?.pid, process.pid)
+      }).pipe(inMemory)
+  )
+})
+
+describe("an option of a lease is refused:", () => {
+  const says = ["Lease: options must be an object, such as { ttl: \"15 seconds\" }, got text"]
+  refuse([
+    { input: "Lease.make, all of them as text", use: Lease.make(untyped("30 seconds")), says },
+    { input: "Session.layer, all of them as text", use: Layer.build(Session.layer(untyped("30 seconds"))), says }
+  ])
 })
 
 // -----------------------------------------------------------------------------
@@ -335,5 +519,26 @@ describe("a variable is refused:", () => {
         const shown = `${Util.inspect(exit, { depth: 10, showHidden: true })} ${String(exit)} ${error.message}`
         for (const hidden of hides) assert.notInclude(shown, hidden)
       })
+  )
+})
+
+// -----------------------------------------------------------------------------
+// no time, and all of it
+// -----------------------------------------------------------------------------
+
+describe.each(["queue", "single-key"] as const)("a timeout on a lock, %s,", (layout) => {
+  it.effect.each(["Infinity", Infinity, Duration.infinity] as ReadonlyArray<Duration.Input>)(
+    "of %s waits for ever",
+    (timeout) =>
+      Effect.gen(function*() {
+        const other = yield* Session.make()
+        const held = yield* Lock.acquire("a", { layout }).pipe(Effect.provideService(Session.Session, other))
+        const fiber = yield* Effect.forkChild(Lock.withLock(Effect.succeed("in"), "a", { timeout, layout }))
+        yield* TestClock.adjust("1 hour")
+        assert.isUndefined(fiber.pollUnsafe())
+        yield* held.release
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(yield* Fiber.join(fiber), "in")
+      }).pipe(inMemory)
   )
 })

@@ -155,6 +155,68 @@ const showDuration = (input: unknown): string => {
 }
 
 // -----------------------------------------------------------------------------
+// locks
+// -----------------------------------------------------------------------------
+
+const maxNameBytes = 1024
+
+export const name = (module: string, name: string): void => {
+  if (typeof name === "string" && isShort(name) && !hasEmptySegment(name) && name.isWellFormed()) return
+  throw new InvalidOption({
+    module,
+    option: "name",
+    problem: (option) => `cannot use the ${option("name")} ${show(name)}`,
+    cure: () =>
+      `A name is text of at most ${maxNameBytes} bytes, is not empty, is well-formed Unicode, ` +
+      "and has no \"/\" at its ends and no \"//\" in it, such as \"orders/7\"."
+  })
+}
+
+// a character has three bytes at most, two of them four
+const isShort = (name: string): boolean => name.length * 3 <= maxNameBytes || Buffer.byteLength(name) <= maxNameBytes
+
+const hasEmptySegment = (name: string): boolean =>
+  name === "" || name.startsWith("/") || name.endsWith("/") || name.includes("//")
+
+export const isSingleKey = (module: string, layout: "queue" | "single-key" | undefined): boolean => {
+  if (layout === undefined || layout === "queue") return false
+  if (layout === "single-key") return true
+  throw new InvalidOption({
+    module,
+    option: "layout",
+    problem: (name) => `${name("layout")} must be "queue" or "single-key", got ${show(layout)}`
+  })
+}
+
+/** Returns the metadata as JSON. */
+export const metadata = (module: string, value: unknown): string => {
+  const json = Result.try((): string | undefined => JSON.stringify(value))
+  // others can read an object only, which is not what a date becomes
+  if (Result.isSuccess(json) && json.success?.startsWith("{") === true) return json.success
+  throw new InvalidOption({
+    module,
+    option: "metadata",
+    problem: (name) =>
+      `${name("metadata")} must be an object of JSON values, such as { version: "1.4.0" }, ` +
+      (Result.isSuccess(json) ? `got ${show(value)}` : `but it cannot be written as JSON (${firstLine(json.failure)})`),
+    cause: Result.isFailure(json) ? json.failure : undefined
+  })
+}
+
+const firstLine = (error: unknown): string =>
+  (error instanceof Error ? error.message : String(error)).split("\n", 1)[0]!.slice(0, 100)
+
+export const revision = (module: string, option: string, value: unknown): void => {
+  if (typeof value === "bigint") return
+  throw new InvalidOption({
+    module,
+    option,
+    problem: (name) => `${name(option)} must be a bigint, as inspect and LockHeld report it, got ${show(value)}`,
+    cure: () => `Write it as holder.${option}.`
+  })
+}
+
+// -----------------------------------------------------------------------------
 // connections
 // -----------------------------------------------------------------------------
 
