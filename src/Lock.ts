@@ -131,7 +131,11 @@ export interface TryOptions {
  * @since 0.1.0
  */
 export interface Options extends TryOptions {
-  /** How long to wait for the lock before failing with `LockTimeout`. Default: for ever, as with `"Infinity"`. */
+  /**
+   * How long to wait for the lock before failing with `LockTimeout`. Zero takes it
+   * if it is free, and asks etcd once for that; `"Infinity"` waits for ever, which
+   * is the default.
+   */
   readonly timeout?: Duration.Input | undefined
 }
 
@@ -214,14 +218,15 @@ export class LockHeld extends Schema.TaggedError<LockHeld>("effect-etcd-lock/Loc
  */
 export class LockTimeout extends Schema.TaggedError<LockTimeout>("effect-etcd-lock/Lock/LockTimeout")("LockTimeout", {
   name: Schema.String,
-  /** Never less than the timeout that was asked for. */
+  /** Never less than the timeout that was asked for; zero where it was zero, since nobody waited then. */
   waited: Schema.DurationFromMillis,
   /** Undefined when etcd had not told by then. */
   holder: Schema.UndefinedOr(Holder)
 }) {
   override get message(): string {
+    const time = Duration.isZero(this.waited) ? "at once" : `within ${Duration.format(this.waited)}`
     const held = this.holder === undefined ? "" : `; it is held by ${this.holder}`
-    return `Lock '${this.name}' could not be had within ${Duration.format(this.waited)}${held}`
+    return `Lock '${this.name}' could not be had ${time}${held}`
   }
 }
 
@@ -574,6 +579,7 @@ const acquireHandle = (name: string, options: Options | undefined, restore: Rest
   withSession((session, clock) => {
     const { mutex, prefix } = placeOf(session, name, options)
     const limit = limitOf(options)
+    if (limit !== undefined && Duration.isZero(limit)) return acquireAtOnce(name, options, restore)
     const wait: Wait<LockTimeout> = limit === undefined
       ? restore
       : waitFor(
@@ -604,10 +610,22 @@ const timeoutOption: Check.DurationOption = {
 }
 
 const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore: Restore) =>
+  attemptOr(name, options, restore, (holder) => new LockHeld({ name, holder }))
+
+/** A wait of no time is a try: etcd says whether the lock is free, however long that takes. */
+const acquireAtOnce = (name: string, options: Options | undefined, restore: Restore) =>
+  attemptOr(name, options, restore, (holder) => new LockTimeout({ name, waited: Duration.zero, holder }))
+
+const attemptOr = <E>(
+  name: string,
+  options: TryOptions | undefined,
+  restore: Restore,
+  onHeld: (holder: Holder | undefined) => E
+) =>
   Effect.filterOrFail(
     attempt(name, options, restore),
     (tried): tried is HeldLock => tried instanceof HeldLock,
-    (held) => new LockHeld({ name, holder: describe((held as Held).holder) })
+    (held) => onHeld(describe((held as Held).holder))
   )
 
 const attempt = (name: string, options: TryOptions | undefined, restore: Restore) =>
@@ -625,7 +643,7 @@ const attempt = (name: string, options: TryOptions | undefined, restore: Restore
   })
 
 const withSession = <A, E>(
-  use: (session: Session["Service"], clock: Clock.Clock) => Effect.Effect<A, E>
+  use: (session: Session["Service"], clock: Clock.Clock) => Effect.Effect<A, E, Session>
 ): Effect.Effect<A, E, Session> =>
   Effect.withFiber((fiber) =>
     use(Context.get(fiber.context as Context.Context<Session>, Session), fiber.getRef(Clock.Clock))

@@ -527,6 +527,58 @@ describe("a variable is refused:", () => {
 // -----------------------------------------------------------------------------
 
 describe.each(["queue", "single-key"] as const)("a timeout on a lock, %s,", (layout) => {
+  it.effect.each(
+    [0, "0 seconds", 0n, Duration.zero, { seconds: 0 }] as ReadonlyArray<Duration.Input>
+  )("of %s takes it if it is free", (timeout) =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      assert.strictEqual(yield* Lock.withLock(Effect.succeed("in"), "a", { timeout, layout }), "in")
+      yield* Effect.scoped(Effect.gen(function*() {
+        const lock = yield* Lock.acquire("a", { timeout, layout })
+        assert.deepStrictEqual((yield* faults.keys).map(({ key }) => String(key)), [lock.key])
+      }))
+      assert.deepStrictEqual(yield* faults.keys, [])
+    }).pipe(inMemory))
+
+  it.effect("of zero takes it though etcd takes its time to say that it is free", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      yield* faults.delay("1 second")
+      const fiber = yield* Effect.forkChild(Lock.withLock(Effect.succeed("in"), "a", { timeout: 0, layout }))
+      yield* TestClock.adjust("10 seconds")
+      yield* faults.heal
+      assert.strictEqual(yield* Fiber.join(fiber), "in")
+    }).pipe(inMemory))
+
+  it.effect("of zero fails at once if it is held, naming the holder, and leaves nothing behind", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const other = yield* Session.make()
+      const held = yield* Lock.acquire("a", { layout }).pipe(Effect.provideService(Session.Session, other))
+      // by another process, and by another fiber of the same
+      for (const session of [yield* Session.Session, other]) {
+        const error = yield* Lock.withLock(Effect.void, "a", { timeout: 0, layout }).pipe(
+          Effect.provideService(Session.Session, session),
+          Effect.flip
+        )
+        assert.instanceOf(error, Lock.LockTimeout)
+        assert.strictEqual(error.holder?.key, held.key)
+        assert.strictEqual(Duration.toMillis(error.waited), 0)
+        assert.match(error.message, /^Lock 'a' could not be had at once; it is held by .*process/)
+        assert.deepStrictEqual((yield* faults.keys).map(({ key }) => String(key)), [held.key])
+      }
+    }).pipe(inMemory))
+
+  it.effect("of zero fails with what etcd says if etcd cannot be reached", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      yield* faults.unreachable
+      const fiber = yield* Effect.forkChild(Effect.flip(Lock.withLock(Effect.void, "a", { timeout: 0, layout })))
+      yield* TestClock.adjust("10 seconds")
+      yield* faults.heal
+      assert.instanceOf(yield* Fiber.join(fiber), Etcd.EtcdError)
+    }).pipe(inMemory))
+
   it.effect.each(["Infinity", Infinity, Duration.infinity] as ReadonlyArray<Duration.Input>)(
     "of %s waits for ever",
     (timeout) =>
