@@ -22,6 +22,7 @@ import { EtcdError } from "./internal/etcdError.ts"
 import * as memory from "./internal/memory.ts"
 import { Faults } from "./internal/memory/faults.ts"
 import { prefixed } from "./internal/namespace.ts"
+import * as Check from "./internal/options.ts"
 import type { Transport } from "./internal/transport.ts"
 import { Watcher } from "./internal/watcher.ts"
 
@@ -333,8 +334,9 @@ export class Etcd extends Context.Service<Etcd, {
  */
 export interface Options {
   /**
-   * The members' addresses, as `host:port` or `http(s)://host:port`. One of them
-   * is used until it fails, then the next.
+   * The members' addresses, as `host:port` or `http(s)://host:port`, several of
+   * them as an array. One of them is used until it fails, then the next. A name and
+   * a password go into `auth`.
    */
   readonly hosts: string | ReadonlyArray<string>
   /** User name and password, where etcd has authentication enabled. */
@@ -351,7 +353,7 @@ export interface Options {
     readonly cert?: string | undefined
     readonly key?: Redacted.Redacted | undefined
   } | undefined
-  /** How long a call may take in all, with its retries. Default: 5 seconds. */
+  /** How long a call may take in all, with its retries; from 1 millisecond to 24 days. Default: 5 seconds. */
   readonly requestTimeout?: Duration.Input | undefined
   /** Put before every key that is read or written, so that several applications can share one etcd. */
   readonly prefix?: string | undefined
@@ -368,7 +370,8 @@ export interface Options {
  * **Gotchas**
  *
  * Options that can never work (no hosts, a host without a port, a certificate
- * without its key) are defects that name the option.
+ * without its key, a password that is not `Redacted`) are defects that name the
+ * option. None of them shows a password.
  *
  * **Example** (Connecting with TLS and a password)
  *
@@ -409,10 +412,13 @@ export const layerConfig = (
   Layer.effect(
     Etcd,
     environment.load.pipe(
-      Effect.flatMap((found) => make({ ...found, ...options })),
+      Effect.flatMap((found) => {
+        Check.object("Etcd.layerConfig", "options", options, "{ prefix: \"my-application/\" }")
+        return make({ ...found, ...options })
+      }),
       // what is a programmer's mistake in `layer` is the operator's here
       Effect.catchDefect((defect) =>
-        defect instanceof RangeError ? Effect.fail(environment.refused(defect)) : Effect.die(defect)
+        defect instanceof Check.InvalidOption ? environment.refused(defect) : Effect.die(defect)
       )
     )
   )
@@ -438,7 +444,9 @@ export const layerMemory = (
   options?: Pick<Options, "requestTimeout" | "prefix">
 ): Layer.Layer<Etcd | Faults> =>
   Layer.effectContext(Effect.gen(function*() {
-    const requestTimeout = yield* requestTimeoutOf("Etcd.layerMemory", options?.requestTimeout)
+    Check.object("Etcd.layerMemory", "options", options, "{ requestTimeout: \"5 seconds\" }")
+    const requestTimeout = requestTimeoutOf("Etcd.layerMemory", options)
+    Check.prefix("Etcd.layerMemory", options?.prefix)
     const { faults, transport } = yield* memory.make(new TextEncoder().encode(options?.prefix))
     return Context.make(Etcd, fromTransport(transport, requestTimeout)).pipe(Context.add(Faults, faults))
   }))
@@ -557,16 +565,24 @@ export const nested = <const Then extends ReadonlyArray<Op>, const Else extends 
 // -----------------------------------------------------------------------------
 
 const make = Effect.fnUntraced(function*(options: Options) {
-  const requestTimeout = yield* requestTimeoutOf("Etcd.layer", options.requestTimeout)
-  const transport = yield* etcd3.make(options, attemptTimeout(requestTimeout))
+  Check.object("Etcd.layer", "options", options, "{ hosts: [\"127.0.0.1:2379\"] }")
+  const requestTimeout = requestTimeoutOf("Etcd.layer", options)
+  Check.prefix("Etcd.layer", options?.prefix)
+  // where there are no options at all, it is the hosts that are missed
+  const transport = yield* etcd3.make({ ...options }, attemptTimeout(requestTimeout))
   return fromTransport(options.prefix ? prefixed(transport, Buffer.from(options.prefix)) : transport, requestTimeout)
 })
 
-const requestTimeoutOf = (layer: string, input: Duration.Input = "5 seconds"): Effect.Effect<number> => {
-  const millis = Duration.toMillis(Duration.fromInputUnsafe(input))
-  return millis > 0 && millis <= maxTimeout ? Effect.succeed(millis) : Effect.die(
-    new RangeError(`${layer}: requestTimeout must be between 1 millisecond and 24 days, got ${millis} ms`)
-  )
+const requestTimeoutOf = (layer: string, options: Pick<Options, "requestTimeout"> | undefined): number => {
+  if (options?.requestTimeout === undefined) return 5000
+  const requestTimeout: Check.DurationOption = {
+    module: layer,
+    option: "requestTimeout",
+    range: "between 1 millisecond and 24 days",
+    accepts: (timeout) => Duration.toMillis(timeout) >= 1 && Duration.toMillis(timeout) <= maxTimeout,
+    example: "5 seconds"
+  }
+  return Duration.toMillis(Check.duration(requestTimeout, options.requestTimeout))
 }
 
 // what a timer of the platform can hold

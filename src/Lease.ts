@@ -21,11 +21,13 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
+import * as Predicate from "effect/Predicate"
 import * as PubSub from "effect/PubSub"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Etcd, type EtcdError } from "./Etcd.ts"
+import * as Check from "./internal/options.ts"
 import { awaitLoss, Bodies, type Owner, supervise } from "./internal/supervise.ts"
 
 /**
@@ -133,8 +135,8 @@ export interface Options {
   /**
    * How long before etcd's own expiry a lease that could not be renewed counts as
    * lost. It has to cover the drift between the machines' clocks, and the time in
-   * which work stops once it is interrupted. Default: a tenth of the TTL, but at
-   * least 300 milliseconds.
+   * which work stops once it is interrupted. Less than two thirds of the TTL.
+   * Default: a tenth of the TTL, but at least 300 milliseconds.
    */
   readonly safetyMargin?: Duration.Input | undefined
 }
@@ -159,7 +161,7 @@ export interface Options {
  * The scope does not stop the fiber that uses it: run the work through
  * `whileAlive`, or race it with `awaitLoss`.
  *
- * A TTL or a safety margin that can never work is a defect that says so.
+ * A TTL or a safety margin that can never work is a defect that names the option.
  *
  * **Example** (Tying a key to a program's life)
  *
@@ -304,30 +306,39 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
 // internal
 // -----------------------------------------------------------------------------
 
+/** @internal */
+export const isLease = (u: unknown): u is Lease => Predicate.hasProperty(u, TypeId)
+
 const maxSeconds = 9_000_000_000
 
 /** @internal Answers the TTL to ask for, in seconds. */
 export const validate = (options: Options | undefined): number => {
-  const ttl = Duration.fromInputUnsafe(options?.ttl ?? "15 seconds")
-  const seconds = Math.ceil(Duration.toSeconds(ttl))
-  if (Duration.isGreaterThanOrEqualTo(ttl, Duration.seconds(1)) && seconds <= maxSeconds) {
-    safetyMargin(options, seconds * 1000)
-    return seconds
-  }
-  throw new RangeError(
-    `Lease: ttl must be from 1 second to ${maxSeconds} seconds, got ${
-      Duration.format(ttl)
-    }. etcd counts leases in whole seconds.`
-  )
+  Check.object("Lease", "options", options, "{ ttl: \"15 seconds\" }")
+  const seconds = options?.ttl === undefined ? 15 : secondsOf(Check.duration(ttlOption, options.ttl))
+  safetyMargin(options, seconds * 1000)
+  return seconds
+}
+
+const secondsOf = (duration: Duration.Duration): number => Math.ceil(Duration.toSeconds(duration))
+
+const ttlOption: Check.DurationOption = {
+  module: "Lease",
+  option: "ttl",
+  range: `from 1 second to ${maxSeconds} seconds`,
+  accepts: (ttl) => Duration.toSeconds(ttl) >= 1 && secondsOf(ttl) <= maxSeconds,
+  example: "15 seconds"
 }
 
 const safetyMargin = (options: Options | undefined, ttl: number): number => {
   if (options?.safetyMargin === undefined) return Math.min(Math.max(ttl / 10, 300), ttl / 2)
-  const margin = Duration.toMillis(Duration.fromInputUnsafe(options.safetyMargin))
-  if (margin >= 0 && margin < ttl * 2 / 3) return margin
-  throw new RangeError(
-    `Lease: safetyMargin must be from 0 to two thirds of the ttl, since renewals are a third of it apart; got ${margin} ms for a ttl of ${ttl} ms`
-  )
+  const margin: Check.DurationOption = {
+    module: "Lease",
+    option: "safetyMargin",
+    range: `from 0 to less than two thirds of the ttl of ${ttl} ms, since renewals are a third of it apart`,
+    accepts: (margin) => !Duration.isNegative(margin) && Duration.toMillis(margin) < ttl * 2 / 3,
+    example: "2 seconds"
+  }
+  return Duration.toMillis(Check.duration(margin, options.safetyMargin))
 }
 
 // An ID of our own makes the grant repeatable. Not 0, which would ask etcd to choose one.

@@ -22,6 +22,10 @@
  * interruption, and nobody waits for it: pass it the signal that `Effect.promise`
  * gives, or make it uninterruptible.
  *
+ * A name is text of at most 1 KiB in UTF-8, is not empty, and has no `/` at its
+ * ends and no `//` in it. Another one, and an option that can never work, is a
+ * defect that names the option and shows a right value.
+ *
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
@@ -50,9 +54,10 @@ import {
   keyOf
 } from "./internal/entry.ts"
 import { Held, type Mutex, type Request, type Wait } from "./internal/mutex.ts"
+import * as Check from "./internal/options.ts"
 import { awaitLoss, supervise } from "./internal/supervise.ts"
 import { Watcher } from "./internal/watcher.ts"
-import type { Lease } from "./Lease.ts"
+import { isLease, type Lease } from "./Lease.ts"
 import { Session } from "./Session.ts"
 
 // -----------------------------------------------------------------------------
@@ -129,7 +134,7 @@ export type Layout = "queue" | "single-key"
 export interface TryOptions {
   /** Which keys make the lock. Default: `queue`. */
   readonly layout?: Layout | undefined
-  /** What others are told about this holder, beside its host, process and time. */
+  /** What others are told about this holder, beside its host, process and time: an object of JSON values. */
   readonly metadata?: Readonly<Record<string, Schema.Json>> | undefined
   /** Hang on a lease of your own instead of the session's, so that they live and die together. */
   readonly lease?: Lease | undefined
@@ -140,7 +145,11 @@ export interface TryOptions {
  * @since 0.1.0
  */
 export interface Options extends TryOptions {
-  /** How long to wait for the lock before failing with `LockTimeout`. Default: for ever. */
+  /**
+   * How long to wait for the lock before failing with `LockTimeout`. Zero takes it
+   * if it is free, and asks etcd once for that; `"Infinity"` waits for ever, which
+   * is the default.
+   */
   readonly timeout?: Duration.Input | undefined
 }
 
@@ -226,14 +235,15 @@ export class LockHeld extends Schema.TaggedError<LockHeld>("effect-etcd-lock/Loc
  */
 export class LockTimeout extends Schema.TaggedError<LockTimeout>("effect-etcd-lock/Lock/LockTimeout")("LockTimeout", {
   name: Schema.String,
-  /** Never less than the timeout that was asked for. */
+  /** Never less than the timeout that was asked for; zero where it was zero, since nobody waited then. */
   waited: Schema.DurationFromMillis,
   /** Undefined when nobody held it any more just then. */
   holder: Schema.UndefinedOr(Holder)
 }) {
   override get message(): string {
+    const time = Duration.isZero(this.waited) ? "at once" : `within ${Duration.format(this.waited)}`
     const held = this.holder === undefined ? "" : `; it is held by ${this.holder}`
-    return `Lock '${this.name}' could not be had within ${Duration.format(this.waited)}${held}`
+    return `Lock '${this.name}' could not be had ${time}${held}`
   }
 }
 
@@ -526,7 +536,9 @@ export const forceRelease = (
   Effect.gen(function*() {
     const session = yield* Session
     const { etcd } = session
-    const { kvs } = yield* etcd.range(rangeOf(session, name, options))
+    const range = rangeOf(session, name, options)
+    Check.revision("Lock", "createRevision", options?.createRevision)
+    const { kvs } = yield* etcd.range(range)
     const entry = kvs.find((kv) => kv.createRevision === options.createRevision)
     if (entry === undefined) return false
     const { succeeded } = yield* etcd.txn({
@@ -590,9 +602,11 @@ const scoped = <E>(
 const acquireHandle = (name: string, options: Options | undefined, restore: Restore) =>
   withSession((session, clock) => {
     const { mutex, prefix } = placeOf(session, name, options)
-    const wait: Wait<LockTimeout | Etcd.EtcdError> = options?.timeout === undefined
+    const limit = limitOf(options)
+    if (limit !== undefined && Duration.isZero(limit)) return acquireAtOnce(name, options, restore)
+    const wait: Wait<LockTimeout | Etcd.EtcdError> = limit === undefined
       ? restore
-      : waitFor(options.timeout, clock, restore, (waited) =>
+      : waitFor(limit, clock, restore, (waited) =>
         Effect.flatMap(
           Effect.timeoutOrElse(mutex.holder(prefix), { duration: holderTimeout, orElse: () => noAnswer(name) }),
           (holder) => Effect.failSync(() => new LockTimeout({ name, waited: waited(), holder: describe(holder) }))
@@ -603,11 +617,38 @@ const acquireHandle = (name: string, options: Options | undefined, restore: Rest
     })
   })
 
+/** Returns how long to wait; undefined for ever. */
+const limitOf = (options: Options | undefined): Duration.Duration | undefined => {
+  if (options?.timeout === undefined) return undefined
+  const limit = Check.duration(timeoutOption, options.timeout)
+  return Duration.isFinite(limit) ? limit : undefined
+}
+
+const timeoutOption: Check.DurationOption = {
+  module: "Lock",
+  option: "timeout",
+  range: "zero or more",
+  accepts: (timeout) => !Duration.isNegative(timeout),
+  example: "15 seconds"
+}
+
 const tryAcquireHandle = (name: string, options: TryOptions | undefined, restore: Restore) =>
+  attemptOr(name, options, restore, (holder) => new LockHeld({ name, holder }))
+
+/** A wait of no time is a try: etcd says whether the lock is free, however long that takes. */
+const acquireAtOnce = (name: string, options: Options | undefined, restore: Restore) =>
+  attemptOr(name, options, restore, (holder) => new LockTimeout({ name, waited: Duration.zero, holder }))
+
+const attemptOr = <E>(
+  name: string,
+  options: TryOptions | undefined,
+  restore: Restore,
+  onHeld: (holder: Holder | undefined) => E
+) =>
   Effect.filterOrFail(
     attempt(name, options, restore),
     (tried): tried is HeldLock => tried instanceof HeldLock,
-    (held) => new LockHeld({ name, holder: describe((held as Held).holder) })
+    (held) => onHeld(describe((held as Held).holder))
   )
 
 const attempt = (name: string, options: TryOptions | undefined, restore: Restore) =>
@@ -625,25 +666,34 @@ const attempt = (name: string, options: TryOptions | undefined, restore: Restore
   })
 
 const withSession = <A, E>(
-  use: (session: Session["Service"], clock: Clock.Clock) => Effect.Effect<A, E>
+  use: (session: Session["Service"], clock: Clock.Clock) => Effect.Effect<A, E, Session>
 ): Effect.Effect<A, E, Session> =>
   Effect.withFiber((fiber) =>
     use(Context.get(fiber.context as Context.Context<Session>, Session), fiber.getRef(Clock.Clock))
   )
 
 const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clock.Clock): Request => {
-  const metadata = options?.metadata
+  const metadata = options?.metadata === undefined ? "" : `,"metadata":${Check.metadata("Lock", options.metadata)}`
   // only the value tells the puts of one single key apart
-  const id = options?.layout === "single-key" ? crypto.randomUUID() : undefined
+  const id = options?.layout === "single-key" ? `,"id":"${crypto.randomUUID()}"` : ""
   const since = new Date(clock.currentTimeMillisUnsafe()).toISOString()
-  const told = metadata === undefined ? undefined : JSON.stringify(metadata)
-  const more = (told === undefined ? "" : `,"metadata":${told}`) + (id === undefined ? "" : `,"id":"${id}"`)
   return {
     prefix,
-    value: Buffer.from(`${who},"since":"${since}"${more}}`),
-    metadata: told,
-    lease: options?.lease
+    value: Buffer.from(`${who},"since":"${since}"${metadata}${id}}`),
+    metadata,
+    lease: leaseOf(options)
   }
+}
+
+const leaseOf = (options: TryOptions | undefined): Lease | undefined => {
+  const lease = options?.lease
+  if (lease === undefined || isLease(lease)) return lease
+  throw new Check.InvalidOption({
+    module: "Lock",
+    option: "lease",
+    problem: (name) => `${name("lease")} must be a Lease, as Lease.make returns it, got ${Check.show(lease)}`,
+    cure: () => "Write it as yield* Lease.make()."
+  })
 }
 
 // the same in every entry of this process
@@ -651,9 +701,10 @@ const who = JSON.stringify({ host: hostname(), pid: process.pid }).slice(0, -1)
 
 /** Who queues for a lock in this process, and where its entries are. */
 const placeOf = (session: Session["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
-  assertName(name)
+  Check.name("Lock", name)
+  Check.object("Lock", "options", options, "{ timeout: \"15 seconds\" }")
   // entries are the direct children of the name, as those of Go's mutex are
-  return options?.layout === "single-key"
+  return Check.isSingleKey("Lock", options?.layout)
     ? { mutex: session.singleKey, prefix: name }
     : { mutex: session.mutex, prefix: `${name}/` }
 }
@@ -661,16 +712,6 @@ const placeOf = (session: Session["Service"], name: string, options: Pick<TryOpt
 const rangeOf = (session: Session["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
   const { mutex, prefix } = placeOf(session, name, options)
   return mutex.range(prefix)
-}
-
-const assertName = (name: string) => {
-  const hasEmptySegment = name === "" || name.startsWith("/") || name.endsWith("/") || name.includes("//")
-  if (!hasEmptySegment && name.isWellFormed()) return
-  throw new RangeError(
-    `Lock: cannot use the name ${
-      JSON.stringify(name)
-    }. A name is not empty, is well-formed Unicode, and has no "/" at its ends and no "//" in it.`
-  )
 }
 
 /** Lets what it restores wait until the time is up, counted from here on. */

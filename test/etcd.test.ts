@@ -935,50 +935,48 @@ describe.concurrent("bad input", () => {
   const hosts = "https://etcd.invalid:2379"
   it.effect.each(
     [
-      [{ hosts: [] }, "Etcd: `hosts` is empty. Name at least one member, such as \"127.0.0.1:2379\"."],
-      [{ hosts: "" }, "Etcd: cannot use host \"\": it names no host"],
+      [{ hosts: [] }, "Etcd: hosts is empty. Name at least one member, such as \"127.0.0.1:2379\"."],
+      [{ hosts: "" }, "Etcd: cannot use host \"\" of hosts: it names no host"],
       [{ hosts: ":2379" }, "it names no host"],
       [
         { hosts: "etcd" },
-        "Etcd: cannot use host \"etcd\": it has no port (etcd's own is 2379). Write it as \"host:port\""
+        "Etcd: cannot use host \"etcd\" of hosts: it has no port (etcd's own is 2379). Write it as \"host:port\""
       ],
-      [{ hosts: "http://etcd/" }, "Etcd: cannot use host \"http://etcd/\": it has no port"],
+      [{ hosts: "http://etcd/" }, "Etcd: cannot use host \"http://etcd/\" of hosts: it has no port"],
       [{ hosts: "etcd:" }, "Etcd: cannot use host \"etcd:\""],
       [{ hosts: "etcd:99999" }, "there is no port 99999"],
       [{ hosts: "::1" }, "an IPv6 address needs brackets, as in \"[::1]:2379\""],
       [{ hosts: "::1:2379" }, "an IPv6 address needs brackets, as in \"[::1]:2379\""],
-      [{ hosts: "a:2379,b:2379" }, "Etcd: cannot use host \"a:2379,b:2379\""],
       [{ hosts: "ftp://etcd:2379" }, "the scheme \"ftp\" is none that etcd speaks"],
-      [{ hosts: "http://user:pass@etcd:2379" }, "it has more than a host and a port"],
       [{ hosts: "http://etcd:2379/v3" }, "it has more than a host and a port"],
       [
         { hosts: ["https://a:2379", "b:2379"] },
-        "Etcd: `hosts` mixes https:// with plain addresses (https://a:2379, b:2379)"
+        "Etcd: hosts mixes https:// with plain addresses (https://a:2379, b:2379)"
       ],
-      [{ hosts: "http://etcd:2379", tls: {} }, "Etcd: `tls` is set, but host \"http://etcd:2379\" says http://"],
-      [{ hosts, tls: { ca: "/etc/ca.pem" } }, "Etcd: `tls.ca` is not PEM text"],
+      [{ hosts: "http://etcd:2379", tls: {} }, "Etcd: tls is set, but host \"http://etcd:2379\" of hosts says http://"],
+      [{ hosts, tls: { ca: "/etc/ca.pem" } }, "Etcd: tls.ca is not PEM text"],
       [{ hosts, tls: { ...good, cert: "client.pem" } }, "Pass the file's content, not its path."],
-      [{ hosts, tls: { ...good, key: Redacted.make("x") } }, "Etcd: `tls.key` is not PEM text"],
+      [{ hosts, tls: { ...good, key: Redacted.make("x") } }, "Etcd: tls.key is not PEM text"],
       [
         { hosts, tls: { cert: good.cert } },
-        "Etcd: `tls.cert` is set without `tls.key`. A client certificate needs both."
+        "Etcd: tls.cert is set without tls.key. A client certificate needs both."
       ],
-      [{ hosts, tls: { key: good.key } }, "Etcd: `tls.key` is set without `tls.cert`"],
+      [{ hosts, tls: { key: good.key } }, "Etcd: tls.key is set without tls.cert"],
       [
         { hosts, tls: { ca: "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----" } },
-        "Etcd: `tls.ca` cannot be used: "
+        "Etcd: tls.ca cannot be used: "
       ],
-      [{ hosts, tls: { ...good, cert: good.cert.slice(0, 200) } }, "Etcd: `tls.cert` cannot be used: "],
-      [{ hosts, tls: { ...good, key: certificates(Tls.foreignClient).key } }, "Etcd: `tls.key` cannot be used: "],
+      [{ hosts, tls: { ...good, cert: good.cert.slice(0, 200) } }, "Etcd: tls.cert cannot be used: "],
+      [{ hosts, tls: { ...good, key: certificates(Tls.foreignClient).key } }, "Etcd: tls.key cannot be used: "],
       [{ hosts, requestTimeout: 0 }, "requestTimeout must be between 1 millisecond and 24 days, got 0 ms"],
       [{ hosts, requestTimeout: -1 }, "requestTimeout must be between 1 millisecond and 24 days, got -1 ms"],
       [
         { hosts, requestTimeout: Infinity },
-        "requestTimeout must be between 1 millisecond and 24 days, got Infinity ms"
+        "requestTimeout must be between 1 millisecond and 24 days, got Infinity"
       ],
       [
         { hosts, requestTimeout: "30 days" },
-        "requestTimeout must be between 1 millisecond and 24 days, got 2592000000 ms"
+        "requestTimeout must be between 1 millisecond and 24 days, got \"30 days\""
       ]
     ].map(([options, told]) => [told, options]) as ReadonlyArray<[string, Etcd.Options]>
   )("is a defect: %s", ([told, options]) =>
@@ -1047,7 +1045,7 @@ describe.concurrent("layerConfig", () => {
         (path) => Effect.sync(() => Fs.rmSync(Path.dirname(path), { recursive: true }))
       )
       const cases: ReadonlyArray<readonly [Record<string, string>, string]> = [
-        [{ ETCDCTL_ENDPOINTS: "etcd" }, "ETCDCTL_ENDPOINTS: cannot use host \"etcd\": it has no port"],
+        [{ ETCDCTL_ENDPOINTS: "etcd" }, "cannot use host \"etcd\" of ETCDCTL_ENDPOINTS: it has no port"],
         [{ ETCDCTL_ENDPOINTS: " , " }, "ETCDCTL_ENDPOINTS is empty"],
         [{ ETCDCTL_ENDPOINTS: "http://a:1,https://b:1" }, "ETCDCTL_ENDPOINTS mixes https:// with plain addresses"],
         [{ ETCDCTL_CACERT: "/nowhere/ca.pem" }, "ETCDCTL_CACERT: cannot read \"/nowhere/ca.pem\""],
@@ -1062,7 +1060,7 @@ describe.concurrent("layerConfig", () => {
         [{ ETCDCTL_CERT: Tls.client.cert, ETCDCTL_KEY: Tls.foreignClient.key }, "ETCDCTL_KEY cannot be used: "],
         [
           { ETCDCTL_ENDPOINTS: "http://a:1", ETCDCTL_CACERT: Tls.ca },
-          "ETCDCTL_CACERT or ETCDCTL_CERT is set, but host of ETCDCTL_ENDPOINTS \"http://a:1\" says http://"
+          "ETCDCTL_CACERT or ETCDCTL_CERT is set, but host \"http://a:1\" of ETCDCTL_ENDPOINTS says http://"
         ],
         [{ ETCDCTL_USER: "ann" }, "ETCDCTL_USER has no password; write it as name:password, or set ETCDCTL_PASSWORD"],
         [
@@ -1071,9 +1069,9 @@ describe.concurrent("layerConfig", () => {
         ],
         [
           { ETCDCTL_COMMAND_TIMEOUT: "0s" },
-          "ETCDCTL_COMMAND_TIMEOUT: must be between 1 millisecond and 24 days, got 0 ms"
+          "ETCDCTL_COMMAND_TIMEOUT must be between 1 millisecond and 24 days, got 0"
         ],
-        [{ ETCDCTL_COMMAND_TIMEOUT: "1000h" }, "ETCDCTL_COMMAND_TIMEOUT: must be between 1 millisecond and 24 days"]
+        [{ ETCDCTL_COMMAND_TIMEOUT: "1000h" }, "ETCDCTL_COMMAND_TIMEOUT must be between 1 millisecond and 24 days"]
       ]
       for (const [variables, told] of cases) {
         const exit = yield* Effect.exit(Effect.scoped(fromVariables(variables)))

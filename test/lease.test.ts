@@ -108,10 +108,10 @@ describe("the TTL", () => {
     }))
 
   it.effect.each([
-    ["999 millis", "999ms"],
-    [0, "0"],
-    [Number.NaN, "0"],
-    [-5000, "-5s"],
+    ["999 millis", "\"999 millis\""],
+    [0, "0 ms"],
+    [Number.NaN, "NaN"],
+    [-5000, "-5000 ms"],
     [Infinity, "Infinity"],
     [Duration.seconds(9_000_000_001), "d"]
   ] as ReadonlyArray<[Duration.Input, string]>)("of %s is a defect", ([ttl, shown]) =>
@@ -146,9 +146,9 @@ describe("the safety margin", () => {
 
   it.effect.each(
     [
-      [-1, "got -1 ms for a ttl of 15000 ms"],
-      [10_000, "got 10000 ms for a ttl of 15000 ms"],
-      ["Infinity", "got Infinity ms for a ttl of 15000 ms"]
+      [-1, "got -1 ms"],
+      [10_000, "got 10000 ms"],
+      ["Infinity", "got \"Infinity\""]
     ] as ReadonlyArray<[Duration.Input, string]>
   )("of %s is a defect", ([safetyMargin, shown]) =>
     Effect.gen(function*() {
@@ -156,7 +156,10 @@ describe("the safety margin", () => {
       const exit = yield* Effect.exit(make(stub, { safetyMargin }))
       const defect = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
       assert.instanceOf(defect, RangeError)
-      assert.include(defect.message, "Lease: safetyMargin must be from 0 to two thirds of the ttl")
+      assert.include(
+        defect.message,
+        "Lease: safetyMargin must be from 0 to less than two thirds of the ttl of 15000 ms"
+      )
       assert.include(defect.message, shown)
       assert.deepStrictEqual(stub.calls, [])
     }))

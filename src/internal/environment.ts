@@ -7,6 +7,7 @@ import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type { Options } from "../Etcd.ts"
+import type { InvalidOption, Naming } from "./options.ts"
 
 const variables = Config.all({
   endpoints: Config.String("ETCDCTL_ENDPOINTS").pipe(Config.withDefault("127.0.0.1:2379")),
@@ -35,30 +36,42 @@ export const load: Effect.Effect<Options, Config.ConfigError> = Effect.gen(funct
   }
 }).pipe(Effect.provide(NodeFileSystem.layer))
 
-// what a programmer gets to read about an option, told about the variable that it came from
-const variableOf: ReadonlyArray<readonly [option: RegExp, variable: string]> = [
-  [/^Etcd\.layer: requestTimeout/, "ETCDCTL_COMMAND_TIMEOUT:"],
-  [/^Etcd: cannot use host/, "ETCDCTL_ENDPOINTS: cannot use host"],
-  [/`hosts`/, "ETCDCTL_ENDPOINTS"],
-  [/`tls\.ca`/, "ETCDCTL_CACERT"],
-  [/`tls\.cert`/, "ETCDCTL_CERT"],
-  [/`tls\.key`/, "ETCDCTL_KEY"],
-  [/`tls` is set, but host/, "ETCDCTL_CACERT or ETCDCTL_CERT is set, but host of ETCDCTL_ENDPOINTS"]
-]
+// where the options come from
+const variableOf: Readonly<Record<string, string>> = {
+  hosts: "ETCDCTL_ENDPOINTS",
+  auth: "ETCDCTL_USER",
+  "auth.username": "ETCDCTL_USER",
+  "auth.password": "ETCDCTL_PASSWORD",
+  tls: "ETCDCTL_CACERT or ETCDCTL_CERT",
+  "tls.ca": "ETCDCTL_CACERT",
+  "tls.cert": "ETCDCTL_CERT",
+  "tls.key": "ETCDCTL_KEY",
+  requestTimeout: "ETCDCTL_COMMAND_TIMEOUT"
+}
 
-/** The defect of an option, as an error of its variable. */
-export const refused = (defect: RangeError): Config.ConfigError =>
-  invalid(
-    variableOf.reduce((message, [option, variable]) => message.replace(option, variable), defect.message)
-      .replace(/^Etcd: /, ""),
-    defect
-  )
+// where a variable is written in another way than the option
+const cureOf: Readonly<Record<string, string>> = {
+  "auth.username": "Write it as name:password, or as a name with ETCDCTL_PASSWORD.",
+  requestTimeout: "Write it as 5s, 500ms or 1m30s."
+}
+
+const naming: Naming = (option) => variableOf[option] ?? option
+
+/** Fails with the error of a variable, or dies if the option came from none. */
+export const refused = (defect: InvalidOption): Effect.Effect<never, Config.ConfigError> =>
+  variableOf[defect.option] === undefined
+    ? Effect.die(defect)
+    : Effect.fail(invalid(defect.describe(naming, cureOf[defect.option]), defect))
 
 const invalid = (message: string, cause?: unknown): Config.ConfigError =>
   new Config.ConfigError(new ConfigProvider.SourceError({ message, cause }))
 
 const readFile = Effect.fnUntraced(function*(variable: string, path: Option.Option<string>) {
   if (Option.isNone(path)) return undefined
+  // it may be a key, which no message may show
+  if (path.value.includes("-----BEGIN ")) {
+    return yield* Effect.fail(invalid(`${variable} has the content of a PEM file. Write the file's path.`))
+  }
   const files = yield* FileSystem.FileSystem
   const text = yield* Effect.mapError(
     files.readFileString(path.value),

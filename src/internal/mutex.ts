@@ -27,8 +27,8 @@ import { type Lines, Occupied } from "./line.ts"
 export interface Request {
   readonly prefix: string
   readonly value: Uint8Array
-  /** What the caller says of itself, as JSON; part of the value. */
-  readonly metadata: string | undefined
+  /** What the caller says of itself, as the value has it. */
+  readonly metadata: string
   /** A lease of the user's own instead of the session's. */
   readonly lease: Lease | undefined
 }

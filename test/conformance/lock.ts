@@ -194,6 +194,24 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         yield* holder.release
       }))
 
+    it.live("is tried once with a timeout of zero, which takes it as soon as it is free", () =>
+      Effect.gen(function*() {
+        const world = yield* makeWorld
+        const [a, b] = yield* Effect.all([world.process(), world.process()])
+        const once = Lock.withLock(world.line("job"), "job", { timeout: 0 })
+        const holder = yield* holdIn(a, "job")
+        const handle = yield* holder.held
+        for (const process of [a, b]) {
+          const error = yield* Effect.flip(process.run(once))
+          assert.instanceOf(error, Lock.LockTimeout)
+          assert.strictEqual(error.holder?.key, handle.key)
+          assert.strictEqual(Duration.toMillis(error.waited), 0)
+          assert.lengthOf(yield* world.line("job"), 1)
+        }
+        yield* holder.release
+        for (const process of [a, b]) assert.lengthOf(yield* process.run(once), 1)
+      }))
+
     it.live("is not handed on early when a waiter in the middle leaves, dies or is deleted", () =>
       Effect.gen(function*() {
         const world = yield* makeWorld

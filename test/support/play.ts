@@ -23,7 +23,8 @@ import { Ticks } from "./Ticks.ts"
  * 3. Bodies start in the order of their create revisions, and those of one process in the order
  *    of their requests.
  * 4. Every request ends once the faults are over: none waits for ever. One with a timeout is
- *    started or has failed by then, one that is interrupted while it waits ends at once.
+ *    started or has failed by then, one that is interrupted while it waits ends at once. A timeout
+ *    of zero waits for etcd's answer, and not for the lock.
  * 5. Afterwards no key, no lease and no fiber is left, whether the sessions are closed or not. The lease of a body that
  *    goes on for more than a TTL after its session was closed is left to expire.
  * 6. What the body answers, fails or dies with is what the whole does. If it is told that the lock
@@ -198,7 +199,8 @@ const playWith = Effect.fnUntraced(function*(
   }
 
   const onStart = (contender: Contender, handle: Lock.Handle | undefined) => {
-    const { id, process, step: { name, timeout } } = contender
+    const { id, process, step } = contender
+    const { name, timeout } = step
     contender.startedAt = now()
     contender.handle = handle
     const line = keys().filter((kv) => kv.key.toString().startsWith(place(name)))
@@ -247,7 +249,7 @@ const playWith = Effect.fnUntraced(function*(
     }
     latestRequest.set(local, id)
     // 4
-    if (timeout !== "none" && isWaiting(contender.step.how) && now() >= contender.requestedAt + timeout + 1) {
+    if (timeout !== "none" && isWaiting(step) && now() >= contender.requestedAt + timeout + 1) {
       broken(`4: ${describe(contender)} starts after its timeout`)
     }
   }
@@ -293,7 +295,7 @@ const playWith = Effect.fnUntraced(function*(
       const excused = excuses(contender, error)
       if (!excused) broken(`6: ${describe(contender)} fails without a cause: ${String(error)}`)
     }
-    if (step.timeout !== "none" && isWaiting(step.how) && now() >= contender.requestedAt + step.timeout + lateness()) {
+    if (step.timeout !== "none" && isWaiting(step) && now() >= contender.requestedAt + step.timeout + lateness()) {
       broken(`4: ${describe(contender)} ends after its timeout`)
     }
   }
@@ -302,12 +304,12 @@ const playWith = Effect.fnUntraced(function*(
   const lateness = () => wasFaulty ? 501 : 1
 
   const excuses = ({ id, process, requestedAt, step }: Contender, error: unknown): boolean => {
-    if (error instanceof Lock.LockTimeout) {
+    if (error instanceof Lock.LockTimeout && isWaiting(step)) {
       const late = step.timeout === "none" ? Infinity : now() - requestedAt - step.timeout
-      return isWaiting(step.how) && late > -1 && late < lateness()
+      return late > -1 && late < lateness()
     }
-    if (error instanceof Lock.LockHeld) {
-      if (isWaiting(step.how)) return false
+    if (error instanceof Lock.LockHeld || error instanceof Lock.LockTimeout) {
+      if (isWaiting(step) || isTry(step) !== error instanceof Lock.LockHeld) return false
       return wasFaulty || contenders.some((other) =>
         other.id !== id && other.step.name === step.name &&
         (other.endedAt === undefined || other.endedAt >= requestedAt)
@@ -331,7 +333,7 @@ const playWith = Effect.fnUntraced(function*(
         if (interruptedAt !== undefined && wasAlwaysHealthy()) {
           broken(`4: ${describe(contender)} does not end when interrupted`)
         }
-        if (step.timeout !== "none" && isWaiting(step.how) && now() >= requestedAt + step.timeout + lateness()) {
+        if (step.timeout !== "none" && isWaiting(step) && now() >= requestedAt + step.timeout + lateness()) {
           broken(`4: ${describe(contender)} does not end when its time is up`)
         }
         continue
@@ -635,7 +637,10 @@ const stubborn = <A, E>(work: Effect.Effect<A, E>, onInterrupt: Effect.Effect<vo
     })
   )
 
-const isWaiting = (how: Request["how"]) => how === "withLock" || how === "acquire" || how === "release"
+const isTry = ({ how }: Request) => how === "tryWithLock" || how === "tryAcquire"
+
+/** A timeout of zero is a try, which takes as long as etcd does. */
+const isWaiting = (step: Request) => !isTry(step) && step.timeout !== 0
 
 // a defect makes defects of the errors beside it
 const errorsOf = (exit: Exit.Exit<unknown, unknown>): ReadonlyArray<unknown> =>

@@ -1,27 +1,75 @@
-const wrongHost = (host: string, cure: string) =>
-  new RangeError(
-    `Etcd: cannot use host ${JSON.stringify(host)}: ${cure}. Write it as "host:port" or "https://host:port".`
+import { InvalidOption, type Naming, show } from "../options.ts"
+
+const invalid = (problem: (name: Naming) => string, cure?: (name: Naming) => string) =>
+  new InvalidOption({ module: "Etcd", option: "hosts", problem, cure })
+
+const wrongHost = (host: string, why: string, cure?: (name: Naming) => string) =>
+  invalid(
+    (name) => `cannot use host ${show(redact(host))} of ${name("hosts")}: ${why}`,
+    cure ?? (() => "Write it as \"host:port\" or \"https://host:port\".")
   )
+
+/** Takes out what comes before an "@", which is a name and a password, and what comes after a "?". */
+const redact = (host: string): string => {
+  const scheme = /^[a-z0-9+.-]+:\/\//i.exec(host)?.[0] ?? ""
+  const rest = host.slice(scheme.length)
+  const address = rest.slice(rest.lastIndexOf("@") + 1)
+  return `${scheme}${address === rest ? "" : "<redacted>@"}${address.replace(/[?#].*$/s, "?<redacted>")}`
+}
 
 /**
  * The members' addresses as the client takes them: no trailing slash, which gRPC
  * would take for a path, and always a port, for which gRPC would assume 443.
  */
 export const normalize = (hosts: string | ReadonlyArray<string>): ReadonlyArray<string> => {
-  const list = (typeof hosts === "string" ? [hosts] : hosts).map(normalizeOne)
+  const given = listOf(hosts)
+  // before all else, since any other message may show a part of a password
+  const withUser = given.find((host) => host.includes("@"))
+  if (withUser !== undefined) {
+    throw wrongHost(
+      withUser,
+      "it has more than a host and a port",
+      (name) => `Pass the name and the password of a user as ${name("auth")}.`
+    )
+  }
+  const several = given.find((host) => host.includes(","))
+  if (several !== undefined) {
+    const [first = "", second = "", ...more] = several.split(",").map((host) => host.trim()).filter((host) =>
+      host !== ""
+    )
+    const apart = [show(redact(first)), show(redact(second)), ...more.length === 0 ? [] : ["..."]].join(", ")
+    throw invalid(
+      (name) => `${name("hosts")} has several hosts in one text, ${show(redact(several))}`,
+      () => `Pass an array: [${apart}].`
+    )
+  }
+  const list = given.map(normalizeOne)
   if (list.length === 0) {
-    throw new RangeError("Etcd: `hosts` is empty. Name at least one member, such as \"127.0.0.1:2379\".")
+    throw invalid((name) => `${name("hosts")} is empty`, () => "Name at least one member, such as \"127.0.0.1:2379\".")
   }
   const secure = list.filter((host) => host.startsWith("https://")).length
   if (secure > 0 && secure < list.length) {
-    throw new RangeError(
-      `Etcd: \`hosts\` mixes https:// with plain addresses (${
-        list.join(", ")
-      }). Write all of them with the same scheme.`
+    throw invalid(
+      (name) => `${name("hosts")} mixes https:// with plain addresses (${list.join(", ")})`,
+      () => "Write all of them with the same scheme."
     )
   }
   return list
 }
+
+const listOf = (hosts: unknown): ReadonlyArray<string> => {
+  const list: ReadonlyArray<unknown> = Array.isArray(hosts) ? hosts : [hosts]
+  if (isTexts(list)) return list
+  const wrong = list.find((host) => typeof host !== "string")
+  throw invalid((name) =>
+    `${name("hosts")} must be a host or an array of hosts, such as ["127.0.0.1:2379"], got ${
+      Array.isArray(hosts) ? `an array with ${show(wrong)} in it` : show(hosts)
+    }`
+  )
+}
+
+const isTexts = (list: ReadonlyArray<unknown>): list is ReadonlyArray<string> =>
+  list.every((host) => typeof host === "string")
 
 const normalizeOne = (input: string): string => {
   const host = input.trim().replace(/\/+$/, "")
@@ -30,7 +78,7 @@ const normalizeOne = (input: string): string => {
     throw wrongHost(input, `the scheme "${scheme}" is none that etcd speaks`)
   }
   const address = scheme === undefined ? host : host.slice(scheme.length + 3)
-  if (/[/?#@\s]/.test(address)) throw wrongHost(input, "it has more than a host and a port")
+  if (/[/?#\s]/.test(address)) throw wrongHost(input, "it has more than a host and a port")
   const port = /:(\d+)$/.exec(address)?.[1]
   const name = port === undefined ? address : address.slice(0, -port.length - 1)
   if (name.includes(":") && !/^\[.*\]$/.test(name)) {

@@ -1,11 +1,11 @@
 import { noop } from "cockatiel"
 import * as Effect from "effect/Effect"
-import * as Redacted from "effect/Redacted"
 import type { IOptions } from "etcd3"
 import * as Crypto from "node:crypto"
 import * as Tls from "node:tls"
 import type { Options } from "../../Etcd.ts"
 import type { EtcdError } from "../etcdError.ts"
+import * as Check from "../options.ts"
 import { Client } from "./client.ts"
 import { at, isScheme, mayBeScheme } from "./errors.ts"
 import { normalize } from "./hosts.ts"
@@ -56,6 +56,7 @@ interface Member {
 const connect = (options: Options, timeout: number): ReadonlyArray<Member> => {
   const hosts = normalize(options.hosts)
   const credentials = tlsCredentials(options)
+  const auth = credentialsOf(options)
   // Channels with equal options share their connection across clients, and a shared one is not replaced
   // when it silently dies. A user agent of our own keeps them apart.
   const userAgent = `effect-etcd-lock/${crypto.randomUUID()}`
@@ -75,37 +76,64 @@ const connect = (options: Options, timeout: number): ReadonlyArray<Member> => {
         "grpc.enable_retries": 0
       },
       ...(credentials === undefined ? undefined : { credentials }),
-      ...(options.auth === undefined ? undefined : {
-        auth: {
-          username: options.auth.username,
-          password: Redacted.value(options.auth.password),
-          // without it a member that hangs would block the token, and with it all calls, for ever
-          callOptions: deadline
-        }
-      })
+      // without a deadline a member that hangs would block the token, and with it all calls, for ever
+      ...(auth === undefined ? undefined : { auth: { ...auth, callOptions: deadline } })
     }
     const address = host.replace("https://", "")
     return { client: new Client(settings), address, secure: credentials !== undefined || address !== host }
   })
 }
 
+const invalid = (problem: Omit<Check.Problem, "module">) => new Check.InvalidOption({ module: "Etcd", ...problem })
+
+const credentialsOf = ({ auth }: Options): { readonly username: string; readonly password: string } | undefined => {
+  if (auth === undefined) return undefined
+  Check.object("Etcd", "auth", auth, "{ username: \"ann\", password: Redacted.make(password) }")
+  const username: unknown = auth.username
+  if (typeof username !== "string" || username === "") {
+    throw invalid({
+      option: "auth.username",
+      // some give the password along with it
+      problem: (name) => `${name("auth.username")} must be a user's name, got ${Check.kindOf(username)}`,
+      cure: () => "Write it as \"ann\"."
+    })
+  }
+  return { username, password: Check.secret("Etcd", "auth.password", auth.password) }
+}
+
 const tlsCredentials = ({ hosts, tls }: Options): IOptions["credentials"] => {
   if (tls === undefined) return undefined
+  Check.object("Etcd", "tls", tls, "{ ca }")
   const plain = (typeof hosts === "string" ? [hosts] : hosts).find((host) => /^\s*http:\/\//i.test(host))
   if (plain !== undefined) {
-    throw new RangeError(
-      `Etcd: \`tls\` is set, but host ${JSON.stringify(plain)} says http://. Write it with https://.`
-    )
+    throw invalid({
+      option: "tls",
+      problem: (name) => `${name("tls")} is set, but host ${Check.show(plain)} of ${name("hosts")} says http://`,
+      cure: () => "Write it with https://."
+    })
   }
   if ((tls.cert === undefined) !== (tls.key === undefined)) {
     const [given, missing] = tls.cert === undefined ? ["key", "cert"] : ["cert", "key"]
-    throw new RangeError(`Etcd: \`tls.${given}\` is set without \`tls.${missing}\`. A client certificate needs both.`)
+    throw invalid({
+      option: `tls.${given}`,
+      problem: (name) => `${name(`tls.${given}`)} is set without ${name(`tls.${missing}`)}`,
+      cure: () => "A client certificate needs both."
+    })
   }
-  const pem = (option: string, text: string, kind: string): Buffer => {
+  const pem = (option: string, text: unknown, kind: string): Buffer => {
+    if (typeof text !== "string") {
+      throw invalid({
+        option,
+        problem: (name) => `${name(option)} must be PEM text, got ${Check.kindOf(text)}`,
+        cure: () => "Read its file as \"utf8\"."
+      })
+    }
     if (!/-----BEGIN [A-Z ]+-----/.test(text)) {
-      throw new RangeError(
-        `Etcd: \`tls.${option}\` is not PEM text ("-----BEGIN ${kind}-----"). Pass the file's content, not its path.`
-      )
+      throw invalid({
+        option,
+        problem: (name) => `${name(option)} is not PEM text ("-----BEGIN ${kind}-----")`,
+        cure: () => "Pass the file's content, not its path."
+      })
     }
     return Buffer.from(text)
   }
@@ -114,17 +142,21 @@ const tlsCredentials = ({ hosts, tls }: Options): IOptions["credentials"] => {
     try {
       read()
     } catch (cause) {
-      throw new RangeError(`Etcd: \`tls.${option}\` cannot be used: ${(cause as Error).message}`, { cause })
+      throw invalid({
+        option,
+        problem: (name) => `${name(option)} cannot be used: ${(cause as Error).message}`,
+        cause
+      })
     }
   }
-  const ca = tls.ca === undefined ? undefined : pem("ca", tls.ca, "CERTIFICATE")
-  if (ca !== undefined) readable("ca", () => new Crypto.X509Certificate(ca))
+  const ca = tls.ca === undefined ? undefined : pem("tls.ca", tls.ca, "CERTIFICATE")
+  if (ca !== undefined) readable("tls.ca", () => new Crypto.X509Certificate(ca))
   // null means the system's authorities; the client's type does not say so
   const rootCertificate = ca ?? null as unknown as Buffer
   if (tls.cert === undefined || tls.key === undefined) return { rootCertificate }
-  const certChain = pem("cert", tls.cert, "CERTIFICATE")
-  const privateKey = pem("key", Redacted.value(tls.key), "PRIVATE KEY")
-  readable("cert", () => new Crypto.X509Certificate(certChain))
-  readable("key", () => Tls.createSecureContext({ cert: certChain, key: privateKey }))
+  const certChain = pem("tls.cert", tls.cert, "CERTIFICATE")
+  const privateKey = pem("tls.key", Check.secret("Etcd", "tls.key", tls.key), "PRIVATE KEY")
+  readable("tls.cert", () => new Crypto.X509Certificate(certChain))
+  readable("tls.key", () => Tls.createSecureContext({ cert: certChain, key: privateKey }))
   return { rootCertificate, certChain, privateKey }
 }

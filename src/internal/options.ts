@@ -1,0 +1,246 @@
+/**
+ * Checks what callers pass in. A value that can never work is a misuse, and a misuse is a defect that names the
+ * option, says what it got, and shows a right value.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+
+/** Returns the name under which an option's value was given: its own, or that of the variable that it came from. */
+export interface Naming {
+  (option: string): string
+}
+
+export interface Problem {
+  /** Who takes the option. */
+  readonly module: string
+  readonly option: string
+  readonly problem: (name: Naming) => string
+  /** A sentence that shows a right value. */
+  readonly cure?: ((name: Naming) => string) | undefined
+  readonly cause?: unknown
+}
+
+/** An option that can never work. */
+export class InvalidOption extends RangeError {
+  readonly option: string
+  readonly #problem: Problem["problem"]
+  readonly #cure: Problem["cure"]
+
+  constructor({ cause, cure, module, option, problem }: Problem) {
+    const message = `${module}: ${sentences(problem(itself), cure?.(itself))}`
+    super(message, cause === undefined ? undefined : { cause })
+    this.option = option
+    this.#problem = problem
+    this.#cure = cure
+  }
+
+  /** Returns what is wrong and what would be right, for values that were given under other names. */
+  describe(name: Naming, cure = this.#cure?.(name)): string {
+    return sentences(this.#problem(name), cure)
+  }
+}
+
+const sentences = (problem: string, cure: string | undefined): string =>
+  cure === undefined ? problem : `${problem}. ${cure}`
+
+const itself: Naming = (option) => option
+
+/** Shows a value in short. A value that could be secret has only its `kindOf` shown. */
+export const show = (value: unknown): string => {
+  switch (typeof value) {
+    case "string": {
+      return value.length <= maxShown
+        ? JSON.stringify(value)
+        : `${JSON.stringify(value.slice(0, maxShown))}… (${value.length} characters)`
+    }
+    case "number":
+    case "boolean": {
+      return String(value)
+    }
+    case "bigint": {
+      return `${value}n`
+    }
+    default: {
+      return kindOf(value)
+    }
+  }
+}
+
+const maxShown = 64
+
+export const kindOf = (value: unknown): string => {
+  if (value === undefined || value === null) return String(value)
+  if (typeof value === "string") return value === "" ? "empty text" : "text"
+  if (Array.isArray(value)) return "an array"
+  // most likely it was not yielded
+  if (Effect.isEffect(value)) return "an Effect"
+  if (Redacted.isRedacted(value)) return "a Redacted"
+  if (typeof value !== "object") return `a ${typeof value}`
+  const { constructor } = value
+  return typeof constructor === "function" && constructor !== Object
+    ? `an instance of ${constructor.name}`
+    : "an object"
+}
+
+/** Refuses what is no object, since all of its properties would seem to be absent. */
+export const object = (module: string, option: string, value: unknown, example: string): void => {
+  if (value === undefined || (typeof value === "object" && value !== null)) return
+  throw new InvalidOption({
+    module,
+    option,
+    problem: (name) => `${name(option)} must be an object, such as ${example}, got ${kindOf(value)}`
+  })
+}
+
+// -----------------------------------------------------------------------------
+// durations
+// -----------------------------------------------------------------------------
+
+export interface DurationOption {
+  readonly module: string
+  readonly option: string
+  /** What it must be. */
+  readonly range: string
+  readonly accepts: (duration: Duration.Duration) => boolean
+  readonly example: string
+}
+
+export const duration = (
+  { accepts, example, module, option, range }: DurationOption,
+  input: Duration.Input
+): Duration.Duration => {
+  const parsed = parseDuration(input)
+  if (parsed !== undefined && accepts(parsed)) return parsed
+  throw new InvalidOption({
+    module,
+    option,
+    problem: (name) => `${name(option)} must be ${range}, got ${showDuration(input)}`,
+    cure: () => `Write it as "${example}", or as a number of milliseconds.`
+  })
+}
+
+// what Duration itself takes for zero without a word is no duration here: NaN, and a unit that it does not know
+const parseDuration = (input: Duration.Input): Duration.Duration | undefined => {
+  if (typeof input === "number") return Number.isNaN(input) ? undefined : Duration.millis(input)
+  if (typeof input === "object" && input !== null && !Duration.isDuration(input) && !isSpan(input)) return undefined
+  return Option.getOrUndefined(Duration.fromInput(input))
+}
+
+const isSpan = (input: object): boolean => {
+  if (Array.isArray(input)) return !input.some(Number.isNaN)
+  const parts = Object.entries(input)
+  return parts.length > 0 && parts.every(([unit, count]) => units.has(unit) && (count === undefined || isCount(count)))
+}
+
+const isCount = (count: unknown): boolean => typeof count === "number" && !Number.isNaN(count)
+
+const units = new Set([
+  "weeks",
+  "days",
+  "hours",
+  "minutes",
+  "seconds",
+  "milliseconds",
+  "microseconds",
+  "nanoseconds"
+])
+
+const showDuration = (input: unknown): string => {
+  if (Duration.isDuration(input)) return Duration.format(input)
+  if (typeof input === "number") return Number.isFinite(input) ? `${input} ms` : String(input)
+  return typeof input === "bigint" ? `${input} ns` : show(input)
+}
+
+// -----------------------------------------------------------------------------
+// locks
+// -----------------------------------------------------------------------------
+
+const maxNameBytes = 1024
+
+export const name = (module: string, name: string): void => {
+  if (typeof name === "string" && isShort(name) && !hasEmptySegment(name) && name.isWellFormed()) return
+  throw new InvalidOption({
+    module,
+    option: "name",
+    problem: (option) => `cannot use the ${option("name")} ${show(name)}`,
+    cure: () =>
+      `A name is text of at most ${maxNameBytes} bytes, is not empty, is well-formed Unicode, ` +
+      "and has no \"/\" at its ends and no \"//\" in it, such as \"orders/7\"."
+  })
+}
+
+// a character has three bytes at most, two of them four
+const isShort = (name: string): boolean => name.length * 3 <= maxNameBytes || Buffer.byteLength(name) <= maxNameBytes
+
+const hasEmptySegment = (name: string): boolean =>
+  name === "" || name.startsWith("/") || name.endsWith("/") || name.includes("//")
+
+export const isSingleKey = (module: string, layout: "queue" | "single-key" | undefined): boolean => {
+  if (layout === undefined || layout === "queue") return false
+  if (layout === "single-key") return true
+  throw new InvalidOption({
+    module,
+    option: "layout",
+    problem: (name) => `${name("layout")} must be "queue" or "single-key", got ${show(layout)}`
+  })
+}
+
+/** Returns the metadata as JSON. */
+export const metadata = (module: string, value: unknown): string => {
+  const json = Result.try((): string | undefined => JSON.stringify(value))
+  // others can read an object only, which is not what a date becomes
+  if (Result.isSuccess(json) && json.success?.startsWith("{") === true) return json.success
+  throw new InvalidOption({
+    module,
+    option: "metadata",
+    problem: (name) =>
+      `${name("metadata")} must be an object of JSON values, such as { version: "1.4.0" }, ` +
+      (Result.isSuccess(json) ? `got ${show(value)}` : `but it cannot be written as JSON (${firstLine(json.failure)})`),
+    cause: Result.isFailure(json) ? json.failure : undefined
+  })
+}
+
+const firstLine = (error: unknown): string =>
+  (error instanceof Error ? error.message : String(error)).split("\n", 1)[0]!.slice(0, 100)
+
+export const revision = (module: string, option: string, value: unknown): void => {
+  if (typeof value === "bigint") return
+  throw new InvalidOption({
+    module,
+    option,
+    problem: (name) => `${name(option)} must be a bigint, as inspect and LockHeld report it, got ${show(value)}`,
+    cure: () => `Write it as holder.${option}.`
+  })
+}
+
+// -----------------------------------------------------------------------------
+// connections
+// -----------------------------------------------------------------------------
+
+export const prefix = (module: string, prefix: string | undefined): void => {
+  if (prefix === undefined || (typeof prefix === "string" && prefix.isWellFormed())) return
+  throw new InvalidOption({
+    module,
+    option: "prefix",
+    problem: (name) => `${name("prefix")} must be text, such as "my-application/", got ${show(prefix)}`
+  })
+}
+
+/** Returns the text of a secret. */
+export const secret = (module: string, option: string, value: Redacted.Redacted): string => {
+  // one that was wiped throws
+  const text: unknown = Result.getOrUndefined(Result.try(() => Redacted.value(value)))
+  if (typeof text === "string") return text
+  throw new InvalidOption({
+    module,
+    option,
+    problem: (name) =>
+      Redacted.isRedacted(value)
+        ? `${name(option)} must be Redacted text, got ${kindOf(text)} in it`
+        : `${name(option)} must be Redacted, got ${kindOf(value)}`,
+    cure: () => `Write it as Redacted.make(${option.split(".").at(-1)}).`
+  })
+}
