@@ -125,8 +125,7 @@ export const make = Effect.fnUntraced(function*(onResume: () => void) {
     const carry = Effect.gen(function*() {
       while (late.length > 0) {
         const left = late[0]!.dueAt - now()
-        // A clock may have no moment between now and a fraction of a millisecond later.
-        if (left > 0) yield* Effect.sleep(Math.ceil(left))
+        if (left > 0) yield* Effect.sleep(left)
         arrive(late.shift()!.report)
       }
       carrier = undefined
@@ -141,9 +140,9 @@ export const make = Effect.fnUntraced(function*(onResume: () => void) {
     }
 
     const hurry = () => {
-      const events = late
+      const underWay = late
       lose()
-      for (const { report } of events) arrive(report)
+      for (const { report } of underWay) arrive(report)
     }
 
     return { deliver, lose }
