@@ -216,6 +216,123 @@ describe("Faults.delay", () => {
     }).pipe(provideMemory))
 })
 
+describe("Faults.delayWatches", () => {
+  it.effect("reports an event long after the answers that imply it", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* faults.delayWatches("10 seconds")
+      const { next } = yield* etcd.watch(Etcd.get("a"))
+      const arrives = yield* Effect.forkChild(next, { startImmediately: true })
+      yield* put("a")
+      yield* faults.deleteKey("a")
+      yield* TestClock.adjust(9999)
+      yield* put("a")
+      assert.strictEqual((yield* etcd.range(Etcd.get("a"))).revision, 4n)
+      assert.isUndefined(arrives.pollUnsafe())
+      yield* TestClock.adjust(1)
+      const batches = [yield* Fiber.join(arrives), yield* next]
+      assert.deepStrictEqual(batches.flat().map(revisionOf), [["Put", 2n], ["Delete", 3n]])
+      const last = yield* Effect.forkChild(next, { startImmediately: true })
+      yield* TestClock.adjust(9998)
+      assert.isUndefined(last.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual((yield* Fiber.join(last)).map(revisionOf), [["Put", 4n]])
+    }).pipe(provideMemory))
+
+  it.effect("keeps together what happened at one revision", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      for (const key of ["a/1", "a/2"]) yield* put(key)
+      const { next } = yield* etcd.watch(Etcd.getPrefix("a/"))
+      yield* faults.delayWatches("10 seconds")
+      yield* faults.deletePrefix("a/")
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual((yield* next).map(revisionOf), [["Delete", 4n], ["Delete", 4n]])
+    }).pipe(provideMemory))
+
+  it.effect("lets no event overtake another of its watch when the delay gets shorter", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      const { next } = yield* etcd.watch(Etcd.get("a"))
+      yield* faults.delayWatches("10 seconds")
+      yield* put("a")
+      yield* TestClock.adjust("1 second")
+      yield* faults.delayWatches("2 seconds")
+      yield* put("a")
+      yield* faults.delayWatches(0)
+      yield* put("a")
+      const other = yield* etcd.watch(Etcd.get("a"))
+      yield* put("a")
+      assert.deepStrictEqual((yield* other.next).map(revisionOf), [["Put", 5n]])
+      const arrives = yield* Effect.forkChild(Effect.all([next, next, next, next]), { startImmediately: true })
+      yield* TestClock.adjust(8999)
+      assert.isUndefined(arrives.pollUnsafe())
+      yield* TestClock.adjust(1)
+      const revisions = (yield* Fiber.join(arrives)).map(([event]) => event?.kv.modRevision)
+      assert.deepStrictEqual(revisions, [2n, 3n, 4n, 5n])
+      yield* put("a")
+      assert.deepStrictEqual((yield* next).map(revisionOf), [["Put", 6n]])
+    }).pipe(provideMemory))
+
+  it.effect("delays neither a watch's confirmation nor its end, with which what is on its way is lost", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      yield* faults.delayWatches("10 seconds")
+      const { next } = yield* etcd.watch(Etcd.get("a"))
+      yield* put("a")
+      yield* faults.cut
+      assert.deepInclude(yield* Effect.flip(next), { reason: "Unavailable", outcome: "Unknown", method: "watch" })
+      yield* TestClock.adjust("10 seconds")
+      assert.deepInclude(yield* Effect.flip(next), { reason: "Unavailable", outcome: "Unknown", method: "watch" })
+    }).pipe(provideMemory))
+
+  it.effect("goes on while etcd is stalled: what is due by then arrives on resume, and all else in its time", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      const { next } = yield* etcd.watch(Etcd.get("a"))
+      yield* faults.delayWatches("10 seconds")
+      yield* put("a")
+      yield* faults.stall
+      yield* TestClock.adjust("6 seconds")
+      yield* faults.deleteKey("a")
+      yield* TestClock.adjust("6 seconds")
+      const first = yield* Effect.forkChild(next, { startImmediately: true })
+      assert.isUndefined(first.pollUnsafe())
+      yield* faults.resume
+      assert.deepStrictEqual((yield* Fiber.join(first)).map(revisionOf), [["Put", 2n]])
+      const second = yield* Effect.forkChild(next, { startImmediately: true })
+      yield* TestClock.adjust(3999)
+      assert.isUndefined(second.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual((yield* Fiber.join(second)).map(revisionOf), [["Delete", 3n]])
+    }).pipe(provideMemory))
+
+  it.effect("leaves no fiber when a watch ends, is cut off, or has heard of everything", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      // the test clock itself forks a fiber until it is moved for the first time
+      yield* TestClock.adjust(1)
+      const before = yield* activeFibers
+      const lateEvents = Effect.gen(function*() {
+        yield* etcd.watch(Etcd.get("a"))
+        yield* faults.delayWatches("10 seconds")
+        yield* put("a")
+        yield* put("a")
+        assert.strictEqual(yield* activeFibers, before + 1)
+      })
+      yield* Effect.scoped(lateEvents)
+      assert.strictEqual(yield* activeFibers, before)
+      for (const end of [faults.cut, faults.heal, TestClock.adjust("10 seconds")]) {
+        yield* Effect.scoped(Effect.gen(function*() {
+          yield* lateEvents
+          yield* end
+          yield* Effect.yieldNow
+          assert.strictEqual(yield* activeFibers, before)
+        }))
+      }
+    }).pipe(provideMemory, countFibers))
+})
+
 describe("Faults.cut", () => {
   it.effect("ends every watch, and no later one", () =>
     Effect.gen(function*() {
@@ -365,6 +482,20 @@ describe("Faults", () => {
       assert.deepStrictEqual(yield* keys, ["a"])
     }).pipe(provideMemory))
 
+  it.effect("heals watches: what is on its way arrives at once, in order, and so does all that happens later", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      const { next } = yield* etcd.watch(Etcd.get("a"))
+      yield* faults.delayWatches("1 hour")
+      yield* put("a")
+      yield* faults.stall
+      yield* faults.deleteKey("a")
+      yield* faults.heal
+      yield* put("a")
+      const batches = yield* Effect.all([next, next, next])
+      assert.deepStrictEqual(batches.flat().map(revisionOf), [["Put", 2n], ["Delete", 3n], ["Put", 4n]])
+    }).pipe(provideMemory))
+
   it.effect("deletes the keys of an expired or revoked lease in one revision, in order", () =>
     Effect.gen(function*() {
       const { etcd, faults } = yield* services
@@ -440,6 +571,8 @@ const put = (key: string, options?: { readonly lease?: bigint }) =>
   Etcd.Etcd.use((etcd) => etcd.txn({ then: [Etcd.put(key, "", options)] }))
 
 const keys = Effect.map(Etcd.Faults.use((faults) => faults.keys), (kvs) => kvs.map(({ key }) => String(key)))
+
+const revisionOf = ({ _tag, kv }: Etcd.WatchEvent) => [_tag, kv.modRevision] as const
 
 /** Expects a failure after exactly so many milliseconds. */
 const timesOut = <A, E, R>(self: Effect.Effect<A, E, R>, millis: number) =>

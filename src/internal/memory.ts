@@ -62,18 +62,23 @@ export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
       let isWanted = true
       const open = (): Result.Result<bigint, EtcdError> => {
         if (!isWanted || watcher.isClosed) return Result.succeed(0n)
+        const delivery = network.makeDelivery()
         const watching = store.watch(options, (batch) =>
-          network.deliver(() => {
+          delivery.deliver(() => {
             if (isWanted) watcher.tell(Exit.succeed(batch))
           }))
         return Result.map(watching, ({ revision, stop }) => {
-          const disconnect = network.connect((error) => {
+          const end = () => {
             stop()
+            delivery.lose()
+          }
+          const disconnect = network.connect((error) => {
+            end()
             watcher.tell(Exit.fail(error))
           })
           watcher.source = {
             cancel: () => {
-              stop()
+              end()
               disconnect()
             }
           }
@@ -110,6 +115,8 @@ export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
   const faults = Faults.of({
     drop: (what, matching) => Effect.sync(() => network.drop(what, matching?.method, matching?.times ?? 1)),
     delay: (duration) => Effect.sync(() => network.delay(Duration.toMillis(Duration.fromInputUnsafe(duration)))),
+    delayWatches: (duration) =>
+      Effect.sync(() => network.delayWatches(Duration.toMillis(Duration.fromInputUnsafe(duration)))),
     cut: Effect.sync(network.cut),
     stall: Effect.sync(network.stall),
     resume: Effect.sync(network.resume),

@@ -67,9 +67,20 @@ export class Faults extends Context.Service<Faults, {
   /**
    * Makes every request from now on take that long: it is applied after one half
    * and answered after the other. A caller that has given up meanwhile does not
-   * prevent that it is applied. Events are not delayed.
+   * prevent that it is applied. Events are not delayed; see `delayWatches`.
    */
   readonly delay: (duration: Duration.Input) => Effect.Effect<void>
+  /**
+   * Makes all watches late: from now on an event arrives so long after it
+   * happened, whatever was answered meanwhile. A watch that opens is confirmed in
+   * time.
+   *
+   * The events of one watch keep their order, and those of one revision arrive
+   * together. A shorter delay, or zero, holds for what happens from then on, and
+   * does not let it overtake what is on its way. Events on their way to a watch
+   * that ends are lost.
+   */
+  readonly delayWatches: (duration: Duration.Input) => Effect.Effect<void>
   /**
    * Cuts all connections: every watch, and every request under way, fails with
    * `Unavailable` and an `outcome` of `Unknown`. Requests that had reached etcd
@@ -95,8 +106,9 @@ export class Faults extends Context.Service<Faults, {
   /** Ends `unreachable`. */
   readonly reachable: Effect.Effect<void>
   /**
-   * Ends every `drop`, `delay`, `stall` and `unreachable`. End a test with it: a session that closes while etcd cannot
-   * be reached repeats its revoke, and under a `TestClock` that stands it would do so for ever.
+   * Ends every `drop`, `delay`, `delayWatches`, `stall` and `unreachable`. Events that are late arrive at once, in order.
+   * End a test with it: a session that closes while etcd cannot be reached repeats its revoke, and under a `TestClock`
+   * that stands it would do so for ever.
    */
   readonly heal: Effect.Effect<void>
   /** Lets a lease expire now: its keys are deleted, in one revision. Nothing happens if there is no such lease. */

@@ -1,5 +1,7 @@
+import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import type * as Result from "effect/Result"
 import { EtcdError } from "../etcdError.ts"
@@ -19,16 +21,35 @@ interface Call extends Connection {
   isCut: boolean
 }
 
+/** The way of a watch's events, which keep their order. */
+export interface Delivery {
+  /** Reports what happened at one revision, once etcd can, and as late as watches are. */
+  readonly deliver: (report: () => void) => void
+  /** Loses what is on its way. */
+  readonly lose: () => void
+}
+
+interface Event {
+  /** On the monotonic clock, in milliseconds. */
+  readonly dueAt: number
+  readonly report: () => void
+}
+
 /**
  * The way to etcd, and the faults on it. `onResume` is called when etcd wakes up,
  * before it looks at the requests that have piled up.
  */
 export const make = Effect.fnUntraced(function*(onResume: () => void) {
   const fork = yield* FiberSet.makeRuntime()
+  const clock = yield* Clock.Clock
+  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
   const calls = new Set<Call>()
   const watches = new Set<Connection>()
   let drops: Array<{ readonly what: Loss; readonly method: Method | undefined; left: number }> = []
   let delay = 0
+  let watchDelay = 0
+  /** Each lets what is on its way to a watch arrive at once. */
+  const hurries = new Set<() => void>()
   let isUnreachable = false
   let isStalled = false
   // what etcd does when it wakes up
@@ -89,10 +110,47 @@ export const make = Effect.fnUntraced(function*(onResume: () => void) {
     if (loss === undefined) Deferred.doneUnsafe(reply, Effect.fromResult(answer))
   })
 
-  /** Tells a watch of an event, once etcd can. */
-  const deliver = (tell: () => void): void => {
-    if (isStalled) events.push(tell)
-    else tell()
+  const makeDelivery = (): Delivery => {
+    let late: Array<Event> = []
+    let carrier: Fiber.Fiber<void> | undefined
+
+    const deliver: Delivery["deliver"] = (report) => {
+      // Also without a delay, no event may overtake one that is on its way.
+      if (late.length === 0 && watchDelay === 0) return arrive(report)
+      late.push({ dueAt: now() + watchDelay, report })
+      hurries.add(hurry)
+      carrier ??= fork(carry)
+    }
+
+    const carry = Effect.gen(function*() {
+      while (late.length > 0) {
+        const left = late[0]!.dueAt - now()
+        if (left > 0) yield* Effect.sleep(left)
+        arrive(late.shift()!.report)
+      }
+      carrier = undefined
+      hurries.delete(hurry)
+    })
+
+    const lose = () => {
+      hurries.delete(hurry)
+      carrier?.interruptUnsafe()
+      carrier = undefined
+      late = []
+    }
+
+    const hurry = () => {
+      const underWay = late
+      lose()
+      for (const { report } of underWay) arrive(report)
+    }
+
+    return { deliver, lose }
+  }
+
+  const arrive = (report: () => void): void => {
+    if (isStalled) events.push(report)
+    else report()
   }
 
   /** Registers a watch, for `cut` to end it. */
@@ -115,14 +173,14 @@ export const make = Effect.fnUntraced(function*(onResume: () => void) {
     const [heldEvents, heldRequests] = [events, requests]
     events = []
     requests = []
-    for (const tell of heldEvents) tell()
+    for (const report of heldEvents) report()
     onResume()
     for (const handle of heldRequests) handle()
   }
 
   return {
     send,
-    deliver,
+    makeDelivery,
     connect,
     isStalled: () => isStalled,
     drop: (what: Loss, method: Method | undefined, times: number) => {
@@ -130,6 +188,9 @@ export const make = Effect.fnUntraced(function*(onResume: () => void) {
     },
     delay: (millis: number) => {
       delay = millis
+    },
+    delayWatches: (millis: number) => {
+      watchDelay = millis
     },
     cut,
     stall: () => {
@@ -147,6 +208,8 @@ export const make = Effect.fnUntraced(function*(onResume: () => void) {
       drops = []
       delay = 0
       isUnreachable = false
+      watchDelay = 0
+      for (const hurry of hurries) hurry()
       resume()
     }
   }
