@@ -62,13 +62,19 @@ const Network = Schema.Struct({
 
 const Delay = Schema.Struct({ _tag: Schema.tag("Delay"), millis: Schema.Literals([2, 100, 500, 1200, 3000]) })
 
+/** Zero lets what happens from then on arrive at once, though not before what is on its way to the same watch. */
+const DelayWatches = Schema.Struct({
+  _tag: Schema.tag("DelayWatches"),
+  millis: Schema.Literals([500, 100, 3000, 0, 20_000])
+})
+
 /** One process loses its connection, or gets it back. */
 const Isolate = Schema.Struct({ _tag: Schema.tag("Isolate"), process })
 const Reconnect = Schema.Struct({ _tag: Schema.tag("Reconnect"), process })
 
 const calm = [Request, Advance, Request, Yield, Request, Interrupt, Request, Advance] as const
 const tampering = [RevokeLease, DeleteKey, DeletePrefix] as const
-const faults = [Drop, Network, Drop, Delay, Isolate, Reconnect] as const
+const faults = [Drop, Network, Drop, Delay, DelayWatches, Isolate, Reconnect] as const
 
 /** How many processes there are, and the TTL of their leases in seconds. */
 const common = {
@@ -87,6 +93,7 @@ export const Schedule = Schema.Struct({ ...common, steps: Schema.Array(AnyStep) 
 const mixtures = {
   calm,
   tampered: [...calm, ...tampering],
+  late: [...calm, ...tampering, DelayWatches, DelayWatches],
   closing: [...calm, Close],
   faulty: [...calm, ...faults],
   anything: [...calm, ...tampering, ...faults, ...faults, Close]
@@ -102,7 +109,7 @@ const steps = Object.values(mixtures).map(stepsOf)
 
 export const arbitrary: Arbitrary.Arbitrary<Schedule> = Arbitrary.all({
   common: Arbitrary.schema(Schema.Struct(common)),
-  steps: Arbitrary.flatMap(Arbitrary.schema(Schema.Literals([0, 1, 2, 3, 4])), (mixture) => steps[mixture]!)
+  steps: Arbitrary.flatMap(Arbitrary.schema(Schema.Literals([0, 1, 2, 3, 4, 5])), (mixture) => steps[mixture]!)
 }).pipe(Arbitrary.map(({ common, steps }): Schedule => Object.assign({}, common, { steps })))
 
 const Json = Schema.fromJsonString(Schedule)

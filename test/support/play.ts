@@ -14,7 +14,7 @@ import { Ticks } from "./Ticks.ts"
  *    earlier body of that lock has ended, with its clean-up, unless that one's lock is *gone*:
  *    - because its key or lease was taken away from outside. Nobody can prevent that, and from
  *      then on etcd may give the lock to the next before the holder knows. The holder is told
- *      within a second while etcd can be reached.
+ *      within a second while etcd can be reached and no watch is late.
  *    - because its session was closed under it.
  *    - because its lease expired. Then the body has been told at least a safety margin before,
  *      so that it has ended if it stops within that time; only what goes on for longer, by being
@@ -152,8 +152,9 @@ const playWith = Effect.fnUntraced(function*(
   /** Entries that were taken away from outside, and when. */
   const tampered = new Map<string, { readonly entry: Entry; readonly at: number }>()
   let wasTampered = false
-  /** Since when etcd can be reached without any fault; undefined while it may not be. */
+  /** Since when etcd can be reached without any fault and events arrive at once; undefined while that may not be. */
   let healthySince: number | undefined = 0
+  /** That watches are late excuses less: nothing fails of it, and nothing is lost. */
   let wasFaulty = false
 
   const identity = (kv: Entry) => `${kv.key}@${kv.createRevision}`
@@ -532,6 +533,10 @@ const playWith = Effect.fnUntraced(function*(
       }
       case "Delay": {
         return fault(faults.delay(step.millis))
+      }
+      case "DelayWatches": {
+        healthySince = undefined
+        return faults.delayWatches(step.millis)
       }
       case "Network": {
         if (step.what === "heal") return heal
