@@ -12,12 +12,20 @@ import { assert, it } from "@effect/vitest"
 import { Arbitrary, Effect } from "effect"
 import { play } from "./support/play.ts"
 import * as Schedule from "./support/Schedule.ts"
+import { schedules } from "./support/schedules.ts"
 
 const runs = Number(process.env.PROPS_RUNS ?? 10_000)
 const seed = process.env.PROPS_SEED ?? crypto.randomUUID().slice(0, 8)
 
 const check = (schedule: Schedule.Schedule) =>
   Effect.flatMap(play(schedule), (broken) => broken.length === 0 ? Effect.succeed(true) : Effect.fail(broken))
+
+for (const { about, schedule } of schedules) {
+  it.live(`the lock keeps its promises when ${about}`, () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* play(schedule), [])
+    }))
+}
 
 it.live(
   `the lock keeps its promises under ${runs} random schedules`,

@@ -195,7 +195,8 @@ const playWith = Effect.fnUntraced(function*(
     contender.startedAt = now()
     contender.handle = handle
     const line = keys().filter((kv) => kv.key.toString().startsWith(place(name)))
-    const own = line.find((kv) => handle === undefined ? ofContender(kv, contender) : kv.key.toString() === handle.key)
+    // by its value, since another process's entry may be there under the same single key
+    const own = line.find((kv) => ofContender(kv, contender))
     contender.entry = own
     tell(`body ${id} starts ${own === undefined ? "without an entry" : identity(own)}, token ${handle?.fencingToken}`)
 
@@ -215,9 +216,8 @@ const playWith = Effect.fnUntraced(function*(
       if (!isExcused) broken(`1: ${describe(contender)} starts without an entry`)
     } else {
       if (line[0] !== own) broken(`1: ${describe(contender)} starts behind ${identity(line[0]!)}`)
-      if (handle !== undefined && own.createRevision !== handle.createRevision) {
-        broken(`1: ${describe(contender)} takes ${identity(own)} for its own of ${handle.createRevision}`)
-      }
+      const taken = handle === undefined ? identity(own) : `${handle.key}@${handle.createRevision}`
+      if (taken !== identity(own)) broken(`1: ${describe(contender)} takes ${taken} for its own of ${identity(own)}`)
       // 2, 3
       const before = latest.get(name)
       if (before !== undefined && own.createRevision <= before.createRevision) {
