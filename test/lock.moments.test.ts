@@ -1,57 +1,11 @@
 /** Moments of a lock's life that random schedules seldom hit, on an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Clock, Duration, Effect, Exit, Fiber, Option, Scope, Tracer } from "effect"
-import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
-import { TestClock } from "effect/testing"
+import { Duration, Effect, Exit, Fiber, Option, Tracer } from "effect"
+import { Etcd, Lease, Lock } from "effect-etcd-lock"
 import { Entry, type Hold, noneAhead } from "../src/internal/entry.ts"
 import type { Line } from "../src/internal/line.ts"
-
-const provideMemory = <A, E, R>(self: Effect.Effect<A, E, R>) =>
-  // a session that closes would wait for a network that needs time
-  Effect.provide(Effect.ensuring(self, Effect.flatMap(Etcd.Faults, (faults) => faults.heal)), Etcd.layerMemory())
-
-/** Lets time pass, and then whoever was woken go on. */
-const pass = (duration: Duration.Input) =>
-  Effect.andThen(TestClock.adjust(duration), Effect.repeat(Effect.yieldNow, { times: 20 }))
-
-type Process = Effect.Success<ReturnType<typeof session>>
-
-const session = (options?: Session.Options) =>
-  Effect.gen(function*() {
-    const scope = yield* Scope.make()
-    yield* Effect.addFinalizer((exit) => Scope.close(scope, exit))
-    const session = yield* Session.make({ ttl: "3 seconds", ...options }).pipe(Scope.provide(scope))
-    return {
-      run: Effect.provideService(Session.Session, session),
-      close: Scope.close(scope, Exit.void)
-    }
-  })
-
-/** A process that reaches etcd through what `change` makes of it. */
-const sessionThrough = (change: (etcd: Etcd.Etcd["Service"]) => Partial<Etcd.Etcd["Service"]>) =>
-  Effect.flatMap(
-    Etcd.Etcd,
-    (etcd) => Effect.provideService(session(), Etcd.Etcd, { ...etcd, ...change(etcd) })
-  )
-
-/** A process, and what lets it find that ten seconds have passed of which none of its timers knows. */
-const freezable = Effect.gen(function*() {
-  const clock = yield* Clock.Clock
-  let frozen = 0n
-  const process = yield* session().pipe(Effect.provideService(Clock.Clock, {
-    ...clock,
-    monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe() + frozen
-  }))
-  const freeze = () => {
-    frozen = 10_000_000_000n
-  }
-  return { freeze, process }
-})
-
-const fork = Effect.forkChild({ startImmediately: true })
-
-const failure = <A, E>(exit: Exit.Exit<A, E> | undefined): unknown =>
-  exit !== undefined && Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
+import { failure } from "./support/holdIn.ts"
+import { fork, freezable, pass, type Process, provideMemory, session, sessionThrough } from "./support/inMemory.ts"
 
 describe("a handle's own release", () => {
   it.effect("goes to its end when it is interrupted", () =>

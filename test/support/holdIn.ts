@@ -19,6 +19,6 @@ export const holdIn = Effect.fnUntraced(function*(process: World.Process, name: 
   }
 })
 
-/** What an effect failed with, if it did. */
-export const failure = <A, E>(exit: Exit.Exit<A, E>): unknown =>
-  Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined
+/** What an effect failed with, if it did and has ended. */
+export const failure = <A, E>(exit: Exit.Exit<A, E> | undefined): unknown =>
+  exit !== undefined && Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined

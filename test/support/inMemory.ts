@@ -1,0 +1,51 @@
+/** Processes of a test that share an etcd in memory, on the test's clock. */
+import { Clock, type Duration, Effect, Exit, Scope } from "effect"
+import { Etcd, Session } from "effect-etcd-lock"
+import { TestClock } from "effect/testing"
+
+/** Provides an etcd in memory, which heals at the end. */
+export const provideMemory = <A, E, R>(self: Effect.Effect<A, E, R>) =>
+  // A session that closes would wait for a network that needs time.
+  Effect.provide(Effect.ensuring(self, Effect.flatMap(Etcd.Faults, (faults) => faults.heal)), Etcd.layerMemory())
+
+/** Lets time pass, and then the fibers that it woke go on. */
+export const pass = (duration: Duration.Input) =>
+  Effect.andThen(TestClock.adjust(duration), Effect.repeat(Effect.yieldNow, { times: 20 }))
+
+export type Process = Effect.Success<ReturnType<typeof session>>
+
+/** A process, whose session is closed at the end of the test's scope. */
+export const session = (options?: Session.Options) =>
+  Effect.gen(function*() {
+    const scope = yield* Scope.make()
+    yield* Effect.addFinalizer((exit) => Scope.close(scope, exit))
+    const session = yield* Session.make({ ttl: "3 seconds", ...options }).pipe(Scope.provide(scope))
+    return {
+      run: Effect.provideService(Session.Session, session),
+      close: Scope.close(scope, Exit.void)
+    }
+  })
+
+/** A process that reaches etcd through what `change` makes of it. */
+export const sessionThrough = (
+  change: (etcd: Etcd.Etcd["Service"]) => Partial<Etcd.Etcd["Service"]>,
+  options?: Session.Options
+) =>
+  Effect.flatMap(Etcd.Etcd, (etcd) => Effect.provideService(session(options), Etcd.Etcd, { ...etcd, ...change(etcd) }))
+
+/** A process, and what lets it find that ten seconds have passed of which none of its timers knows. */
+export const freezable = Effect.gen(function*() {
+  const clock = yield* Clock.Clock
+  let frozen = 0n
+  const process = yield* session().pipe(Effect.provideService(Clock.Clock, {
+    ...clock,
+    monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe() + frozen
+  }))
+  const freeze = () => {
+    frozen = 10_000_000_000n
+  }
+  return { freeze, process }
+})
+
+/** Starts a fiber at once, so that it has sent its request when the test goes on. */
+export const fork = Effect.forkChild({ startImmediately: true })
