@@ -1,0 +1,198 @@
+/** What comes late, or at the very moment of something else: events, turns, writes, on an etcd in memory. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Scheduler } from "effect"
+import { Etcd, Lock } from "effect-etcd-lock"
+import { failure } from "./support/holdIn.ts"
+import { fork, freezable, pass, provideMemory, session, sessionThrough } from "./support/inMemory.ts"
+
+const hold = (name: string) => Lock.withLock(Effect.never, name)
+
+/** The key that is first in a lock's line. */
+const firstOf = (name: string) =>
+  Effect.map(
+    Effect.flatMap(Etcd.Faults, (faults) => faults.keys),
+    (kvs) =>
+      kvs.filter(({ key }) => String(key).startsWith(`${name}/`))
+        .toSorted((a, b) => Number(a.createRevision - b.createRevision))
+        .map(({ key }) => String(key))[0]
+  )
+
+describe("the end of an entry, reported when the same key is in use again,", () => {
+  for (const layout of ["queue", "single-key"] as const) {
+    it.effect(`is no loss of the entry that has the key by then (${layout})`, () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { run } = yield* session()
+        const holding = run(Lock.withLock(Effect.never, "job", { layout }))
+        const key = Effect.map(faults.keys, (kvs) => kvs.map(({ key }) => String(key)))
+        const first = yield* fork(holding)
+        // By then the watch for the end of what is held stands.
+        yield* pass("1 second")
+        const before = yield* key
+        yield* faults.delayWatches("1 second")
+        yield* Fiber.interrupt(first)
+        const second = yield* fork(holding)
+        yield* pass(1)
+        assert.deepStrictEqual(yield* key, before, "keys are used again")
+        yield* pass("2 seconds")
+        assert.isUndefined(second.pollUnsafe())
+        assert.deepStrictEqual(yield* key, before)
+        yield* Fiber.interrupt(second)
+      }).pipe(provideMemory))
+  }
+
+  it.effect("is no turn of those who wait behind the entry that has the key by then", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const [a, b] = yield* Effect.all([session(), session()])
+      const first = yield* fork(a.run(hold("job")))
+      yield* pass(1)
+      const key = yield* firstOf("job")
+      // The watch of one who waits outlives the wait.
+      const waiting = yield* fork(b.run(hold("job")))
+      yield* pass(1)
+      yield* Fiber.interrupt(waiting)
+      yield* faults.delayWatches("500 millis")
+      yield* Fiber.interrupt(first)
+      const second = yield* fork(a.run(hold("job")))
+      yield* pass(1)
+      assert.strictEqual(yield* firstOf("job"), key, "keys are used again")
+      let started = false
+      const behind = yield* fork(b.run(Lock.withLock(Effect.sync(() => started = true), "job")))
+      yield* pass("2 seconds")
+      assert.isFalse(started)
+      yield* Fiber.interrupt(second)
+      yield* pass("500 millis")
+      assert.isTrue(started)
+      yield* Fiber.join(behind)
+    }).pipe(provideMemory))
+})
+
+describe("a lock that is got at the very moment in which its waiter gives up", () => {
+  // Only fibers that yield after very few operations let anything come between the turn and the end of a wait with a
+  // timeout, which is a race of fibers.
+  const slowly = (maxOps: number) => Effect.provideService(Scheduler.MaxOpsBeforeYield, maxOps)
+
+  it.effect("is given back when that is an interruption", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const [a, b] = yield* Effect.all([session(), session()])
+      for (let maxOps = 5; maxOps <= 12; maxOps++) {
+        for (let ticks = 0; ticks < 30; ticks++) {
+          const holder = yield* fork(a.run(hold("job")))
+          yield* pass(1)
+          const waiting = yield* fork(
+            b.run(Effect.scoped(Lock.acquire("job", { timeout: "1 hour" }))).pipe(slowly(maxOps))
+          )
+          yield* pass(1)
+          yield* fork(Fiber.interrupt(holder))
+          yield* Effect.repeat(Effect.yieldNow, { times: ticks })
+          yield* Fiber.interrupt(waiting)
+          yield* pass(1)
+          assert.deepStrictEqual(yield* faults.keys, [], `after ${ticks} ticks, with ${maxOps} operations at a time`)
+        }
+      }
+    }).pipe(provideMemory))
+
+  it.effect("is given back when that is the end of its time", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const [a, b] = yield* Effect.all([session(), session()])
+      for (let maxOps = 5; maxOps <= 12; maxOps++) {
+        for (let ticks = 1; ticks < 30; ticks++) {
+          const body = Effect.andThen(Effect.sleep(10), Effect.repeat(Effect.yieldNow, { times: ticks }))
+          const holder = yield* fork(a.run(Lock.withLock(body, "job")))
+          yield* pass(1)
+          const waiting = yield* fork(b.run(Effect.scoped(Lock.acquire("job", { timeout: 9 }))).pipe(slowly(maxOps)))
+          yield* pass(9)
+          yield* pass(1)
+          assert.isDefined(holder.pollUnsafe())
+          assert.isDefined(waiting.pollUnsafe())
+          assert.deepStrictEqual(yield* faults.keys, [], `after ${ticks} ticks, with ${maxOps} operations at a time`)
+        }
+      }
+    }).pipe(provideMemory))
+})
+
+describe("a turn that comes when the lease's time is over, which no timer has noticed yet,", () => {
+  it.effect("gives no handle", () =>
+    Effect.gen(function*() {
+      const a = yield* session()
+      const { freeze, process: b } = yield* freezable
+      const holder = yield* fork(a.run(hold("job")))
+      yield* pass(1)
+      let isAcquired = false
+      const acquired = Effect.tap(Lock.acquire("job"), () => Effect.sync(() => isAcquired = true))
+      const waiting = yield* fork(b.run(Effect.scoped(acquired)))
+      yield* pass(1)
+      freeze()
+      yield* Fiber.interrupt(holder)
+      yield* pass(1)
+      assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
+      assert.isFalse(isAcquired)
+    }).pipe(provideMemory))
+})
+
+describe("a hand-over that fails", () => {
+  const failures = [
+    ["NoSpace", "Refused"],
+    ["PermissionDenied", "Refused"],
+    ["Unavailable", "Unknown"]
+  ] as const
+
+  for (const [reason, outcome] of failures) {
+    it.effect(`with ${reason} leaves the lock free, though its lease lives on`, () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        let isFull = false
+        const a = yield* sessionThrough((etcd) => ({
+          txn: (request) =>
+            isFull && puts(request)
+              ? Effect.fail(new Etcd.EtcdError({ reason, method: "txn", outcome, description: "no put" }))
+              : etcd.txn(request)
+        }))
+        yield* fork(a.run(hold("other")))
+        const holder = yield* fork(a.run(hold("job")))
+        yield* pass(1)
+        const next = yield* fork(a.run(hold("job")))
+        const [lease] = yield* faults.leases
+        isFull = true
+        yield* Fiber.interrupt(holder)
+        yield* pass("1 second")
+        assert.include(failure(next.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason })
+        assert.isUndefined(yield* firstOf("job"))
+        assert.include(yield* faults.leases, lease!)
+        const b = yield* session()
+        yield* b.run(Lock.withLock(Effect.void, "job"))
+      }).pipe(provideMemory))
+  }
+
+  const puts = (
+    { else: otherwise = [], then }: Etcd.TxnRequest<ReadonlyArray<Etcd.Op>, ReadonlyArray<Etcd.Op>>
+  ): boolean => [...then, ...otherwise].some((op) => op._tag === "Put" || (op._tag === "Txn" && puts(op)))
+})
+
+describe("a join that arrives after its first removal", () => {
+  it.effect("is removed again, though its lease lives on", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session({ ttl: "60 seconds" })
+      const holder = yield* fork(run(hold("other")))
+      yield* pass(1)
+      // All attempts are on their way for 7 seconds, and given up after 5. The first removal overtakes them.
+      yield* faults.delay("14 seconds")
+      const late = yield* fork(run(hold("job")))
+      yield* pass("4900 millis")
+      yield* faults.heal
+      yield* pass("100 millis")
+      assert.include(failure(late.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", outcome: "Unknown" })
+      yield* pass("1 second")
+      assert.isUndefined(yield* firstOf("job"))
+      yield* pass("1 second")
+      assert.isDefined(yield* firstOf("job"), "it has arrived")
+      yield* pass("30 seconds")
+      assert.isUndefined(yield* firstOf("job"))
+      assert.isUndefined(holder.pollUnsafe())
+      assert.strictEqual((yield* faults.leases).length, 1)
+    }).pipe(provideMemory))
+})
