@@ -97,11 +97,11 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
     if (gathering.length > 0) flush()
   }
 
-  const sendAlone = (part: Part, answered?: () => void) => {
+  const sendAlone = (part: Part, answered?: () => void, isRepeated = false) => {
     const { compare, else: otherwise, then } = part.txn
     run({ compare, then, else: otherwise }, (exit) => {
       answered?.()
-      part.done(exit)
+      part.done(isRepeated ? asRepeated(exit) : exit)
     })
   }
 
@@ -111,9 +111,10 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
       if (Exit.isSuccess(exit)) {
         const { repeated, responses, revision } = exit.value
         parts.forEach(({ done }, i) => done(Exit.succeed({ ...responses[i]!, revision, repeated })))
-      } else if (isRefused(exit)) {
-        // etcd refuses all for the sake of one, of which only that one must hear
-        for (const part of parts) sendAlone(part)
+      } else if (isFinal(exit)) {
+        // Etcd refuses all for the sake of one, of which only that one must hear. An answer that was too large for all
+        // may not be so for each.
+        for (const part of parts) sendAlone(part, undefined, errorOf(exit)?.outcome === "Unknown")
       } else {
         for (const { done } of parts) done(exit)
       }
@@ -131,10 +132,18 @@ export const make = (etcd: Etcd.Etcd["Service"], background: Background): Batch 
   return { send }
 }
 
-const isRefused = (exit: Exit.Exit<unknown, Etcd.EtcdError>): boolean => {
-  const error = Option.getOrUndefined(Exit.findErrorOption(exit))
-  return error?.outcome === "Refused" && !error.isTransient
-}
+const errorOf = (exit: Exit.Exit<unknown, Etcd.EtcdError>) => Option.getOrUndefined(Exit.findErrorOption(exit))
+
+/** Whether the same batch would fail again. */
+const isFinal = (exit: Exit.Exit<unknown, Etcd.EtcdError>): boolean => errorOf(exit)?.isTransient === false
+
+// That the last sending was refused says nothing about the one before it.
+const asRepeated = <A extends object>(exit: Exit.Exit<A, Etcd.EtcdError>) =>
+  Exit.mapBoth(exit, {
+    onSuccess: (answer) => ({ ...answer, repeated: true }),
+    onFailure: ({ cause, description, method, reason }) =>
+      new Etcd.EtcdError({ reason, method, description, cause, outcome: "Unknown" })
+  })
 
 const sessionClosed = Exit.fail(
   new Etcd.EtcdError({

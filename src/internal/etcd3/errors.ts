@@ -67,7 +67,19 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
         }
       }
       if (details.includes("too many requests")) return { reason: "TooManyRequests", description: details }
-      if (details.includes("larger than max")) return { reason: "InvalidArgument", description: details }
+      // Only gRPC's own client writes it with a capital letter. etcd has answered, so it has applied the request.
+      const answer = /^Received message larger than max \((\d+) vs (\d+)\)/.exec(details)
+      if (answer !== null) {
+        return {
+          reason: "InvalidArgument",
+          description: `etcd's answer was too large to receive (${answer[1]} bytes, where ${answer[2]} are the most)` +
+            "; read fewer keys, or set a `limit`",
+          outcome: "Unknown"
+        }
+      }
+      if (says("grpc: received message larger than max")) return { reason: "InvalidArgument", description: details }
+      // A server that may not send its answer has applied the request, too.
+      if (says("larger than max")) return { reason: "InvalidArgument", description: details, outcome: "Unknown" }
       return { reason: "Unavailable", description: details, outcome: "Unknown" }
     }
     case 9: {
