@@ -594,6 +594,35 @@ describe.concurrent("a connection", () => {
       assert.strictEqual(yield* versionOf(etcd, key), 1n)
     }))
 
+  it.live("sends it to the next host, too, when another call gave up the connection that it waited for", () =>
+    Effect.gen(function*() {
+      const [mute, other] = yield* Effect.all([Proxy.make(shared), Proxy.make(shared)])
+      yield* mute.stall
+      const etcd = yield* connect({ hosts: [mute.endpoint, other.endpoint], requestTimeout: "6 seconds" })
+      const key = unique("given-up")
+      // A read is repeated after a third of the time, and closes the channel in which the other waits for longer.
+      yield* Effect.all([etcd.range(Etcd.get(key)), etcd.txn({ then: [Etcd.put(key, "")] })], {
+        concurrency: "unbounded"
+      })
+      assert.strictEqual(yield* versionOf(etcd, key), 1n)
+      yield* etcd.txn({ then: [Etcd.remove(key)] })
+    }))
+
+  it.live("names the host where the connection was given up, to which nothing was sent", () =>
+    Effect.gen(function*() {
+      const proxy = yield* Proxy.make(shared)
+      yield* proxy.stall
+      const etcd = yield* connect({ hosts: proxy.endpoint, requestTimeout: "1 second" })
+      // The read ends after a second, and with it the connection. A renewal is one attempt.
+      yield* Effect.forkChild(Effect.exit(etcd.range(Etcd.get("a"))), { startImmediately: true })
+      const error = yield* Effect.flip(etcd.leaseKeepAlive(random63(), 10_000))
+      assert.deepStrictEqual([error.reason, error.outcome], ["Unavailable", "Refused"])
+      assert.include(
+        error.message,
+        `the connection was given up before the request was sent (${proxy.endpoint})`
+      )
+    }))
+
   it.live("replaces its streams when it was cut", () =>
     Effect.gen(function*() {
       const proxy = yield* Proxy.make(shared)
@@ -1253,6 +1282,7 @@ describe("what etcd says", () => {
     ["14 UNAVAILABLE: etcdserver: leader changed", "Unavailable", "Unknown"],
     ["14 UNAVAILABLE: etcdserver: request timed out, possibly due to connection lost", "Unavailable", "Unknown"],
     ["14 UNAVAILABLE: etcdserver: server stopped", "Unavailable", "Unknown"],
+    ["14 UNAVAILABLE: Channel closed before call started", "Unavailable", "Refused"],
     ["14 UNAVAILABLE: Connection dropped", "Unavailable", "Unknown"],
     ["14 UNAVAILABLE: read ECONNRESET", "Unavailable", "Unknown"],
     [

@@ -110,6 +110,7 @@ const withoutAWord = /^Failed to connect$|^read ECONNRESET$|socket hang up|befor
 const closedAtOnce = "the connection was closed before etcd said anything"
 const noReason = "cannot connect to etcd"
 const notInTime = "no connection in time"
+const neverSent = "the connection was given up before the request was sent"
 
 const unavailable = (details: string): Classified => {
   const noConnection = /^No connection established\. Last error: ([^]*?)\. Resolution note:/.exec(details)?.[1]
@@ -132,6 +133,8 @@ const unavailable = (details: string): Classified => {
   if (/Name resolution failed|DNS/.test(details)) {
     return { reason: "Unavailable", description: `cannot find the host; check its name (${details})` }
   }
+  // The deadline of another call made the client close the channel in which this one waited for a connection.
+  if (details === "Channel closed before call started") return { reason: "Unavailable", description: neverSent }
   // these come from etcd itself, before it proposes anything
   if (/etcdserver: (no leader|not capable|unhealthy cluster)/.test(details)) {
     return { reason: "Unavailable", description: details }
@@ -153,7 +156,7 @@ export const isScheme = (wrong: "http" | "https", { cause, method }: EtcdError):
 /** Names the host where nothing else in the message does. */
 export const at = (host: string, error: EtcdError): EtcdError => {
   const { cause, description, method, outcome, reason } = error
-  return [closedAtOnce, noReason, notInTime].includes(description)
+  return [closedAtOnce, noReason, notInTime, neverSent].includes(description)
     ? new EtcdError({ reason, method, outcome, description: `${description} (${host})`, cause })
     : error
 }
