@@ -23,6 +23,7 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import { inject } from "vitest"
 import { toEtcdError } from "../src/internal/etcd3/errors.ts"
+import * as Auth from "./support/Auth.ts"
 import * as EtcdServer from "./support/EtcdServer.ts"
 import * as Proxy from "./support/Proxy.ts"
 import * as Tls from "./support/Tls.ts"
@@ -717,29 +718,9 @@ describe.concurrent("a cluster", () => {
 describe.concurrent("authentication", () => {
   const user = (username: string, password: string) => ({ auth: { username, password: Redacted.make(password) } })
 
-  const startWithAuth = Effect.fnUntraced(function*(...args: ReadonlyArray<string>) {
-    const server = yield* EtcdServer.start({ args: ["--bcrypt-cost=4", ...args] })
-    const post = (path: string, body: object) =>
-      Effect.promise(async () => {
-        const response = await fetch(`http://${server.endpoint}/v3/auth/${path}`, {
-          method: "POST",
-          body: JSON.stringify(body)
-        })
-        assert.isTrue(response.ok, `${path}: ${await response.text()}`)
-      })
-    yield* post("user/add", { name: "root", password: "root" })
-    yield* post("role/add", { name: "root" })
-    yield* post("user/grant", { user: "root", role: "root" })
-    yield* post("user/add", { name: "ann", password: "secret" })
-    yield* post("role/add", { name: "reports" })
-    yield* post("role/grant", {
-      name: "reports",
-      perm: { permType: "READWRITE", key: btoa("reports/"), range_end: btoa("reports0") }
-    })
-    yield* post("user/grant", { user: "ann", role: "reports" })
-    yield* post("enable", {})
-    return server
-  })
+  // Ann may do all under `reports/`.
+  const startWithAuth = (...args: ReadonlyArray<string>) =>
+    Auth.start({ args, users: { ann: { password: "secret", prefix: "reports/" } } })
 
   const inScope = (etcd: Service) =>
     [

@@ -32,11 +32,11 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
   if (cause instanceof EtcdPermissionDeniedError || says("permission denied")) {
     return { reason: "PermissionDenied", description: "the user's roles do not allow this on this key" }
   }
-  // the client asks for a new token by itself; when that did not help, another attempt with a fresh one may
+  // A token ends with its time, with a restart of etcd, or with a change of users and roles. Another may help.
   if (
     cause instanceof EtcdInvalidAuthTokenError || says("invalid auth token") || says("revision of auth store is old")
   ) {
-    return { reason: "Unavailable", description: "the authentication token is out of date" }
+    return { reason: "Unavailable", description: tokenOutOfDate }
   }
   if (says("user name is empty")) {
     return { reason: "Unauthenticated", description: "this etcd wants a user name and a password; set `auth`" }
@@ -104,6 +104,11 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
     }
   }
 }
+
+const tokenOutOfDate = "the authentication token is out of date"
+
+/** Whether the request was refused for the token that it was sent with. */
+export const isTokenOutOfDate = (error: EtcdError): boolean => error.description === tokenOutOfDate
 
 const tlsTrouble = /certificate|self.signed|altname|SSL|TLS|EPROTO|ERR_OSSL/i
 const withoutAWord = /^Failed to connect$|^read ECONNRESET$|socket hang up|before secure TLS connection/

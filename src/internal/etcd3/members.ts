@@ -1,4 +1,5 @@
 import { noop } from "cockatiel"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type { IOptions } from "etcd3"
@@ -7,7 +8,7 @@ import * as Tls from "node:tls"
 import type { Options } from "../../Etcd.ts"
 import type { EtcdError } from "../etcdError.ts"
 import { Client } from "./client.ts"
-import { at, isScheme, mayBeScheme } from "./errors.ts"
+import { at, isScheme, isTokenOutOfDate, mayBeScheme } from "./errors.ts"
 import { normalize } from "./hosts.ts"
 import { speaksPlain, speaksTls } from "./probe.ts"
 
@@ -18,8 +19,8 @@ import { speaksPlain, speaksTls } from "./probe.ts"
  */
 export interface Members {
   readonly current: () => Client
-  /** Moves on to the next member, unless somebody did already. */
-  readonly failed: (member: Client) => void
+  /** Moves on to the next member, unless another call did already. A member that only refused its token gets another. */
+  readonly failed: (member: Client, error: EtcdError) => void
   /** Fails with the error, or with a plainer one where asking the member's host tells more. */
   readonly explain: (member: Client) => (error: EtcdError) => Effect.Effect<never, EtcdError>
 }
@@ -32,8 +33,9 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
   let index = 0
   return {
     current: () => members[index]!.client,
-    failed: (member) => {
-      if (members[index]!.client === member) index = (index + 1) % members.length
+    failed: (member, error) => {
+      if (isTokenOutOfDate(error)) member.renewToken()
+      else if (members[index]!.client === member) index = (index + 1) % members.length
     },
     explain: (member) => (error) => {
       const { address, secure } = members.find(({ client }) => client === member)!
@@ -45,6 +47,23 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
     }
   } as Members
 })
+
+/**
+ * Makes an attempt of at most `timeout` milliseconds. When etcd refuses it for its token, `failed` has let the member
+ * fetch another, so the rest of the time is for an attempt with that one.
+ */
+export const withFreshToken = <A, R>(
+  timeout: number,
+  attempt: (timeout: number) => Effect.Effect<A, EtcdError, R>
+): Effect.Effect<A, EtcdError, R> =>
+  Clock.clockWith((clock) => {
+    const started = clock.monotonicTimeNanosUnsafe()
+    return Effect.catchIf(
+      attempt(timeout),
+      isTokenOutOfDate,
+      () => attempt(Math.max(0, timeout - Number(clock.monotonicTimeNanosUnsafe() - started) / 1e6))
+    )
+  })
 
 interface Member {
   readonly client: Client

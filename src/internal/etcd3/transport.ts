@@ -25,22 +25,25 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
     send: (member: Client, options: CallOptions) => Promise<Response>,
     decode: (response: Response) => A
   ): Effect.Effect<A, EtcdError> => {
-    const attempt = Effect.callback<A, EtcdError>((resume) => {
-      const member = members.current()
-      send(member, { deadline: Date.now() + timeout }).then(
-        (response) => resume(Effect.sync(() => decode(response))),
-        (cause) => {
-          const error = toEtcdError(method, cause)
-          if (error.isTransient) members.failed(member)
-          resume(members.explain(member)(error))
-        }
-      )
-    })
-    // the deadline does not cover the wait for a token
-    return options.auth === undefined ? attempt : Effect.timeoutOrElse(attempt, {
-      duration: timeout,
-      orElse: () => Effect.fail(timedOut(method, "Unknown"))
-    })
+    const attempt = (timeout: number) =>
+      Effect.callback<A, EtcdError>((resume) => {
+        const member = members.current()
+        send(member, { deadline: Date.now() + timeout }).then(
+          (response) => resume(Effect.sync(() => decode(response))),
+          (cause) => {
+            const error = toEtcdError(method, cause)
+            if (error.isTransient) members.failed(member, error)
+            resume(members.explain(member)(error))
+          }
+        )
+      })
+    if (options.auth === undefined) return attempt(timeout)
+    return Members.withFreshToken(timeout, (timeout) =>
+      // The deadline does not cover the wait for a token.
+      Effect.timeoutOrElse(attempt(timeout), {
+        duration: timeout,
+        orElse: () => Effect.fail(timedOut(method, "Unknown"))
+      }))
   }
 
   const transport: Transport = {

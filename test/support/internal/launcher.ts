@@ -16,7 +16,10 @@ export interface Plan {
   readonly name: string
   readonly ports: { readonly client: number; readonly peer: number; readonly metrics: number }
   readonly tls: Tls | undefined
+  /** They may name `files`. */
   readonly args: ReadonlyArray<string>
+  /** Paths of what etcd reads besides, each with a name of its own. */
+  readonly files: ReadonlyArray<string>
   readonly dataDir: string | undefined
 }
 
@@ -66,6 +69,6 @@ export const commandLine = (plan: Plan, all: ReadonlyArray<Plan>, place: Place):
     `--initial-cluster=${all.map((plan) => `${plan.name}=${peerUrl(plan)}`).join(",")}`,
     `--listen-metrics-urls=http://${place.listen}:${metrics}`,
     ...tls,
-    ...plan.args
+    ...plan.args.map((arg) => plan.files.reduce((arg, path) => arg.replaceAll(path, place.file(path)), arg))
   ]
 }
