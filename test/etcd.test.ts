@@ -17,12 +17,13 @@ import {
 import { Etcd } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import { castGrpcError } from "etcd3"
-import { spawn } from "node:child_process"
+import { execFile, spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { inject } from "vitest"
 import { toEtcdError } from "../src/internal/etcd3/errors.ts"
+import { aboutCertificates, denied } from "../src/internal/etcd3/plainer.ts"
 import * as Auth from "./support/Auth.ts"
 import * as EtcdServer from "./support/EtcdServer.ts"
 import * as Proxy from "./support/Proxy.ts"
@@ -736,15 +737,27 @@ describe.concurrent("authentication", () => {
       const ann = yield* connect({ hosts, ...user("ann", "secret") })
       for (const [, call] of inScope(ann)) yield* call
 
+      const below = yield* connect({ hosts, prefix: "secrets/", ...user("ann", "secret") })
+      const roles = "the roles of user \"ann\" do not allow this on"
       const denied = [
-        ann.range(Etcd.get("secrets")),
-        ann.txn({ then: [Etcd.put("secrets", "")] }),
-        Effect.scoped(ann.watch({ key: Buffer.from("secrets") }))
-      ]
-      for (const call of denied) {
+        [ann.range(Etcd.get("secrets")), `${roles} key "secrets"`],
+        [ann.txn({ then: [Etcd.put("secrets", "")] }), `${roles} key "secrets"`],
+        [Effect.scoped(ann.watch({ key: Buffer.from("secrets") })), `${roles} key "secrets"`],
+        // The key is named as etcd knows it, since that is what the role has to allow.
+        [below.range(Etcd.get("a")), `${roles} key "secrets/a"`],
+        [
+          ann.txn({
+            compare: [Etcd.compareCreateRevision("reports/a", "=", 0n)],
+            then: [Etcd.nested({ then: [Etcd.get("reports/a")] }), Etcd.put("secrets", "")]
+          }),
+          `${roles} all keys of the request, the first of which is "reports/a"`
+        ]
+      ] as const
+      for (const [call, text] of denied) {
         const error = yield* Effect.flip<unknown, Etcd.EtcdError, never>(call)
         assert.deepStrictEqual([error.reason, error.outcome], ["PermissionDenied", "Refused"], error.method)
-        assert.include(error.message, "the user's roles do not allow this on this key")
+        assert.strictEqual(error.description, text)
+        assert.notInclude(JSON.stringify(error) + String(error), "secret\"")
       }
       // which has not harmed the stream that others use
       yield* inScope(ann)[3][1]
@@ -842,17 +855,38 @@ describe.concurrent("TLS", () => {
         yield* etcd.watch({ key: Buffer.from("a") })
         yield* etcd.leaseKeepAlive(random63(), 1000)
       }
-      const handshake = "the TLS handshake failed; check the certificate authority and the client certificate ("
-      const mistakes: ReadonlyArray<readonly [string, Partial<Etcd.Options>, string]> = [
-        ["another authority", { hosts: https, tls: { ...good, ca: pem(Tls.foreignCa) } }, handshake],
-        ["the system's authorities", { hosts: https }, handshake],
-        ["no client certificate", { hosts: https, tls: { ca: good.ca } }, handshake],
-        ["a foreign client certificate", { hosts: https, tls: certificates(Tls.foreignClient) }, handshake],
+      const mistakes: ReadonlyArray<readonly [string, Partial<Etcd.Options>, string | RegExp]> = [
+        [
+          "another authority",
+          { hosts: https, tls: { ...good, ca: pem(Tls.foreignCa) } },
+          "etcd's certificate is not signed by `tls.ca`"
+        ],
+        [
+          "no authority",
+          { hosts: https },
+          "etcd's certificate is not signed by an authority that Node trusts; set `tls.ca`"
+        ],
+        [
+          "no client certificate",
+          { hosts: https, tls: { ca: good.ca } },
+          "etcd wants a client certificate; set `tls.cert` and `tls.key`"
+        ],
+        [
+          "an expired client certificate",
+          { hosts: https, tls: certificates(Tls.expiredClient) },
+          "etcd refused our client certificate: expired (on 2020-02-01T00:00:00.000Z)"
+        ],
+        [
+          "a foreign client certificate",
+          { hosts: https, tls: certificates(Tls.foreignClient) },
+          // Older versions of etcd do not say what is wrong with it.
+          /^etcd refused our client certificate(: not signed by an|; an) authority that etcd trusts/
+        ],
         ["http to https", { hosts: server.endpoint }, "etcd speaks TLS here; write the host with https://"],
         [
           "https to http",
           { hosts: `https://${shared}` },
-          "etcd does not speak TLS here; write the host with http://"
+          "etcd does not speak TLS here; write the host with http:// and leave out `tls`"
         ]
       ]
       for (const [name, options, cure] of mistakes) {
@@ -866,9 +900,45 @@ describe.concurrent("TLS", () => {
         for (const call of calls) {
           const error = yield* Effect.flip(call)
           assert.deepStrictEqual([error.reason, error.outcome], ["Tls", "Refused"], `${name}: ${error.message}`)
-          assert.include(error.message, cure, name)
+          if (typeof cure === "string") assert.strictEqual(error.description, cure, name)
+          else assert.match(error.description, cure, name)
         }
       }
+    }))
+
+  it.live("trusts Node's own list of authorities where there is no `ca`, and what the variables say", () =>
+    Effect.gen(function*() {
+      const server = yield* EtcdServer.start({ tls: Tls.server })
+      const program = `
+        import { Effect } from "effect"
+        import { Etcd } from "effect-etcd-lock"
+        const read = (options) => Effect.flatMap(Etcd.Etcd, (etcd) => etcd.range(Etcd.get("a"))).pipe(
+          Effect.match({ onSuccess: () => "trusted", onFailure: ({ reason }) => reason }),
+          Effect.provide(Etcd.layer({ hosts: "https://${server.endpoint}", ...options }))
+        )
+        console.log(...await Effect.runPromise(Effect.all([read({}), read({ tls: {} })])))
+      `
+      const isAboutAuthorities = (variable: string) => /^(NODE_|SSL_CERT_|GRPC_)/.test(variable)
+      const others = Object.fromEntries(Object.entries(process.env).filter(([name]) => !isAboutAuthorities(name)))
+      const run = (env: NodeJS.ProcessEnv) =>
+        Effect.callback<string>((resume) => {
+          const args = ["--conditions=@effect-etcd-lock/source", "--input-type=module", "--eval", program]
+          const child = execFile(
+            process.execPath,
+            args,
+            { env: { ...others, ...env } },
+            (error, stdout) => resume(error === null ? Effect.succeed(stdout.trim()) : Effect.die(error))
+          )
+          return Effect.sync(() => child.kill("SIGKILL"))
+        })
+      assert.deepStrictEqual(
+        yield* Effect.all([
+          run({}),
+          run({ NODE_EXTRA_CA_CERTS: Tls.ca }),
+          run({ GRPC_DEFAULT_SSL_ROOTS_FILE_PATH: Tls.ca })
+        ], { concurrency: "unbounded" }),
+        ["Tls Tls", "trusted trusted", "trusted trusted"]
+      )
     }))
 
   it.live("does not take a connection that is cut for a mistake", () =>
@@ -1339,6 +1409,90 @@ describe("what etcd says", () => {
       assert.include(error.message, `etcd txn failed (${reason}): `)
       assert.strictEqual(error.cause, cause)
     }
+  })
+})
+
+describe("what is wrong with a certificate", () => {
+  const client = certificates(Tls.client)
+  const expired = certificates(Tls.expiredClient)
+  const alert = (number: number) =>
+    `40AD:error:0A00:SSL routines:ssl3_read_bytes:an alert:a.c:918:SSL alert number ${number}`
+  const rows: ReadonlyArray<readonly [string, Etcd.Options["tls"], string]> = [
+    [
+      "Error: unable to verify the first certificate; if the root CA is installed locally, try running Node.js with --use-system-ca",
+      client,
+      "etcd's certificate is not signed by `tls.ca`"
+    ],
+    ["Error: self-signed certificate in certificate chain", client, "etcd's certificate is not signed by `tls.ca`"],
+    [
+      "Error: self-signed certificate",
+      {},
+      "etcd's certificate is not signed by an authority that Node trusts; set `tls.ca`"
+    ],
+    [
+      "Error: unable to get local issuer certificate",
+      undefined,
+      "etcd's certificate is not signed by an authority that Node trusts; set `tls.ca`"
+    ],
+    ["Error: certificate has expired", client, "etcd's certificate, or that of its authority, has expired"],
+    [
+      "Error: Hostname/IP does not match certificate's altnames: Host: x. is not in the cert's altnames: DNS:y",
+      client,
+      "etcd's certificate is for another host (Host: x. is not in the cert's altnames: DNS:y)"
+    ],
+    [alert(42), { ca: client.ca }, "etcd wants a client certificate; set `tls.cert` and `tls.key`"],
+    [alert(116), undefined, "etcd wants a client certificate; set `tls.cert` and `tls.key`"],
+    [
+      alert(42),
+      client,
+      "etcd refused our client certificate; an authority that etcd trusts must have signed it, for use by clients"
+    ],
+    [alert(42), expired, "etcd refused our client certificate: expired (on 2020-02-01T00:00:00.000Z)"],
+    [alert(44), client, "etcd refused our client certificate: revoked"],
+    [
+      alert(45),
+      client,
+      "etcd refused our client certificate: expired, by etcd's clock (its time is until 2120-01-01T00:00:00.000Z)"
+    ],
+    [alert(45), expired, "etcd refused our client certificate: expired (on 2020-02-01T00:00:00.000Z)"],
+    [alert(48), client, "etcd refused our client certificate: not signed by an authority that etcd trusts"],
+    // What is not known is passed on.
+    [
+      alert(40),
+      client,
+      `the TLS handshake failed; check the certificate authority and the client certificate (${alert(40)})`
+    ],
+    [
+      alert(80),
+      undefined,
+      `the TLS handshake failed; check the certificate authority and the client certificate (${alert(80)})`
+    ]
+  ]
+  it.each(rows)("%s", (trouble, tls, said) => {
+    const cause = new Error(`14 UNAVAILABLE: No connection established. Last error: ${trouble}. Resolution note: `)
+    const error = aboutCertificates(toEtcdError("txn", cause), tls)
+    assert.deepStrictEqual(
+      [error.description, error.reason, error.outcome, error.method, error.cause],
+      [said, "Tls", "Refused", "txn", cause]
+    )
+  })
+
+  it("is nothing when something else is wrong", () => {
+    const error = toEtcdError("txn", new Error("14 UNAVAILABLE: Connection dropped"))
+    assert.strictEqual(aboutCertificates(error, client), error)
+  })
+})
+
+describe("who may not do what", () => {
+  const error = toEtcdError("txn", new Error("7 PERMISSION_DENIED: etcdserver: permission denied"))
+
+  it("is said as far as it is known", () => {
+    assert.strictEqual(denied(error, undefined, undefined).description, "the user's roles do not allow this")
+    assert.strictEqual(denied(error, "ann", undefined).description, "the roles of user \"ann\" do not allow this")
+    const twice = Etcd.nested({ then: [Etcd.get("a"), Etcd.nested({ then: [], else: [Etcd.get("a")] })] })
+    assert.strictEqual(denied(error, undefined, twice).description, "the user's roles do not allow this on key \"a\"")
+    const other = toEtcdError("txn", new Error("3 INVALID_ARGUMENT: etcdserver: duplicate key given in txn request"))
+    assert.strictEqual(denied(other, "ann", twice), other)
   })
 })
 

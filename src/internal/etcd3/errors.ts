@@ -30,7 +30,7 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
     return { reason: "Unauthenticated", description: "wrong user name or password" }
   }
   if (cause instanceof EtcdPermissionDeniedError || says("permission denied")) {
-    return { reason: "PermissionDenied", description: "the user's roles do not allow this on this key" }
+    return { reason: "PermissionDenied", description: notAllowed }
   }
   // A token ends with its time, with a restart of etcd, or with a change of users and roles. Another may help.
   if (
@@ -105,10 +105,18 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
   }
 }
 
+/** To be said with the user and the key, which etcd does not name. */
+export const notAllowed = "the user's roles do not allow this"
+
 const tokenOutOfDate = "the authentication token is out of date"
 
 /** Whether the request was refused for the token that it was sent with. */
 export const isTokenOutOfDate = (error: EtcdError): boolean => error.description === tokenOutOfDate
+
+const handshakeFailed = "the TLS handshake failed; check the certificate authority and the client certificate"
+
+/** Whether a certificate may be the reason of the failure. */
+export const isHandshake = (error: EtcdError): boolean => error.description.startsWith(handshakeFailed)
 
 const tlsTrouble = /certificate|self.signed|altname|SSL|TLS|EPROTO|ERR_OSSL/i
 const withoutAWord = /^Failed to connect$|^read ECONNRESET$|socket hang up|before secure TLS connection/
@@ -129,7 +137,7 @@ const unavailable = (details: string): Classified => {
       reason: "Tls",
       description: /wrong version number|packet length too long|EPROTO/i.test(trouble)
         ? wrongScheme.https
-        : `the TLS handshake failed; check the certificate authority and the client certificate (${trouble})`
+        : `${handshakeFailed} (${trouble})`
     }
   }
   if (noConnection !== undefined) {

@@ -10,6 +10,7 @@ import type { EtcdError } from "../etcdError.ts"
 import { Client } from "./client.ts"
 import { at, isScheme, isTokenOutOfDate, mayBeScheme } from "./errors.ts"
 import { normalize } from "./hosts.ts"
+import { aboutCertificates, denied, type Subject } from "./plainer.ts"
 import { speaksPlain, speaksTls } from "./probe.ts"
 
 /**
@@ -21,8 +22,11 @@ export interface Members {
   readonly current: () => Client
   /** Moves on to the next member, unless another call did already. A member that only refused its token gets another. */
   readonly failed: (member: Client, error: EtcdError) => void
-  /** Fails with the error, or with a plainer one where asking the member's host tells more. */
-  readonly explain: (member: Client) => (error: EtcdError) => Effect.Effect<never, EtcdError>
+  /**
+   * Fails with the error, or with a plainer one where the options, the subject of the request or a question to the
+   * member's host tell more.
+   */
+  readonly explain: (member: Client, subject?: Subject) => (error: EtcdError) => Effect.Effect<never, EtcdError>
 }
 
 export const make = Effect.fnUntraced(function*(options: Options, timeout: number) {
@@ -37,9 +41,10 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
       if (isTokenOutOfDate(error)) member.renewToken()
       else if (members[index]!.client === member) index = (index + 1) % members.length
     },
-    explain: (member) => (error) => {
+    explain: (member, subject) => (error) => {
       const { address, secure } = members.find(({ client }) => client === member)!
-      const known = Effect.fail(at(address, error))
+      const plainer = denied(aboutCertificates(error, options.tls), options.auth?.username, subject)
+      const known = Effect.fail(at(address, plainer))
       if (!mayBeScheme(error)) return known
       return secure
         ? Effect.flatMap(speaksPlain(address), (yes) => yes ? Effect.fail(isScheme("https", error)) : known)
@@ -138,7 +143,7 @@ const tlsCredentials = ({ hosts, tls }: Options): IOptions["credentials"] => {
   }
   const ca = tls.ca === undefined ? undefined : pem("ca", tls.ca, "CERTIFICATE")
   if (ca !== undefined) readable("ca", () => new Crypto.X509Certificate(ca))
-  // null means the system's authorities; the client's type does not say so
+  // null means the authorities that Node trusts by itself; the client's type does not say so
   const rootCertificate = ca ?? null as unknown as Buffer
   if (tls.cert === undefined || tls.key === undefined) return { rootCertificate }
   const certChain = pem("cert", tls.cert, "CERTIFICATE")

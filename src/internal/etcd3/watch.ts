@@ -169,7 +169,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
             return Effect.fail(error)
           })
       }),
-      Effect.catch(members.explain(member))
+      Effect.catch(members.explain(member, options))
     )
 
   return { watch, keep, isOver: () => over !== undefined || tokenRefused }

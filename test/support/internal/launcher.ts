@@ -56,8 +56,8 @@ export const commandLine = (plan: Plan, all: ReadonlyArray<Plan>, place: Place):
   const tls = plan.tls === undefined ? [] : [
     `--cert-file=${place.file(plan.tls.cert)}`,
     `--key-file=${place.file(plan.tls.key)}`,
-    `--trusted-ca-file=${place.file(plan.tls.ca)}`,
-    `--client-cert-auth=${plan.tls.clientCertAuth === true}`
+    // With an authority alone etcd would ask for a client's certificate, too.
+    ...plan.tls.clientCertAuth === true ? ["--client-cert-auth", `--trusted-ca-file=${place.file(plan.tls.ca)}`] : []
   ]
   return [
     `--name=${plan.name}`,
