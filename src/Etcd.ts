@@ -345,8 +345,10 @@ export interface Options {
     readonly password: Redacted.Redacted
   } | undefined
   /**
-   * Certificates as PEM text. `{}` trusts the system's authorities, which is also
-   * what an `https://` host alone does.
+   * Certificates as PEM text. Without `ca`, as with an `https://` host alone, the
+   * authorities of Node's own list are trusted, and not those of the system.
+   * `NODE_EXTRA_CA_CERTS` and `NODE_USE_SYSTEM_CA=1` add to them, gRPC's
+   * `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH` replaces them.
    */
   readonly tls?: {
     readonly ca?: string | undefined

@@ -88,6 +88,52 @@ const suite = (on: string, makeWorld: Effect.Effect<World.World, never, Scope.Sc
         yield* batch.txn("a/", { then: [Etcd.removePrefix("a/"), Etcd.removePrefix("c/")] })
       }))
 
+    it.live("gives each part its answer where that to all of them would be too large, and says that it was repeated", () =>
+      Effect.gen(function*() {
+        const world = yield* makeWorld
+        const { batch } = yield* counting(world)
+        const keys = Array.from({ length: 10 }, (_, i) => `line-${i}/a`)
+        for (const key of keys) yield* world.etcd.txn({ then: [Etcd.put(key, Buffer.alloc(500_000))] })
+        const answers = yield* Effect.forEach(
+          keys,
+          (key) => batch.txn(key, { then: [Etcd.put(`${key}/b`, ""), Etcd.get(key)] }),
+          { concurrency: "unbounded" }
+        )
+        for (const { repeated, responses } of answers) {
+          assert.strictEqual(responses[1]?.kvs[0]?.value.length, 500_000)
+          // The etcd in memory has no messages, so nothing is too large for it.
+          assert.strictEqual(repeated, on === "etcd")
+        }
+        yield* batch.txn("line-0/", { then: [Etcd.removePrefix("line-")] })
+      }))
+
+    it.live("does not say that a part was refused which may have been applied with the others", () =>
+      Effect.gen(function*() {
+        const world = yield* makeWorld
+        const error = (outcome: "Refused" | "Unknown") =>
+          Effect.fail(
+            new Etcd.EtcdError({ reason: "NoSpace", method: "txn", outcome, description: "as the test says" })
+          )
+        const { send } = Batch.make(
+          Etcd.Etcd.of({
+            ...world.etcd,
+            txn: ({ then: [first] }) => error(first?._tag === "Txn" ? "Unknown" : "Refused")
+          }),
+          yield* Clock.Clock,
+          yield* Background.make
+        )
+        const join = (line: string) =>
+          Effect.flip(
+            Effect.callback<unknown, Etcd.EtcdError>((resume) =>
+              send(line, Etcd.nested({ then: [Etcd.put(`${line}/a`, "")] }), resume)
+            )
+          )
+        const errors = yield* Effect.all([join("a"), join("b")], { concurrency: "unbounded" })
+        assert.deepStrictEqual(errors.map(({ outcome }) => outcome), ["Unknown", "Unknown"])
+        // Alone, a part that was refused was refused.
+        assert.strictEqual((yield* join("a")).outcome, "Refused")
+      }))
+
     it.live("keeps to etcd's limits of operations and of size", () =>
       Effect.gen(function*() {
         const { batch, sent } = yield* counting(yield* makeWorld)

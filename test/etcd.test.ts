@@ -17,12 +17,14 @@ import {
 import { Etcd } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import { castGrpcError } from "etcd3"
-import { spawn } from "node:child_process"
+import { execFile, spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { inject } from "vitest"
 import { toEtcdError } from "../src/internal/etcd3/errors.ts"
+import { aboutCertificates, denied } from "../src/internal/etcd3/plainer.ts"
+import * as Auth from "./support/Auth.ts"
 import * as EtcdServer from "./support/EtcdServer.ts"
 import * as Proxy from "./support/Proxy.ts"
 import * as Tls from "./support/Tls.ts"
@@ -253,10 +255,36 @@ describe.concurrent("txn and range", () => {
       assert.deepStrictEqual([twice.reason, twice.outcome, twice.method], ["InvalidArgument", "Refused", "txn"])
       assert.include(twice.message, "etcd txn failed (InvalidArgument): etcdserver: duplicate key given in txn request")
       const large = yield* Effect.flip(etcd.txn({ then: [Etcd.put(key, Buffer.alloc(3_000_000))] }))
-      assert.strictEqual(large.reason, "InvalidArgument")
+      assert.deepStrictEqual([large.reason, large.outcome], ["InvalidArgument", "Refused"])
       const orphan = yield* Effect.flip(etcd.txn({ then: [Etcd.put(key, "", { lease: random63() })] }))
       assert.strictEqual(orphan.reason, "LeaseNotFound")
       assert.strictEqual(yield* versionOf(etcd, key), 0n)
+    }))
+
+  it.live("do not know the outcome where the answer is too large, and apply the request once", () =>
+    Effect.gen(function*() {
+      // Five megabytes would stay in the history of an etcd that is not the test's own.
+      const { endpoint: hosts } = yield* EtcdServer.start()
+      const etcd = yield* connect({ hosts })
+      for (let i = 0; i < 5; i++) yield* etcd.txn({ then: [Etcd.put(`large/${i}`, Buffer.alloc(1_000_000))] })
+      const all = Etcd.getPrefix("large/")
+      const requests: ReadonlyArray<readonly [string, Effect.Effect<unknown, Etcd.EtcdError>]> = [
+        ["once", etcd.txn({ then: [Etcd.put("once", ""), all] })],
+        ["idempotent", etcd.txn({ then: [Etcd.put("idempotent", ""), all], idempotent: true })],
+        ["range", etcd.range(all)]
+      ]
+      for (const [name, request] of requests) {
+        const error = yield* Effect.flip(request)
+        assert.deepStrictEqual([error.reason, error.outcome], ["InvalidArgument", "Unknown"], name)
+        assert.match(
+          error.description,
+          /^etcd's answer was too large to receive \(5\d{6} bytes, where 4194304 are the most\); read fewer keys, or set a `limit`$/
+        )
+      }
+      assert.strictEqual(yield* versionOf(etcd, "once"), 1n)
+      // A second sending would get the same answer.
+      assert.strictEqual(yield* versionOf(etcd, "idempotent"), 1n)
+      assert.strictEqual((yield* etcd.range({ ...all, limit: 4 })).kvs.length, 4)
     }))
 })
 
@@ -568,6 +596,35 @@ describe.concurrent("a connection", () => {
       assert.strictEqual(yield* versionOf(etcd, key), 1n)
     }))
 
+  it.live("sends it to the next host, too, when another call gave up the connection that it waited for", () =>
+    Effect.gen(function*() {
+      const [mute, other] = yield* Effect.all([Proxy.make(shared), Proxy.make(shared)])
+      yield* mute.stall
+      const etcd = yield* connect({ hosts: [mute.endpoint, other.endpoint], requestTimeout: "6 seconds" })
+      const key = unique("given-up")
+      // A read is repeated after a third of the time, and closes the channel in which the other waits for longer.
+      yield* Effect.all([etcd.range(Etcd.get(key)), etcd.txn({ then: [Etcd.put(key, "")] })], {
+        concurrency: "unbounded"
+      })
+      assert.strictEqual(yield* versionOf(etcd, key), 1n)
+      yield* etcd.txn({ then: [Etcd.remove(key)] })
+    }))
+
+  it.live("names the host where the connection was given up, to which nothing was sent", () =>
+    Effect.gen(function*() {
+      const proxy = yield* Proxy.make(shared)
+      yield* proxy.stall
+      const etcd = yield* connect({ hosts: proxy.endpoint, requestTimeout: "1 second" })
+      // The read ends after a second, and with it the connection. A renewal is one attempt.
+      yield* Effect.forkChild(Effect.exit(etcd.range(Etcd.get("a"))), { startImmediately: true })
+      const error = yield* Effect.flip(etcd.leaseKeepAlive(random63(), 10_000))
+      assert.deepStrictEqual([error.reason, error.outcome], ["Unavailable", "Refused"])
+      assert.include(
+        error.message,
+        `the connection was given up before the request was sent (${proxy.endpoint})`
+      )
+    }))
+
   it.live("replaces its streams when it was cut", () =>
     Effect.gen(function*() {
       const proxy = yield* Proxy.make(shared)
@@ -662,29 +719,9 @@ describe.concurrent("a cluster", () => {
 describe.concurrent("authentication", () => {
   const user = (username: string, password: string) => ({ auth: { username, password: Redacted.make(password) } })
 
-  const startWithAuth = Effect.fnUntraced(function*(...args: ReadonlyArray<string>) {
-    const server = yield* EtcdServer.start({ args: ["--bcrypt-cost=4", ...args] })
-    const post = (path: string, body: object) =>
-      Effect.promise(async () => {
-        const response = await fetch(`http://${server.endpoint}/v3/auth/${path}`, {
-          method: "POST",
-          body: JSON.stringify(body)
-        })
-        assert.isTrue(response.ok, `${path}: ${await response.text()}`)
-      })
-    yield* post("user/add", { name: "root", password: "root" })
-    yield* post("role/add", { name: "root" })
-    yield* post("user/grant", { user: "root", role: "root" })
-    yield* post("user/add", { name: "ann", password: "secret" })
-    yield* post("role/add", { name: "reports" })
-    yield* post("role/grant", {
-      name: "reports",
-      perm: { permType: "READWRITE", key: btoa("reports/"), range_end: btoa("reports0") }
-    })
-    yield* post("user/grant", { user: "ann", role: "reports" })
-    yield* post("enable", {})
-    return server
-  })
+  // Ann may do all under `reports/`.
+  const startWithAuth = (...args: ReadonlyArray<string>) =>
+    Auth.start({ args, users: { ann: { password: "secret", prefix: "reports/" } } })
 
   const inScope = (etcd: Service) =>
     [
@@ -700,15 +737,27 @@ describe.concurrent("authentication", () => {
       const ann = yield* connect({ hosts, ...user("ann", "secret") })
       for (const [, call] of inScope(ann)) yield* call
 
+      const below = yield* connect({ hosts, prefix: "secrets/", ...user("ann", "secret") })
+      const roles = "the roles of user \"ann\" do not allow this on"
       const denied = [
-        ann.range(Etcd.get("secrets")),
-        ann.txn({ then: [Etcd.put("secrets", "")] }),
-        Effect.scoped(ann.watch({ key: Buffer.from("secrets") }))
-      ]
-      for (const call of denied) {
+        [ann.range(Etcd.get("secrets")), `${roles} key "secrets"`],
+        [ann.txn({ then: [Etcd.put("secrets", "")] }), `${roles} key "secrets"`],
+        [Effect.scoped(ann.watch({ key: Buffer.from("secrets") })), `${roles} key "secrets"`],
+        // The key is named as etcd knows it, since that is what the role has to allow.
+        [below.range(Etcd.get("a")), `${roles} key "secrets/a"`],
+        [
+          ann.txn({
+            compare: [Etcd.compareCreateRevision("reports/a", "=", 0n)],
+            then: [Etcd.nested({ then: [Etcd.get("reports/a")] }), Etcd.put("secrets", "")]
+          }),
+          `${roles} all keys of the request, the first of which is "reports/a"`
+        ]
+      ] as const
+      for (const [call, text] of denied) {
         const error = yield* Effect.flip<unknown, Etcd.EtcdError, never>(call)
         assert.deepStrictEqual([error.reason, error.outcome], ["PermissionDenied", "Refused"], error.method)
-        assert.include(error.message, "the user's roles do not allow this on this key")
+        assert.strictEqual(error.description, text)
+        assert.notInclude(JSON.stringify(error) + String(error), "secret\"")
       }
       // which has not harmed the stream that others use
       yield* inScope(ann)[3][1]
@@ -806,17 +855,38 @@ describe.concurrent("TLS", () => {
         yield* etcd.watch({ key: Buffer.from("a") })
         yield* etcd.leaseKeepAlive(random63(), 1000)
       }
-      const handshake = "the TLS handshake failed; check the certificate authority and the client certificate ("
-      const mistakes: ReadonlyArray<readonly [string, Partial<Etcd.Options>, string]> = [
-        ["another authority", { hosts: https, tls: { ...good, ca: pem(Tls.foreignCa) } }, handshake],
-        ["the system's authorities", { hosts: https }, handshake],
-        ["no client certificate", { hosts: https, tls: { ca: good.ca } }, handshake],
-        ["a foreign client certificate", { hosts: https, tls: certificates(Tls.foreignClient) }, handshake],
+      const mistakes: ReadonlyArray<readonly [string, Partial<Etcd.Options>, string | RegExp]> = [
+        [
+          "another authority",
+          { hosts: https, tls: { ...good, ca: pem(Tls.foreignCa) } },
+          "etcd's certificate is not signed by `tls.ca`"
+        ],
+        [
+          "no authority",
+          { hosts: https },
+          "etcd's certificate is not signed by an authority that Node trusts; set `tls.ca`"
+        ],
+        [
+          "no client certificate",
+          { hosts: https, tls: { ca: good.ca } },
+          "etcd wants a client certificate; set `tls.cert` and `tls.key`"
+        ],
+        [
+          "an expired client certificate",
+          { hosts: https, tls: certificates(Tls.expiredClient) },
+          "etcd refused our client certificate: expired (on 2020-02-01T00:00:00.000Z)"
+        ],
+        [
+          "a foreign client certificate",
+          { hosts: https, tls: certificates(Tls.foreignClient) },
+          // Older versions of etcd do not say what is wrong with it.
+          /^etcd refused our client certificate(: not signed by an|; an) authority that etcd trusts/
+        ],
         ["http to https", { hosts: server.endpoint }, "etcd speaks TLS here; write the host with https://"],
         [
           "https to http",
           { hosts: `https://${shared}` },
-          "etcd does not speak TLS here; write the host with http://"
+          "etcd does not speak TLS here; write the host with http:// and leave out `tls`"
         ]
       ]
       for (const [name, options, cure] of mistakes) {
@@ -830,9 +900,45 @@ describe.concurrent("TLS", () => {
         for (const call of calls) {
           const error = yield* Effect.flip(call)
           assert.deepStrictEqual([error.reason, error.outcome], ["Tls", "Refused"], `${name}: ${error.message}`)
-          assert.include(error.message, cure, name)
+          if (typeof cure === "string") assert.strictEqual(error.description, cure, name)
+          else assert.match(error.description, cure, name)
         }
       }
+    }))
+
+  it.live("trusts Node's own list of authorities where there is no `ca`, and what the variables say", () =>
+    Effect.gen(function*() {
+      const server = yield* EtcdServer.start({ tls: Tls.server })
+      const program = `
+        import { Effect } from "effect"
+        import { Etcd } from "effect-etcd-lock"
+        const read = (options) => Effect.flatMap(Etcd.Etcd, (etcd) => etcd.range(Etcd.get("a"))).pipe(
+          Effect.match({ onSuccess: () => "trusted", onFailure: ({ reason }) => reason }),
+          Effect.provide(Etcd.layer({ hosts: "https://${server.endpoint}", ...options }))
+        )
+        console.log(...await Effect.runPromise(Effect.all([read({}), read({ tls: {} })])))
+      `
+      const isAboutAuthorities = (variable: string) => /^(NODE_|SSL_CERT_|GRPC_)/.test(variable)
+      const others = Object.fromEntries(Object.entries(process.env).filter(([name]) => !isAboutAuthorities(name)))
+      const run = (env: NodeJS.ProcessEnv) =>
+        Effect.callback<string>((resume) => {
+          const args = ["--conditions=@effect-etcd-lock/source", "--input-type=module", "--eval", program]
+          const child = execFile(
+            process.execPath,
+            args,
+            { env: { ...others, ...env } },
+            (error, stdout) => resume(error === null ? Effect.succeed(stdout.trim()) : Effect.die(error))
+          )
+          return Effect.sync(() => child.kill("SIGKILL"))
+        })
+      assert.deepStrictEqual(
+        yield* Effect.all([
+          run({}),
+          run({ NODE_EXTRA_CA_CERTS: Tls.ca }),
+          run({ GRPC_DEFAULT_SSL_ROOTS_FILE_PATH: Tls.ca })
+        ], { concurrency: "unbounded" }),
+        ["Tls Tls", "trusted trusted", "trusted trusted"]
+      )
     }))
 
   it.live("does not take a connection that is cut for a mistake", () =>
@@ -1214,11 +1320,18 @@ describe("what etcd says", () => {
       "InvalidArgument",
       "Refused"
     ],
+    ["8 RESOURCE_EXHAUSTED: Received message larger than max (5000000 vs 4194304)", "InvalidArgument", "Unknown"],
+    [
+      "8 RESOURCE_EXHAUSTED: grpc: trying to send message larger than max (5000000 vs. 4194304)",
+      "InvalidArgument",
+      "Unknown"
+    ],
     ["8 RESOURCE_EXHAUSTED: Bandwidth exhausted or memory limit exceeded", "Unavailable", "Unknown"],
     ["14 UNAVAILABLE: etcdserver: no leader", "Unavailable", "Refused"],
     ["14 UNAVAILABLE: etcdserver: leader changed", "Unavailable", "Unknown"],
     ["14 UNAVAILABLE: etcdserver: request timed out, possibly due to connection lost", "Unavailable", "Unknown"],
     ["14 UNAVAILABLE: etcdserver: server stopped", "Unavailable", "Unknown"],
+    ["14 UNAVAILABLE: Channel closed before call started", "Unavailable", "Refused"],
     ["14 UNAVAILABLE: Connection dropped", "Unavailable", "Unknown"],
     ["14 UNAVAILABLE: read ECONNRESET", "Unavailable", "Unknown"],
     [
@@ -1294,6 +1407,90 @@ describe("what etcd says", () => {
       assert.include(error.message, `etcd txn failed (${reason}): `)
       assert.strictEqual(error.cause, cause)
     }
+  })
+})
+
+describe("what is wrong with a certificate", () => {
+  const client = certificates(Tls.client)
+  const expired = certificates(Tls.expiredClient)
+  const alert = (number: number) =>
+    `40AD:error:0A00:SSL routines:ssl3_read_bytes:an alert:a.c:918:SSL alert number ${number}`
+  const rows: ReadonlyArray<readonly [string, Etcd.Options["tls"], string]> = [
+    [
+      "Error: unable to verify the first certificate; if the root CA is installed locally, try running Node.js with --use-system-ca",
+      client,
+      "etcd's certificate is not signed by `tls.ca`"
+    ],
+    ["Error: self-signed certificate in certificate chain", client, "etcd's certificate is not signed by `tls.ca`"],
+    [
+      "Error: self-signed certificate",
+      {},
+      "etcd's certificate is not signed by an authority that Node trusts; set `tls.ca`"
+    ],
+    [
+      "Error: unable to get local issuer certificate",
+      undefined,
+      "etcd's certificate is not signed by an authority that Node trusts; set `tls.ca`"
+    ],
+    ["Error: certificate has expired", client, "etcd's certificate, or that of its authority, has expired"],
+    [
+      "Error: Hostname/IP does not match certificate's altnames: Host: x. is not in the cert's altnames: DNS:y",
+      client,
+      "etcd's certificate is for another host (Host: x. is not in the cert's altnames: DNS:y)"
+    ],
+    [alert(42), { ca: client.ca }, "etcd wants a client certificate; set `tls.cert` and `tls.key`"],
+    [alert(116), undefined, "etcd wants a client certificate; set `tls.cert` and `tls.key`"],
+    [
+      alert(42),
+      client,
+      "etcd refused our client certificate; an authority that etcd trusts must have signed it, for use by clients"
+    ],
+    [alert(42), expired, "etcd refused our client certificate: expired (on 2020-02-01T00:00:00.000Z)"],
+    [alert(44), client, "etcd refused our client certificate: revoked"],
+    [
+      alert(45),
+      client,
+      "etcd refused our client certificate: expired, by etcd's clock (its time is until 2120-01-01T00:00:00.000Z)"
+    ],
+    [alert(45), expired, "etcd refused our client certificate: expired (on 2020-02-01T00:00:00.000Z)"],
+    [alert(48), client, "etcd refused our client certificate: not signed by an authority that etcd trusts"],
+    // What is not known is passed on.
+    [
+      alert(40),
+      client,
+      `the TLS handshake failed; check the certificate authority and the client certificate (${alert(40)})`
+    ],
+    [
+      alert(80),
+      undefined,
+      `the TLS handshake failed; check the certificate authority and the client certificate (${alert(80)})`
+    ]
+  ]
+  it.each(rows)("%s", (trouble, tls, said) => {
+    const cause = new Error(`14 UNAVAILABLE: No connection established. Last error: ${trouble}. Resolution note: `)
+    const error = aboutCertificates(toEtcdError("txn", cause), tls)
+    assert.deepStrictEqual(
+      [error.description, error.reason, error.outcome, error.method, error.cause],
+      [said, "Tls", "Refused", "txn", cause]
+    )
+  })
+
+  it("is nothing when something else is wrong", () => {
+    const error = toEtcdError("txn", new Error("14 UNAVAILABLE: Connection dropped"))
+    assert.strictEqual(aboutCertificates(error, client), error)
+  })
+})
+
+describe("who may not do what", () => {
+  const error = toEtcdError("txn", new Error("7 PERMISSION_DENIED: etcdserver: permission denied"))
+
+  it("is said as far as it is known", () => {
+    assert.strictEqual(denied(error, undefined, undefined).description, "the user's roles do not allow this")
+    assert.strictEqual(denied(error, "ann", undefined).description, "the roles of user \"ann\" do not allow this")
+    const twice = Etcd.nested({ then: [Etcd.get("a"), Etcd.nested({ then: [], else: [Etcd.get("a")] })] })
+    assert.strictEqual(denied(error, undefined, twice).description, "the user's roles do not allow this on key \"a\"")
+    const other = toEtcdError("txn", new Error("3 INVALID_ARGUMENT: etcdserver: duplicate key given in txn request"))
+    assert.strictEqual(denied(other, "ann", twice), other)
   })
 })
 

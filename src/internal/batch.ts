@@ -124,11 +124,11 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
     if (gathering.length > 0) flush()
   }
 
-  const sendAlone = (part: Part, answered?: () => void) => {
+  const sendAlone = (part: Part, answered?: () => void, isRepeated = false) => {
     const { compare, else: otherwise, then } = part.txn
     run({ compare, then, else: otherwise }, part.asked, (exit) => {
       answered?.()
-      finish(part, exit)
+      finish(part, isRepeated ? asRepeated(exit) : exit)
     })
   }
 
@@ -139,9 +139,10 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
       if (Exit.isSuccess(exit)) {
         const { repeated, responses, revision } = exit.value
         parts.forEach((part, i) => finish(part, Exit.succeed({ ...responses[i]!, revision, repeated })))
-      } else if (isRefused(exit)) {
-        // One invalid part makes etcd refuse the whole batch. Each is sent again alone, so that only that one fails.
-        for (const part of parts) sendAlone(part)
+      } else if (isFinal(exit)) {
+        // One invalid part makes etcd refuse the whole batch. Each is sent again alone, so that only that one fails; and
+        // an answer that was too large for all of them may not be so for each.
+        for (const part of parts) sendAlone(part, undefined, errorOf(exit)?.outcome === "Unknown")
       } else {
         for (const part of parts) finish(part, exit)
       }
@@ -179,10 +180,18 @@ const overtime = Effect.fail(
   new Etcd.EtcdError({ reason: "Timeout", method: "txn", outcome: "Unknown", description: "no answer in time" })
 )
 
-const isRefused = (exit: Exit.Exit<unknown, Etcd.EtcdError>): boolean => {
-  const error = Option.getOrUndefined(Exit.findErrorOption(exit))
-  return error?.outcome === "Refused" && !error.isTransient
-}
+const errorOf = (exit: Exit.Exit<unknown, Etcd.EtcdError>) => Option.getOrUndefined(Exit.findErrorOption(exit))
+
+/** Whether the same batch would fail again. */
+const isFinal = (exit: Exit.Exit<unknown, Etcd.EtcdError>): boolean => errorOf(exit)?.isTransient === false
+
+// That the last sending was refused says nothing about the one before it.
+const asRepeated = <A extends object>(exit: Exit.Exit<A, Etcd.EtcdError>) =>
+  Exit.mapBoth(exit, {
+    onSuccess: (answer) => ({ ...answer, repeated: true }),
+    onFailure: ({ cause, description, method, reason }) =>
+      new Etcd.EtcdError({ reason, method, description, cause, outcome: "Unknown" })
+  })
 
 export const sessionClosed = Exit.fail(
   new Etcd.EtcdError({

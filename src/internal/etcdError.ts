@@ -9,7 +9,8 @@ import * as Schema from "effect/Schema"
  * - `Tls`: the TLS handshake failed; certificates or the scheme are wrong.
  * - `Unauthenticated`: no, or wrong, user name and password.
  * - `PermissionDenied`: the user may not do this to this key.
- * - `InvalidArgument`: etcd refused the request as malformed.
+ * - `InvalidArgument`: etcd refused the request as malformed or too large,
+ *   or its answer was too large to receive.
  * - `NoSpace`: etcd's database is full; it takes no writes.
  * - `LeaseNotFound`: the lease has expired or was revoked.
  * - `LeaseExists`: a lease with this ID exists already.

@@ -23,6 +23,8 @@ export interface EtcdServer {
 
 export interface Options {
   readonly args?: ReadonlyArray<string> | undefined
+  /** Paths of the files that `args` name, each with a name of its own. */
+  readonly files?: ReadonlyArray<string> | undefined
   /** Where to make the directory of its data; a container keeps its own. Default: the system's temporary directory. */
   readonly dataDir?: string | undefined
   readonly tls?: Tls | undefined
@@ -57,6 +59,7 @@ const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, opt
       ports: { client, peer, metrics },
       tls: options.tls,
       args: options.args ?? [],
+      files: options.files ?? [],
       dataDir: options.dataDir
     })
   }

@@ -15,3 +15,6 @@ export const client = { ca, cert: pem("client"), key: pem("client-key") }
 export const foreignCa = pem("foreign-ca")
 
 export const foreignClient = { ca, cert: pem("foreign-client"), key: pem("foreign-client-key") }
+
+/** Signed by `ca`, and over. */
+export const expiredClient = { ca, cert: pem("expired-client"), key: pem("expired-client-key") }

@@ -1,5 +1,5 @@
 import type { CallOptions, Client as Stub, ClientDuplexStream, Metadata } from "@grpc/grpc-js"
-import { castGrpcError, Etcd3, EtcdInvalidAuthTokenError } from "etcd3"
+import { castGrpcError, Etcd3 } from "etcd3"
 import type { Method, Service } from "./rpc.ts"
 
 type Pool = Etcd3["pool"]
@@ -9,6 +9,7 @@ type Host = Parameters<Pool["markFailed"]>[0]
 export class Client extends Etcd3 {
   // the pool shuffles them anew for each call otherwise
   #hosts: Parameters<Pool["withConnection"]>[2]
+  #isRenewingToken = false
 
   async call<Request, Response>(
     method: Method<Request, Response>,
@@ -16,12 +17,10 @@ export class Client extends Etcd3 {
     options: CallOptions
   ): Promise<Response> {
     const message = method.serialize(request)
-    const send = () =>
-      this.#connect(method.service, (stub, metadata) => start(stub, method.path, message, metadata, options))
-    const answer = await send().catch((error: unknown) => {
-      if (!(error instanceof EtcdInvalidAuthTokenError)) throw error
-      return this.renewToken(options).then(send)
-    })
+    const answer = await this.#connect(
+      method.service,
+      (stub, metadata) => start(stub, method.path, message, metadata, options)
+    )
     return method.deserialize(answer)
   }
 
@@ -36,9 +35,17 @@ export class Client extends Etcd3 {
     })
   }
 
-  /** A call of etcd3's own is what makes it fetch another token. What comes of the call does not matter. */
-  async renewToken(options: CallOptions): Promise<void> {
-    await this.kv.range({ key: Buffer.of(0), limit: 1 }, options).catch(() => {})
+  /** Lets all that follows wait for another token, which is fetched once for all that found theirs refused by then. */
+  renewToken(): void {
+    if (this.#isRenewingToken) return
+    this.#isRenewingToken = true
+    // etcd3 by itself keeps a token for ever, unless a unary call of its own is refused for one that is unknown.
+    const authenticator = this.pool["authenticator"]
+    authenticator.invalidateMetadata()
+    // The calls that wait for it report what goes wrong.
+    authenticator.getMetadata().catch(() => {}).finally(() => {
+      this.#isRenewingToken = false
+    })
   }
 
   #connect<A>(

@@ -30,13 +30,13 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
     return { reason: "Unauthenticated", description: "wrong user name or password" }
   }
   if (cause instanceof EtcdPermissionDeniedError || says("permission denied")) {
-    return { reason: "PermissionDenied", description: "the user's roles do not allow this on this key" }
+    return { reason: "PermissionDenied", description: notAllowed }
   }
-  // the client asks for a new token by itself; when that did not help, another attempt with a fresh one may
+  // A token ends with its time, with a restart of etcd, or with a change of users and roles. Another may help.
   if (
     cause instanceof EtcdInvalidAuthTokenError || says("invalid auth token") || says("revision of auth store is old")
   ) {
-    return { reason: "Unavailable", description: "the authentication token is out of date" }
+    return { reason: "Unavailable", description: tokenOutOfDate }
   }
   if (says("user name is empty")) {
     return { reason: "Unauthenticated", description: "this etcd wants a user name and a password; set `auth`" }
@@ -67,7 +67,19 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
         }
       }
       if (details.includes("too many requests")) return { reason: "TooManyRequests", description: details }
-      if (details.includes("larger than max")) return { reason: "InvalidArgument", description: details }
+      // Only gRPC's own client writes it with a capital letter. etcd has answered, so it has applied the request.
+      const answer = /^Received message larger than max \((\d+) vs (\d+)\)/.exec(details)
+      if (answer !== null) {
+        return {
+          reason: "InvalidArgument",
+          description: `etcd's answer was too large to receive (${answer[1]} bytes, where ${answer[2]} are the most)` +
+            "; read fewer keys, or set a `limit`",
+          outcome: "Unknown"
+        }
+      }
+      if (says("grpc: received message larger than max")) return { reason: "InvalidArgument", description: details }
+      // A server that may not send its answer has applied the request, too.
+      if (says("larger than max")) return { reason: "InvalidArgument", description: details, outcome: "Unknown" }
       return { reason: "Unavailable", description: details, outcome: "Unknown" }
     }
     case 9: {
@@ -93,11 +105,25 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
   }
 }
 
+/** To be said with the user and the key, which etcd does not name. */
+export const notAllowed = "the user's roles do not allow this"
+
+const tokenOutOfDate = "the authentication token is out of date"
+
+/** Whether the request was refused for the token that it was sent with. */
+export const isTokenOutOfDate = (error: EtcdError): boolean => error.description === tokenOutOfDate
+
+const handshakeFailed = "the TLS handshake failed; check the certificate authority and the client certificate"
+
+/** Whether a certificate may be the reason of the failure. */
+export const isHandshake = (error: EtcdError): boolean => error.description.startsWith(handshakeFailed)
+
 const tlsTrouble = /certificate|self.signed|altname|SSL|TLS|EPROTO|ERR_OSSL/i
 const withoutAWord = /^Failed to connect$|^read ECONNRESET$|socket hang up|before secure TLS connection/
 const closedAtOnce = "the connection was closed before etcd said anything"
 const noReason = "cannot connect to etcd"
 const notInTime = "no connection in time"
+const neverSent = "the connection was given up before the request was sent"
 
 const unavailable = (details: string): Classified => {
   const noConnection = /^No connection established\. Last error: ([^]*?)\. Resolution note:/.exec(details)?.[1]
@@ -111,7 +137,7 @@ const unavailable = (details: string): Classified => {
       reason: "Tls",
       description: /wrong version number|packet length too long|EPROTO/i.test(trouble)
         ? wrongScheme.https
-        : `the TLS handshake failed; check the certificate authority and the client certificate (${trouble})`
+        : `${handshakeFailed} (${trouble})`
     }
   }
   if (noConnection !== undefined) {
@@ -120,6 +146,8 @@ const unavailable = (details: string): Classified => {
   if (/Name resolution failed|DNS/.test(details)) {
     return { reason: "Unavailable", description: `cannot find the host; check its name (${details})` }
   }
+  // The deadline of another call made the client close the channel in which this one waited for a connection.
+  if (details === "Channel closed before call started") return { reason: "Unavailable", description: neverSent }
   // these come from etcd itself, before it proposes anything
   if (/etcdserver: (no leader|not capable|unhealthy cluster)/.test(details)) {
     return { reason: "Unavailable", description: details }
@@ -141,7 +169,7 @@ export const isScheme = (wrong: "http" | "https", { cause, method }: EtcdError):
 /** Names the host where nothing else in the message does. */
 export const at = (host: string, error: EtcdError): EtcdError => {
   const { cause, description, method, outcome, reason } = error
-  return [closedAtOnce, noReason, notInTime].includes(description)
+  return [closedAtOnce, noReason, notInTime, neverSent].includes(description)
     ? new EtcdError({ reason, method, outcome, description: `${description} (${host})`, cause })
     : error
 }

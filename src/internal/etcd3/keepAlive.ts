@@ -1,7 +1,7 @@
 import * as Effect from "effect/Effect"
 import type { ILeaseKeepAliveRequest, ILeaseKeepAliveResponse } from "etcd3"
 import type { EtcdError } from "../etcdError.ts"
-import type { Members } from "./members.ts"
+import { type Members, withFreshToken } from "./members.ts"
 import { open, shared, timedOut } from "./stream.ts"
 
 const method = "leaseKeepAlive"
@@ -10,7 +10,10 @@ const method = "leaseKeepAlive"
 export const make = Effect.fnUntraced(function*(members: Members) {
   const use = yield* shared(method, openStream(members))
   return (leaseId: bigint, timeout: number): Effect.Effect<number, EtcdError> =>
-    Effect.scoped(use(timeout, (stream, left) => stream.renew(leaseId.toString(), left)))
+    withFreshToken(
+      timeout,
+      (timeout) => Effect.scoped(use(timeout, (stream, left) => stream.renew(leaseId.toString(), left)))
+    )
 })
 
 const openStream = Effect.fnUntraced(function*(members: Members) {
@@ -25,7 +28,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     onData: (response) => waiting.get(response.ID)?.(Effect.succeed(Number(response.TTL))),
     onOver: (error) => {
       over = error
-      members.failed(member)
+      members.failed(member, error)
       for (const resume of waiting.values()) resume(Effect.fail(error))
     }
   })

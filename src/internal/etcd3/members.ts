@@ -1,4 +1,5 @@
 import { noop } from "cockatiel"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type { IOptions } from "etcd3"
 import * as Crypto from "node:crypto"
@@ -7,8 +8,9 @@ import type { Options } from "../../Etcd.ts"
 import type { EtcdError } from "../etcdError.ts"
 import * as Check from "../options.ts"
 import { Client } from "./client.ts"
-import { at, isScheme, mayBeScheme } from "./errors.ts"
+import { at, isScheme, isTokenOutOfDate, mayBeScheme } from "./errors.ts"
 import { normalize } from "./hosts.ts"
+import { aboutCertificates, denied, type Subject } from "./plainer.ts"
 import { speaksPlain, speaksTls } from "./probe.ts"
 
 /**
@@ -18,10 +20,13 @@ import { speaksPlain, speaksTls } from "./probe.ts"
  */
 export interface Members {
   readonly current: () => Client
-  /** Moves on to the next member, unless somebody did already. */
-  readonly failed: (member: Client) => void
-  /** Fails with the error, or with a plainer one where asking the member's host tells more. */
-  readonly explain: (member: Client) => (error: EtcdError) => Effect.Effect<never, EtcdError>
+  /** Moves on to the next member, unless another call did already. A member that only refused its token gets another. */
+  readonly failed: (member: Client, error: EtcdError) => void
+  /**
+   * Fails with the error, or with a plainer one where the options, the subject of the request or a question to the
+   * member's host tell more.
+   */
+  readonly explain: (member: Client, subject?: Subject) => (error: EtcdError) => Effect.Effect<never, EtcdError>
 }
 
 export const make = Effect.fnUntraced(function*(options: Options, timeout: number) {
@@ -32,12 +37,14 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
   let index = 0
   return {
     current: () => members[index]!.client,
-    failed: (member) => {
-      if (members[index]!.client === member) index = (index + 1) % members.length
+    failed: (member, error) => {
+      if (isTokenOutOfDate(error)) member.renewToken()
+      else if (members[index]!.client === member) index = (index + 1) % members.length
     },
-    explain: (member) => (error) => {
+    explain: (member, subject) => (error) => {
       const { address, secure } = members.find(({ client }) => client === member)!
-      const known = Effect.fail(at(address, error))
+      const plainer = denied(aboutCertificates(error, options.tls), options.auth?.username, subject)
+      const known = Effect.fail(at(address, plainer))
       if (!mayBeScheme(error)) return known
       return secure
         ? Effect.flatMap(speaksPlain(address), (yes) => yes ? Effect.fail(isScheme("https", error)) : known)
@@ -45,6 +52,23 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
     }
   } as Members
 })
+
+/**
+ * Makes an attempt of at most `timeout` milliseconds. When etcd refuses it for its token, `failed` has let the member
+ * fetch another, so the rest of the time is for an attempt with that one.
+ */
+export const withFreshToken = <A, R>(
+  timeout: number,
+  attempt: (timeout: number) => Effect.Effect<A, EtcdError, R>
+): Effect.Effect<A, EtcdError, R> =>
+  Clock.clockWith((clock) => {
+    const started = clock.monotonicTimeNanosUnsafe()
+    return Effect.catchIf(
+      attempt(timeout),
+      isTokenOutOfDate,
+      () => attempt(Math.max(0, timeout - Number(clock.monotonicTimeNanosUnsafe() - started) / 1e6))
+    )
+  })
 
 interface Member {
   readonly client: Client
@@ -151,7 +175,7 @@ const tlsCredentials = ({ hosts, tls }: Options): IOptions["credentials"] => {
   }
   const ca = tls.ca === undefined ? undefined : pem("tls.ca", tls.ca, "CERTIFICATE")
   if (ca !== undefined) readable("tls.ca", () => new Crypto.X509Certificate(ca))
-  // null means the system's authorities; the client's type does not say so
+  // Null means the authorities that Node trusts by itself; the client's type does not say so.
   const rootCertificate = ca ?? null as unknown as Buffer
   if (tls.cert === undefined || tls.key === undefined) return { rootCertificate }
   const certChain = pem("tls.cert", tls.cert, "CERTIFICATE")

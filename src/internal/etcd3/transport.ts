@@ -8,6 +8,7 @@ import { bigint, decodeRange, decodeTxn, encodeRange, encodeTxn } from "./codec.
 import { toEtcdError } from "./errors.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import * as Members from "./members.ts"
+import type { Subject } from "./plainer.ts"
 import * as Rpc from "./rpc.ts"
 import { timedOut } from "./stream.ts"
 import * as Watch from "./watch.ts"
@@ -23,24 +24,28 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
     method: string,
     timeout: number,
     send: (member: Client, options: CallOptions) => Promise<Response>,
-    decode: (response: Response) => A
+    decode: (response: Response) => A,
+    subject?: Subject
   ): Effect.Effect<A, EtcdError> => {
-    const attempt = Effect.callback<A, EtcdError>((resume) => {
-      const member = members.current()
-      send(member, { deadline: Date.now() + timeout }).then(
-        (response) => resume(Effect.sync(() => decode(response))),
-        (cause) => {
-          const error = toEtcdError(method, cause)
-          if (error.isTransient) members.failed(member)
-          resume(members.explain(member)(error))
-        }
-      )
-    })
-    // the deadline does not cover the wait for a token
-    return options.auth === undefined ? attempt : Effect.timeoutOrElse(attempt, {
-      duration: timeout,
-      orElse: () => Effect.fail(timedOut(method, "Unknown"))
-    })
+    const attempt = (timeout: number) =>
+      Effect.callback<A, EtcdError>((resume) => {
+        const member = members.current()
+        send(member, { deadline: Date.now() + timeout }).then(
+          (response) => resume(Effect.sync(() => decode(response))),
+          (cause) => {
+            const error = toEtcdError(method, cause)
+            if (error.isTransient) members.failed(member, error)
+            resume(members.explain(member, subject)(error))
+          }
+        )
+      })
+    if (options.auth === undefined) return attempt(timeout)
+    return Members.withFreshToken(timeout, (timeout) =>
+      // The deadline does not cover the wait for a token.
+      Effect.timeoutOrElse(attempt(timeout), {
+        duration: timeout,
+        orElse: () => Effect.fail(timedOut(method, "Unknown"))
+      }))
   }
 
   const transport: Transport = {
@@ -48,12 +53,12 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
       call("txn", timeout, (member, options) => member.call(Rpc.txn, encodeTxn(txn), options), (response) => ({
         ...decodeTxn(response),
         revision: bigint(response.header.revision)
-      })),
+      }), txn),
     range: (range, timeout) =>
       call("range", timeout, (member, options) => member.call(Rpc.range, encodeRange(range), options), (response) => ({
         ...decodeRange(response),
         revision: bigint(response.header.revision)
-      })),
+      }), range),
     leaseGrant: (leaseId, seconds, timeout) =>
       call(
         "leaseGrant",

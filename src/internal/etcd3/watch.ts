@@ -6,8 +6,8 @@ import type { WatchEvent, WatchOptions } from "../../Etcd.ts"
 import type { EtcdError } from "../etcdError.ts"
 import type { Source, Watcher } from "../watcher.ts"
 import { bigint, decodeKeyValue, rangeBounds } from "./codec.ts"
-import { toEtcdError } from "./errors.ts"
-import type { Members } from "./members.ts"
+import { isTokenOutOfDate, toEtcdError } from "./errors.ts"
+import { type Members, withFreshToken } from "./members.ts"
 import * as Rpc from "./rpc.ts"
 import { ended, open, shared, timedOut } from "./stream.ts"
 
@@ -16,7 +16,7 @@ const method = "watch"
 /** Watches over one stream that all of them share. */
 export const make = Effect.fnUntraced(function*(members: Members) {
   const use = yield* shared(method, openStream(members))
-  return (options: WatchOptions, timeout: number, watcher: Watcher): Effect.Effect<bigint, EtcdError> =>
+  const attempt = (options: WatchOptions, timeout: number, watcher: Watcher): Effect.Effect<bigint, EtcdError> =>
     Effect.uninterruptibleMask((restore) => {
       // what holds the stream: of all who watch, the first one's is kept
       const hold = Scope.makeUnsafe()
@@ -32,6 +32,8 @@ export const make = Effect.fnUntraced(function*(members: Members) {
             : Effect.andThen(Scope.close(hold, exit), Exit.map(exit, ({ revision }) => revision))
       )
     })
+  return (options: WatchOptions, timeout: number, watcher: Watcher): Effect.Effect<bigint, EtcdError> =>
+    withFreshToken(timeout, (timeout) => attempt(options, timeout, watcher))
 })
 
 // "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
@@ -59,7 +61,8 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
   let hold: Scope.Closeable | undefined
   let lastId = 0
   let over: EtcdError | undefined
-  let tokenExpired = false
+  // A stream keeps the token that it was opened with. When etcd refuses a new watch for it, those that stand go on.
+  let tokenRefused = false
 
   const onData = (response: Rpc.WatchResponse) => {
     if (response.created) {
@@ -67,8 +70,10 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       if (created === undefined) return
       if (response.canceled) {
         const error = cancelled(response.cancel_reason)
-        // a stream keeps the token it was opened with: no new watch can come of this one
-        if (error.isTransient) tokenExpired = true
+        if (isTokenOutOfDate(error)) {
+          tokenRefused = true
+          members.failed(member, error)
+        }
         created.resume?.(Effect.fail(error))
       } else {
         const { id, resume, watcher } = created
@@ -95,7 +100,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
 
   const onOver = (error: EtcdError) => {
     over = error
-    members.failed(member)
+    members.failed(member, error)
     for (const { resume } of creating) resume?.(Effect.fail(error))
     for (const watcher of watching.values()) {
       forget(watcher)
@@ -164,11 +169,8 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
             return Effect.fail(error)
           })
       }),
-      Effect.tapError(() =>
-        tokenExpired ? Effect.promise(() => member.renewToken({ deadline: Date.now() + timeout })) : Effect.void
-      ),
-      Effect.catch(members.explain(member))
+      Effect.catch(members.explain(member, options))
     )
 
-  return { watch, keep, isOver: () => over !== undefined || tokenExpired }
+  return { watch, keep, isOver: () => over !== undefined || tokenRefused }
 })

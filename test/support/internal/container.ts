@@ -1,4 +1,5 @@
 import { Effect, type Scope } from "effect"
+import * as Path from "node:path"
 import type { ContainerRuntimeClient, StartedNetwork } from "testcontainers"
 import { commandLine, EtcdNotFound, type Launcher, type Member, type Plan, StartFailed } from "./launcher.ts"
 
@@ -43,21 +44,22 @@ const member = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Member, never, Scope.Scope> {
   const { EtcdContainer } = yield* Effect.promise(() => import("@testcontainers/etcd"))
   const { Wait } = yield* Effect.promise(testcontainers)
-  const inside = (path: string) => `/tls/${Object.entries(plan.tls ?? {}).find(([, value]) => value === path)?.[0]}.pem`
+  const inside = (path: string) => `/files/${Path.basename(path)}`
   const args = commandLine(plan, all, {
     listen: "0.0.0.0",
     peerHost: (plan) => network === undefined ? "127.0.0.1" : plan.name,
     dataDir: "/etcd-data",
     file: inside
   })
-  const files = plan.tls === undefined ? [] : [plan.tls.ca, plan.tls.cert, plan.tls.key]
+  const { files, tls } = plan
+  const copied = tls === undefined ? files : [tls.ca, tls.cert, tls.key, ...files]
   const published = [plan.ports.client, plan.ports.metrics]
   const name = `${plan.name}-${crypto.randomUUID()}`
   const definition = new EtcdContainer(image, plan.name)
     .withName(name)
     .withCommand(["etcd", ...args])
     .withExposedPorts(...published.map((port) => ({ container: port, host: port })))
-    .withCopyFilesToContainer(files.map((source) => ({ source, target: inside(source) })))
+    .withCopyFilesToContainer(copied.map((source) => ({ source, target: inside(source) })))
     .withWaitStrategy(Wait.forLogMessage(/./))
   if (network !== undefined) {
     definition.withNetwork(network).withNetworkAliases(plan.name)

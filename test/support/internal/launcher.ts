@@ -16,7 +16,10 @@ export interface Plan {
   readonly name: string
   readonly ports: { readonly client: number; readonly peer: number; readonly metrics: number }
   readonly tls: Tls | undefined
+  /** They may name `files`. */
   readonly args: ReadonlyArray<string>
+  /** Paths of what etcd reads besides, each with a name of its own. */
+  readonly files: ReadonlyArray<string>
   readonly dataDir: string | undefined
 }
 
@@ -53,8 +56,8 @@ export const commandLine = (plan: Plan, all: ReadonlyArray<Plan>, place: Place):
   const tls = plan.tls === undefined ? [] : [
     `--cert-file=${place.file(plan.tls.cert)}`,
     `--key-file=${place.file(plan.tls.key)}`,
-    `--trusted-ca-file=${place.file(plan.tls.ca)}`,
-    `--client-cert-auth=${plan.tls.clientCertAuth === true}`
+    // With an authority alone etcd would ask for a client's certificate, too.
+    ...plan.tls.clientCertAuth === true ? ["--client-cert-auth", `--trusted-ca-file=${place.file(plan.tls.ca)}`] : []
   ]
   return [
     `--name=${plan.name}`,
@@ -66,6 +69,6 @@ export const commandLine = (plan: Plan, all: ReadonlyArray<Plan>, place: Place):
     `--initial-cluster=${all.map((plan) => `${plan.name}=${peerUrl(plan)}`).join(",")}`,
     `--listen-metrics-urls=http://${place.listen}:${metrics}`,
     ...tls,
-    ...plan.args
+    ...plan.args.map((arg) => plan.files.reduce((arg, path) => arg.replaceAll(path, place.file(path)), arg))
   ]
 }

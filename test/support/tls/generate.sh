@@ -36,6 +36,7 @@ keyUsage = digitalSignature
 extendedKeyUsage = clientAuth
 END
 : > "$work/index"
+end=21200101000000Z
 
 # certificate <file name> <common name> <section of the config> <how to sign>...
 certificate() {
@@ -45,7 +46,7 @@ certificate() {
   openssl req -new -config "$work/config" -key "$work/$name-key.pem" -subj "/CN=$subject" -out "$work/$name.csr"
   # `ca` rather than `x509`: every version of it can set the start, so that no clock finds them "not yet valid"
   openssl ca -batch -notext -config "$work/config" -extensions "$section" "$@" \
-    -startdate 20200101000000Z -enddate 21200101000000Z -in "$work/$name.csr" -out "$name.pem"
+    -startdate 20200101000000Z -enddate "$end" -in "$work/$name.csr" -out "$name.pem"
 }
 
 authority() {
@@ -61,6 +62,8 @@ authority foreign-ca "Foreign test CA"
 certificate server localhost server $(signed_by ca)
 certificate client test-client client $(signed_by ca)
 certificate foreign-client test-client client $(signed_by foreign-ca)
+end=20200201000000Z
+certificate expired-client test-client client $(signed_by ca)
 # the keys of the authorities are not kept: nothing is signed after this
-mv "$work/server-key.pem" "$work/client-key.pem" "$work/foreign-client-key.pem" .
+mv "$work/server-key.pem" "$work/client-key.pem" "$work/foreign-client-key.pem" "$work/expired-client-key.pem" .
 chmod 644 ./*.pem

@@ -1,0 +1,236 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Effect, Exit, Fiber, Latch, Layer, Stream } from "effect"
+import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
+import * as Auth from "./support/Auth.ts"
+import * as Proxy from "./support/Proxy.ts"
+
+const ann = { password: "secret", prefix: "locks/" }
+const asAnn = Auth.user("ann", ann.password)
+
+describe.concurrent("a token that expires", () => {
+  // Newer versions of etcd, 3.5.30 among them, check the token of each renewal. On older ones a lock is held without.
+  for (const [hosts, seconds] of [[1, 14], [3, 26]] as const) {
+    it.live(`costs no lock that is held, with ${hosts} host(s)`, () =>
+      Effect.gen(function*() {
+        const { endpoint } = yield* Auth.start({ ...yield* Auth.jwt(5), users: { ann } })
+        const proxies = yield* Effect.forEach(Array.from({ length: hosts }), () => Proxy.make(endpoint))
+        const etcd = Etcd.layer({ hosts: proxies.map((proxy) => proxy.endpoint), ...asAnn })
+        // Nothing is asked of etcd meanwhile but renewals.
+        yield* Effect.sleep(`${seconds} seconds`).pipe(
+          Lock.withLock("locks/job"),
+          Effect.provide(Session.layer({ ttl: "5 seconds" }).pipe(Layer.provide(etcd)))
+        )
+      }))
+  }
+
+  it.live("costs no lease when etcd has forgotten it in a restart", () =>
+    Effect.gen(function*() {
+      const server = yield* Auth.start({ users: { ann } })
+      yield* Effect.gen(function*() {
+        const lease = yield* Lease.make({ ttl: "6 seconds" })
+        yield* Effect.gen(function*() {
+          // At its start etcd repeats what it had not yet written to its database, the giving of tokens too.
+          yield* Effect.sleep("1 second")
+          yield* server.kill
+          yield* server.restart
+          yield* Effect.sleep("10 seconds")
+        }).pipe(lease.whileAlive)
+      }).pipe(Effect.scoped, Effect.provide(Etcd.layer({ hosts: server.endpoint, ...asAnn })))
+    }))
+
+  it.live("is replaced when the rights of a role have changed", () =>
+    Effect.gen(function*() {
+      const server = yield* Auth.start({ ...yield* Auth.jwt(60), users: { ann } })
+      yield* Effect.gen(function*() {
+        const etcd = yield* Etcd.Etcd
+        const lease = yield* Lease.make()
+        yield* etcd.watch({ key: Buffer.from("locks/a") })
+        yield* server.allow("ann", "more/")
+        yield* etcd.range(Etcd.get("more/a"))
+        yield* server.allow("ann", "most/")
+        yield* etcd.leaseGrant(17n, 60)
+        yield* server.allow("ann", "all/")
+        yield* etcd.watch({ key: Buffer.from("all/a") })
+        assert.isAbove(yield* etcd.leaseKeepAlive(lease.id, 1000), 0)
+        yield* server.allow("ann", "again/")
+        assert.isAbove(yield* etcd.leaseKeepAlive(lease.id, 1000), 0)
+      }).pipe(Effect.scoped, Effect.provide(Etcd.layer({ hosts: server.endpoint, ...asAnn })))
+    }))
+
+  it.live("is fetched once for all calls that find it refused at the same time", () =>
+    Effect.gen(function*() {
+      // With a password that takes long to check, all have been refused before there is another token.
+      const { endpoint } = yield* Auth.start({
+        args: ["--auth-token=simple", "--auth-token-ttl=1", "--bcrypt-cost=10"],
+        users: { ann }
+      })
+      const fetched = Effect.map(
+        Effect.promise(() => fetch(`http://${endpoint}/metrics`).then((response) => response.text())),
+        (metrics) =>
+          Number(/^grpc_server_handled_total\{grpc_code="OK",grpc_method="Authenticate".* (\d+)/m.exec(metrics)?.[1])
+      )
+      yield* Effect.gen(function*() {
+        const etcd = yield* Etcd.Etcd
+        yield* etcd.range(Etcd.get("locks/a"))
+        const before = yield* fetched
+        yield* Effect.sleep("2500 millis")
+        yield* Effect.all(Array.from({ length: 100 }, () => etcd.range(Etcd.get("locks/a"))), {
+          concurrency: "unbounded"
+        })
+        const more = (yield* fetched) - before
+        assert.isAtLeast(more, 1)
+        // A busy machine may refuse some of them late.
+        assert.isBelow(more, 10)
+      }).pipe(Effect.scoped, Effect.provide(Etcd.layer({ hosts: endpoint, ...asAnn })))
+    }))
+})
+
+describe.concurrent("a user whose role allows one prefix", () => {
+  const name = "shop/locks/stock"
+
+  const processOf = (endpoint: string, user: Pick<Etcd.Options, "auth">) =>
+    Effect.map(
+      Layer.build(
+        Session.layer({ ttl: "3 seconds" }).pipe(
+          Layer.provideMerge(Etcd.layer({ hosts: endpoint, ...user })),
+          Layer.fresh
+        )
+      ),
+      (context) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.provide(self, context)
+    )
+
+  // Ann's role has the keys of her application, the other one those of the lock alone.
+  for (const [layout, prefix] of [["queue", `${name}/`], ["single-key", name]] as const) {
+    it.live(`can do all that there is to a lock (${layout})`, () =>
+      Effect.gen(function*() {
+        const { endpoint } = yield* Auth.start({
+          users: { ann: { password: "secret", prefix: "shop/" }, locker: { password: "secret", prefix } }
+        })
+        const root = yield* processOf(endpoint, Auth.user("root", "root"))
+        const leases: Array<bigint> = []
+        yield* Effect.scoped(Effect.gen(function*() {
+          const ann = yield* processOf(endpoint, asAnn)
+          const locker = yield* processOf(endpoint, Auth.user("locker", "secret"))
+
+          for (const process of [ann, locker]) {
+            yield* process(Lock.withLock(Effect.void, name, { layout }))
+            yield* process(Lock.tryWithLock(Effect.void, name, { layout }))
+            leases.push(yield* process(Effect.scoped(Effect.map(Lock.acquire(name, { layout }), (_) => _.leaseId))))
+          }
+
+          // What is held for longer than the TTL is renewed, and what is waited for is watched and handed over.
+          for (const [holder, waiter] of [[ann, locker], [locker, ann]] as const) {
+            const order: Array<string> = []
+            const isHeld = yield* Latch.make()
+            const body = Effect.gen(function*() {
+              yield* isHeld.open
+              yield* Effect.sleep("4 seconds")
+              order.push("holder")
+            })
+            const holding = yield* Effect.forkChild(holder(Lock.withLock(body, name, { layout })))
+            yield* isHeld.await
+            const held = yield* Effect.flip(waiter(Lock.tryWithLock(Effect.void, name, { layout })))
+            assert.strictEqual(held._tag, "LockHeld")
+            const freed = yield* Lock.changes(name, { layout }).pipe(
+              Stream.filter((line) => line.holder === undefined && line.queue.length === 0),
+              Stream.runHead,
+              waiter,
+              Effect.forkChild
+            )
+            yield* waiter(Lock.withLock(Effect.sync(() => order.push("waiter")), name, { layout }))
+            yield* Fiber.join(holding)
+            assert.deepStrictEqual(order, ["holder", "waiter"])
+            assert.strictEqual((yield* Fiber.join(freed))._tag, "Some")
+          }
+
+          // A fenced write, and a release by an operator.
+          yield* Effect.scoped(Effect.gen(function*() {
+            const handle = yield* ann(Lock.acquire(name, { layout }))
+            yield* handle.verify
+            yield* handle.txn({ then: [Etcd.put("shop/stock", "7"), Etcd.get("shop/stock")] })
+            const { holder } = yield* locker(Lock.inspect(name, { layout }))
+            assert.strictEqual(holder?.createRevision, handle.createRevision)
+            assert.isTrue(
+              yield* locker(Lock.forceRelease(name, { layout, createRevision: handle.createRevision }))
+            )
+            assert.strictEqual((yield* Effect.flip(handle.awaitLoss)).reason, "KeyDeleted")
+          }))
+        }))
+        // Their sessions have revoked their leases.
+        const etcd = yield* root(Etcd.Etcd)
+        assert.lengthOf(new Set(leases), 2)
+        for (const lease of leases) assert.strictEqual((yield* etcd.leaseTimeToLive(lease)).remaining, -1)
+        assert.strictEqual((yield* etcd.range(Etcd.getPrefix(name))).count, 0)
+      }))
+  }
+
+  /** Before CVE-2026-33343 was fixed, etcd checked no permission for what is inside of a nested transaction. */
+  const checksNested = (version: string) => {
+    const [major, minor, patch] = version.split(".").map(Number) as [number, number, number]
+    const fixedIn: { readonly [minor: number]: number } = { 4: 42, 5: 28, 6: 9 }
+    return major > 3 || minor > 6 || patch >= (fixedIn[minor] ?? Infinity)
+  }
+
+  it.live("can do nothing else", () =>
+    Effect.gen(function*() {
+      const { endpoint, version } = yield* Auth.start({ users: { ann: { password: "secret", prefix: "shop/" } } })
+      const ann = yield* processOf(endpoint, asAnn)
+      const root = yield* processOf(endpoint, Auth.user("root", "root"))
+      const [etcd, all] = yield* Effect.all([ann(Etcd.Etcd), root(Etcd.Etcd)])
+      yield* all.txn({ then: [Etcd.put("bank/secret", "42")] })
+
+      const denied: Array<Effect.Effect<unknown, unknown>> = [
+        etcd.range(Etcd.get("bank/secret")),
+        // A range that begins inside and ends outside.
+        etcd.range({ ...Etcd.getPrefix("shop/"), rangeEnd: Buffer.from("\0") }),
+        etcd.txn({ then: [Etcd.put("bank/a", "")] }),
+        etcd.txn({ compare: [Etcd.compareValue("bank/secret", "=", "42")], then: [] }),
+        Effect.scoped(etcd.watch({ key: Buffer.from("bank/secret") }))
+      ]
+      for (const layout of ["queue", "single-key"] as const) {
+        denied.push(
+          ann(Lock.withLock(Effect.void, "bank/job", { layout })),
+          ann(Lock.tryWithLock(Effect.void, "bank/job", { layout })),
+          ann(Lock.inspect("bank/job", { layout })),
+          ann(Stream.runHead(Lock.changes("bank/job", { layout }))),
+          ann(Lock.forceRelease("bank/job", { layout, createRevision: 1n }))
+        )
+      }
+      for (const [i, call] of denied.entries()) {
+        const error = yield* Effect.flip(call)
+        assert.instanceOf(error, Etcd.EtcdError, `${i}`)
+        assert.deepStrictEqual([error.reason, error.outcome], ["PermissionDenied", "Refused"], `${i}: ${error.message}`)
+      }
+
+      // Neither through a lock of its own, whose writes are nested, nor beside another transaction.
+      const nested = (inside: string, outside: string) =>
+        etcd.txn({ then: [Etcd.put(inside, ""), Etcd.put(outside, "")].map((put) => Etcd.nested({ then: [put] })) })
+      const attempts: ReadonlyArray<readonly [string, Effect.Effect<unknown, unknown>]> = [
+        [
+          "bank/fenced",
+          ann(Effect.scoped(Effect.flatMap(
+            Lock.acquire(name),
+            (handle) => handle.txn({ then: [Etcd.put("shop/fenced", ""), Etcd.put("bank/fenced", "")] })
+          )))
+        ],
+        ["bank/nested", nested("shop/nested", "bank/nested")]
+      ]
+      for (const [key, attempt] of attempts) {
+        const exit = yield* Effect.exit(attempt)
+        const { count: outside } = yield* all.range(Etcd.get(key))
+        const { count: inside } = yield* all.range(Etcd.get(key.replace("bank", "shop")))
+        if (checksNested(version)) {
+          const error = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+          assert.instanceOf(error, Etcd.EtcdError, key)
+          assert.deepStrictEqual([error.reason, error.outcome], ["PermissionDenied", "Refused"], key)
+          assert.deepStrictEqual([inside, outside], [0, 0], key)
+        } else {
+          // The hole is etcd's. Only a newer version closes it.
+          assert.isTrue(Exit.isSuccess(exit), key)
+          assert.deepStrictEqual([inside, outside], [1, 1], key)
+        }
+      }
+      // Which has done no harm to what is allowed.
+      yield* ann(Lock.withLock(Effect.void, name))
+    }))
+})
