@@ -15,16 +15,16 @@ import * as Queue from "effect/Queue"
 import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import { bytes, prefixEnd } from "./internal/bytes.ts"
-import * as environment from "./internal/environment.ts"
+import { EtcdError } from "./EtcdError.ts"
+import { Faults } from "./EtcdFaults.ts"
+import { bytes, prefixEnd } from "./internal/etcd/bytes.ts"
+import { prefixed } from "./internal/etcd/namespace.ts"
+import type { Transport } from "./internal/etcd/transport.ts"
+import { Watcher } from "./internal/etcd/watcher.ts"
+import * as environment from "./internal/etcd3/config.ts"
 import * as etcd3 from "./internal/etcd3/transport.ts"
-import { EtcdError } from "./internal/etcdError.ts"
-import * as memory from "./internal/memory.ts"
-import { Faults } from "./internal/memory/faults.ts"
-import { prefixed } from "./internal/namespace.ts"
+import * as memory from "./internal/memory/transport.ts"
 import * as Check from "./internal/options.ts"
-import type { Transport } from "./internal/transport.ts"
-import { Watcher } from "./internal/watcher.ts"
 
 export {
   /**
@@ -37,7 +37,7 @@ export {
    * @since 0.1.0
    */
   EtcdErrorReason
-} from "./internal/etcdError.ts"
+} from "./EtcdError.ts"
 
 export {
   /**
@@ -45,7 +45,7 @@ export {
    * @since 0.1.0
    */
   Faults
-} from "./internal/memory/faults.ts"
+} from "./EtcdFaults.ts"
 
 // -----------------------------------------------------------------------------
 // models

@@ -43,6 +43,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { hostname } from "node:os"
 import * as Etcd from "./Etcd.ts"
+import { Watcher } from "./internal/etcd/watcher.ts"
 import {
   type Entry,
   type EntryKey,
@@ -52,11 +53,10 @@ import {
   guard,
   isEntry,
   keyOf
-} from "./internal/entry.ts"
-import { Held, type Mutex, type Request, type Wait } from "./internal/mutex.ts"
+} from "./internal/line/entry.ts"
 import * as Check from "./internal/options.ts"
+import { Held, type Mutex, type Request, type Wait } from "./internal/session/contention.ts"
 import { awaitLoss, supervise } from "./internal/supervise.ts"
-import { Watcher } from "./internal/watcher.ts"
 import { isLease, type Lease } from "./Lease.ts"
 import { Session } from "./Session.ts"
 

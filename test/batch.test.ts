@@ -3,7 +3,7 @@ import { Clock, Effect, Exit, type Scope } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import * as Background from "../src/internal/background.ts"
-import * as Batch from "../src/internal/batch.ts"
+import * as Batch from "../src/internal/etcd/batch.ts"
 import * as EtcdStub from "./support/EtcdStub.ts"
 import * as World from "./support/World.ts"
 

@@ -2,8 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Option, Tracer } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
-import { Entry, type Hold, noneAhead } from "../src/internal/entry.ts"
-import type { Line } from "../src/internal/line.ts"
+import { Entry, type Hold, noneAhead } from "../src/internal/line/entry.ts"
+import type { Line } from "../src/internal/line/line.ts"
 import { failure } from "./support/holdIn.ts"
 import { fork, freezable, pass, type Process, provideMemory, session, sessionThrough } from "./support/inMemory.ts"
 

@@ -1,6 +1,6 @@
 import { Effect, Exit } from "effect"
 import { Etcd } from "effect-etcd-lock"
-import { Watcher } from "../../src/internal/watcher.ts"
+import { Watcher } from "../../src/internal/etcd/watcher.ts"
 
 /** A process's own way to an etcd that it shares with others. */
 export interface Connection {

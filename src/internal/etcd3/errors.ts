@@ -4,7 +4,7 @@ import {
   EtcdLeaseInvalidError,
   EtcdPermissionDeniedError
 } from "etcd3"
-import { EtcdError, type EtcdErrorReason } from "../etcdError.ts"
+import { EtcdError, type EtcdErrorReason } from "../../EtcdError.ts"
 
 /** Types what the client rejected with. */
 export const toEtcdError = (method: string, cause: unknown): EtcdError => {

@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
 import type { ILeaseKeepAliveRequest, ILeaseKeepAliveResponse } from "etcd3"
-import type { EtcdError } from "../etcdError.ts"
+import type { EtcdError } from "../../EtcdError.ts"
 import { type Members, withFreshToken } from "./members.ts"
 import { open, shared, timedOut } from "./stream.ts"
 

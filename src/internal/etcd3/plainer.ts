@@ -4,7 +4,7 @@
  */
 import { X509Certificate } from "node:crypto"
 import type { Op, Options, Txn } from "../../Etcd.ts"
-import { EtcdError } from "../etcdError.ts"
+import { EtcdError } from "../../EtcdError.ts"
 import { isHandshake, notAllowed } from "./errors.ts"
 
 /** What a request is about. */

@@ -3,7 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as RcRef from "effect/RcRef"
 import type * as Scope from "effect/Scope"
-import { EtcdError } from "../etcdError.ts"
+import { EtcdError } from "../../EtcdError.ts"
 import { toEtcdError } from "./errors.ts"
 
 /** What the client's duplex streams have in common. */

@@ -1,4 +1,4 @@
-import { isEndOfKeys } from "../bytes.ts"
+import { isEndOfKeys } from "../etcd/bytes.ts"
 
 /** A key, or the keys of `[key, rangeEnd)`. */
 export interface Bounds {

@@ -4,8 +4,8 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import type * as Result from "effect/Result"
-import { EtcdError } from "../etcdError.ts"
-import type { Transport } from "../transport.ts"
+import { EtcdError } from "../../EtcdError.ts"
+import type { Transport } from "../etcd/transport.ts"
 
 type Method = keyof Transport
 type Loss = "Request" | "Reply"

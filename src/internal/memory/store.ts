@@ -13,8 +13,8 @@ import type {
   WatchEvent,
   WatchOptions
 } from "../../Etcd.ts"
-import { EtcdError } from "../etcdError.ts"
-import type { TransportTxnResult } from "../transport.ts"
+import { EtcdError } from "../../EtcdError.ts"
+import type { TransportTxnResult } from "../etcd/transport.ts"
 import { checkRange, checkTxn, refuse } from "./check.ts"
 import { type Bounds, contains, interval, toText } from "./interval.ts"
 

@@ -4,12 +4,12 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import { Etcd, EtcdError } from "../Etcd.ts"
-import * as Lease from "../Lease.ts"
-import type { Background } from "./background.ts"
-import { type Done, sessionClosed } from "./batch.ts"
-import type { Hold } from "./entry.ts"
-import { monotonicMillis } from "./monotonic.ts"
+import { Etcd, EtcdError } from "../../Etcd.ts"
+import * as Lease from "../../Lease.ts"
+import type { Background } from "../background.ts"
+import { type Done, sessionClosed } from "../etcd/batch.ts"
+import type { Hold } from "../line/entry.ts"
+import { monotonicMillis } from "../monotonic.ts"
 
 /**
  * One lease for everybody, granted when it is first needed, replaced when it is

@@ -1,6 +1,6 @@
 import * as Exit from "effect/Exit"
-import type { WatchEvent } from "../Etcd.ts"
-import type { EtcdError } from "./etcdError.ts"
+import type { WatchEvent } from "../../Etcd.ts"
+import type { EtcdError } from "../../EtcdError.ts"
 
 /** What a watch has seen, or why it ended. */
 export type Sight = Exit.Exit<ReadonlyArray<WatchEvent>, EtcdError>

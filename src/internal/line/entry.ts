@@ -6,9 +6,9 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
-import * as Etcd from "../Etcd.ts"
-import type { Lease } from "../Lease.ts"
-import type { Done } from "./batch.ts"
+import * as Etcd from "../../Etcd.ts"
+import type { Lease } from "../../Lease.ts"
+import type { Done } from "../etcd/batch.ts"
 import type { Line } from "./line.ts"
 
 /** Says whether it is an entry's turn, from the entries that are before it. */

@@ -1,8 +1,8 @@
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
-import type { KeyValue } from "../../Etcd.ts"
-import type { Transport } from "../transport.ts"
+import type { KeyValue } from "./Etcd.ts"
+import type { Transport } from "./internal/etcd/transport.ts"
 
 /**
  * Makes the etcd of `Etcd.layerMemory` fail the way a real one does, and tells

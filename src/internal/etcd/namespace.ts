@@ -1,7 +1,7 @@
 import * as Bytes from "effect/Bytes"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { KeyValue, Op, OpResult, RangeResult, Txn, WatchEvent } from "../Etcd.ts"
+import type { KeyValue, Op, OpResult, RangeResult, Txn, WatchEvent } from "../../Etcd.ts"
 import { isEndOfKeys, prefixEnd } from "./bytes.ts"
 import type { Transport } from "./transport.ts"
 import { Watcher } from "./watcher.ts"

@@ -19,11 +19,13 @@ import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
-import * as Etcd from "../Etcd.ts"
-import type { Lease } from "../Lease.ts"
-import type { Background } from "./background.ts"
-import * as Batch from "./batch.ts"
-import type { Done } from "./batch.ts"
+import * as Etcd from "../../Etcd.ts"
+import type { Lease } from "../../Lease.ts"
+import type { Background } from "../background.ts"
+import * as Batch from "../etcd/batch.ts"
+import type { Done } from "../etcd/batch.ts"
+import { Watcher } from "../etcd/watcher.ts"
+import { monotonicMillis } from "../monotonic.ts"
 import * as Cleanup from "./cleanup.ts"
 import {
   Entry,
@@ -40,8 +42,6 @@ import {
   removalOf,
   type Ticket
 } from "./entry.ts"
-import { monotonicMillis } from "./monotonic.ts"
-import { Watcher } from "./watcher.ts"
 
 export interface Line {
   readonly prefix: string

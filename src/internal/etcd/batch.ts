@@ -16,8 +16,8 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
-import * as Etcd from "../Etcd.ts"
-import type { Background } from "./background.ts"
+import * as Etcd from "../../Etcd.ts"
+import type { Background } from "../background.ts"
 
 export interface Batch {
   /**

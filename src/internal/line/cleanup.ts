@@ -12,10 +12,10 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
-import * as Etcd from "../Etcd.ts"
-import type { Background } from "./background.ts"
+import * as Etcd from "../../Etcd.ts"
+import type { Background } from "../background.ts"
+import { monotonicMillis } from "../monotonic.ts"
 import { type Entry, own } from "./entry.ts"
-import { monotonicMillis } from "./monotonic.ts"
 
 export interface Cleanup {
   readonly add: (entry: Entry) => void

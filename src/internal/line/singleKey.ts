@@ -7,8 +7,8 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Etcd from "../Etcd.ts"
-import type { Background } from "./background.ts"
+import * as Etcd from "../../Etcd.ts"
+import type { Background } from "../background.ts"
 import { Entry, ForeignEntry, isEntry } from "./entry.ts"
 import * as Line from "./line.ts"
 

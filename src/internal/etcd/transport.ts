@@ -1,6 +1,6 @@
 import type * as Effect from "effect/Effect"
-import type { LeaseTimeToLive, Op, OpResult, Range, RangeResult, Txn, WatchOptions } from "../Etcd.ts"
-import type { EtcdError } from "./etcdError.ts"
+import type { LeaseTimeToLive, Op, OpResult, Range, RangeResult, Txn, WatchOptions } from "../../Etcd.ts"
+import type { EtcdError } from "../../EtcdError.ts"
 import type { Watcher } from "./watcher.ts"
 
 /**

@@ -6,8 +6,8 @@ import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import type { Options } from "../Etcd.ts"
-import type { InvalidOption, Naming } from "./options.ts"
+import type { Options } from "../../Etcd.ts"
+import type { InvalidOption, Naming } from "../options.ts"
 
 const variables = Config.all({
   endpoints: Config.String("ETCDCTL_ENDPOINTS").pipe(Config.withDefault("127.0.0.1:2379")),
