@@ -68,6 +68,7 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     Lease.validate(options)
     const etcd = yield* Etcd
     const clock = yield* Clock.Clock
+    const lengths = yield* Line.Lengths
     const scope = yield* Scope.make()
     const background = yield* Scope.provide(Background.make, scope)
     const leases = yield* Leases.make(background, options)
@@ -81,8 +82,8 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
         abandoned = true
       })
     })
-    const queues = Line.make(etcd, clock, background)
-    const singleKeys = SingleKey.make(etcd, clock, background)
+    const queues = Line.make(etcd, clock, background, lengths)
+    const singleKeys = SingleKey.make(etcd, clock, background, lengths)
     const mutex = Mutex.make(etcd, background, leases, queues)
     const singleKey = Mutex.make(etcd, background, leases, singleKeys)
     yield* Effect.addFinalizer(() =>

@@ -10,9 +10,7 @@ import * as Etcd from "../../Etcd.ts"
 import type { Lease } from "../../Lease.ts"
 import type { Done } from "../etcd/batch.ts"
 import type { Line } from "./line.ts"
-
-/** Says whether it is an entry's turn, from the entries that are before it. */
-export type Rule = (ahead: ReadonlyMap<string, Etcd.KeyValue>) => boolean
+import { type Place, unplaced } from "./view.ts"
 
 /** What hangs an entry on a lease and takes it off again. */
 export interface Hold {
@@ -24,14 +22,10 @@ export interface Hold {
   readonly retire: () => void
 }
 
-/** The mutex's rule: any earlier entry blocks. */
-export const noneAhead: Rule = (ahead) => ahead.size === 0
-
 /** What an entry is made of. */
 export interface Ticket {
   readonly hold: Hold
   readonly value: Uint8Array
-  readonly rule: Rule
 }
 
 /** Why an entry came to nothing. */
@@ -61,14 +55,13 @@ export class Entry {
   /** As `idOf` names the key. */
   readonly id: string
   value: Uint8Array
-  readonly rule: Rule
   createRevision = 0n
   /** The revision at which its turn came. */
   fencingToken = 0n
   state: "Waiting" | "Held" | "Left" = "Waiting"
-  heldSince = Infinity
-  /** The earlier entries by their `idOf`, in order, as far as they are known, without their values. */
-  ahead: Map<string, Etcd.KeyValue> | undefined
+  /** Since when it is in its state, on the monotonic clock. */
+  since = Infinity
+  place: Place = unplaced
   loss: EntryLost | undefined
   /** A put of it may come late, or its removal failed. */
   mayRemain = false
@@ -76,12 +69,11 @@ export class Entry {
   #onTurn: Done<void, EntryError> | undefined
   #onLoss: ReadonlyArray<(loss: EntryLost) => void> = []
 
-  constructor(line: Line, key: string, { hold, rule, value }: Ticket) {
+  constructor(line: Line, key: string, { hold, value }: Ticket) {
     this.line = line
     this.key = key
     this.id = Buffer.from(key).toString("latin1")
     this.hold = hold
-    this.rule = rule
     this.value = value
   }
 

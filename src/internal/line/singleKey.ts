@@ -11,11 +11,17 @@ import * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
 import { Entry, ForeignEntry, isEntry } from "./entry.ts"
 import * as Line from "./line.ts"
+import { persistently } from "./watch.ts"
 
 const layout: Line.Layout = { range: Etcd.get, key: (name) => name }
 
-export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background: Background): Line.Lines => {
-  const lines = Line.make(etcd, clock, background, layout)
+export const make = (
+  etcd: Etcd.Etcd["Service"],
+  clock: Clock.Clock,
+  background: Background,
+  lengths: Parameters<typeof Line.make>[3]
+): Line.Lines => {
+  const lines = Line.make(etcd, clock, background, lengths, layout)
 
   const join: Line.Lines["join"] = (name, ticket, done) =>
     lines.tryJoin(name, ticket, (exit) => {
@@ -33,7 +39,7 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
       const watch = yield* etcd.watch({ ...layout.range(name), only: "Delete" })
       const { kvs: [kv] } = yield* etcd.range(layout.range(name))
       if (kv?.createRevision === createRevision && isEntry(name, kv)) yield* watch.next
-    })).pipe(Line.persistently)
+    })).pipe(persistently)
 
   // etcd does not delete and put one key in one commit
   return { ...lines, join, handOver: undefined, describe: undefined }

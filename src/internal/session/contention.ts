@@ -20,7 +20,7 @@ import type * as Etcd from "../../Etcd.ts"
 import type { Lease, LeaseExpired } from "../../Lease.ts"
 import type { Background } from "../background.ts"
 import type { Done } from "../etcd/batch.ts"
-import { Entry, type EntryError, type EntryKey, EntryLost, type Hold, noneAhead } from "../line/entry.ts"
+import { Entry, type EntryError, type EntryKey, EntryLost, type Hold } from "../line/entry.ts"
 import { type Lines, Occupied } from "../line/line.ts"
 import type { Leases } from "./sharedLease.ts"
 
@@ -197,7 +197,7 @@ export const make = (
         hold.leave()
         return callNext(prefix)
       }
-      contender.join(prefix, { hold, value, rule: noneAhead }, (joined: Exit.Exit<Joined, EntryError>) => {
+      contender.join(prefix, { hold, value }, (joined: Exit.Exit<Joined, EntryError>) => {
         if (Exit.isSuccess(joined)) arrived(contender, joined.value)
         // a lease that was revoked behind our back is noticed at its next use at the latest; the session has another
         else if (isLeaseNotFound(joined.cause) && attempt < 3 && contender.state !== "Gone") {
@@ -279,7 +279,7 @@ export const make = (
         done()
       })
     }
-    handOver(entry, { hold: shared, value: next.request.value, rule: noneAhead }, (joined) => {
+    handOver(entry, { hold: shared, value: next.request.value }, (joined) => {
       if (Exit.isSuccess(joined)) {
         if (next.state === "Waiting") call(local, next)
         stand(next, joined.value)
