@@ -201,7 +201,7 @@ const sessions = (count: number): Case => ({
   },
   processes: 1,
   once: false,
-  long: count > 32,
+  long: count > 1000,
   measure: (team, { millis }) =>
     Effect.gen(function*() {
       const [worker] = team.workers as [Worker]

@@ -142,7 +142,7 @@ func tries(asked request) object {
 }
 
 func hold(asked request) object {
-	contenders := locks.contenders(asked.Names)
+	contenders := locks.contenders(asked.Names, false)
 	began := now()
 	var all sync.WaitGroup
 	for _, each := range contenders {
