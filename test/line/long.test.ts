@@ -6,11 +6,11 @@ import { failure } from "../support/holdIn.ts"
 import { fork, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
 
 /** Other clients' entries, in the order of their numbers. */
-const entries = (count: number) =>
+const entries = (count: number, from = 0) =>
   Effect.gen(function*() {
     const etcd = yield* Etcd.Etcd
-    yield* etcd.leaseGrant(7n, 600)
-    for (let i = 0; i < count; i++) {
+    if (from === 0) yield* etcd.leaseGrant(7n, 600)
+    for (let i = from; i < count; i++) {
       yield* etcd.txn({ then: [Etcd.put(`job/other-${i}`, "", { lease: 7n })] })
     }
     const remove = (...numbers: ReadonlyArray<number>) =>
@@ -38,6 +38,19 @@ const counted = Effect.gen(function*() {
       })
   }))
   return { ...process, counts }
+})
+
+/** A process whose open watches can be looked at, by their keys. */
+const watching = Effect.gen(function*() {
+  const opened: Array<{ readonly key: string; readonly watcher: { readonly isClosed: boolean } }> = []
+  const process = yield* sessionThrough((etcd) => ({
+    subscribe: (options, watcher) => {
+      opened.push({ key: Buffer.from(options.key).toString(), watcher })
+      return etcd.subscribe(options, watcher)
+    }
+  }))
+  const open = () => opened.filter(({ watcher }) => !watcher.isClosed).map(({ key }) => key)
+  return { ...process, opened, open }
 })
 
 const wait = ({ run }: Pick<Process, "run">, options?: Lock.Options) =>
@@ -157,24 +170,69 @@ describe("a waiter in a long line", () => {
       assert.include(failure(waiting.pollUnsafe()) as Lock.ForeignKey, { _tag: "ForeignKey", key: "job/plain" })
     }).pipe(Effect.scoped, provideMemory))
 
+  it.effect("whose own key has gone hears of it with its guard's end at the latest, though others are ahead", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { remove } = yield* entries(count)
+      const waiting = yield* wait(yield* session())
+      const own = (yield* faults.keys).find(({ key }) => !String(key).includes("other"))!
+      yield* faults.deleteKey(own.key)
+      yield* remove(count - 1)
+      assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("watches one guard at a time", () =>
+    Effect.gen(function*() {
+      const { remove } = yield* entries(count)
+      const { open, opened, ...process } = yield* watching
+      yield* wait(process)
+      for (let i = count - 1; i > 20; i--) {
+        yield* remove(i)
+        assert.deepStrictEqual(open(), [`job/other-${i - 1}`])
+      }
+      assert.lengthOf(opened, count - 20)
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("watches the whole line no more, if it did while that was short", () =>
+    Effect.gen(function*() {
+      const { open, ...process } = yield* watching
+      yield* entries(5)
+      const early = yield* wait(process)
+      assert.deepStrictEqual(open(), ["job/"])
+      yield* fork(Fiber.interrupt(early))
+      yield* pass(5)
+      yield* entries(count, 5)
+      yield* wait(process)
+      assert.deepStrictEqual(open(), [`job/other-${count - 1}`])
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("that holds the lock watches its own key, until it releases it", () =>
+    Effect.gen(function*() {
+      const { remove } = yield* entries(count)
+      const { open, run } = yield* watching
+      const holding = yield* fork(run(Lock.withLock(Effect.sleep("2 seconds"), "job")))
+      const waiting = yield* wait({ run })
+      yield* remove(...Array.from({ length: count }, (_, i) => i))
+      yield* pass("1 second")
+      assert.lengthOf(open().filter((key) => !key.includes("other")), 1)
+      yield* pass("1100 millis")
+      assert.isDefined(holding.pollUnsafe())
+      assert.isDefined(waiting.pollUnsafe())
+      assert.lengthOf(open().filter((key) => !key.includes("other")), 0)
+    }).pipe(Effect.scoped, provideMemory))
+
   it.effect("leaves nothing behind, neither in etcd nor of its watches", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      const open = new Set<{ isClosed: boolean }>()
       yield* entries(count)
-      const process = yield* sessionThrough((etcd) => ({
-        subscribe: (options, watcher) => {
-          open.add(watcher)
-          return etcd.subscribe(options, watcher)
-        }
-      }))
+      const { open, opened, ...process } = yield* watching
       const waiting = yield* wait(process)
       yield* pass("3 seconds")
       yield* fork(Fiber.interrupt(waiting))
       yield* pass("3 seconds")
       assert.lengthOf(yield* faults.keys, count)
-      assert.isAbove(open.size, 1)
-      assert.lengthOf([...open].filter(({ isClosed }) => !isClosed), 0)
+      assert.isAbove(opened.length, 1)
+      assert.deepStrictEqual(open(), [])
     }).pipe(Effect.scoped, provideMemory))
 })
 

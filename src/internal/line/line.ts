@@ -363,10 +363,8 @@ export const make = (
       takeTurn(entry, revision)
     } else if (count > (whole.isOpen ? lengths.long : lengths.short)) {
       if (count !== Infinity) closeWhole(line, entry)
-      // An entry that is not the newest has been put again, and may be behind more than were read.
-      const isNewest = kvs[0] !== undefined && idOf(kvs[0]) === entry.id
-      if (isNewest) apply(entry, follow(discipline, line.prefix, ownOf(entry), ahead, isComplete, revision))
-      else lookAhead(entry)
+      // An entry that was put again may be behind more than were read: then none of these is ahead of it, and it looks.
+      apply(entry, follow(discipline, line.prefix, ownOf(entry), ahead, isComplete, revision))
     } else if (whole.from === undefined) {
       // It looks as soon as it stands.
       openWatch(line, whole)
