@@ -13,7 +13,7 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { Etcd, type EtcdError } from "./Etcd.ts"
 import * as Background from "./internal/background.ts"
-import type { Hold } from "./internal/line/entry.ts"
+import type { LeaseRef } from "./internal/line/entry.ts"
 import * as Line from "./internal/line/line.ts"
 import * as SingleKey from "./internal/line/singleKey.ts"
 import * as Mutex from "./internal/session/contention.ts"
@@ -72,10 +72,10 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     const scope = yield* Scope.make()
     const background = yield* Scope.provide(Background.make, scope)
     const leases = yield* Leases.make(background, options)
-    const hang = Effect.callback<Hold, EtcdError>((resume) => {
+    const acquireRef = Effect.callback<LeaseRef, EtcdError>((resume) => {
       let abandoned = false
-      leases.hang((exit) => {
-        if (abandoned && Exit.isSuccess(exit)) exit.value.leave()
+      leases.acquireRef((exit) => {
+        if (abandoned && Exit.isSuccess(exit)) exit.value.release()
         resume(exit)
       })
       return Effect.sync(() => {
@@ -100,7 +100,7 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     )
     return Session.of({
       lease: Effect.map(
-        Effect.acquireRelease(hang, ({ leave }) => Effect.sync(leave), {
+        Effect.acquireRelease(acquireRef, ({ release }) => Effect.sync(release), {
           interruptible: true
         }),
         ({ lease }) => lease

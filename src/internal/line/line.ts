@@ -33,15 +33,16 @@ import { admits, type Discipline, mutex } from "./discipline.ts"
 import {
   Entry,
   type EntryError,
+  type EntryKey,
   EntryLost,
+  type EntryOptions,
   ForeignEntry,
   giveAway,
   guard,
   idOf,
   isOwn,
   putOf,
-  removalOf,
-  type Ticket
+  removalOf
 } from "./entry.ts"
 import { follow, type Guarded, onDelete, type Place, settle, type Step, unplaced } from "./view.ts"
 import { DeletionWatch, type Host, persistently } from "./watch.ts"
@@ -92,14 +93,15 @@ export const Lengths = Context.Reference("effect-etcd-lock/internal/line/Lengths
   defaultValue: () => ({ short: 8, long: 16 })
 })
 
-/** Somebody is in the way, and there is no line to stand in. */
-export class Occupied {
-  readonly _tag = "Occupied"
-  readonly holder: Etcd.KeyValue
-  readonly untilLeft: Effect.Effect<void, Etcd.EtcdError>
-  constructor(holder: Etcd.KeyValue, untilLeft: Occupied["untilLeft"]) {
+/** Another client holds the lock. */
+export class Refused {
+  readonly _tag = "Refused"
+  readonly holder: EntryKey | undefined
+  /** Ends when that client has released it. There is none where a line can be joined instead. */
+  readonly untilReleased: Effect.Effect<void, Etcd.EtcdError> | undefined
+  constructor(holder: EntryKey | undefined, untilReleased?: Refused["untilReleased"]) {
     this.holder = holder
-    this.untilLeft = untilLeft
+    this.untilReleased = untilReleased
   }
 }
 
@@ -110,16 +112,16 @@ export interface Layout {
   readonly key: (prefix: string, lease: Lease) => string
 }
 
-/** Whatever does not end in an entry leaves its hold. */
+/** A join that does not end in an entry releases its reference to the lease. */
 export interface Lines {
   readonly range: Layout["range"]
-  readonly join: (prefix: string, ticket: Ticket, done: Done<Entry | Occupied, EntryError>) => void
-  readonly tryJoin: (prefix: string, ticket: Ticket, done: Done<Entry | Etcd.KeyValue, EntryError>) => void
+  readonly join: (prefix: string, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => void
+  readonly tryJoin: (prefix: string, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => void
   /**
    * Leaves with one entry and joins with another in one commit, where there is a line to join. When that fails,
    * the first is left all the same.
    */
-  readonly handOver: ((entry: Entry, ticket: Ticket, done: Done<Entry, EntryError>) => void) | undefined
+  readonly handOver: ((entry: Entry, options: EntryOptions, done: Done<Entry, EntryError>) => void) | undefined
   readonly leave: (entry: Entry, done: () => void) => void
   /** Changes what the entry says of its holder, unless others are told apart from it by that. */
   readonly describe: ((entry: Entry, value: Uint8Array) => void) | undefined
@@ -169,10 +171,10 @@ export const make = (
   discipline: Discipline = mutex
 ) => {
   const batch = Batch.make(etcd, clock, background)
-  const cleanup = Cleanup.make(etcd, clock, background, ({ hold, key }) => hold.lease.entries.delete(key))
+  const cleanup = Cleanup.make(etcd, clock, background, ({ ref, key }) => ref.lease.entries.delete(key))
   const lines = new Map<string, Line>()
   const leases = new Set<Lease>()
-  const pace = Semaphore.makeUnsafe(openAtOnce)
+  const openingLimit = Semaphore.makeUnsafe(openAtOnce)
   const watches: Host<Line | Single> = {
     etcd,
     background,
@@ -184,7 +186,7 @@ export const make = (
         ? of.line.singles?.get(of.id) === of && of.line.entries.size > 0 && isNeeded(of.line, of.id)
         : of.entries.size > 0
   }
-  let caretaker: Fiber.Fiber<void> | undefined
+  let sweeper: Fiber.Fiber<void> | undefined
 
   const lineOf = (prefix: string): Line => {
     const found = lines.get(prefix)
@@ -205,7 +207,7 @@ export const make = (
     }
     line.whole = new DeletionWatch<Line | Single>(watches, range, line)
     lines.set(prefix, line)
-    takeCare()
+    startSweep()
     return line
   }
 
@@ -213,87 +215,88 @@ export const make = (
   // joining
   // ---------------------------------------------------------------------------
 
-  const join = (prefix: string, ticket: Ticket, done: Done<Entry, EntryError>) => {
-    const entry = makeEntry(layout, lineOf(prefix), ticket)
+  const join = (prefix: string, options: EntryOptions, done: Done<Entry, EntryError>) => {
+    const entry = makeEntry(layout, lineOf(prefix), options)
     if (entry.line.isTaken) return joinBehind(entry, done)
-    // a free lock is taken without reading the line, which would cost etcd as much again
+    // A free lock is taken without reading the line, which would cost etcd as much again.
     takeFree(entry, (exit) => {
-      if (Exit.isFailure(exit) || exit.value === entry) return done(exit as Exit.Exit<Entry, EntryError>)
-      joinBehind(entry, done)
+      if (Exit.isFailure(exit) || exit.value instanceof Entry) done(exit as Exit.Exit<Entry, EntryError>)
+      else joinBehind(entry, done)
     })
   }
 
   const joinBehind = (entry: Entry, done: Done<Entry, EntryError>) => {
-    // putting again what is there already changes nothing in the line
+    // Putting again what is there already changes nothing in the line.
     const txn = Etcd.nested({ then: [putOf(entry), getKey(entry), newest(entry.line)] })
     send(
       entry,
       txn,
       done,
-      ({ responses: [, own, newest], revision }) => stand(entry, own!.kvs[0]!.createRevision, newest!, revision)
+      ({ responses: [, own, newest], revision }) =>
+        placeAfterJoin(entry, own!.kvs[0]!.createRevision, newest!, revision)
     )
   }
 
-  const tryJoin: Lines["tryJoin"] = (prefix, ticket, done) => {
+  const tryJoin: Lines["tryJoin"] = (prefix, options, done) => {
     const line = lineOf(prefix)
-    if (!line.isTaken) return tryToJoin(line, ticket, done)
-    // whoever was refused just now will be again, which a read tells without a proposal to all members
+    if (!line.isTaken) return tryToJoin(line, options, done)
+    // A try that was refused just now will be again, which a read shows without a proposal to all members.
     line.pending++
     batch.send(prefix, Etcd.nested({ then: [first(line)] }), (exit) => {
       answered(line)
       const holder = Exit.map(exit, ({ responses }) => responses[0]?.kvs[0])
-      if (Exit.isSuccess(holder) && holder.value === undefined) return tryToJoin(line, ticket, done)
-      ticket.hold.leave()
-      tidy(line)
-      done(holder as Exit.Exit<Etcd.KeyValue, EntryError>)
+      if (Exit.isSuccess(holder) && holder.value === undefined) return tryToJoin(line, options, done)
+      options.ref.release()
+      markIdle(line)
+      done(Exit.map(holder, (kv) => new Refused(kv)))
     })
   }
 
-  const tryToJoin = (line: Line, ticket: Ticket, done: Done<Entry | Etcd.KeyValue, EntryError>) => {
-    const entry = makeEntry(layout, line, ticket)
+  const tryToJoin = (line: Line, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => {
+    const entry = makeEntry(layout, line, options)
     takeFree(entry, (exit) => {
-      if (Exit.isSuccess(exit) && exit.value !== entry) {
-        forget(entry)
-        left(entry)
+      if (Exit.isSuccess(exit) && exit.value instanceof Refused) {
+        detach(entry)
+        finishLeaving(entry)
       }
       done(exit)
     })
   }
 
-  /** Takes the lock if there is nobody in the line; else answers who is first. */
-  const takeFree = (entry: Entry, done: Done<Entry | Etcd.KeyValue, EntryError>) => {
+  /** Takes the lock if the line is empty. */
+  const takeFree = (entry: Entry, done: Done<Entry | Refused, EntryError>) => {
     const { line } = entry
     const txn = Etcd.nested({
       compare: [allFree(line.range)],
       then: [putOf(entry)],
       else: [first(line)]
     })
-    send(entry, txn, done, (result): Exit.Exit<Entry | Etcd.KeyValue> => {
+    send(entry, txn, done, (result): Exit.Exit<Entry | Refused> => {
       const holder = result.succeeded ? undefined : result.responses[0].kvs[0]
       line.isTaken = holder !== undefined && !isOwn(entry, holder)
       return holder !== undefined && line.isTaken
-        ? Exit.succeed(holder)
+        ? Exit.succeed(new Refused(holder))
         : take(entry, holder?.createRevision ?? result.revision)
     })
   }
 
-  const handOver: NonNullable<Lines["handOver"]> = (entry, ticket, done) => {
-    forget(entry)
-    const next = makeEntry(layout, entry.line, ticket)
+  const handOver: NonNullable<Lines["handOver"]> = (entry, options, done) => {
+    detach(entry)
+    const next = makeEntry(layout, entry.line, options)
     const txn = Etcd.nested({
       compare: [guard(entry)],
       then: [Etcd.remove(entry.key), putOf(next), newest(entry.line)],
       else: [getKey(next)]
     })
     send(next, txn, done, (result) => {
-      if (result.succeeded) return stand(next, result.revision, result.responses[2], result.revision)
+      if (result.succeeded) return placeAfterJoin(next, result.revision, result.responses[2], result.revision)
       const [own] = result.responses[0].kvs
-      // our own put, whose answer was lost; else the entry to hand over was gone
-      if (own !== undefined) return stand(next, own.createRevision, unread, result.revision)
-      forget(next)
-      left(next)
+      // It is our own put, whose answer was lost; else the entry to hand over was gone.
+      if (own !== undefined) return placeAfterJoin(next, own.createRevision, unread, result.revision)
+      detach(next)
+      finishLeaving(next)
       return Exit.fail(new EntryLost("KeyDeleted"))
-    }, (exit) => left(entry, exit))
+    }, (exit) => finishLeaving(entry, exit))
   }
 
   const send = <const Then extends ReadonlyArray<Etcd.Op>, const Else extends ReadonlyArray<Etcd.Op>, A>(
@@ -309,10 +312,10 @@ export const make = (
       onExit?.(exit)
       if (Exit.isFailure(exit)) {
         answered(line)
-        refused(entry, exit.cause)
+        joinFailed(entry, exit.cause)
         return done(Exit.failCause(exit.cause))
       }
-      if (exit.value.repeated) mayRemain(entry)
+      if (exit.value.repeated) retireAndRemember(entry)
       const outcome = onAnswer(exit.value)
       answered(line)
       done(outcome)
@@ -337,7 +340,7 @@ export const make = (
     } as const
   }
 
-  /** Its turn has come with its join. */
+  /** The turn has come with the join. */
   const take = (entry: Entry, createRevision: bigint): Exit.Exit<Entry> => {
     enter(entry, createRevision)
     takeTurn(entry, createRevision)
@@ -345,7 +348,7 @@ export const make = (
   }
 
   /** Finds out what is ahead of it, from the newest of the line as they were at `revision`. */
-  const stand = (
+  const placeAfterJoin = (
     entry: Entry,
     createRevision: bigint,
     { count, kvs }: Pick<Etcd.RangeResult, "kvs" | "count">,
@@ -384,12 +387,12 @@ export const make = (
     entry.createRevision = createRevision
     entry.since = monotonicMillis(clock)
     entry.line.entries.set(entry.id, entry)
-    followLease(entry.hold.lease)
+    followLease(entry.ref.lease)
     // A watch may have reported its end before the answer reported its beginning.
     if (deletedAt(entry.line, entry.id) > createRevision) entry.lose("KeyDeleted")
   }
 
-  // once for all entries on a lease: a listener for each that comes and goes would cost more than all else of it
+  // One listener for all entries on a lease: one for each would cost more than the rest of the entry.
   const followLease = (lease: Lease) => {
     if (leases.has(lease)) return
     leases.add(lease)
@@ -397,7 +400,7 @@ export const make = (
       leases.delete(lease)
       const lost = reason === "Released" ? reason : "LeaseExpired"
       for (const { entries } of lines.values()) {
-        for (const entry of entries.values()) if (entry.hold.lease === lease) entry.lose(lost)
+        for (const entry of entries.values()) if (entry.ref.lease === lease) entry.lose(lost)
       }
     })
   }
@@ -423,7 +426,7 @@ export const make = (
   }
 
   const takeTurn = (entry: Entry, revision: bigint) => {
-    if (entry.state !== "Waiting" || entry.look() !== undefined) return
+    if (entry.state !== "Waiting" || entry.checkLoss() !== undefined) return
     entry.state = "Held"
     entry.since = monotonicMillis(clock)
     entry.place = unplaced
@@ -577,7 +580,7 @@ export const make = (
   /** Watches that nobody waits for are opened a few at a time. */
   const openWatch = (line: Line, watch: DeletionWatch<Line | Single>) => {
     const isWaitedFor = [...line.entries.values()].some(({ state }) => state === "Waiting")
-    watch.open(isWaitedFor ? undefined : pace)
+    watch.open(isWaitedFor ? undefined : openingLimit)
   }
 
   const failWaiting = (line: Line, error: Etcd.EtcdError) => {
@@ -594,13 +597,13 @@ export const make = (
 
   const leave: Lines["leave"] = (entry, done) => {
     if (entry.state === "Left") return done()
-    forget(entry)
+    detach(entry)
     if (entry.isGone) {
-      left(entry)
+      finishLeaving(entry)
       return done()
     }
     batch.send(entry.line.prefix, removalOf(entry), (exit) => {
-      left(entry, exit)
+      finishLeaving(entry, exit)
       done()
     })
   }
@@ -611,35 +614,35 @@ export const make = (
     batch.send(entry.line.prefix, Etcd.nested({ compare: [guard(entry)], then: [putOf(entry)] }), () => {})
   }
 
-  /** From here on the entry's end is ours, and none that befell it. */
-  const forget = (entry: Entry) => {
+  /** From here on the entry is ours to remove; its deletion no longer counts as a loss. */
+  const detach = (entry: Entry) => {
     entry.state = "Left"
     entry.line.entries.delete(entry.id)
     closeSingle(entry.line, entry.id)
   }
 
-  /** The entry is over, and its key free for the next unless something of it may remain. */
-  const left = (entry: Entry, removed: Exit.Exit<unknown, unknown> = Exit.void) => {
-    if (Exit.isFailure(removed)) mayRemain(entry)
-    if (entry.mayRemain) cleanup.add(entry)
-    else entry.hold.lease.entries.delete(entry.key)
-    entry.hold.leave()
-    tidy(entry.line)
+  /** The entry is over. Its key is free for the next one, unless something of it may remain. */
+  const finishLeaving = (entry: Entry, removed: Exit.Exit<unknown, unknown> = Exit.void) => {
+    if (Exit.isFailure(removed)) retireAndRemember(entry)
+    if (entry.outcomeUnknown) cleanup.add(entry)
+    else entry.ref.lease.entries.delete(entry.key)
+    entry.ref.release()
+    markIdle(entry.line)
   }
 
-  /** The join was answered with an error: there is no entry, or there may be one, or yet be one. */
-  const refused = (entry: Entry, cause: Cause.Cause<Etcd.EtcdError>) => {
+  /** The join failed: there is no entry, or there may be one, or yet be one. */
+  const joinFailed = (entry: Entry, cause: Cause.Cause<Etcd.EtcdError>) => {
     const error = Option.getOrUndefined(Cause.findErrorOption(cause))
-    forget(entry)
-    if (error?.reason === "LeaseNotFound") entry.hold.lease.notFound()
-    if (error?.outcome !== "Refused") mayRemain(entry)
-    left(entry)
+    detach(entry)
+    if (error?.reason === "LeaseNotFound") entry.ref.lease.notFound()
+    if (error?.outcome !== "Refused") retireAndRemember(entry)
+    finishLeaving(entry)
   }
 
-  /** An entry that nobody knows of would block the line. With its lease retired it cannot outlive the lease's holders. */
-  const mayRemain = (entry: Entry) => {
-    entry.mayRemain = true
-    entry.hold.retire()
+  /** An entry that no caller knows of would block the line. With its lease retired it goes with the lease's last holder. */
+  const retireAndRemember = (entry: Entry) => {
+    entry.outcomeUnknown = true
+    entry.ref.retire()
   }
 
   // ---------------------------------------------------------------------------
@@ -647,17 +650,17 @@ export const make = (
   // ---------------------------------------------------------------------------
 
   /** A line without entries is kept for a while, with its watch, since the next one often comes at once. */
-  const tidy = (line: Line) => {
+  const markIdle = (line: Line) => {
     if (isInUse(line)) return
     line.idleSince = monotonicMillis(clock)
   }
 
-  const takeCare = () => {
-    caretaker ??= background(Effect.andThen(Effect.sleep(watchHoldsAfter), care))
+  const startSweep = () => {
+    sweeper ??= background(Effect.andThen(Effect.sleep(watchHoldsAfter), sweep))
   }
 
-  // one fiber for all lines, since a fiber and a timer for each hold would cost short ones more than their watch
-  const care: Effect.Effect<void> = Effect.suspend(() => {
+  // One fiber for all lines: a fiber and a timer for each hold would cost short ones more than their watch.
+  const sweep: Effect.Effect<void> = Effect.suspend(() => {
     const now = monotonicMillis(clock)
     for (const line of lines.values()) {
       if (isInUse(line)) {
@@ -670,8 +673,8 @@ export const make = (
         lines.delete(line.prefix)
       }
     }
-    if (lines.size > 0) return Effect.andThen(Effect.sleep(watchHoldsAfter), care)
-    caretaker = undefined
+    if (lines.size > 0) return Effect.andThen(Effect.sleep(watchHoldsAfter), sweep)
+    sweeper = undefined
     return Effect.void
   })
 
@@ -692,7 +695,7 @@ export const make = (
     const given: Array<Effect.Effect<void>> = []
     for (const { entries } of lines.values()) {
       for (const entry of entries.values()) {
-        if (entry.hold.isShared) continue
+        if (entry.ref.isShared) continue
         entry.lose("Released")
         given.push(giveAway(entry, (done) => leave(entry, done)))
       }
@@ -709,8 +712,8 @@ export const make = (
 // internal
 // -----------------------------------------------------------------------------
 
-const makeEntry = (layout: Layout, line: Line, ticket: Ticket): Entry =>
-  new Entry(line, layout.key(line.prefix, ticket.hold.lease), ticket)
+const makeEntry = (layout: Layout, line: Line, options: EntryOptions): Entry =>
+  new Entry(line, layout.key(line.prefix, options.ref.lease), options)
 
 const none: ReadonlySet<string> = new Set()
 

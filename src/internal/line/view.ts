@@ -4,7 +4,7 @@
  *
  * Entries ahead can only go: new ones have greater create revisions. So what a read
  * showed ahead stays an upper bound of what is there, and an entry that may hold by
- * it may hold for as long as its own key exists.
+ * it may ref for as long as its own key exists.
  *
  * A turn comes in three ways, whose revisions compare: the join found nobody in the
  * way, and its own revision is the token; the watch of the whole line, which reports
