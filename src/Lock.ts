@@ -675,7 +675,7 @@ const withSession = <A, E>(
 
 const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clock.Clock): Request => {
   const metadata = options?.metadata === undefined ? "" : `,"metadata":${Check.metadata("Lock", options.metadata)}`
-  // only the value tells the puts of one single key apart
+  // Only the value tells the puts of one single key apart.
   const id = options?.layout === "single-key" ? `,"id":"${crypto.randomUUID()}"` : ""
   const since = new Date(clock.currentTimeMillisUnsafe()).toISOString()
   return {
@@ -697,14 +697,14 @@ const leaseOf = (options: TryOptions | undefined): Lease | undefined => {
   })
 }
 
-// the same in every entry of this process
+// This part is the same in every entry of the process.
 const who = JSON.stringify({ host: hostname(), pid: process.pid }).slice(0, -1)
 
 /** Who queues for a lock in this process, and where its entries are. */
 const placeOf = (session: Session["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
   Check.name("Lock", name)
   Check.object("Lock", "options", options, "{ timeout: \"15 seconds\" }")
-  // entries are the direct children of the name, as those of Go's mutex are
+  // Entries are the direct children of the name, as those of Go's mutex are.
   return Check.isSingleKey("Lock", options?.layout)
     ? { mutex: session.singleKey, prefix: name }
     : { mutex: session.mutex, prefix: `${name}/` }
