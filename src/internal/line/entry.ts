@@ -72,7 +72,8 @@ export class Entry {
   constructor(line: Line, key: string, { ref, value }: EntryOptions) {
     this.line = line
     this.key = key
-    this.id = Buffer.from(key).toString("latin1")
+    // ASCII is the same text either way, and one string less to keep.
+    this.id = Buffer.byteLength(key) === key.length ? key : Buffer.from(key).toString("latin1")
     this.ref = ref
     this.value = value
   }

@@ -13,7 +13,7 @@ import type * as Semaphore from "effect/Semaphore"
 import type * as Etcd from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Background } from "../background.ts"
-import { Watcher } from "../etcd/watcher.ts"
+import { type Sight, Watcher } from "../etcd/watcher.ts"
 
 /** What the watches of one kind have in common, so that each of thousands is small. */
 export interface Host<Subject> {
@@ -74,33 +74,42 @@ export class DeletionWatch<Subject> {
   }
 
   #opened(): Effect.Effect<void, EtcdError> {
-    const { background, etcd, isNeeded, onDeletes, read } = this.#host
-    const { key, rangeEnd } = this.#range
     return Effect.suspend(() => {
-      const ended = () => {
-        if (this.#watcher === watcher) this.#watcher = this.from = undefined
-      }
-      const watcher: Watcher = this.#watcher = new Watcher((sight) => {
-        if (Exit.isSuccess(sight)) return onDeletes(this.#subject, sight.value)
-        ended()
-        // While it is being opened, that goes on.
-        if (this.#opening !== undefined) return
-        background(Effect.delay(Effect.sync(() => isNeeded(this.#subject) && this.open()), retryAfter))
-      })
-      return etcd.subscribe({ key, rangeEnd, only: "Delete" }, watcher).pipe(
-        Effect.flatMap((from) => {
-          if (!watcher.isClosed) this.from = from
-          return read(this.#subject, from)
-        }),
-        Effect.flatMap(() => watcher.isClosed ? Effect.delay(this.#opened(), retryAfter) : Effect.void),
-        Effect.onError(() =>
-          Effect.sync(() => {
-            watcher.close()
-            ended()
-          })
-        )
-      )
+      // Thousands of held locks keep one each, so this closure keeps nothing else.
+      const watcher: Watcher = this.#watcher = new Watcher((sight) => this.#heard(watcher, sight))
+      return this.#subscribed(watcher)
     })
+  }
+
+  #subscribed(watcher: Watcher): Effect.Effect<void, EtcdError> {
+    const { etcd, read } = this.#host
+    const { key, rangeEnd } = this.#range
+    return etcd.subscribe({ key, rangeEnd, only: "Delete" }, watcher).pipe(
+      Effect.flatMap((from) => {
+        if (!watcher.isClosed) this.from = from
+        return read(this.#subject, from)
+      }),
+      Effect.flatMap(() => watcher.isClosed ? Effect.delay(this.#opened(), retryAfter) : Effect.void),
+      Effect.onError(() =>
+        Effect.sync(() => {
+          watcher.close()
+          this.#ended(watcher)
+        })
+      )
+    )
+  }
+
+  #heard(watcher: Watcher, sight: Sight) {
+    const { background, isNeeded, onDeletes } = this.#host
+    if (Exit.isSuccess(sight)) return onDeletes(this.#subject, sight.value)
+    this.#ended(watcher)
+    // While it is being opened, that goes on.
+    if (this.#opening !== undefined) return
+    background(Effect.delay(Effect.sync(() => isNeeded(this.#subject) && this.open()), retryAfter))
+  }
+
+  #ended(watcher: Watcher) {
+    if (this.#watcher === watcher) this.#watcher = this.from = undefined
   }
 }
 
