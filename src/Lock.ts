@@ -28,6 +28,7 @@
  *
  * @since 0.1.0
  */
+import * as Arr from "effect/Array"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
@@ -539,7 +540,7 @@ export const forceRelease = (
     const { etcd } = session
     const range = rangeOf(session, name, options)
     Check.revision("Lock", "createRevision", options?.createRevision)
-    const { kvs } = yield* etcd.range(range)
+    const { kvs } = yield* etcd.range({ ...range, keysOnly: true })
     const entry = kvs.find((kv) => kv.createRevision === options.createRevision)
     if (entry === undefined) return false
     const { succeeded } = yield* etcd.txn({
@@ -869,8 +870,8 @@ const inspectWith = Effect.fnUntraced(function*(
 ) {
   const { etcd } = session
   const { mutex, prefix } = placeOf(session, name, options)
-  const { kvs } = yield* etcd.range({ ...mutex.range(prefix), sort: "CreateAscending" })
-  const entries = kvs.filter((kv) => isEntry(prefix, kv))
+  const { kvs } = yield* etcd.range({ ...mutex.range(prefix), sort: "CreateAscending", keysOnly: true })
+  const entries = yield* withValues(etcd, kvs.filter((kv) => isEntry(prefix, kv)))
   const leases = new Map<bigint, Duration.Duration>()
   yield* Effect.forEach(
     new Set(entries.map(({ lease }) => lease)),
@@ -883,6 +884,30 @@ const inspectWith = Effect.fnUntraced(function*(
   const [holder, ...queue] = entries.map((kv) => new Holder({ ...describe(kv), remaining: leases.get(kv.lease) }))
   return { name, holder, queue, foreignKeys: kvs.filter((kv) => !isEntry(prefix, kv)).map(keyOf) } satisfies Inspection
 })
+
+/** Reads the values of entries, those that are still there, in as many answers as they need. */
+const withValues = (etcd: Etcd.Etcd["Service"], entries: ReadonlyArray<Etcd.KeyValue>) =>
+  Effect.map(
+    Effect.forEach(Arr.chunksOf(entries, 64), (chunk) => readAll(etcd, chunk)),
+    (chunks) => chunks.flat().filter((kv, i) => kv?.createRevision === entries[i]!.createRevision)
+  ) as Effect.Effect<ReadonlyArray<Etcd.KeyValue>, Etcd.EtcdError>
+
+const readAll = (
+  etcd: Etcd.Etcd["Service"],
+  entries: ReadonlyArray<Etcd.KeyValue>
+): Effect.Effect<ReadonlyArray<Etcd.KeyValue | undefined>, Etcd.EtcdError> =>
+  etcd.txn({ then: entries.map(({ key }) => Etcd.get(key)) }).pipe(
+    Effect.map(({ responses }) => (responses as ReadonlyArray<Etcd.RangeResult>).map(({ kvs }) => kvs[0])),
+    Effect.catchIf(
+      // The answer is too large to receive.
+      ({ reason }) => reason === "InvalidArgument" && entries.length > 1,
+      () => {
+        const half = entries.length >> 1
+        const halves = [entries.slice(0, half), entries.slice(half)]
+        return Effect.map(Effect.forEach(halves, (some) => readAll(etcd, some)), (read) => read.flat())
+      }
+    )
+  )
 
 const explain = (name: string) => <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | LockLost | ForeignKey => {
   if (error instanceof EntryLost) return new LockLost({ name, fencingToken: undefined, reason: error.reason })

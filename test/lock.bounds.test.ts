@@ -382,7 +382,7 @@ describe("the changes of a lock", () => {
         yield* fork(etcd.txn({ then: [change] }))
         yield* pass("2 millis")
       }
-      yield* pass("20 millis")
+      yield* Effect.repeat(pass(10), { times: 10 })
       yield* faults.heal
       const { kvs: [kv] } = yield* etcd.range(Etcd.get("job/1"))
       assert.isDefined(kv)
