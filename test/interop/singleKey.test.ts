@@ -3,7 +3,8 @@ import { Effect, Fiber } from "effect"
 import { Lock } from "effect-etcd-lock"
 import { Etcd3, EtcdLockFailedError } from "etcd3"
 import { inject } from "vitest"
-import { failure, holdIn } from "../support/holdIn.ts"
+import { failureOf } from "../support/exits.ts"
+import { holdIn } from "../support/holdIn.ts"
 import * as World from "../support/World.ts"
 import { heldOf } from "./contenders.ts"
 import { need } from "./need.ts"
@@ -62,7 +63,7 @@ describe.runIf(inject("interop"))("the tutorial's program", () => {
       assert.isTrue(yield* a.run(Lock.forceRelease("job", { layout, createRevision })))
       const peer = yield* tutorial(world, "job")
       assert.isTrue(heldOf(world)(peer.told).token > createRevision)
-      assert.include(failure(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "KeyDeleted" })
+      assert.include(failureOf(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "KeyDeleted" })
       // and what we have lost we do not release
       yield* a.run(Effect.flip(Lock.tryWithLock(Effect.void, "job", { layout })))
       yield* peer.close

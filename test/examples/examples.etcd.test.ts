@@ -108,7 +108,7 @@ const run = (example: string, environment: Record<string, string>) =>
       const { ETCD_ENDPOINTS: _, ETCDCTL_ENDPOINTS: __, ...inherited } = process.env
       const child = spawn(
         process.execPath,
-        ["--conditions=@effect-etcd-lock/source", Path.resolve(import.meta.dirname, `../examples/${example}.ts`)],
+        ["--conditions=@effect-etcd-lock/source", Path.resolve(import.meta.dirname, `../../examples/${example}.ts`)],
         { env: { ...inherited, ...environment }, stdio: ["ignore", "pipe", "pipe"] }
       )
       let output = ""

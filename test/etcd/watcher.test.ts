@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Exit } from "effect"
 import { Etcd } from "effect-etcd-lock"
-import { type Sight, Watcher } from "../src/internal/etcd/watcher.ts"
+import { type Sight, Watcher } from "../../src/internal/etcd/watcher.ts"
 
 const nothing: Sight = Exit.succeed([])
 const ended: Sight = Exit.fail(

@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber } from "effect"
 import { Lock } from "effect-etcd-lock"
-import * as EtcdServer from "./support/EtcdServer.ts"
-import { failure } from "./support/holdIn.ts"
-import * as Proxy from "./support/Proxy.ts"
-import * as World from "./support/World.ts"
+import * as EtcdServer from "../support/EtcdServer.ts"
+import { eventually } from "../support/eventually.ts"
+import { failureOf } from "../support/exits.ts"
+import * as Proxy from "../support/Proxy.ts"
+import * as World from "../support/World.ts"
 
 describe("etcd stops", () => {
   it.live("and the body is interrupted before etcd could give the lock to anybody else", () =>
@@ -29,7 +30,11 @@ describe("etcd stops", () => {
       const exit = yield* Fiber.await(fiber)
       const lost = performance.now()
       yield* server.resume
-      assert.include(failure(exit) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired", fencingToken: token })
+      assert.include(failureOf(exit) as Lock.LockLost, {
+        _tag: "LockLost",
+        reason: "LeaseExpired",
+        fencingToken: token
+      })
       // the release may take one request timeout on top of what was left of the lease
       assert.isBelow(lost - paused, 3000 + 2000)
       assert.isTrue(Exit.isSuccess(yield* Effect.exit(Fiber.join(waiting))))
@@ -131,7 +136,7 @@ for (const [what, disturb] of Object.entries(disturbances)) {
             yield* Fiber.join(fiber)
             yield* Fiber.join(others)
             // afterwards the lock can be had from both sides
-            yield* Effect.forEach(survivors, (process) => World.eventually(process.run(enter), 8000))
+            yield* Effect.forEach(survivors, (process) => eventually(process.run(enter), 8000))
             const { holder, queue } = yield* b.run(Lock.inspect("job", { layout }))
             assert.deepStrictEqual([holder, ...queue], [undefined])
           })

@@ -2,8 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Scheduler } from "effect"
 import { Etcd, Lock } from "effect-etcd-lock"
-import { failure } from "./support/holdIn.ts"
-import { fork, freezable, pass, provideMemory, session, sessionThrough } from "./support/inMemory.ts"
+import { failureOf } from "../support/exits.ts"
+import { fork, freezable, pass, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
 
 const hold = (name: string) => Lock.withLock(Effect.never, name)
 
@@ -128,7 +128,7 @@ describe("a turn that comes when the lease's time is over, which no timer has no
       freeze()
       yield* Fiber.interrupt(holder)
       yield* pass(1)
-      assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
       assert.isFalse(isAcquired)
     }).pipe(provideMemory))
 })
@@ -159,7 +159,7 @@ describe("a hand-over that fails", () => {
         isFull = true
         yield* Fiber.interrupt(holder)
         yield* pass("1 second")
-        assert.include(failure(next.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason })
+        assert.include(failureOf(next.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason })
         assert.isUndefined(yield* firstOf("job"))
         assert.include(yield* faults.leases, lease!)
         const b = yield* session()
@@ -185,7 +185,7 @@ describe("a join that arrives after its first removal", () => {
       yield* pass("4900 millis")
       yield* faults.heal
       yield* pass("100 millis")
-      assert.include(failure(late.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", outcome: "Unknown" })
+      assert.include(failureOf(late.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", outcome: "Unknown" })
       yield* pass("1 second")
       assert.isUndefined(yield* firstOf("job"))
       yield* pass("1 second")

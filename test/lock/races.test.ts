@@ -2,10 +2,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Option, Tracer } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
-import { Entry, type Hold, noneAhead } from "../src/internal/line/entry.ts"
-import type { Line } from "../src/internal/line/line.ts"
-import { failure } from "./support/holdIn.ts"
-import { fork, freezable, pass, type Process, provideMemory, session, sessionThrough } from "./support/inMemory.ts"
+import { Entry, type Hold, noneAhead } from "../../src/internal/line/entry.ts"
+import type { Line } from "../../src/internal/line/line.ts"
+import { failureOf } from "../support/exits.ts"
+import { fork, freezable, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
 
 describe("a handle's own release", () => {
   it.effect("goes to its end when it is interrupted", () =>
@@ -52,8 +52,8 @@ describe("a closed session", () => {
       yield* pass(1)
       yield* close
       yield* pass(1)
-      assert.include(failure(holder!.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "Released" })
-      for (const fiber of waiting) assert.include(failure(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
+      assert.include(failureOf(holder!.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "Released" })
+      for (const fiber of waiting) assert.include(failureOf(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
     }).pipe(provideMemory))
 
   it.effect("fails whoever waits for the lease, or for the answer to a join", () =>
@@ -68,7 +68,7 @@ describe("a closed session", () => {
         const closing = yield* fork(close)
         yield* pass("2 seconds")
         assert.isDefined(closing.pollUnsafe())
-        for (const fiber of waiting) assert.isDefined(failure(fiber.pollUnsafe()), `after ${millis} ms`)
+        for (const fiber of waiting) assert.isDefined(failureOf(fiber.pollUnsafe()), `after ${millis} ms`)
       }
     }).pipe(provideMemory))
 
@@ -81,7 +81,7 @@ describe("a closed session", () => {
       yield* pass(1)
       yield* b.close
       yield* pass(1)
-      assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
     }).pipe(provideMemory))
 
   it.effect("fails whoever still asks it for a lock", () =>
@@ -203,7 +203,7 @@ describe("an answer to a join that comes late", () => {
       yield* pass(150)
       yield* faults.deletePrefix("job/")
       yield* pass(50)
-      assert.include(failure(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+      assert.include(failureOf(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
     }).pipe(provideMemory))
 
   it.effect("names nobody to wait for whose end the watch has told of", () =>
@@ -284,7 +284,7 @@ describe("a join that may come late", () => {
     const late = yield* fork(run(Lock.withLock(Effect.void, "job")))
     yield* pass("6 seconds")
     yield* faults.heal
-    assert.include(failure(late.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", outcome: "Unknown" })
+    assert.include(failureOf(late.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", outcome: "Unknown" })
     return { run, holder, lease: lease! }
   })
 
@@ -525,7 +525,7 @@ describe("a waiter", () => {
       freeze()
       yield* Fiber.interrupt(holder)
       yield* pass(1)
-      assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
     }).pipe(provideMemory))
 })
 
@@ -543,7 +543,7 @@ describe("a handle", () => {
         } else {
           const looking = yield* fork(look === "whileHeld" ? lock.whileHeld(Effect.never) : lock[look])
           yield* pass(1)
-          assert.include(failure(looking.pollUnsafe()) as Lock.LockLost, lost)
+          assert.include(failureOf(looking.pollUnsafe()) as Lock.LockLost, lost)
         }
       }).pipe(Effect.scoped, provideMemory))
   }
