@@ -4,7 +4,7 @@ import { spawn } from "node:child_process"
 import * as Path from "node:path"
 import { inject } from "vitest"
 
-describe("examples", () => {
+describe.concurrent("examples", () => {
   it.live("tutorial: held, refused, released, the same again, lost and taken again", () =>
     Effect.gen(function*() {
       const { code, errors, lines } = yield* run("tutorial", { ETCD_ENDPOINTS: inject("etcdEndpoint") })

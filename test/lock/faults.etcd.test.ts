@@ -7,7 +7,7 @@ import { failureOf } from "../support/exits.ts"
 import * as Proxy from "../support/Proxy.ts"
 import * as World from "../support/World.ts"
 
-describe("etcd stops", () => {
+describe.concurrent("an etcd that stops", () => {
   it.live("and the body is interrupted before etcd could give the lock to anybody else", () =>
     Effect.gen(function*() {
       const server = yield* EtcdServer.start()
@@ -99,8 +99,9 @@ const disturbances = {
 
 const calm = (proxy: Proxy.Proxy) => Effect.andThen(proxy.resume, proxy.accept)
 
-for (const [what, disturb] of Object.entries(disturbances)) {
-  describe.concurrent(`a network that ${what}`, () => {
+// All of them at once, since each sleeps most of its time.
+describe.concurrent("a network that", () => {
+  for (const [what, disturb] of Object.entries(disturbances)) {
     // shorter and longer than what a request is repeated for
     const runs = [
       ["for a moment", 300, "queue"],
@@ -163,7 +164,7 @@ for (const [what, disturb] of Object.entries(disturbances)) {
         assert.deepStrictEqual(tokens, [...tokens].sort((x, y) => x < y ? -1 : 1))
         assert.strictEqual(new Set(tokens).size, tokens.length)
       })
-      it.live(`${how} never gives two holders of a ${layout}, and leaves nothing`, () => scenario, 90_000)
+      it.live(`${what} ${how} never gives a ${layout} two holders, and leaves nothing`, () => scenario, 90_000)
     }
-  })
-}
+  }
+})
