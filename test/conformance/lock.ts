@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, Ref, Scope, Stream } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
+import { cite } from "../promises.ts"
 import { eventually } from "../support/eventually.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
 import { holdIn } from "../support/holdIn.ts"
@@ -280,7 +281,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
       }))
   })
 
-  describe("a lost lock", () => {
+  describe(`a lost lock (${cite("P3")})`, () => {
     it.live("interrupts and awaits the body, and fails with LockLost: the lease was revoked from outside", () =>
       Effect.gen(function*() {
         const world = yield* makeWorld

@@ -71,7 +71,7 @@ describe.runIf(inject("interop"))("the tutorial's program", () => {
 })
 
 describe("npm etcd3's lock", () => {
-  const connect = (world: World.World) =>
+  const clientOf = (world: World.World) =>
     Effect.acquireRelease(
       Effect.sync(() => new Etcd3({ hosts: world.endpoint })),
       (client) => Effect.sync(() => client.close())
@@ -80,7 +80,7 @@ describe("npm etcd3's lock", () => {
   it.live("is refused while we hold, and gets the lock when we have left", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
-      const client = yield* connect(world)
+      const client = yield* clientOf(world)
       const holder = yield* holdIn(yield* world.process(), "job", { layout })
       yield* holder.held
       const acquire = () => client.lock("job").acquire()
@@ -94,7 +94,7 @@ describe("npm etcd3's lock", () => {
   it.live("makes us wait until it has left, or lost its lease", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
-      const client = yield* connect(world)
+      const client = yield* clientOf(world)
       const [a, b] = yield* Effect.all([world.process(), world.process()])
       const ends = {
         released: (lock: ReturnType<typeof client.lock>) => Effect.promise(() => lock.release()),

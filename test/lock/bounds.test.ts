@@ -5,6 +5,7 @@ import { Etcd, Lease, Lock } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
+import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
 import { fork, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
 
@@ -199,7 +200,7 @@ describe("keys that are no text", () => {
     }).pipe(Effect.scoped, provideMemory))
 })
 
-describe("without etcd", () => {
+describe(`without etcd (${cite("P6")})`, () => {
   it.effect("all fibers that wait for one lock hear of it at the same time", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults

@@ -1,13 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber } from "effect"
 import { Lock } from "effect-etcd-lock"
+import { cite } from "../promises.ts"
 import * as EtcdServer from "../support/EtcdServer.ts"
 import { eventually } from "../support/eventually.ts"
 import { failureOf } from "../support/exits.ts"
 import * as Proxy from "../support/Proxy.ts"
 import * as World from "../support/World.ts"
 
-describe.concurrent("an etcd that stops", () => {
+describe.concurrent(`an etcd that stops (${cite("P1")})`, () => {
   it.live("and the body is interrupted before etcd could give the lock to anybody else", () =>
     Effect.gen(function*() {
       const server = yield* EtcdServer.start()

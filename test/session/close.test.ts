@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Effect, Exit, Fiber, Scope } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
+import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
 import { fork, pass, provideMemory, session, stop } from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
@@ -29,7 +30,7 @@ const order = (events: ReadonlyArray<string>) => events.map((event) => event.rep
 
 const lost = { _tag: "LockLost", reason: "Released" } as const
 
-describe("the end of a session", () => {
+describe(`the end of a session (${cite("P1")})`, () => {
   for (const [how, work] of Object.entries(slow)) {
     it.effect(`comes after a body that ${how}, and only then the next holder starts`, () =>
       Effect.gen(function*() {
