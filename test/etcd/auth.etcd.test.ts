@@ -120,7 +120,7 @@ describe.concurrent("authentication", () => {
       }
     }))
 
-  it.live("that etcd does not ask for says so", () =>
+  it.live("fails with a hint when etcd has no authentication enabled", () =>
     Effect.gen(function*() {
       const etcd = yield* connect(Auth.user("ann", "secret"))
       for (const [, call] of inScope(etcd)) {

@@ -65,7 +65,7 @@ describe("retries", () => {
       for (const { at, timeout } of attempts) assert.isAtMost(at + timeout, 5000.001)
     }))
 
-  it.effect("are none for what must not be applied twice, which gets the whole time", () =>
+  it.effect("are not made for what must not be applied twice, which gets the whole time", () =>
     Effect.gen(function*() {
       const { attempts, run } = answering()
       assert.deepInclude(yield* run({ idempotent: false }), { told: "Timeout Unknown", at: 5000 })

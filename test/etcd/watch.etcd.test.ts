@@ -81,7 +81,7 @@ describe.concurrent("watch", () => {
       assert.strictEqual((yield* outer.next).length, 1)
     }))
 
-  it.live("goes on for as long as it is wanted, whichever of them were opened first", () =>
+  it.live("stays open when the watch that was opened before it closes", () =>
     Effect.gen(function*() {
       const etcd = yield* connect()
       const key = Buffer.from(unique("watched"))

@@ -55,7 +55,7 @@ describe("what may be left of a lock whose answers were lost", () => {
       yield* Fiber.interrupt(held)
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("on a lease of the user's reserves no key any more when that is over", () =>
+  it.effect("on the user's own lease reserves no key after the clean-up", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { counts, run } = yield* counted()
@@ -96,7 +96,7 @@ describe("what may be left of a lock whose answers were lost", () => {
 })
 
 describe("a watch", () => {
-  it.effect("that ends around the end of its line is opened for nobody", () =>
+  it.effect("is not opened again when it ends together with its line", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const open = new Set<object>()
@@ -118,7 +118,7 @@ describe("a watch", () => {
       assert.lengthOf([...open].filter((watcher) => !(watcher as { isClosed: boolean }).isClosed), 0)
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("does not keep what it has reported of others, for as long as a lock is held", () =>
+  it.effect("does not accumulate reports of other entries while a lock is held", () =>
     Effect.gen(function*() {
       setFlagsFromString("--expose-gc")
       const collect: () => void = runInNewContext("gc")
@@ -215,7 +215,7 @@ describe(`without etcd (${cite("P6")})`, () => {
       yield* faults.heal
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("the end of a hand-over is the end for all who wait behind it", () =>
+  it.effect("a hand-over that fails also fails all who wait behind it", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { run } = yield* session({ ttl: "60 seconds" })
@@ -234,7 +234,7 @@ describe(`without etcd (${cite("P6")})`, () => {
     }).pipe(Effect.scoped, provideMemory))
 
   for (const fault of ["unreachable", "stall"] as const) {
-    it.effect(`(${fault}) a timeout is no contention: it is the EtcdError`, () =>
+    it.effect(`(${fault}) a timeout fails with the EtcdError and not with LockTimeout`, () =>
       Effect.gen(function*() {
         const faults = yield* Etcd.Faults
         const { run } = yield* session({ ttl: "60 seconds" })

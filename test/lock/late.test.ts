@@ -19,7 +19,7 @@ const firstOf = (name: string) =>
 
 describe("the end of an entry, reported when the same key is in use again,", () => {
   for (const layout of ["queue", "single-key"] as const) {
-    it.effect(`is no loss of the entry that has the key by then (${layout})`, () =>
+    it.effect(`is not the loss of the entry that has the key by then (${layout})`, () =>
       Effect.gen(function*() {
         const faults = yield* Etcd.Faults
         const { run } = yield* session()
@@ -41,7 +41,7 @@ describe("the end of an entry, reported when the same key is in use again,", () 
       }).pipe(provideMemory))
   }
 
-  it.effect("is no turn of those who wait behind the entry that has the key by then", () =>
+  it.effect("gives no turn to those who wait behind the entry that has the key by then", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const [a, b] = yield* Effect.all([session(), session()])

@@ -52,7 +52,7 @@ describe("a free single key", () => {
       assert.isUndefined(yield* keyOf(world, "job"))
     }))
 
-  it.live("has nothing to do with the queue of the same name, nor with keys under it", () =>
+  it.live("excludes neither the queue of the same name nor the keys under it", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const a = yield* world.process()
@@ -131,7 +131,7 @@ describe("a held single key", () => {
       yield* holder.release
     }))
 
-  it.live("is had by one at a time, with increasing tokens, and everybody gets through", () =>
+  it.live("is held by one at a time, with increasing tokens, until everybody has had a turn", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const processes = yield* Effect.all([world.process(), world.process()])
@@ -144,15 +144,16 @@ describe("a held single key", () => {
         yield* Effect.sleep(1)
         inside--
       }))
-      yield* Effect.forEach(processes, (process) =>
-        Effect.forEach(Array.from({ length: 50 }), () => process.run(enter)), { concurrency: "unbounded" })
+      yield* Effect.forEach(
+        processes,
+        (process) => Effect.forEach(Array.from({ length: 50 }), () => process.run(enter)),
+        { concurrency: "unbounded" }
+      )
       assert.lengthOf(tokens, 100)
-      assert.isTrue(tokens.every((token, i) =>
-        i === 0 || tokens[i - 1]! < token
-      ))
+      assert.isTrue(tokens.every((token, i) => i === 0 || tokens[i - 1]! < token))
     }))
 
-  it.live("is left by who is interrupted, at any moment", () =>
+  it.live("is released when its contender is interrupted at any moment", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const processes = yield* Effect.all([world.process(), world.process()])
@@ -170,7 +171,7 @@ describe("a held single key", () => {
       yield* Effect.forEach(processes, (process) => process.run(Lock.withLock(Effect.void, "job", { layout })))
     }))
 
-  it.live("that hangs on no lease is foreign", () =>
+  it.live("without a lease is reported as foreign", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const a = yield* world.process()
@@ -213,7 +214,7 @@ describe("a lost single key", () => {
       yield* a.run(Lock.withLock(Effect.void, "job", { layout }))
     }))
 
-  it.live("stays lost when somebody else has created the key again, who is not disturbed", () =>
+  it.live("stays lost when another client has created the key again, and that client is not disturbed", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const [a, b] = yield* Effect.all([world.process(), world.process()])
@@ -233,7 +234,7 @@ describe("a lost single key", () => {
       })))
     }))
 
-  it.live("goes with a lease of one's own, which also ends a wait", () =>
+  it.live("is lost with the lease that the caller gave, and so is a place in the line", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const [a, b] = yield* Effect.all([world.process(), world.process()])

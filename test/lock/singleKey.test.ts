@@ -8,7 +8,7 @@ const layout = "single-key"
 const memory = Session.layer({ ttl: "15 seconds" }).pipe(Layer.provideMerge(Etcd.layerMemory()))
 
 describe("a single key that is released", () => {
-  it.effect("between the refusal and the watch is not waited for", () =>
+  it.effect("between the refusal and the watch is taken at once", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const other = Effect.provideService(Session.Session, yield* Session.make())
@@ -44,7 +44,7 @@ describe("an answer that was lost", () => {
       assert.deepStrictEqual(yield* faults.keys, [])
     }).pipe(Effect.provide(memory)))
 
-  it.effect("for good leaves no key, and spares that of whoever came after", () =>
+  it.effect("for good leaves no key, and does not delete that of a later holder", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const lease = yield* Lease.make({ ttl: "60 seconds" })
