@@ -32,7 +32,7 @@ export default defineConfig({
     hookTimeout: 180_000,
     // Most files of `etcd` and `interop` sleep most of the time, and so do the tests in them.
     maxWorkers: 4,
-    maxConcurrency: 20,
+    maxConcurrency: 12,
     // No file changes what another one imports, and loading it all anew for each costs seconds.
     isolate: false,
     sequence: { sequencer: LongestFirst },

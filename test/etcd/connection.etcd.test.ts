@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import { inject } from "vitest"
-import { connect, elapsed, leased, random63, text, unique, versionOf } from "../support/connect.ts"
+import { connect, elapsed, random63, text, unique, versionOf } from "../support/connect.ts"
 import * as EtcdServer from "../support/EtcdServer.ts"
 import { until } from "../support/eventually.ts"
 import * as Proxy from "../support/Proxy.ts"
@@ -49,14 +49,15 @@ describe.concurrent("a connection", () => {
       const proxy = yield* Proxy.make(shared)
       const fresh = yield* connect({ hosts: proxy.endpoint, requestTimeout: "1 second" })
       const used = yield* connect({ hosts: proxy.endpoint, requestTimeout: "1 second" })
-      yield* used.range(Etcd.get("a"))
-      yield* used.leaseKeepAlive(random63(), 1000)
-      yield* used.watch({ key: Buffer.from("a") })
+      // A second may be too short where much else is going on.
+      yield* Effect.retry(used.range(Etcd.get("a")), { times: 10 })
+      yield* Effect.retry(used.leaseKeepAlive(random63(), 1000), { times: 10 })
+      yield* Effect.retry(used.watch({ key: Buffer.from("a") }), { times: 10 })
       yield* proxy.stall
       yield* Effect.all([assertBounded(fresh), assertBounded(used)], { concurrency: "unbounded" })
       yield* proxy.cut
       yield* proxy.resume
-      yield* Effect.forEach([fresh, used], (etcd) => etcd.range(Etcd.get("a")))
+      yield* Effect.forEach([fresh, used], (etcd) => Effect.retry(etcd.range(Etcd.get("a")), { times: 10 }))
     }))
 
   it.live("ends every call in time when etcd stands still, and recovers with it", () =>
@@ -152,48 +153,6 @@ describe.concurrent("a connection", () => {
         `the connection was given up before the request was sent (${proxy.endpoint})`
       )
     }))
-
-  it.live("replaces its streams when it was cut", () =>
-    Effect.gen(function*() {
-      const proxy = yield* Proxy.make(shared)
-      const etcd = yield* connect({ hosts: proxy.endpoint })
-      const id = yield* leased(etcd)
-      const key = unique("cut")
-      for (let i = 0; i < 3; i++) {
-        const watch = yield* etcd.watch({ key: Buffer.from(key) })
-        yield* etcd.txn({ then: [Etcd.put(key, "")] })
-        assert.strictEqual((yield* watch.next).length, 1)
-        assert.strictEqual(yield* etcd.leaseKeepAlive(id, 5000), 60)
-        yield* proxy.cut
-        const lost = yield* Effect.flip(watch.next)
-        assert.deepStrictEqual([lost.reason, lost.method], ["Unavailable", "watch"])
-      }
-      assert.strictEqual(yield* Effect.retry(etcd.leaseKeepAlive(id, 5000), { times: 1 }), 60)
-    }))
-
-  it.live("gives up streams that have fallen silent", () =>
-    Effect.gen(function*() {
-      const proxy = yield* Proxy.make(shared)
-      const etcd = yield* connect({ hosts: [proxy.endpoint, shared], requestTimeout: "4500 millis" })
-      const id = yield* leased(etcd)
-      yield* etcd.leaseKeepAlive(id, 5000)
-      yield* proxy.stall
-      assert.strictEqual((yield* Effect.flip(etcd.leaseKeepAlive(id, 300))).reason, "Timeout")
-      assert.strictEqual(yield* etcd.leaseKeepAlive(id, 5000), 60)
-    }))
-
-  it.live("gives up streams of watches that have fallen silent", () =>
-    Effect.gen(function*() {
-      const proxy = yield* Proxy.make(shared)
-      const etcd = yield* connect({ hosts: [proxy.endpoint, shared], requestTimeout: "4500 millis" })
-      const key = Buffer.from(unique("silent"))
-      const first = yield* etcd.watch({ key })
-      yield* proxy.stall
-      const second = yield* etcd.watch({ key })
-      assert.strictEqual((yield* Effect.flip(first.next)).reason, "Timeout")
-      yield* etcd.txn({ then: [Etcd.put(key, "")] })
-      assert.strictEqual((yield* second.next).length, 1)
-    }))
 })
 
 describe.concurrent("a host", () => {
@@ -254,7 +213,7 @@ describe.concurrent("a host", () => {
 
   it.live("is not a bracketed IPv6 address", () =>
     Effect.gen(function*() {
-      const etcd = yield* connect({ hosts: "[::1]:1", requestTimeout: "100 millis" })
+      const etcd = yield* connect({ hosts: "[::1]:1", requestTimeout: "1 second" })
       const error = yield* Effect.flip(etcd.range(Etcd.get("a")))
       assert.strictEqual(error.reason, "Unavailable", error.message)
     }))

@@ -47,6 +47,12 @@ export const random63 = () => BigInt.asUintN(63, crypto.getRandomValues(new BigU
 /** A lease that is gone when the test ends. */
 export const leased = Effect.fnUntraced(function*(etcd: Service, seconds = 60) {
   const id = random63()
-  yield* Effect.acquireRelease(etcd.leaseGrant(id, seconds), () => Effect.ignore(etcd.leaseRevoke(id)))
+  const grant = Effect.catchIf(
+    etcd.leaseGrant(id, seconds),
+    // An answer was lost, and the grant repeated.
+    ({ reason }) => reason === "LeaseExists",
+    () => Effect.succeed(seconds)
+  )
+  yield* Effect.acquireRelease(grant, () => Effect.ignore(etcd.leaseRevoke(id)))
   return id
 })
