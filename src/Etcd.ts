@@ -418,7 +418,7 @@ export const layerConfig = (
         Check.object("Etcd.layerConfig", "options", options, "{ prefix: \"my-application/\" }")
         return make({ ...found, ...options })
       }),
-      // what is a programmer's mistake in `layer` is the operator's here
+      // What is a programmer's mistake in `layer` is the operator's here.
       Effect.catchDefect((defect) =>
         defect instanceof Check.InvalidOption ? environment.refused(defect) : Effect.die(defect)
       )
@@ -570,7 +570,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   Check.object("Etcd.layer", "options", options, "{ hosts: [\"127.0.0.1:2379\"] }")
   const requestTimeout = requestTimeoutOf("Etcd.layer", options)
   Check.prefix("Etcd.layer", options?.prefix)
-  // where there are no options at all, it is the hosts that are missed
+  // Without any options it is the hosts that are missing.
   const transport = yield* etcd3.make({ ...options }, attemptTimeout(requestTimeout))
   return fromTransport(options.prefix ? prefixed(transport, Buffer.from(options.prefix)) : transport, requestTimeout)
 })
@@ -587,7 +587,7 @@ const requestTimeoutOf = (layer: string, options: Pick<Options, "requestTimeout"
   return Duration.toMillis(Check.duration(requestTimeout, options.requestTimeout))
 }
 
-// what a timer of the platform can hold
+// The platform's timers hold no more.
 const maxTimeout = 2 ** 31 - 1
 
 // A call that may be repeated is worth several attempts: a member that hangs must not use up the whole budget.
@@ -616,7 +616,7 @@ export const fromTransport = (transport: Transport, requestTimeout: number): Etc
         let told = first
         const retryable = (error: EtcdError) => {
           if (error.outcome === "Unknown") outcome = "Unknown"
-          // that the time was up in the middle of an attempt explains less than what went wrong before
+          // An earlier error explains more than a timeout that only our own budget caused.
           if (error.reason !== "Timeout" || patience >= perAttempt) told = error
           return error.isTransient && left() > longestBackoff && (idempotent || outcome === "Refused")
         }
@@ -630,7 +630,7 @@ export const fromTransport = (transport: Transport, requestTimeout: number): Etc
           return attempt(patience)
         }).pipe(
           Effect.retry({ schedule: backoff, while: retryable }),
-          // that the last attempt was refused says nothing about those before it
+          // That the last attempt was refused says nothing about those before it.
           Effect.mapError(() => {
             const { reason, method, description, cause } = told
             return outcome === told.outcome ? told : new EtcdError({ reason, method, description, cause, outcome })

@@ -209,15 +209,15 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
       }),
       () => loss?.reason === "Revoked" || isAbandoned ? Effect.void : revoke(etcd, id)
     )
-    // whole milliseconds, as timers count
+    // Timers count whole milliseconds.
     const period = Math.floor(ttl / 3)
-    // leaves time for another attempt on a fresh connection
+    // Half a period leaves time for another attempt on a fresh connection.
     const patience = Math.floor(period / 2)
     const pause = Math.min(Math.floor(period / 10), 100)
     let validity = ttl - margin(ttl)
     const left = () => {
       const millis = gone.isOpen() ? 0 : validity - elapsed(sent, now(clock))
-      // a clock may be too coarse to ever see less than this pass
+      // A clock may be too coarse to see less time than this pass.
       return millis > 0.001 ? millis : 0
     }
 
@@ -270,7 +270,7 @@ export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd |
     yield* Effect.addFinalizer(() => end)
 
     const isAlive = () => {
-      // timers are late after a freeze of the process; the clocks are not
+      // Timers are late after a freeze of the process; the clocks are not.
       if (loss === undefined && left() === 0) lose("Expired")
       return loss === undefined
     }

@@ -54,8 +54,9 @@ import {
   isEntry,
   keyOf
 } from "./internal/line/entry.ts"
+import { Refused } from "./internal/line/line.ts"
 import * as Check from "./internal/options.ts"
-import { Held, type Mutex, type Request, type Wait } from "./internal/session/contention.ts"
+import type { Mutex, Request, Wait } from "./internal/session/contention.ts"
 import { awaitLoss, supervise } from "./internal/supervise.ts"
 import { isLease, type Lease } from "./Lease.ts"
 import { Session } from "./Session.ts"
@@ -398,7 +399,7 @@ export const withLockIfAvailable: {
     Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(
         attempt(name, options, restore),
-        (tried) => tried instanceof Held ? Effect.succeedNone : Effect.asSome(holding(tried, self, restore))
+        (tried) => tried instanceof Refused ? Effect.succeedNone : Effect.asSome(holding(tried, self, restore))
       )
     )
 )
@@ -648,7 +649,7 @@ const attemptOr = <E>(
   Effect.filterOrFail(
     attempt(name, options, restore),
     (tried): tried is HeldLock => tried instanceof HeldLock,
-    (held) => onHeld(describe((held as Held).holder))
+    (held) => onHeld(describe((held as Refused).holder))
   )
 
 const attempt = (name: string, options: TryOptions | undefined, restore: Restore) =>
@@ -657,8 +658,8 @@ const attempt = (name: string, options: TryOptions | undefined, restore: Restore
     const tried = mutex.tryAcquire<never>(makeRequest(prefix, options, clock), restore)
     return Effect.flatMap(
       Effect.mapError(tried, explain(name)),
-      (tried): Effect.Effect<HeldLock | Held, ForeignKey> => {
-        if (!(tried instanceof Held)) return Effect.succeed(new HeldLock(name, tried, session.etcd, mutex))
+      (tried): Effect.Effect<HeldLock | Refused, ForeignKey> => {
+        if (!(tried instanceof Refused)) return Effect.succeed(new HeldLock(name, tried, session.etcd, mutex))
         if (tried.holder === undefined || isEntry(prefix, tried.holder)) return Effect.succeed(tried)
         return Effect.fail(new ForeignKey({ name, key: keyOf(tried.holder) }))
       }
@@ -674,7 +675,7 @@ const withSession = <A, E>(
 
 const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clock.Clock): Request => {
   const metadata = options?.metadata === undefined ? "" : `,"metadata":${Check.metadata("Lock", options.metadata)}`
-  // only the value tells the puts of one single key apart
+  // Only the value tells the puts of one single key apart.
   const id = options?.layout === "single-key" ? `,"id":"${crypto.randomUUID()}"` : ""
   const since = new Date(clock.currentTimeMillisUnsafe()).toISOString()
   return {
@@ -696,14 +697,14 @@ const leaseOf = (options: TryOptions | undefined): Lease | undefined => {
   })
 }
 
-// the same in every entry of this process
+// This part is the same in every entry of the process.
 const who = JSON.stringify({ host: hostname(), pid: process.pid }).slice(0, -1)
 
 /** Who queues for a lock in this process, and where its entries are. */
 const placeOf = (session: Session["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
   Check.name("Lock", name)
   Check.object("Lock", "options", options, "{ timeout: \"15 seconds\" }")
-  // entries are the direct children of the name, as those of Go's mutex are
+  // Entries are the direct children of the name, as those of Go's mutex are.
   return Check.isSingleKey("Lock", options?.layout)
     ? { mutex: session.singleKey, prefix: name }
     : { mutex: session.mutex, prefix: `${name}/` }
@@ -767,7 +768,7 @@ class HeldLock implements Handle {
   }
 
   get leaseId() {
-    return this.#entry.hold.lease.id
+    return this.#entry.ref.lease.id
   }
 
   get fencingToken() {
@@ -789,21 +790,21 @@ class HeldLock implements Handle {
   get whileHeld(): Handle["whileHeld"] {
     return (self) => {
       const entry = this.#entry
-      return supervise(self, (listener) => this.#onLoss(listener), entry.hold.lease.bodies, entry)
+      return supervise(self, (listener) => this.#onLoss(listener), entry.ref.lease.bodies, entry)
     }
   }
 
   get check(): Handle["check"] {
     return Effect.suspend(() => {
       if (this.#released) return Effect.fail(this.#lost("Released"))
-      const loss = this.#entry.look()
+      const loss = this.#entry.checkLoss()
       return loss === undefined ? Effect.void : Effect.fail(this.#lost(loss.reason))
     })
   }
 
   get remaining(): Handle["remaining"] {
     return Effect.flatMap(
-      this.#entry.hold.lease.remaining,
+      this.#entry.ref.lease.remaining,
       (remaining) => Effect.match(this.check, { onSuccess: () => remaining, onFailure: () => Duration.zero })
     )
   }
@@ -836,7 +837,7 @@ class HeldLock implements Handle {
       if (this.#release !== undefined) return this.#release
       const entry = this.#entry
       this.#released = true
-      entry.tell(new EntryLost("Released"))
+      entry.notify(new EntryLost("Released"))
       return this.#release = giveAway(entry, (done) => this.#mutex.release(entry, done))
     })
   }

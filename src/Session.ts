@@ -13,7 +13,7 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { Etcd, type EtcdError } from "./Etcd.ts"
 import * as Background from "./internal/background.ts"
-import type { Hold } from "./internal/line/entry.ts"
+import type { LeaseRef } from "./internal/line/entry.ts"
 import * as Line from "./internal/line/line.ts"
 import * as SingleKey from "./internal/line/singleKey.ts"
 import * as Mutex from "./internal/session/contention.ts"
@@ -68,21 +68,22 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     Lease.validate(options)
     const etcd = yield* Etcd
     const clock = yield* Clock.Clock
+    const lengths = yield* Line.Lengths
     const scope = yield* Scope.make()
     const background = yield* Scope.provide(Background.make, scope)
     const leases = yield* Leases.make(background, options)
-    const hang = Effect.callback<Hold, EtcdError>((resume) => {
+    const acquireRef = Effect.callback<LeaseRef, EtcdError>((resume) => {
       let abandoned = false
-      leases.hang((exit) => {
-        if (abandoned && Exit.isSuccess(exit)) exit.value.leave()
+      leases.acquireRef((exit) => {
+        if (abandoned && Exit.isSuccess(exit)) exit.value.release()
         resume(exit)
       })
       return Effect.sync(() => {
         abandoned = true
       })
     })
-    const queues = Line.make(etcd, clock, background)
-    const singleKeys = SingleKey.make(etcd, clock, background)
+    const queues = Line.make(etcd, clock, background, lengths)
+    const singleKeys = SingleKey.make(etcd, clock, background, lengths)
     const mutex = Mutex.make(etcd, background, leases, queues)
     const singleKey = Mutex.make(etcd, background, leases, singleKeys)
     yield* Effect.addFinalizer(() =>
@@ -99,7 +100,7 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
     )
     return Session.of({
       lease: Effect.map(
-        Effect.acquireRelease(hang, ({ leave }) => Effect.sync(leave), {
+        Effect.acquireRelease(acquireRef, ({ release }) => Effect.sync(release), {
           interruptible: true
         }),
         ({ lease }) => lease

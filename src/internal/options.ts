@@ -75,7 +75,7 @@ export const kindOf = (value: unknown): string => {
   if (value === undefined || value === null) return String(value)
   if (typeof value === "string") return value === "" ? "empty text" : "text"
   if (Array.isArray(value)) return "an array"
-  // most likely it was not yielded
+  // Most likely the caller forgot to yield it.
   if (Effect.isEffect(value)) return "an Effect"
   if (Redacted.isRedacted(value)) return "a Redacted"
   if (typeof value !== "object") return `a ${typeof value}`
@@ -122,7 +122,7 @@ export const duration = (
   })
 }
 
-// what Duration itself takes for zero without a word is no duration here: NaN, and a unit that it does not know
+// Duration silently takes NaN, and units that it does not know, for zero. Neither is a duration here.
 const parseDuration = (input: Duration.Input): Duration.Duration | undefined => {
   if (typeof input === "number") return Number.isNaN(input) ? undefined : Duration.millis(input)
   if (typeof input === "object" && input !== null && !Duration.isDuration(input) && !isSpan(input)) return undefined
@@ -172,7 +172,7 @@ export const name = (module: string, name: string): void => {
   })
 }
 
-// a character has three bytes at most, two of them four
+// One UTF-16 unit takes three bytes at most, and two together four.
 const isShort = (name: string): boolean => name.length * 3 <= maxNameBytes || Buffer.byteLength(name) <= maxNameBytes
 
 const hasEmptySegment = (name: string): boolean =>
@@ -191,7 +191,7 @@ export const isSingleKey = (module: string, layout: "queue" | "single-key" | und
 /** Returns the metadata as JSON. */
 export const metadata = (module: string, value: unknown): string => {
   const json = Result.try((): string | undefined => JSON.stringify(value))
-  // others can read an object only, which is not what a date becomes
+  // Readers expect an object, which a date does not become.
   if (Result.isSuccess(json) && json.success?.startsWith("{") === true) return json.success
   throw new InvalidOption({
     module,
@@ -231,7 +231,7 @@ export const prefix = (module: string, prefix: string | undefined): void => {
 
 /** Returns the text of a secret. */
 export const secret = (module: string, option: string, value: Redacted.Redacted): string => {
-  // one that was wiped throws
+  // A Redacted that was wiped throws.
   const text: unknown = Result.getOrUndefined(Result.try(() => Redacted.value(value)))
   if (typeof text === "string") return text
   throw new InvalidOption({

@@ -180,6 +180,54 @@ const section = (processes: number, contenders: number): Case => ({
     runLoops(team, Array.from({ length: contenders }, () => "lock"), Math.max(millis * 2, 1000), { millis: 5 })
 })
 
+const sessions = (count: number): Case => ({
+  name: `sessions-${count}`,
+  title: `Sessions: ${count}, each with a connection of its own, pass one lock on`,
+  metrics: [
+    metric("rate", "hand-overs/s"),
+    metric("clientCpu", "client's CPU, µs per hand-over"),
+    metric("serverCpu", "etcd's CPU, µs per hand-over"),
+    metric("bytes", "bytes sent by etcd per hand-over"),
+    metric("watchMessages", "watch messages per hand-over", 2)
+  ],
+  compared: "rate",
+  against: [Roster.goMutex],
+  without: {
+    [Roster.floor]: "hands nothing over",
+    [Roster.goFloor]: "hands nothing over",
+    [Roster.etcd3Lock]: "has no sessions",
+    [Roster.redlock]: "has no sessions",
+    [Roster.effectDistributedLock]: "has no sessions"
+  },
+  processes: 1,
+  once: false,
+  long: count > 64,
+  measure: (team, pace) =>
+    Effect.gen(function*() {
+      const [worker] = team.workers as [Worker]
+      // All of them join at once in the beginning, which is not what is measured.
+      const millis = pace.millis * Math.max(2, count / 16)
+      const before = yield* team.store.meter
+      const usedBefore = yield* worker.ask("usage", { collect: false })
+      const { total } = yield* worker.ask("loops", {
+        names: Array.from({ length: count }, () => lockName(team, "lock")),
+        millis,
+        section: 0,
+        trace: false,
+        apart: true
+      })
+      const used = yield* worker.ask("usage", { collect: false })
+      const after = yield* team.store.meter
+      return {
+        rate: total / millis * 1000,
+        clientCpu: (used.cpuMillis - usedBefore.cpuMillis) * 1000 / total,
+        serverCpu: (after.cpuMillis - before.cpuMillis) * 1000 / total,
+        bytes: (after.sentBytes! - before.sentBytes!) / total,
+        watchMessages: (after.watchMessages! - before.watchMessages!) / total
+      }
+    })
+})
+
 const many: Case = {
   name: "many-64",
   title: "Many: 64 locks by 64 contenders in one process, each its own",
@@ -358,6 +406,7 @@ export const cases: ReadonlyArray<Case> = [
   handOver(8, 4),
   section(1, 8),
   section(4, 1),
+  ...[1, 2, 8, 32, 64, 128, 256].map(sessions),
   many,
   failedTry,
   held(1000),

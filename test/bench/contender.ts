@@ -4,6 +4,8 @@
  */
 export interface Contender {
   readonly loops: (loops: ReadonlyArray<Loop>) => Promise<void>
+  /** The same, where each loop has a session and a connection of its own, which it keeps for the next time. */
+  readonly loopsApart?: (loops: ReadonlyArray<Loop>) => Promise<void>
   /** As long as `loop.next` says, tries to take the lock and tells `loop.done` whether it got it. */
   readonly tries?: (loop: TryLoop) => Promise<void>
   /** Takes the locks and keeps them. */

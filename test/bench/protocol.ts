@@ -12,6 +12,8 @@ export interface Requests {
     readonly section: number
     /** Whether to tell of each section. */
     readonly trace: boolean
+    /** Whether each contender has a session and a connection of its own, as one in another process has. */
+    readonly apart?: boolean
   }
   /** Tries over and over to take a lock that somebody else holds. */
   readonly tries: { readonly name: string; readonly millis: number }

@@ -25,6 +25,9 @@ export interface Meter {
   /** Requests to open or close a watch. */
   readonly watchRequests?: number
   readonly renewals?: number
+  /** Messages of watches, and bytes of all kinds, that it has sent to clients. */
+  readonly watchMessages?: number
+  readonly sentBytes?: number
   readonly cpuMillis: number
   readonly residentBytes: number
 }
@@ -74,6 +77,10 @@ const etcdMeter = (endpoint: string): Effect.Effect<Meter> =>
         `grpc_server_msg_received_total{grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"}`
       ),
       renewals: value("etcd_debugging_lease_renewed_total"),
+      watchMessages: value(
+        `grpc_server_msg_sent_total{grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"}`
+      ),
+      sentBytes: value("etcd_network_client_grpc_sent_bytes_total"),
       cpuMillis: value("process_cpu_seconds_total") * 1000,
       residentBytes: value("process_resident_memory_bytes")
     }

@@ -16,7 +16,7 @@ const now = (): number => {
   return seconds * 1e6 + nanos / 1e3
 }
 
-const loops = async ({ millis, names, section, trace }: Requests["loops"]): Promise<Replies["loops"]> => {
+const loops = async ({ apart, millis, names, section, trace }: Requests["loops"]): Promise<Replies["loops"]> => {
   const counts = names.map(() => 0)
   const latencies: Array<number> = []
   const sections: Array<[number, number, number]> = []
@@ -43,7 +43,9 @@ const loops = async ({ millis, names, section, trace }: Requests["loops"]): Prom
     return undefined
   }
   const until = now() + millis * 1000
-  await contender.loops(names.map((name, i): Loop => {
+  const run = apart ? contender.loopsApart : contender.loops
+  if (run === undefined) throw new Error("its contenders cannot have sessions of their own")
+  await run(names.map((name, i): Loop => {
     let asked = 0
     return {
       name,

@@ -44,6 +44,18 @@ describe.runIf(inject("interop"))("in one line", () => {
   it.live("everybody is served in order, with tokens that increase from one to the other", () =>
     inLine(ours, go, etcdctl, ours, go, ours, etcdctl, go, ours))
 
+  it.live("they are served in order also where the line is long", () =>
+    inLine(
+      go,
+      ...Array.from({ length: 12 }, () => ours),
+      etcdctl,
+      ...Array.from({ length: 12 }, () => ours),
+      go,
+      ours,
+      etcdctl,
+      ours
+    ))
+
   it.live("a Go waiter that dies is not taken for a holder that left", () =>
     Effect.gen(function*() {
       const world = yield* World.make()

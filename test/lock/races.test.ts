@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Option, Tracer } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
-import { Entry, type Hold, noneAhead } from "../../src/internal/line/entry.ts"
+import { Entry, type LeaseRef } from "../../src/internal/line/entry.ts"
 import type { Line } from "../../src/internal/line/line.ts"
 import { failureOf } from "../support/exits.ts"
 import { fork, freezable, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
@@ -428,8 +428,8 @@ describe("the loss of a lease", () => {
 
 describe("an entry", () => {
   it("notifies each remaining listener of its loss once", () => {
-    const hold = { lease: { isAlive: () => true } } as Hold
-    const entry = new Entry({} as Line, "key", { hold, value: new Uint8Array(), rule: noneAhead })
+    const ref = { lease: { isAlive: () => true } } as LeaseRef
+    const entry = new Entry({} as Line, "key", { ref, value: new Uint8Array() })
     const told: Array<string> = []
     const [stay, leave] = ["stays", "leaves"].map((name) =>
       entry.onLoss(({ reason }) => told.push(`${name}: ${reason}`))

@@ -82,7 +82,9 @@ const common = {
   ttl: Schema.Literals([2, 3, 5]),
   layout: Schema.Literals(["queue", "queue", "queue", "single-key"]),
   /** Whether the sessions stay idle for a while before they are closed. */
-  idles: Schema.Literals([false, true])
+  idles: Schema.Literals([false, true]),
+  /** Up to how many entries a line is watched as a whole; from more than twice as many on it is watched by guards. */
+  shortLine: Schema.Literals([8, 1, 2])
 }
 
 const AnyStep = Schema.Union([...calm, ...tampering, ...faults, Close])

@@ -1,6 +1,7 @@
 import { Cause, Clock, Context, Effect, Exit, Fiber, Layer, Logger, Metric, Random, Scheduler, Scope } from "effect"
 import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
+import { Lengths } from "../../src/internal/line/line.ts"
 import type { PromiseId } from "../promises.ts"
 import { type Connection, isolable } from "./Connection.ts"
 import type { Request, Schedule, Step } from "./Schedule.ts"
@@ -144,6 +145,7 @@ const playWith = Effect.fnUntraced(function*(
     const scope = yield* Scope.make()
     const session = yield* Session.make({ ttl: schedule.ttl * 1000 }).pipe(
       Effect.provideService(Etcd.Etcd, connection.etcd),
+      Effect.provideService(Lengths, { short: schedule.shortLine, long: 2 * schedule.shortLine }),
       Scope.provide(scope)
     )
     processes.push({ index, session, connection, scope, isClosing: false, closedAt: undefined, closing: undefined })

@@ -10,6 +10,7 @@ export const schedules: ReadonlyArray<{ readonly about: string; readonly schedul
       ttl: 5,
       layout: "single-key",
       idles: false,
+      shortLine: 8,
       steps: [
         { _tag: "Request", process: 2, name: "b", how: "release", hold: 1, unwinding: 1, ending: "fail", timeout: 1 },
         { _tag: "Delay", millis: 2 },
@@ -27,6 +28,7 @@ export const schedules: ReadonlyArray<{ readonly about: string; readonly schedul
       ttl: 3,
       layout: "queue",
       idles: false,
+      shortLine: 8,
       steps: [
         { _tag: "DelayWatches", millis: 20_000 },
         request({ process: 0 }),
@@ -45,6 +47,7 @@ export const schedules: ReadonlyArray<{ readonly about: string; readonly schedul
       ttl: 3,
       layout: "queue",
       idles: false,
+      shortLine: 8,
       steps: [
         request({ process: 0 }),
         { _tag: "Advance", millis: 1 },

@@ -33,7 +33,7 @@ export interface Batch {
   readonly idle: Effect.Effect<void>
 }
 
-/** Is told once how something ended. */
+/** Called exactly once, with the outcome. */
 export interface Done<A, E> {
   (exit: Exit.Exit<A, E>): void
 }
@@ -202,7 +202,7 @@ export const sessionClosed = Exit.fail(
   })
 )
 
-// values are all that can be large
+// Only values can be large.
 const sizeOf = (txn: Etcd.Txn): number => {
   let size = 0
   for (const ops of [txn.then, txn.else]) {

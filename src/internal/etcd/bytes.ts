@@ -6,7 +6,7 @@ export const prefixEnd = (prefix: Uint8Array): Uint8Array => {
   let length = prefix.length
   while (length > 0 && prefix[length - 1] === 0xff) length--
   if (length === 0) return endOfKeys
-  // not `slice`: that of a Buffer would share its memory
+  // A Buffer's `slice` would share its memory.
   const end = Buffer.from(prefix.subarray(0, length))
   end[length - 1]! += 1
   return end

@@ -22,7 +22,7 @@ export interface Transport {
   /** Answers the renewed TTL, in seconds; 0 when the lease is gone. */
   readonly leaseKeepAlive: (leaseId: bigint, timeout: number) => Effect.Effect<number, EtcdError>
   readonly leaseTimeToLive: (leaseId: bigint, timeout: number) => Effect.Effect<LeaseTimeToLive, EtcdError>
-  /** Answers the revision after which the watcher is told of everything. */
+  /** Returns the revision after which the watcher hears of everything. */
   readonly watch: (options: WatchOptions, timeout: number, watcher: Watcher) => Effect.Effect<bigint, EtcdError>
 }
 

@@ -2,10 +2,10 @@ import * as Exit from "effect/Exit"
 import type { WatchEvent } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 
-/** What a watch has seen, or why it ended. */
+/** What a watch has reported, or why it ended. */
 export type Sight = Exit.Exit<ReadonlyArray<WatchEvent>, EtcdError>
 
-/** Where a watcher hears from. */
+/** What a watcher's events come from. */
 export interface Source {
   readonly cancel: (watcher: Watcher) => void
 }

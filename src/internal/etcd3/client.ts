@@ -5,9 +5,9 @@ import type { Method, Service } from "./rpc.ts"
 type Pool = Etcd3["pool"]
 type Host = Parameters<Pool["markFailed"]>[0]
 
-/** etcd3's client, with a shorter way for the calls that whoever wants a lock waits for. */
+/** The client of npm etcd3, with a shorter way for the calls that a lock waits for. */
 export class Client extends Etcd3 {
-  // the pool shuffles them anew for each call otherwise
+  // Otherwise the pool shuffles them again for each call.
   #hosts: Parameters<Pool["withConnection"]>[2]
   #isRenewingToken = false
 
@@ -39,7 +39,7 @@ export class Client extends Etcd3 {
   renewToken(): void {
     if (this.#isRenewingToken) return
     this.#isRenewingToken = true
-    // etcd3 by itself keeps a token for ever, unless a unary call of its own is refused for one that is unknown.
+    // The client keeps a token for ever, unless a unary call of its own is refused for one that is unknown.
     const authenticator = this.pool["authenticator"]
     authenticator.invalidateMetadata()
     // The calls that wait for it report what goes wrong.
@@ -63,7 +63,7 @@ const forever = function*<A>(value: A): Generator<A, void> {
   while (true) yield value
 }
 
-// What gRPC gets and gives is kept by the platform until its next but one collection, so it is no more than bytes.
+// HTTP/2 streams survive two collections, and keep what was sent and received. Bytes keep less alive than messages.
 const bytes = (bytes: Buffer) => bytes
 
 const start = (
@@ -74,7 +74,7 @@ const start = (
   options: CallOptions
 ): Promise<Buffer> =>
   new Promise((resolve, reject) => {
-    // gRPC records who calls, which takes longer than encoding the call, and would only ever tell of this line
+    // The client captures a stack trace per call. That takes longer than encoding it, and always shows this line.
     const limit = Error.stackTraceLimit
     Error.stackTraceLimit = 0
     try {

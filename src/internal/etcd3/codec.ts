@@ -35,7 +35,7 @@ export const buffer = (bytes: Uint8Array): Buffer =>
 
 const firstKey = Buffer.of(0)
 
-// etcd takes an empty end for "all keys from here on", and no empty beginning; neither is what was meant
+// Etcd takes an empty end for "all keys from here on", and refuses an empty beginning. Neither is what was meant.
 export const rangeBounds = ({ key, rangeEnd }: {
   readonly key: Uint8Array
   readonly rangeEnd?: Uint8Array | undefined
@@ -86,7 +86,7 @@ export const encodeTxn = (txn: Txn): Rpc.TxnRequest => ({
   failure: txn.else.map(encodeOp)
 })
 
-// an empty one is absent on the wire
+// Empty bytes are absent on the wire.
 const nothing = Buffer.alloc(0)
 const decodeBytes = (bytes: Rpc.Bytes): Buffer => bytes.length === 0 ? nothing : bytes as Buffer
 

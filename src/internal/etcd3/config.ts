@@ -36,7 +36,7 @@ export const load: Effect.Effect<Options, Config.ConfigError> = Effect.gen(funct
   }
 }).pipe(Effect.provide(NodeFileSystem.layer))
 
-// where the options come from
+// The variables that the options come from.
 const variableOf: Readonly<Record<string, string>> = {
   hosts: "ETCDCTL_ENDPOINTS",
   auth: "ETCDCTL_USER",
@@ -49,7 +49,7 @@ const variableOf: Readonly<Record<string, string>> = {
   requestTimeout: "ETCDCTL_COMMAND_TIMEOUT"
 }
 
-// where a variable is written in another way than the option
+// Some variables are written in another way than the option.
 const cureOf: Readonly<Record<string, string>> = {
   "auth.username": "Write it as name:password, or as a name with ETCDCTL_PASSWORD.",
   requestTimeout: "Write it as 5s, 500ms or 1m30s."
@@ -68,7 +68,7 @@ const invalid = (message: string, cause?: unknown): Config.ConfigError =>
 
 const readFile = Effect.fnUntraced(function*(variable: string, path: Option.Option<string>) {
   if (Option.isNone(path)) return undefined
-  // it may be a key, which no message may show
+  // It may be a key, which no message may show.
   if (path.value.includes("-----BEGIN ")) {
     return yield* Effect.fail(invalid(`${variable} has the content of a PEM file. Write the file's path.`))
   }
@@ -98,7 +98,7 @@ const credentials = (
 
 const units = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
 
-// as Go writes durations: "5s", "1m30s", "1.5s"
+// Go writes durations like "5s", "1m30s" and "1.5s".
 const goDuration = (variable: string, text: string): Effect.Effect<Duration.Duration, Config.ConfigError> => {
   const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)]
   return parts.length > 0 && parts.map(([part]) => part).join("") === text

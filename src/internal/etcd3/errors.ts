@@ -92,7 +92,7 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
     case 14: {
       return unavailable(details)
     }
-    // cancelled, unknown, aborted, internal: the connection or the member went away in the middle
+    // Cancelled, unknown, aborted, internal: the connection or the member went away in the middle.
     case 1:
     case 2:
     case 10:
@@ -128,7 +128,7 @@ const neverSent = "the connection was given up before the request was sent"
 const unavailable = (details: string): Classified => {
   const noConnection = /^No connection established\. Last error: ([^]*?)\. Resolution note:/.exec(details)?.[1]
   const trouble = (noConnection ?? details).replace(/^Error: /, "").replace(/\s*\(\d{4}-[^)]*Z\)$/, "")
-  // gRPC could not even connect, so nothing was sent
+  // The client could not even connect, so nothing was sent.
   if (noConnection !== undefined && withoutAWord.test(trouble)) {
     return { reason: "Unavailable", description: closedAtOnce }
   }
@@ -148,7 +148,7 @@ const unavailable = (details: string): Classified => {
   }
   // The deadline of another call made the client close the channel in which this one waited for a connection.
   if (details === "Channel closed before call started") return { reason: "Unavailable", description: neverSent }
-  // these come from etcd itself, before it proposes anything
+  // These come from etcd itself, before it proposes anything.
   if (/etcdserver: (no leader|not capable|unhealthy cluster)/.test(details)) {
     return { reason: "Unavailable", description: details }
   }

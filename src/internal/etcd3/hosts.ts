@@ -23,7 +23,7 @@ const redact = (host: string): string => {
  */
 export const normalize = (hosts: string | ReadonlyArray<string>): ReadonlyArray<string> => {
   const given = listOf(hosts)
-  // before all else, since any other message may show a part of a password
+  // This check comes first, since any other message may show a part of a password.
   const withUser = given.find((host) => host.includes("@"))
   if (withUser !== undefined) {
     throw wrongHost(

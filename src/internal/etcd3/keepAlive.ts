@@ -18,7 +18,7 @@ export const make = Effect.fnUntraced(function*(members: Members) {
 
 const openStream = Effect.fnUntraced(function*(members: Members) {
   const member = members.current()
-  // a lease has at most one renewal under way
+  // A lease has at most one renewal under way.
   const waiting = new Map<string, (answer: Effect.Effect<number, EtcdError>) => void>()
   let over: EtcdError | undefined
 

@@ -93,14 +93,14 @@ const connect = (options: Options, timeout: number): ReadonlyArray<Member> => {
       faultHandling: { global: noop, host: () => noop },
       grpcOptions: {
         "grpc.primary_user_agent": userAgent,
-        // etcd closes connections that ping more often than every 5 seconds
+        // Etcd closes connections that ping more often than every 5 seconds.
         "grpc.keepalive_time_ms": 5500,
         "grpc.keepalive_timeout_ms": 2500,
-        // what is sent again is decided above, and what gRPC would keep of each call to do so costs a tenth of it
+        // Retries are decided in the service. The buffer that gRPC keeps for its own costs 10 % of each call.
         "grpc.enable_retries": 0
       },
       ...(credentials === undefined ? undefined : { credentials }),
-      // without a deadline a member that hangs would block the token, and with it all calls, for ever
+      // Without a deadline a member that hangs would block the token, and with it all calls, for ever.
       ...(auth === undefined ? undefined : { auth: { ...auth, callOptions: deadline } })
     }
     const address = host.replace("https://", "")
@@ -117,7 +117,7 @@ const credentialsOf = ({ auth }: Options): { readonly username: string; readonly
   if (typeof username !== "string" || username === "") {
     throw invalid({
       option: "auth.username",
-      // some give the password along with it
+      // Some users write the password into it.
       problem: (name) => `${name("auth.username")} must be a user's name, got ${Check.kindOf(username)}`,
       cure: () => "Write it as \"ann\"."
     })
@@ -161,7 +161,7 @@ const tlsCredentials = ({ hosts, tls }: Options): IOptions["credentials"] => {
     }
     return Buffer.from(text)
   }
-  // the client would take a broken authority for none, and say nothing about which part of the others is wrong
+  // The client takes a broken authority for none, and does not say which part of the others is wrong.
   const readable = (option: string, read: () => unknown) => {
     try {
       read()

@@ -5,16 +5,16 @@ import * as Tls from "node:tls"
 // An etcd that is spoken to with the wrong scheme closes the connection without a word, as a dying one does: only
 // asking it the other way tells which. Nothing is sent over these connections, so they need not be trusted.
 
-/** Whether somebody speaks TLS at `host:port`. */
+/** Whether a server speaks TLS at `host:port`. */
 export const speaksTls = (address: string): Effect.Effect<boolean> =>
   ask((answer) => {
     const socket = Tls.connect({ ...target(address), rejectUnauthorized: false }, () => answer(true))
-    // a refusal of our certificate, or of our having none, is TLS too
+    // A refusal of our certificate, or of our having none, is TLS too.
     socket.once("error", (error: NodeJS.ErrnoException) => answer(error.code?.includes("_ALERT_") === true))
     return socket
   })
 
-/** Whether somebody who hears HTTP/2 without TLS at `host:port` answers in kind. */
+/** Whether a server at `host:port` answers HTTP/2 without TLS in kind. */
 export const speaksPlain = (address: string): Effect.Effect<boolean> =>
   ask((answer) => {
     const socket = Net.connect(target(address), () => socket.write(`PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n${noSettings}`))

@@ -55,7 +55,7 @@ export const open = <Request, Response>(options: {
         if (opened) close(opened)
       })
     )
-    // with authentication this waits for the token, so it can take a while
+    // With authentication this waits for the token, so it can take a while.
     const duplex = yield* Effect.callback<Duplex<Request, Response>, EtcdError>((resume) => {
       options.connect({ interceptors: [requireLeader] }).then(
         (duplex) => {
@@ -97,7 +97,7 @@ export const timedOut = (method: string, outcome: EtcdError["outcome"] = "Refuse
 const requireLeader: Interceptor = (options, next) =>
   new InterceptingCall(next(options), {
     start: (metadata, listener, start) => {
-      // with authentication the client shares one metadata object between all calls
+      // With authentication the client shares one metadata object between all calls.
       const own = metadata.clone()
       own.set("hasleader", "true")
       start(own, listener)

@@ -18,7 +18,7 @@ export const make = Effect.fnUntraced(function*(members: Members) {
   const use = yield* shared(method, openStream(members))
   const attempt = (options: WatchOptions, timeout: number, watcher: Watcher): Effect.Effect<bigint, EtcdError> =>
     Effect.uninterruptibleMask((restore) => {
-      // what holds the stream: of all who watch, the first one's is kept
+      // A scope holds the stream. Of all watches only the first one's is kept.
       const hold = Scope.makeUnsafe()
       const watching = use(
         timeout,
@@ -48,14 +48,14 @@ const decodeEvent = ({ kv, type }: Rpc.WatchResponse["events"][number]): WatchEv
 interface Creating {
   readonly id: number
   readonly watcher: Watcher
-  /** Undefined once nobody waits for it any more. */
+  /** Undefined once no attempt waits for it any more. */
   resume: ((answer: Effect.Effect<bigint, EtcdError>) => void) | undefined
 }
 
 const openStream = Effect.fnUntraced(function*(members: Members) {
   const member = members.current()
   const fork = Effect.runForkWith(yield* Effect.context<never>())
-  // etcd confirms watches in the order in which they were asked for; a refused one comes without its ID
+  // Etcd confirms watches in the order in which they were asked for. A refused one comes without its ID.
   const creating: Array<Creating> = []
   const watching = new Map<number, Watcher>()
   let hold: Scope.Closeable | undefined
@@ -133,7 +133,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     hold = undefined
   }
 
-  /** Answers whether it will close the scope, when nobody watches any more. */
+  /** Returns whether it will close the scope, which it does after the last watch. */
   const keep = (scope: Scope.Closeable): boolean => {
     if (hold !== undefined || watching.size === 0) return false
     hold = scope

@@ -46,7 +46,7 @@ export const make = (
   let sweeping: Fiber.Fiber<void> | undefined
 
   const add: Cleanup["add"] = (entry) => {
-    const { lease } = entry.hold
+    const { lease } = entry.ref
     // With its lease an entry goes by itself.
     if (!lease.isAlive()) return onGone(entry)
     entries.set(entry, {

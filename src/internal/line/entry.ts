@@ -10,28 +10,22 @@ import * as Etcd from "../../Etcd.ts"
 import type { Lease } from "../../Lease.ts"
 import type { Done } from "../etcd/batch.ts"
 import type { Line } from "./line.ts"
+import { type Place, unplaced } from "./view.ts"
 
-/** Says whether it is an entry's turn, from the entries that are before it. */
-export type Rule = (ahead: ReadonlyMap<string, Etcd.KeyValue>) => boolean
-
-/** What hangs an entry on a lease and takes it off again. */
-export interface Hold {
+/** One reference to a lease. A session's lease is revoked after the last one is released. */
+export interface LeaseRef {
   readonly lease: Lease
   /** It is the session's lease, and ends with it. */
   readonly isShared: boolean
-  readonly leave: () => void
-  /** The outcome of a write on this lease stays unknown: nothing new may hang on it. */
+  readonly release: () => void
+  /** The outcome of a write on this lease stays unknown: nobody gets another reference to it. */
   readonly retire: () => void
 }
 
-/** The mutex's rule: any earlier entry blocks. */
-export const noneAhead: Rule = (ahead) => ahead.size === 0
-
 /** What an entry is made of. */
-export interface Ticket {
-  readonly hold: Hold
+export interface EntryOptions {
+  readonly ref: LeaseRef
   readonly value: Uint8Array
-  readonly rule: Rule
 }
 
 /** Why an entry came to nothing. */
@@ -56,32 +50,31 @@ export class ForeignEntry {
 
 export class Entry {
   readonly line: Line
-  readonly hold: Hold
+  readonly ref: LeaseRef
   readonly key: string
   /** As `idOf` names the key. */
   readonly id: string
   value: Uint8Array
-  readonly rule: Rule
   createRevision = 0n
   /** The revision at which its turn came. */
   fencingToken = 0n
   state: "Waiting" | "Held" | "Left" = "Waiting"
-  heldSince = Infinity
-  /** The earlier entries by their `idOf`, in order, as far as they are known, without their values. */
-  ahead: Map<string, Etcd.KeyValue> | undefined
+  /** Since when it is in its state, on the monotonic clock. */
+  since = Infinity
+  place: Place = unplaced
   loss: EntryLost | undefined
   /** A put of it may come late, or its removal failed. */
-  mayRemain = false
+  outcomeUnknown = false
   #turn: Exit.Exit<void, EntryError> | undefined
   #onTurn: Done<void, EntryError> | undefined
   #onLoss: ReadonlyArray<(loss: EntryLost) => void> = []
 
-  constructor(line: Line, key: string, { hold, rule, value }: Ticket) {
+  constructor(line: Line, key: string, { ref, value }: EntryOptions) {
     this.line = line
     this.key = key
-    this.id = Buffer.from(key).toString("latin1")
-    this.hold = hold
-    this.rule = rule
+    // ASCII is the same text either way, and one string less to keep.
+    this.id = Buffer.byteLength(key) === key.length ? key : Buffer.from(key).toString("latin1")
+    this.ref = ref
     this.value = value
   }
 
@@ -99,16 +92,16 @@ export class Entry {
     done?.(turn)
   }
 
-  /** Its loss, also one that no timer has told of yet. */
-  look(): EntryLost | undefined {
-    // the lease tells the entry when it finds that its time is over
-    this.hold.lease.isAlive()
+  /** Returns its loss, also one that no timer has reported yet. */
+  checkLoss(): EntryLost | undefined {
+    // A lease that finds that its time is over notifies its entries.
+    this.ref.lease.isAlive()
     return this.loss
   }
 
   /** Returns how to unsubscribe. */
   onLoss(listener: (loss: EntryLost) => void): () => void {
-    const loss = this.look()
+    const loss = this.checkLoss()
     if (loss !== undefined) {
       listener(loss)
       return () => {}
@@ -119,12 +112,12 @@ export class Entry {
     }
   }
 
-  /** Tells whoever waits for the entry's turn, or holds, that it came to nothing. */
+  /** Notifies the waiter or the holder that the entry came to nothing. */
   lose(reason: EntryLost["reason"]) {
     if (this.loss !== undefined || this.state === "Left") return
     this.loss = new EntryLost(reason)
     this.decide(Exit.fail(this.loss))
-    this.tell(this.loss)
+    this.notify(this.loss)
   }
 
   /** Nothing of it is left in etcd. */
@@ -132,8 +125,8 @@ export class Entry {
     return this.loss !== undefined && this.loss.reason !== "Released"
   }
 
-  /** Tells whoever holds that it is over. */
-  tell(loss: EntryLost) {
+  /** Notifies the holder that it is over. */
+  notify(loss: EntryLost) {
     const listeners = this.#onLoss
     this.#onLoss = []
     for (const listener of listeners) listener(loss)
@@ -145,7 +138,7 @@ export class Entry {
  * even if bodies still run.
  */
 export const giveAway = (entry: Entry, give: (done: () => void) => void): Effect.Effect<void> => {
-  const { bodies, ttl } = entry.hold.lease
+  const { bodies, ttl } = entry.ref.lease
   const given = Latch.makeUnsafe()
   const isRunning = bodies.isRunning(entry)
   bodies.onEnd(entry, () => give(() => given.openUnsafe()))
@@ -164,7 +157,7 @@ export const giveAway = (entry: Entry, give: (done: () => void) => void): Effect
 // what etcd has of it
 // -----------------------------------------------------------------------------
 
-/** What etcd tells about an entry. */
+/** What etcd has of an entry. */
 export type EntryKey = Pick<Etcd.KeyValue, "key" | "value" | "lease" | "createRevision">
 
 /** A key as text, to be shown. */
@@ -178,7 +171,7 @@ export const idOf = ({ key }: Pick<Etcd.KeyValue, "key">): string =>
 export const isEntry = (prefix: string, kv: EntryKey): boolean =>
   kv.lease !== 0n && !keyOf(kv).slice(prefix.length).includes("/")
 
-export const putOf = ({ hold, key, value }: Entry): Etcd.Put => Etcd.put(key, value, { lease: hold.lease.id })
+export const putOf = ({ ref, key, value }: Entry): Etcd.Put => Etcd.put(key, value, { lease: ref.lease.id })
 
 export const removalOf = (entry: Entry) => Etcd.nested({ compare: [guard(entry)], then: [Etcd.remove(entry.key)] })
 
@@ -191,13 +184,13 @@ export const own = (entry: Entry): ReadonlyArray<Etcd.Compare> => {
     key: Buffer.from(entry.key),
     target: "Lease",
     operator: "=",
-    value: entry.hold.lease.id
+    value: entry.ref.lease.id
   } as const
   return hasSharedKey(entry) ? [hangsOnLease, Etcd.compareValue(entry.key, "=", entry.value)] : [hangsOnLease]
 }
 
 export const isOwn = (entry: Entry, kv: Etcd.KeyValue): boolean =>
-  idOf(kv) === entry.id && kv.lease === entry.hold.lease.id &&
+  idOf(kv) === entry.id && kv.lease === entry.ref.lease.id &&
   (!hasSharedKey(entry) || Buffer.compare(kv.value, entry.value) === 0)
 
 /** Other entries on its lease may have the same key; only the value tells them apart. */

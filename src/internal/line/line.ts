@@ -2,46 +2,50 @@
  * The waiting line under a prefix.
  *
  * Every contender puts an entry, a key of its own that hangs on its lease; their
- * order is that of the create revisions. A rule over the earlier entries says
- * whose turn it is. The keys are those of Go's `concurrency` package, so that its
- * programs stand in the same line.
+ * order is that of the create revisions. A discipline says who may hold beside
+ * whom. The keys are those of Go's `concurrency` package, so that its programs
+ * stand in the same line.
  *
- * One watch for deletes under the prefix tells of the end of earlier entries and
- * of one's own. It is opened "from now", since etcd serves a watch with a past
- * revision from a loop that runs every 100 ms, and whatever happened before it is
- * read once it stands. It stays open while this process has entries here.
+ * In a short line, one watch for deletes under the prefix reports the end of all
+ * earlier entries and of one's own. In a long line that would wake every waiter at
+ * every hand-over, so an entry watches only its guards: the nearest entries ahead
+ * that cannot all stay if its turn is to come. When a guard ends, the entry reads
+ * what is ahead of it now, and takes its turn or the next guards.
+ *
+ * Watches stay open while this process has entries here.
  */
 import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import * as Schedule from "effect/Schedule"
 import * as Semaphore from "effect/Semaphore"
 import * as Etcd from "../../Etcd.ts"
 import type { Lease } from "../../Lease.ts"
 import type { Background } from "../background.ts"
 import * as Batch from "../etcd/batch.ts"
 import type { Done } from "../etcd/batch.ts"
-import { Watcher } from "../etcd/watcher.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import * as Cleanup from "./cleanup.ts"
+import { admits, type Discipline, mutex } from "./discipline.ts"
 import {
   Entry,
   type EntryError,
+  type EntryKey,
   EntryLost,
+  type EntryOptions,
   ForeignEntry,
   giveAway,
   guard,
   idOf,
-  isEntry,
   isOwn,
-  keyOf,
   putOf,
-  removalOf,
-  type Ticket
+  removalOf
 } from "./entry.ts"
+import { follow, type Guarded, onDelete, type Place, settle, type Step, unplaced } from "./view.ts"
+import { DeletionWatch, type Host, persistently } from "./watch.ts"
 
 export interface Line {
   readonly prefix: string
@@ -53,22 +57,51 @@ export interface Line {
   pending: number
   /** Somebody was before us when it was last joined or tried. */
   isTaken: boolean
+  /** How many entries it had when it was last joined. */
+  length: number
   idleSince: number
-  watcher: Watcher | undefined
-  /** Opens the watch. */
-  opening: Fiber.Fiber<void> | undefined
-  /** The revision after which the watch tells of everything; undefined while it does not stand. */
-  watchedFrom: bigint | undefined
+  /** Reports the end of all its entries, while it is short. */
+  whole: DeletionWatch<Line | Single>
+  /** Report the end of guards, and of our own entries where the whole line is not watched, by their `idOf`. */
+  singles: Map<string, Single> | undefined
+  /** The last guards. Their watches are kept, since they often guard again. */
+  lastGuards: ReadonlySet<string>
 }
 
-/** Somebody is in the way, and there is no line to stand in. */
-export class Occupied {
-  readonly _tag = "Occupied"
-  readonly holder: Etcd.KeyValue
-  readonly untilLeft: Effect.Effect<void, Etcd.EtcdError>
-  constructor(holder: Etcd.KeyValue, untilLeft: Occupied["untilLeft"]) {
+/** One key of a line that is watched by itself. */
+class Single {
+  readonly line: Line
+  readonly id: string
+  readonly key: Uint8Array
+  readonly watch: DeletionWatch<Line | Single>
+  /** When its watch last reported its end. */
+  deletedAt = 0n
+
+  constructor(host: Host<Line | Single>, line: Line, id: string, key: Uint8Array) {
+    this.line = line
+    this.id = id
+    this.key = key
+    this.watch = new DeletionWatch<Line | Single>(host, Etcd.get(key), this)
+  }
+}
+
+/**
+ * Up to how many entries a line is watched as a whole, and from more than how many by guards. Between the two, what is
+ * watched stays: a line around the limit changes nobody's watches.
+ */
+export const Lengths = Context.Reference("effect-etcd-lock/internal/line/Lengths", {
+  defaultValue: () => ({ short: 8, long: 16 })
+})
+
+/** Another client holds the lock. */
+export class Refused {
+  readonly _tag = "Refused"
+  readonly holder: EntryKey | undefined
+  /** Ends when that client has released it. There is none where a line can be joined instead. */
+  readonly untilReleased: Effect.Effect<void, Etcd.EtcdError> | undefined
+  constructor(holder: EntryKey | undefined, untilReleased?: Refused["untilReleased"]) {
     this.holder = holder
-    this.untilLeft = untilLeft
+    this.untilReleased = untilReleased
   }
 }
 
@@ -79,16 +112,16 @@ export interface Layout {
   readonly key: (prefix: string, lease: Lease) => string
 }
 
-/** Whatever does not end in an entry leaves its hold. */
+/** A join that does not end in an entry releases its reference to the lease. */
 export interface Lines {
   readonly range: Layout["range"]
-  readonly join: (prefix: string, ticket: Ticket, done: Done<Entry | Occupied, EntryError>) => void
-  readonly tryJoin: (prefix: string, ticket: Ticket, done: Done<Entry | Etcd.KeyValue, EntryError>) => void
+  readonly join: (prefix: string, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => void
+  readonly tryJoin: (prefix: string, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => void
   /**
    * Leaves with one entry and joins with another in one commit, where there is a line to join. When that fails,
    * the first is left all the same.
    */
-  readonly handOver: ((entry: Entry, ticket: Ticket, done: Done<Entry, EntryError>) => void) | undefined
+  readonly handOver: ((entry: Entry, options: EntryOptions, done: Done<Entry, EntryError>) => void) | undefined
   readonly leave: (entry: Entry, done: () => void) => void
   /** Changes what the entry says of its holder, unless others are told apart from it by that. */
   readonly describe: ((entry: Entry, value: Uint8Array) => void) | undefined
@@ -101,8 +134,8 @@ export interface Lines {
 /** How long an entry is held before the watch for its own deletion is opened; and how often that is looked at. */
 const watchHoldsAfter = 250
 
-/** In milliseconds. */
-const retryAfter = 200
+/** The same for an entry that waits in a long line, which looks for its own key anyway before its turn. */
+const watchWaitsAfter = 2000
 
 /** How many watches of held locks are opened at once: with thousands, none would stand in time. */
 const openAtOnce = 64
@@ -133,32 +166,48 @@ export const make = (
   etcd: Etcd.Etcd["Service"],
   clock: Clock.Clock,
   background: Background,
-  layout: Layout = queue
+  lengths: { readonly short: number; readonly long: number },
+  layout: Layout = queue,
+  discipline: Discipline = mutex
 ) => {
   const batch = Batch.make(etcd, clock, background)
-  const cleanup = Cleanup.make(etcd, clock, background, ({ hold, key }) => hold.lease.entries.delete(key))
+  const cleanup = Cleanup.make(etcd, clock, background, ({ ref, key }) => ref.lease.entries.delete(key))
   const lines = new Map<string, Line>()
   const leases = new Set<Lease>()
-  const pace = Semaphore.makeUnsafe(openAtOnce)
-  let caretaker: Fiber.Fiber<void> | undefined
+  const openingLimit = Semaphore.makeUnsafe(openAtOnce)
+  const watches: Host<Line | Single> = {
+    etcd,
+    background,
+    onDeletes: (of, events) => of instanceof Single ? onDeletes(of.line, events, of) : onDeletes(of, events),
+    read: (of, from) => of instanceof Single ? verify(of, from) : look(of),
+    onError: (of, error) => failWaiting(of instanceof Single ? of.line : of, error),
+    isNeeded: (of) =>
+      of instanceof Single
+        ? of.line.singles?.get(of.id) === of && of.line.entries.size > 0 && isNeeded(of.line, of.id)
+        : of.entries.size > 0
+  }
+  let sweeper: Fiber.Fiber<void> | undefined
 
   const lineOf = (prefix: string): Line => {
     const found = lines.get(prefix)
     if (found !== undefined) return found
+    const range = layout.range(prefix)
     const line: Line = {
       prefix,
-      range: layout.range(prefix),
+      range,
       entries: new Map(),
       deletes: undefined,
       pending: 0,
       isTaken: false,
+      length: 0,
       idleSince: 0,
-      watcher: undefined,
-      opening: undefined,
-      watchedFrom: undefined
+      whole: undefined as never,
+      singles: undefined,
+      lastGuards: none
     }
+    line.whole = new DeletionWatch<Line | Single>(watches, range, line)
     lines.set(prefix, line)
-    takeCare()
+    startSweep()
     return line
   }
 
@@ -166,87 +215,88 @@ export const make = (
   // joining
   // ---------------------------------------------------------------------------
 
-  const join = (prefix: string, ticket: Ticket, done: Done<Entry, EntryError>) => {
-    const entry = makeEntry(layout, lineOf(prefix), ticket)
+  const join = (prefix: string, options: EntryOptions, done: Done<Entry, EntryError>) => {
+    const entry = makeEntry(layout, lineOf(prefix), options)
     if (entry.line.isTaken) return joinBehind(entry, done)
-    // a free lock is taken without reading the line, which would cost etcd as much again
+    // A free lock is taken without reading the line, which would cost etcd as much again.
     takeFree(entry, (exit) => {
-      if (Exit.isFailure(exit) || exit.value === entry) return done(exit as Exit.Exit<Entry, EntryError>)
-      joinBehind(entry, done)
+      if (Exit.isFailure(exit) || exit.value instanceof Entry) done(exit as Exit.Exit<Entry, EntryError>)
+      else joinBehind(entry, done)
     })
   }
 
   const joinBehind = (entry: Entry, done: Done<Entry, EntryError>) => {
-    // putting again what is there already changes nothing in the line
-    const txn = Etcd.nested({ then: [putOf(entry), getKey(entry), newestTwo(entry.line)] })
+    // Putting again what is there already changes nothing in the line.
+    const txn = Etcd.nested({ then: [putOf(entry), getKey(entry), newest(entry.line)] })
     send(
       entry,
       txn,
       done,
-      ({ responses: [, own, newest], revision }) => stand(entry, own!.kvs[0]!.createRevision, newest!, revision)
+      ({ responses: [, own, newest], revision }) =>
+        placeAfterJoin(entry, own!.kvs[0]!.createRevision, newest!, revision)
     )
   }
 
-  const tryJoin: Lines["tryJoin"] = (prefix, ticket, done) => {
+  const tryJoin: Lines["tryJoin"] = (prefix, options, done) => {
     const line = lineOf(prefix)
-    if (!line.isTaken) return tryToJoin(line, ticket, done)
-    // whoever was refused just now will be again, which a read tells without a proposal to all members
+    if (!line.isTaken) return tryToJoin(line, options, done)
+    // A try that was refused just now will be again, which a read shows without a proposal to all members.
     line.pending++
     batch.send(prefix, Etcd.nested({ then: [first(line)] }), (exit) => {
       answered(line)
       const holder = Exit.map(exit, ({ responses }) => responses[0]?.kvs[0])
-      if (Exit.isSuccess(holder) && holder.value === undefined) return tryToJoin(line, ticket, done)
-      ticket.hold.leave()
-      tidy(line)
-      done(holder as Exit.Exit<Etcd.KeyValue, EntryError>)
+      if (Exit.isSuccess(holder) && holder.value === undefined) return tryToJoin(line, options, done)
+      options.ref.release()
+      markIdle(line)
+      done(Exit.map(holder, (kv) => new Refused(kv)))
     })
   }
 
-  const tryToJoin = (line: Line, ticket: Ticket, done: Done<Entry | Etcd.KeyValue, EntryError>) => {
-    const entry = makeEntry(layout, line, ticket)
+  const tryToJoin = (line: Line, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => {
+    const entry = makeEntry(layout, line, options)
     takeFree(entry, (exit) => {
-      if (Exit.isSuccess(exit) && exit.value !== entry) {
-        forget(entry)
-        left(entry)
+      if (Exit.isSuccess(exit) && exit.value instanceof Refused) {
+        detach(entry)
+        finishLeaving(entry)
       }
       done(exit)
     })
   }
 
-  /** Takes the lock if there is nobody in the line; else answers who is first. */
-  const takeFree = (entry: Entry, done: Done<Entry | Etcd.KeyValue, EntryError>) => {
+  /** Takes the lock if the line is empty. */
+  const takeFree = (entry: Entry, done: Done<Entry | Refused, EntryError>) => {
     const { line } = entry
     const txn = Etcd.nested({
       compare: [allFree(line.range)],
       then: [putOf(entry)],
       else: [first(line)]
     })
-    send(entry, txn, done, (result): Exit.Exit<Entry | Etcd.KeyValue> => {
+    send(entry, txn, done, (result): Exit.Exit<Entry | Refused> => {
       const holder = result.succeeded ? undefined : result.responses[0].kvs[0]
       line.isTaken = holder !== undefined && !isOwn(entry, holder)
       return holder !== undefined && line.isTaken
-        ? Exit.succeed(holder)
+        ? Exit.succeed(new Refused(holder))
         : take(entry, holder?.createRevision ?? result.revision)
     })
   }
 
-  const handOver: NonNullable<Lines["handOver"]> = (entry, ticket, done) => {
-    forget(entry)
-    const next = makeEntry(layout, entry.line, ticket)
+  const handOver: NonNullable<Lines["handOver"]> = (entry, options, done) => {
+    detach(entry)
+    const next = makeEntry(layout, entry.line, options)
     const txn = Etcd.nested({
       compare: [guard(entry)],
-      then: [Etcd.remove(entry.key), putOf(next), newestTwo(entry.line)],
+      then: [Etcd.remove(entry.key), putOf(next), newest(entry.line)],
       else: [getKey(next)]
     })
     send(next, txn, done, (result) => {
-      if (result.succeeded) return stand(next, result.revision, result.responses[2], result.revision)
+      if (result.succeeded) return placeAfterJoin(next, result.revision, result.responses[2], result.revision)
       const [own] = result.responses[0].kvs
-      // our own put, whose answer was lost; else the entry to hand over was gone
-      if (own !== undefined) return stand(next, own.createRevision, unread, result.revision)
-      forget(next)
-      left(next)
+      // It is our own put, whose answer was lost; else the entry to hand over was gone.
+      if (own !== undefined) return placeAfterJoin(next, own.createRevision, unread, result.revision)
+      detach(next)
+      finishLeaving(next)
       return Exit.fail(new EntryLost("KeyDeleted"))
-    }, (exit) => left(entry, exit))
+    }, (exit) => finishLeaving(entry, exit))
   }
 
   const send = <const Then extends ReadonlyArray<Etcd.Op>, const Else extends ReadonlyArray<Etcd.Op>, A>(
@@ -262,10 +312,10 @@ export const make = (
       onExit?.(exit)
       if (Exit.isFailure(exit)) {
         answered(line)
-        refused(entry, exit.cause)
+        joinFailed(entry, exit.cause)
         return done(Exit.failCause(exit.cause))
       }
-      if (exit.value.repeated) mayRemain(entry)
+      if (exit.value.repeated) retireAndRemember(entry)
       const outcome = onAnswer(exit.value)
       answered(line)
       done(outcome)
@@ -278,33 +328,51 @@ export const make = (
     if (line.pending === 0) line.deletes = undefined
   }
 
-  /** Its turn has come with its join. */
+  /** As many of the newest as tell what is ahead: all of a short line. */
+  const newest = (line: Line) => {
+    const { length, range, whole } = line
+    const limit = whole.isOpen ? lengths.long : lengths.short
+    return {
+      ...range,
+      limit: length > limit ? 1 + discipline.guardsAmong : limit,
+      sort: "CreateDescending",
+      keysOnly: true
+    } as const
+  }
+
+  /** The turn has come with the join. */
   const take = (entry: Entry, createRevision: bigint): Exit.Exit<Entry> => {
     enter(entry, createRevision)
     takeTurn(entry, createRevision)
     return Exit.succeed(entry)
   }
 
-  /** Finds out what is before it, from the newest two of the line as they were at `revision`. */
-  const stand = (
+  /** Finds out what is ahead of it, from the newest of the line as they were at `revision`. */
+  const placeAfterJoin = (
     entry: Entry,
     createRevision: bigint,
     { count, kvs }: Pick<Etcd.RangeResult, "kvs" | "count">,
     revision: bigint
   ): Exit.Exit<Entry> => {
     const { line } = entry
+    const { whole } = line
     enter(entry, createRevision)
     const ahead = kvs.filter((kv) => kv.createRevision < createRevision)
-    // more entries than were read: which of them are before ours is not known yet
-    const complete = count === kvs.length
-    line.isTaken = !complete || ahead.length > 0
-    if (complete && entry.rule(index(ahead))) {
+    // If the line has more entries than were read, which of them are ahead is not known yet.
+    const isComplete = count === kvs.length
+    if (count !== Infinity) line.length = count
+    line.isTaken = !isComplete || ahead.length > 0
+    if (isComplete && admits(discipline, ahead.toReversed(), ownOf(entry))) {
       takeTurn(entry, revision)
-    } else if (line.watchedFrom === undefined) {
-      // looks as soon as it stands
-      watchLine(line)
-    } else if (complete && line.watchedFrom < createRevision) {
-      settle(entry, ahead, revision)
+    } else if (count > (whole.isOpen ? lengths.long : lengths.short)) {
+      if (count !== Infinity) closeWhole(line, entry)
+      // An entry that was put again may be behind more than were read: then none of these is ahead of it, and it looks.
+      apply(entry, follow(discipline, line.prefix, ownOf(entry), ahead, isComplete, revision))
+    } else if (whole.from === undefined) {
+      // It looks as soon as it stands.
+      openWatch(line, whole)
+    } else if (isComplete && whole.from < createRevision) {
+      apply(entry, settle(discipline, line.prefix, ownOf(entry), ahead.toReversed(), revision, line.deletes))
     } else {
       background(forEntries(line, look(line)))
     }
@@ -317,13 +385,14 @@ export const make = (
 
   const enter = (entry: Entry, createRevision: bigint) => {
     entry.createRevision = createRevision
+    entry.since = monotonicMillis(clock)
     entry.line.entries.set(entry.id, entry)
-    followLease(entry.hold.lease)
-    // the watch may have told of its end before the answer told of its beginning
-    if ((entry.line.deletes?.get(entry.id) ?? 0n) > createRevision) entry.lose("KeyDeleted")
+    followLease(entry.ref.lease)
+    // A watch may have reported its end before the answer reported its beginning.
+    if (deletedAt(entry.line, entry.id) > createRevision) entry.lose("KeyDeleted")
   }
 
-  // once for all entries on a lease: a listener for each that comes and goes would cost more than all else of it
+  // One listener for all entries on a lease: one for each would cost more than the rest of the entry.
   const followLease = (lease: Lease) => {
     if (leases.has(lease)) return
     leases.add(lease)
@@ -331,61 +400,159 @@ export const make = (
       leases.delete(lease)
       const lost = reason === "Released" ? reason : "LeaseExpired"
       for (const { entries } of lines.values()) {
-        for (const entry of entries.values()) if (entry.hold.lease === lease) entry.lose(lost)
+        for (const entry of entries.values()) if (entry.ref.lease === lease) entry.lose(lost)
       }
     })
   }
 
-  /** Takes note of the entries before ours, as they were at `revision`. */
-  const settle = (entry: Entry, ahead: ReadonlyArray<Etcd.KeyValue>, revision: bigint) => {
+  /** Does what follows from an answer or an event. */
+  const apply = (entry: Entry, step: Step) => {
     if (entry.state !== "Waiting") return
-    const foreign = ahead.find((kv) => !isEntry(entry.line.prefix, kv))
-    if (foreign !== undefined) {
-      entry.decide(Exit.fail(new ForeignEntry(keyOf(foreign))))
-      return
-    }
-    const before = entry.ahead = index(ahead)
-    let latest = revision
-    for (const kv of ahead) {
-      const deleted = entry.line.deletes?.get(idOf(kv))
-      if (deleted !== undefined && deleted > kv.createRevision) {
-        before.delete(idOf(kv))
-        if (deleted > latest) latest = deleted
+    switch (step._tag) {
+      case "Turn": {
+        return takeTurn(entry, step.revision)
+      }
+      case "Foreign": {
+        return entry.decide(Exit.fail(new ForeignEntry(step.key)))
+      }
+      case "Look": {
+        return lookAhead(entry)
+      }
+      case "Wait": {
+        entry.place = step.place
+        if (step.place._tag === "Guarded") watchGuards(entry, step.place)
       }
     }
-    if (entry.rule(before)) takeTurn(entry, latest)
   }
 
   const takeTurn = (entry: Entry, revision: bigint) => {
-    if (entry.state !== "Waiting" || entry.look() !== undefined) return
+    if (entry.state !== "Waiting" || entry.checkLoss() !== undefined) return
     entry.state = "Held"
+    entry.since = monotonicMillis(clock)
+    entry.place = unplaced
     entry.fencingToken = revision
-    entry.heldSince = monotonicMillis(clock)
     entry.decide(Exit.void)
   }
 
-  const onDeletes = (line: Line, events: ReadonlyArray<Etcd.WatchEvent>) => {
-    for (const { kv } of events) {
-      const id = idOf(kv)
-      if (line.pending > 0) (line.deletes ??= new Map()).set(id, kv.modRevision)
+  const onDeletes = (line: Line, events: ReadonlyArray<Etcd.WatchEvent>, single?: Single) => {
+    const deleted = events.map(({ kv }) => ({ id: idOf(kv), revision: kv.modRevision }))
+    for (const { id, revision } of deleted) {
+      if (single !== undefined) single.deletedAt = revision
+      else if (line.pending > 0) (line.deletes ??= new Map()).set(id, revision)
       const own = line.entries.get(id)
-      if (own !== undefined && kv.modRevision > own.createRevision) own.lose("KeyDeleted")
+      if (own !== undefined && revision > own.createRevision) own.lose("KeyDeleted")
     }
-    // only when all that happened at this revision is known, since one's own key may be among it
+    // Only when all that happened at this revision is known, since one's own key may be among it.
     for (const entry of line.entries.values()) {
-      const { ahead } = entry
-      if (entry.state !== "Waiting" || ahead === undefined) continue
-      for (const { kv } of events) {
-        const id = idOf(kv)
-        const earlier = ahead.get(id)
-        if (earlier === undefined || kv.modRevision < earlier.createRevision) continue
-        ahead.delete(id)
-        if (entry.rule(ahead)) takeTurn(entry, kv.modRevision)
+      for (const event of deleted) {
+        if (entry.state !== "Waiting") break
+        const step = onDelete(discipline, ownOf(entry), entry.place, event, single === undefined)
+        if (step !== undefined) apply(entry, step)
       }
     }
   }
 
-  /** Reads the line, and takes note of the end of any of our entries and of what is before those that wait. */
+  // ---------------------------------------------------------------------------
+  // a long line
+  // ---------------------------------------------------------------------------
+
+  /** Reads what is directly ahead of an entry. */
+  const lookAhead = (entry: Entry) => {
+    const { createRevision, line } = entry
+    entry.place = unplaced
+    const read = Effect.suspend(() => {
+      if (entry.state !== "Waiting") return Effect.void
+      line.pending++
+      return Effect.map(etcd.range(nearest(entry)), ({ kvs: [own, ...ahead], revision }) => {
+        if (own === undefined || own.createRevision !== createRevision || idOf(own) !== entry.id) {
+          return entry.lose("KeyDeleted")
+        }
+        const isComplete = ahead.length < discipline.guardsAmong
+        apply(entry, follow(discipline, line.prefix, ownOf(entry), ahead, isComplete, revision))
+      }).pipe(Effect.ensuring(Effect.sync(() => answered(line))))
+    })
+    background(forEntries(line, read))
+  }
+
+  const nearest = ({ createRevision, line }: Entry): Etcd.Range => ({
+    ...line.range,
+    sort: "CreateDescending",
+    maxCreateRevision: createRevision,
+    limit: 1 + discipline.guardsAmong,
+    keysOnly: true
+  })
+
+  /** Each guard has to be watched since before it was seen; else it is looked for once its watch stands. */
+  const watchGuards = (entry: Entry, { guards, seenAt }: Guarded) => {
+    const { line } = entry
+    const before = line.lastGuards
+    line.lastGuards = new Set(guards.keys())
+    for (const id of before) if (!isNeeded(line, id)) closeSingle(line, id)
+    for (const [id, guard] of guards) {
+      const from = line.whole.from ?? line.singles?.get(id)?.watch.from
+      if (from === undefined) openSingle(line, id, guard.key)
+      else if (deletedAt(line, id) > guard.createRevision) return lookAhead(entry)
+      else if (from > seenAt) background(forEntries(line, verify({ line, id, key: guard.key }, from)))
+    }
+  }
+
+  /** Looks for a key whose watch reports what happens after `from`. */
+  const verify = (
+    { id, key, line }: Pick<Single, "line" | "id" | "key">,
+    from: bigint
+  ): Effect.Effect<void, Etcd.EtcdError> =>
+    Effect.suspend(() => {
+      const own = line.entries.get(id)
+      const guarded = [...line.entries.values()].filter(({ place }) => isGuardedBy(place, id) && place.seenAt < from)
+      if (own === undefined && guarded.length === 0) return Effect.void
+      return Effect.map(etcd.range({ ...Etcd.get(key), keysOnly: true }), ({ kvs: [kv] }) => {
+        if (own !== undefined && own.createRevision !== kv?.createRevision) own.lose("KeyDeleted")
+        for (const entry of guarded) {
+          const { place } = entry
+          if (isGuardedBy(place, id) && place.guards.get(id)!.createRevision !== kv?.createRevision) lookAhead(entry)
+        }
+      })
+    })
+
+  const isGuardedBy = (place: Place, id: string): place is Guarded => place._tag === "Guarded" && place.guards.has(id)
+
+  const isNeeded = (line: Line, id: string): boolean =>
+    line.lastGuards.has(id) || line.entries.has(id) ||
+    [...line.entries.values()].some(({ place }) => isGuardedBy(place, id))
+
+  const openSingle = (line: Line, id: string, key: Uint8Array) => {
+    const singles = line.singles ??= new Map()
+    let single = singles.get(id)
+    if (single === undefined) singles.set(id, single = new Single(watches, line, id, key))
+    openWatch(line, single.watch)
+  }
+
+  const closeSingle = (line: Line, id: string) => {
+    const single = line.singles?.get(id)
+    if (single === undefined) return
+    line.singles!.delete(id)
+    single.watch.close()
+  }
+
+  /** The line has become long: entries that relied on its whole watch need guards. */
+  const closeWhole = (line: Line, except: Entry) => {
+    if (!line.whole.isOpen) return
+    line.whole.close()
+    for (const entry of line.entries.values()) if (entry !== except && entry.state === "Waiting") lookAhead(entry)
+  }
+
+  /** When a key was last deleted, as far as its watch has reported. */
+  const deletedAt = (line: Line, id: string): bigint => {
+    const whole = line.deletes?.get(id) ?? 0n
+    const single = line.singles?.get(id)?.deletedAt ?? 0n
+    return whole > single ? whole : single
+  }
+
+  // ---------------------------------------------------------------------------
+  // a short line
+  // ---------------------------------------------------------------------------
+
+  /** Reads the line, and takes note of the end of any of our entries and of what is ahead of those that wait. */
   const look = (line: Line): Effect.Effect<void, Etcd.EtcdError> =>
     Effect.suspend(() => {
       const ours = [...line.entries.values()]
@@ -402,63 +569,27 @@ export const make = (
             if (!kvs.some((kv) => kv.createRevision === entry.createRevision && idOf(kv) === entry.id)) {
               entry.lose("KeyDeleted")
             } else {
-              settle(entry, kvs.filter((kv) => kv.createRevision < entry.createRevision), revision)
+              const ahead = kvs.filter((kv) => kv.createRevision < entry.createRevision)
+              apply(entry, settle(discipline, line.prefix, ownOf(entry), ahead, revision, line.deletes))
             }
           }
         }
       ).pipe(Effect.ensuring(Effect.sync(() => answered(line))))
     })
 
-  const watchLine = (line: Line) => {
-    if (line.watcher !== undefined || line.opening !== undefined) return
+  /** Watches that nobody waits for are opened a few at a time. */
+  const openWatch = (line: Line, watch: DeletionWatch<Line | Single>) => {
     const isWaitedFor = [...line.entries.values()].some(({ state }) => state === "Waiting")
-    const open = forEntries(line, openWatch(line))
-    const opening = line.opening = background(isWaitedFor ? open : pace.withPermits(1)(open))
-    opening.addObserver(() => {
-      line.opening = undefined
-    })
+    watch.open(isWaitedFor ? undefined : openingLimit)
   }
 
-  const openWatch = (line: Line): Effect.Effect<void, Etcd.EtcdError> =>
-    Effect.suspend(() => {
-      const unwatched = () => {
-        line.watcher = undefined
-        line.watchedFrom = undefined
-      }
-      const watcher = line.watcher = new Watcher((sight) => {
-        if (Exit.isSuccess(sight)) return onDeletes(line, sight.value)
-        unwatched()
-        // While it is being opened, that goes on.
-        if (line.opening !== undefined) return
-        background(Effect.delay(Effect.sync(() => line.entries.size > 0 && watchLine(line)), retryAfter))
-      })
-      const { key, rangeEnd } = line.range
-      return etcd.subscribe({ key, rangeEnd, only: "Delete" }, watcher).pipe(
-        Effect.flatMap((revision) => {
-          // whoever joins from here on settles by itself, and everybody else by the look
-          if (!watcher.isClosed) line.watchedFrom = revision
-          return look(line)
-        }),
-        Effect.flatMap(() => watcher.isClosed ? Effect.delay(openWatch(line), retryAfter) : Effect.void),
-        Effect.onError(() =>
-          Effect.sync(() => {
-            watcher.close()
-            unwatched()
-          })
-        )
-      )
-    })
+  const failWaiting = (line: Line, error: Etcd.EtcdError) => {
+    for (const entry of line.entries.values()) entry.decide(Exit.fail(error))
+  }
 
-  /** Unless etcd will never allow it, for as long as the leases live. */
+  /** Repeats a read until it succeeds. An error that repeating cannot cure fails all that wait. */
   const forEntries = (line: Line, effect: Effect.Effect<void, Etcd.EtcdError>): Effect.Effect<void> =>
-    effect.pipe(
-      persistently,
-      Effect.catch((error) =>
-        Effect.sync(() => {
-          for (const entry of line.entries.values()) entry.decide(Exit.fail(error))
-        })
-      )
-    )
+    Effect.catch(persistently(effect), (error) => Effect.sync(() => failWaiting(line, error)))
 
   // ---------------------------------------------------------------------------
   // leaving
@@ -466,13 +597,13 @@ export const make = (
 
   const leave: Lines["leave"] = (entry, done) => {
     if (entry.state === "Left") return done()
-    forget(entry)
+    detach(entry)
     if (entry.isGone) {
-      left(entry)
+      finishLeaving(entry)
       return done()
     }
     batch.send(entry.line.prefix, removalOf(entry), (exit) => {
-      left(entry, exit)
+      finishLeaving(entry, exit)
       done()
     })
   }
@@ -483,34 +614,35 @@ export const make = (
     batch.send(entry.line.prefix, Etcd.nested({ compare: [guard(entry)], then: [putOf(entry)] }), () => {})
   }
 
-  /** From here on the entry's end is ours, and none that befell it. */
-  const forget = (entry: Entry) => {
+  /** From here on the entry is ours to remove; its deletion no longer counts as a loss. */
+  const detach = (entry: Entry) => {
     entry.state = "Left"
     entry.line.entries.delete(entry.id)
+    closeSingle(entry.line, entry.id)
   }
 
-  /** The entry is over, and its key free for the next unless something of it may remain. */
-  const left = (entry: Entry, removed: Exit.Exit<unknown, unknown> = Exit.void) => {
-    if (Exit.isFailure(removed)) mayRemain(entry)
-    if (entry.mayRemain) cleanup.add(entry)
-    else entry.hold.lease.entries.delete(entry.key)
-    entry.hold.leave()
-    tidy(entry.line)
+  /** The entry is over. Its key is free for the next one, unless something of it may remain. */
+  const finishLeaving = (entry: Entry, removed: Exit.Exit<unknown, unknown> = Exit.void) => {
+    if (Exit.isFailure(removed)) retireAndRemember(entry)
+    if (entry.outcomeUnknown) cleanup.add(entry)
+    else entry.ref.lease.entries.delete(entry.key)
+    entry.ref.release()
+    markIdle(entry.line)
   }
 
-  /** The join was answered with an error: there is no entry, or there may be one, or yet be one. */
-  const refused = (entry: Entry, cause: Cause.Cause<Etcd.EtcdError>) => {
+  /** The join failed: there is no entry, or there may be one, or yet be one. */
+  const joinFailed = (entry: Entry, cause: Cause.Cause<Etcd.EtcdError>) => {
     const error = Option.getOrUndefined(Cause.findErrorOption(cause))
-    forget(entry)
-    if (error?.reason === "LeaseNotFound") entry.hold.lease.notFound()
-    if (error?.outcome !== "Refused") mayRemain(entry)
-    left(entry)
+    detach(entry)
+    if (error?.reason === "LeaseNotFound") entry.ref.lease.notFound()
+    if (error?.outcome !== "Refused") retireAndRemember(entry)
+    finishLeaving(entry)
   }
 
-  /** An entry that nobody knows of would block the line. With its lease retired it cannot outlive the lease's holders. */
-  const mayRemain = (entry: Entry) => {
-    entry.mayRemain = true
-    entry.hold.retire()
+  /** An entry that no caller knows of would block the line. With its lease retired it goes with the lease's last holder. */
+  const retireAndRemember = (entry: Entry) => {
+    entry.outcomeUnknown = true
+    entry.ref.retire()
   }
 
   // ---------------------------------------------------------------------------
@@ -518,43 +650,52 @@ export const make = (
   // ---------------------------------------------------------------------------
 
   /** A line without entries is kept for a while, with its watch, since the next one often comes at once. */
-  const tidy = (line: Line) => {
+  const markIdle = (line: Line) => {
     if (isInUse(line)) return
     line.idleSince = monotonicMillis(clock)
   }
 
-  const takeCare = () => {
-    caretaker ??= background(Effect.andThen(Effect.sleep(watchHoldsAfter), care))
+  const startSweep = () => {
+    sweeper ??= background(Effect.andThen(Effect.sleep(watchHoldsAfter), sweep))
   }
 
-  // one fiber for all lines, since a fiber and a timer for each hold would cost short ones more than their watch
-  const care: Effect.Effect<void> = Effect.suspend(() => {
+  // One fiber for all lines: a fiber and a timer for each hold would cost short ones more than their watch.
+  const sweep: Effect.Effect<void> = Effect.suspend(() => {
     const now = monotonicMillis(clock)
     for (const line of lines.values()) {
       if (isInUse(line)) {
         for (const entry of line.entries.values()) {
-          if (now - entry.heldSince >= watchHoldsAfter) watchLine(line)
+          const after = entry.state === "Waiting" ? watchWaitsAfter : watchHoldsAfter
+          if (now - entry.since >= after) watchOwn(entry)
         }
       } else if (now - line.idleSince >= keepLineFor) {
         unwatch(line)
         lines.delete(line.prefix)
       }
     }
-    if (lines.size > 0) return Effect.andThen(Effect.sleep(watchHoldsAfter), care)
-    caretaker = undefined
+    if (lines.size > 0) return Effect.andThen(Effect.sleep(watchHoldsAfter), sweep)
+    sweeper = undefined
     return Effect.void
   })
 
-  const unwatch = ({ opening, watcher }: Line) => {
-    opening?.interruptUnsafe()
-    watcher?.close()
+  /** Where the line is short or was never joined behind others, its whole watch does. */
+  const watchOwn = ({ id, key, line }: Entry) => {
+    if (line.whole.isOpen) return
+    if (line.length > lengths.short) openSingle(line, id, Buffer.from(key))
+    else openWatch(line, line.whole)
+  }
+
+  const unwatch = ({ singles, whole }: Line) => {
+    whole.close()
+    for (const { watch } of singles?.values() ?? []) watch.close()
+    singles?.clear()
   }
 
   const end = Effect.suspend(() => {
     const given: Array<Effect.Effect<void>> = []
     for (const { entries } of lines.values()) {
       for (const entry of entries.values()) {
-        if (entry.hold.isShared) continue
+        if (entry.ref.isShared) continue
         entry.lose("Released")
         given.push(giveAway(entry, (done) => leave(entry, done)))
       }
@@ -571,8 +712,10 @@ export const make = (
 // internal
 // -----------------------------------------------------------------------------
 
-const makeEntry = (layout: Layout, line: Line, ticket: Ticket): Entry =>
-  new Entry(line, layout.key(line.prefix, ticket.hold.lease), ticket)
+const makeEntry = (layout: Layout, line: Line, options: EntryOptions): Entry =>
+  new Entry(line, layout.key(line.prefix, options.ref.lease), options)
+
+const none: ReadonlySet<string> = new Set()
 
 const isInUse = ({ entries, pending }: Line): boolean => entries.size > 0 || pending > 0
 
@@ -590,13 +733,4 @@ const unread: Pick<Etcd.RangeResult, "kvs" | "count"> = { kvs: [], count: Infini
 
 const first = (line: Line) => ({ ...line.range, limit: 1, sort: "CreateAscending" }) as const
 
-const newestTwo = (line: Line) => ({ ...line.range, limit: 2, sort: "CreateDescending", keysOnly: true }) as const
-
-const index = (kvs: ReadonlyArray<Etcd.KeyValue>) => new Map(kvs.map((kv) => [idOf(kv), kv]))
-
-/** What failed to be seen says nothing about what is there: look again, unless etcd will never allow it. */
-export const persistently: <A>(effect: Effect.Effect<A, Etcd.EtcdError>) => Effect.Effect<A, Etcd.EtcdError> = Effect
-  .retry({ while: (error) => isPassing(error), schedule: Schedule.spaced(retryAfter) })
-
-const isPassing = (error: Etcd.EtcdError): boolean =>
-  error.reason !== "PermissionDenied" && error.reason !== "Unauthenticated" && error.reason !== "InvalidArgument"
+const ownOf = ({ key, value }: Entry) => ({ key: Buffer.from(key), value })

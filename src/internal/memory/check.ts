@@ -26,7 +26,7 @@ export const checkTxn = (txn: Txn): Checked =>
 
 const maxOps = 128
 
-// what a transaction takes of the limit is not left for those nested in it
+// What a transaction takes of the limit is not left for those nested in it.
 const checkSize = (txn: Txn, limit: number): Checked =>
   Result.gen(function*() {
     const size = Math.max(txn.compare.length, txn.then.length, txn.else.length)
@@ -62,7 +62,7 @@ const collectWrites = (ops: ReadonlyArray<Op>): Result.Result<Writes, EtcdError>
         puts.add(key)
       }
       for (const key of other.puts) {
-        // only one of both branches will run
+        // Only one of both branches will run.
         if ((puts.has(key) && !taken.puts.has(key)) || isDeleted(key)) yield* duplicateKey
         puts.add(key)
       }
@@ -78,7 +78,7 @@ const collectWrites = (ops: ReadonlyArray<Op>): Result.Result<Writes, EtcdError>
     return { puts, deletes }
   })
 
-// etcd takes the end of all keys for an ordinary key here, so that such a delete collides with nothing
+// Etcd takes the end of all keys for an ordinary key here, so that such a delete collides with nothing.
 const intervalOfDelete = (op: Parameters<typeof interval>[0]): Array<Interval> => {
   const deleted = interval(op)
   return deleted.to === undefined ? [] : [deleted]

@@ -18,7 +18,7 @@ export const toText = (bytes: Uint8Array): string =>
 
 export const interval = ({ key, rangeEnd }: Bounds): Interval => {
   const from = toText(key)
-  // an empty end is what etcd gets when there is none
+  // An empty end is what etcd gets when there is none.
   if (rangeEnd === undefined || rangeEnd.length === 0) return { from, to: `${from}\0` }
   return { from, to: isEndOfKeys(rangeEnd) ? undefined : toText(rangeEnd) }
 }

@@ -52,7 +52,7 @@ export const make = Effect.fnUntraced(function*(onResume: () => void) {
   const hurries = new Set<() => void>()
   let isUnreachable = false
   let isStalled = false
-  // what etcd does when it wakes up
+  // This is what etcd does when it wakes up.
   let events: Array<() => void> = []
   let requests: Array<() => void> = []
 
@@ -73,7 +73,7 @@ export const make = Effect.fnUntraced(function*(onResume: () => void) {
       const loss = takeLoss(method)
       if (loss === undefined && delay === 0 && !isStalled) {
         const answer = apply()
-        // others may run before an answer arrives, as they may with a real network
+        // Other fibers may run before an answer arrives, as they may with a real network.
         return Effect.andThen(Effect.yieldNow, Effect.fromResult(answer))
       }
       const reply = Deferred.makeUnsafe<A, EtcdError>()
@@ -219,7 +219,7 @@ const timedOut = (method: Method) =>
   new EtcdError({
     reason: "Timeout",
     method,
-    // a watch that is not confirmed is given up, even if etcd opened it
+    // A watch that is not confirmed is given up, even if etcd opened it.
     outcome: method === "watch" ? "Refused" : "Unknown",
     description: "no answer in time"
   })

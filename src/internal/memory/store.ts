@@ -62,7 +62,7 @@ export const make = () => {
   const read = (range: Range): RangeResult => {
     const { keysOnly, limit, maxCreateRevision, sort } = range
     const found = select(range)
-    // as on the wire, zero is as good as none
+    // As on the wire, zero is as good as none.
     const filtered = maxCreateRevision ? found.filter((kv) => kv.createRevision <= maxCreateRevision) : found
     const sorted = sort === undefined ? filtered : filtered.toSorted(order[sort])
     const limited = limit && limit > 0 ? sorted.slice(0, limit) : sorted
@@ -96,7 +96,7 @@ export const make = () => {
     else leases.get(previous.lease)?.keys.delete(text)
     leases.get(lease)?.keys.add(text)
     const kv: KeyValue = {
-      // the caller may write to its own bytes again
+      // The caller may write to its own bytes again.
       key: previous?.key ?? Buffer.from(key),
       value: Buffer.from(value),
       createRevision: previous?.createRevision ?? transaction.revision,
@@ -193,7 +193,7 @@ export const make = () => {
 
   const keepAlive = (leaseId: bigint, now: bigint): Answer<number> => {
     const lease = leases.get(leaseId)
-    // a lease whose time is up cannot be saved any more, even if its keys are still there
+    // A lease whose time is up cannot be renewed any more, even if its keys are still there.
     if (lease === undefined || lease.expiresAt <= now) return Result.succeed(0)
     leases.set(leaseId, { ...lease, expiresAt: after(lease.granted, now) })
     return Result.succeed(lease.granted)
@@ -212,7 +212,7 @@ export const make = () => {
 
   /** Tells `listener` of what happens from now on, until the returned function is called. */
   const watch = (options: WatchOptions, listener: Listener): Answer<{ revision: bigint; stop: () => void }> => {
-    // unlike elsewhere, no key means the smallest one
+    // Unlike elsewhere, no key means the smallest one.
     const watched = interval(options.key.length === 0 ? { ...options, key: Buffer.of(0) } : options)
     if (watched.to !== undefined && watched.from >= watched.to) {
       return Result.fail(emptyWatch)
@@ -255,7 +255,7 @@ interface Chosen {
   readonly ops: ReadonlyArray<Put | Range | Delete | Chosen>
 }
 
-// one and a half times the election timeout, which is a second by default
+// This is one and a half times the election timeout, which is a second by default.
 const minTtl = 2
 const maxTtl = 9_000_000_000
 const nanosPerSecond = 1_000_000_000n
@@ -264,7 +264,7 @@ const after = (seconds: number, now: bigint): bigint => now + BigInt(seconds) * 
 
 const leaseNotFound = (method: string) => refuse(method, "LeaseNotFound", "the lease has expired or was revoked")
 
-// etcd cancels such a watch with a text and no code, hence the outcome
+// Etcd cancels such a watch with a text and no code, hence the outcome.
 const emptyWatch = new EtcdError({
   reason: "Internal",
   method: "watch",
@@ -309,7 +309,7 @@ const matches = (compare: Compare, kv: KeyValue): boolean => {
   }
 }
 
-// keys of one revision stay in the order of their bytes, both ways
+// Keys of one revision stay in the order of their bytes, both ways.
 const order = {
   CreateAscending: (a: KeyValue, b: KeyValue) => Number(a.createRevision - b.createRevision),
   CreateDescending: (a: KeyValue, b: KeyValue) => Number(b.createRevision - a.createRevision)

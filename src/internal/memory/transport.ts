@@ -36,7 +36,7 @@ export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
     let expiresAt = store.expiresAt(leaseId)
     while (expiresAt !== undefined && expiresAt > now()) {
       yield* Effect.sleep(Duration.nanos(expiresAt - now()))
-      // renewals have moved it
+      // Renewals have moved it.
       expiresAt = store.expiresAt(leaseId)
     }
     if (!network.isStalled()) store.dropLease(leaseId)
@@ -58,7 +58,7 @@ export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
 
   const watch = (options: WatchOptions, timeout: number, watcher: Watcher) =>
     Effect.suspend(() => {
-      // what arrives late is for nobody
+      // What arrives after the attempt has ended is dropped.
       let isWanted = true
       const open = (): Result.Result<bigint, EtcdError> => {
         if (!isWanted || watcher.isClosed) return Result.succeed(0n)

@@ -3,13 +3,12 @@
  * served, and only the first of them has an entry in etcd's line.
  *
  * A release with a fiber waiting hands the place over in one commit: the next
- * fiber holds at once if nobody else waits in etcd, and is at the end of the line
- * if somebody does. Where there is no line to stand in, the first fiber waits until
- * whoever is in the way has left, and tries again.
+ * fiber holds at once if no other client waits in etcd, and is at the end of the line
+ * otherwise. Where there is no line to join, the first fiber waits until the holder
+ * has released the lock, and tries again.
  *
- * A contender goes its way by callbacks, whether or not its fiber still waits for
- * it: a join that nobody wants any more must be known to be over before its entry
- * can be left.
+ * An attempt runs to its end even if its fiber was interrupted: an entry can only be
+ * removed once its join has been answered.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -20,8 +19,8 @@ import type * as Etcd from "../../Etcd.ts"
 import type { Lease, LeaseExpired } from "../../Lease.ts"
 import type { Background } from "../background.ts"
 import type { Done } from "../etcd/batch.ts"
-import { Entry, type EntryError, type EntryKey, EntryLost, type Hold, noneAhead } from "../line/entry.ts"
-import { type Lines, Occupied } from "../line/line.ts"
+import { Entry, type EntryError, type EntryKey, EntryLost, type LeaseRef } from "../line/entry.ts"
+import { type Lines, Refused } from "../line/line.ts"
 import type { Leases } from "./sharedLease.ts"
 
 export interface Request {
@@ -45,52 +44,43 @@ export interface Mutex {
    * whatever comes of it, the place in both lines is given up.
    */
   readonly acquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry, EntryError | E>
-  /** Takes the lock if it is free; else answers who holds it, if that can be told. */
-  readonly tryAcquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry | Held, EntryError | E>
+  /** Takes the lock if it is free; else returns who holds it, if that is known. */
+  readonly tryAcquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry | Refused, EntryError | E>
   readonly release: (entry: Entry, done: () => void) => void
   /** Who holds the lock now. */
   readonly holder: (prefix: string) => Effect.Effect<EntryKey | undefined, Etcd.EtcdError>
-  /** The session has ended: nobody gets a lock through it any more, and nobody who waits for one may wait for ever. */
+  /** The session ends: nobody gets a lock through it any more, and all that wait for one fail. */
   readonly close: () => void
 }
 
-/** Somebody else holds the lock. */
-export class Held {
-  readonly _tag = "Held"
-  readonly holder: EntryKey | undefined
-  constructor(holder: EntryKey | undefined) {
-    this.holder = holder
-  }
-}
-
-/** Whoever wants the lock, from the local line to the release. */
+/** One caller's attempt to take the lock: queued locally, joining, queued in etcd, holding, or gone. */
 class Contender {
   readonly request: Request
   readonly join: Lines["join"] | Lines["tryJoin"]
-  state: "Waiting" | "Joining" | "Standing" | "Holding" | "Gone" = "Waiting"
+  state: "Waiting" | "Joining" | "Queued" | "Holding" | "Gone" = "Waiting"
   /** Its place in etcd's line. */
   entry: Entry | undefined
   /** Waits for the current holder of a single key to leave. */
   watcher: Fiber.Fiber<void, EntryError> | undefined
-  #outcome: Exit.Exit<Entry | Held, EntryError> | undefined
-  #resume: Done<Entry | Held, EntryError> | undefined
+  #outcome: Exit.Exit<Entry | Refused, EntryError> | undefined
+  #resume: Done<Entry | Refused, EntryError> | undefined
 
   constructor(request: Request, join: Contender["join"]) {
     this.request = request
     this.join = join
   }
 
-  settle(outcome: Exit.Exit<Entry | Held, EntryError>) {
+  complete(outcome: Exit.Exit<Entry | Refused, EntryError>) {
     if (this.state === "Gone") return
     this.state = Exit.isSuccess(outcome) && outcome.value === this.entry ? "Holding" : "Gone"
     this.#outcome = outcome
     const resume = this.#resume
-    // the fiber that waited would be kept for as long as the lock is held
+    // Else the fiber that waited would be kept for as long as the lock is held.
     this.#resume = undefined
     resume?.(outcome)
   }
 
-  get outcome(): Effect.Effect<Entry | Held, EntryError> {
+  get outcome(): Effect.Effect<Entry | Refused, EntryError> {
     return this.#outcome ?? Effect.callback((resume) => {
       if (this.#outcome === undefined) this.#resume = resume
       else resume(this.#outcome)
@@ -98,13 +88,10 @@ class Contender {
   }
 }
 
-/** What comes of a join or of a try. */
-type Joined = Entry | Occupied | Etcd.KeyValue
-
 interface LocalLine {
-  /** Whose turn it is; undefined once there is nobody. */
+  /** Has the process's place in etcd, or is about to; undefined once the queue is empty. */
   first: Contender | undefined
-  /** Made for the first who has to wait: nobody does for most locks. */
+  /** Made for the first fiber that has to wait: for most locks none has to. */
   waiting: Set<Contender> | undefined
 }
 
@@ -126,7 +113,7 @@ export const make = (
   const enqueue = (contender: Contender) => {
     const { prefix } = contender.request
     const local = locals.get(prefix)
-    if (closed) return contender.settle(released)
+    if (closed) return contender.complete(released)
     if (local !== undefined) return void (local.waiting ??= new Set()).add(contender)
     locals.set(prefix, { first: contender, waiting: undefined })
     join(contender)
@@ -147,7 +134,7 @@ export const make = (
       return join(next)
     }
     locals.delete(prefix)
-    // tables that a map has outgrown live until the next great collection, with all that was in them
+    // V8 keeps a map's outgrown table until the next major collection, with all that was in it.
     local.first = undefined
   }
 
@@ -157,7 +144,7 @@ export const make = (
     contender.state = "Gone"
     if (state === "Waiting") {
       locals.get(prefix)?.waiting?.delete(contender)
-    } else if (state === "Standing" || state === "Holding") {
+    } else if (state === "Queued" || state === "Holding") {
       passOn(entry!, request)
     } else if (watcher !== undefined) {
       watcher.interruptUnsafe()
@@ -176,11 +163,11 @@ export const make = (
     const isOther = next?.request.metadata !== request.metadata
     if (
       local === undefined || next === undefined || next.request.lease !== request.lease ||
-      entry.look() !== undefined || (isOther && lines.describe === undefined)
+      entry.checkLoss() !== undefined || (isOther && lines.describe === undefined)
     ) return release(entry, () => {})
     call(local, next)
     if (isOther) lines.describe!(entry, next.request.value)
-    stand(next, entry)
+    attach(next, entry)
   }
 
   // ---------------------------------------------------------------------------
@@ -190,16 +177,16 @@ export const make = (
   const join = (contender: Contender, attempt = 1) => {
     const { request: { prefix, value } } = contender
     contender.state = "Joining"
-    hang(contender.request, (hung) => {
-      if (Exit.isFailure(hung)) return failed(contender, hung.cause)
-      const hold = hung.value
+    acquireRef(contender.request, (acquired) => {
+      if (Exit.isFailure(acquired)) return failed(contender, acquired.cause)
+      const ref = acquired.value
       if (contender.state === "Gone") {
-        hold.leave()
+        ref.release()
         return callNext(prefix)
       }
-      contender.join(prefix, { hold, value, rule: noneAhead }, (joined: Exit.Exit<Joined, EntryError>) => {
+      contender.join(prefix, { ref, value }, (joined: Exit.Exit<Entry | Refused, EntryError>) => {
         if (Exit.isSuccess(joined)) arrived(contender, joined.value)
-        // a lease that was revoked behind our back is noticed at its next use at the latest; the session has another
+        // A lease that was revoked from outside is noticed at its next use at the latest; the session grants another.
         else if (isLeaseNotFound(joined.cause) && attempt < 3 && contender.state !== "Gone") {
           join(contender, attempt + 1)
         } else failed(contender, joined.cause)
@@ -207,13 +194,13 @@ export const make = (
     })
   }
 
-  const hang = ({ lease }: Request, done: Done<Hold, EntryError>) => {
-    if (lease === undefined) return leases.hang(done)
+  const acquireRef = ({ lease }: Request, done: Done<LeaseRef, EntryError>) => {
+    if (lease === undefined) return leases.acquireRef(done)
     let lost: Exit.Exit<never, EntryLost> | undefined
     lease.onLoss((loss) => {
       lost = lostWith(loss)
     })()
-    done(lost ?? Exit.succeed(ownHold(lease)))
+    done(lost ?? Exit.succeed(ownRef(lease)))
   }
 
   const failed = (contender: Contender, cause: Cause.Cause<EntryError>) => {
@@ -222,8 +209,8 @@ export const make = (
     callNext(prefix)
     const isLost = Cause.hasInterrupts(cause) || isLeaseNotFound(cause)
     const outcome = isLost ? leaseExpired : Exit.failCause(cause)
-    contender.settle(outcome)
-    for (const waiter of behind) waiter.settle(outcome)
+    contender.complete(outcome)
+    for (const waiter of behind) waiter.complete(outcome)
   }
 
   /** All who wait behind the first: without etcd none of them gets any further. */
@@ -234,27 +221,27 @@ export const make = (
     return waiting
   }
 
-  const arrived = (contender: Contender, joined: Joined) => {
-    if (joined instanceof Entry) return stand(contender, joined)
+  const arrived = (contender: Contender, joined: Entry | Refused) => {
+    if (joined instanceof Entry) return attach(contender, joined)
     if (contender.state === "Gone") return callNext(contender.request.prefix)
-    if (joined instanceof Occupied) return awaitLeave(contender, joined)
+    if (joined.untilReleased !== undefined) return awaitRelease(contender, joined.untilReleased)
     callNext(contender.request.prefix)
-    contender.settle(Exit.succeed(new Held(joined)))
+    contender.complete(Exit.succeed(joined))
   }
 
-  const stand = (contender: Contender, entry: Entry) => {
+  const attach = (contender: Contender, entry: Entry) => {
     // Its caller has given up meanwhile.
     if (contender.state === "Gone") return passOn(entry, contender.request)
-    contender.state = "Standing"
+    contender.state = "Queued"
     contender.entry = entry
     entry.onTurn((turn) => {
       if (Exit.isFailure(turn)) release(entry, () => {})
-      contender.settle(Exit.map(turn, () => entry))
+      contender.complete(Exit.map(turn, () => entry))
     })
   }
 
-  const awaitLeave = (contender: Contender, { untilLeft }: Occupied) => {
-    contender.watcher = background(whileAlive(contender.request, untilLeft))
+  const awaitRelease = (contender: Contender, untilReleased: NonNullable<Refused["untilReleased"]>) => {
+    contender.watcher = background(whileAlive(contender.request, untilReleased))
     contender.watcher.addObserver((exit) => {
       contender.watcher = undefined
       if (contender.state === "Gone") return
@@ -271,7 +258,7 @@ export const make = (
     const { handOver } = lines
     const shared =
       next !== undefined && handOver !== undefined && next.request.lease === undefined && entry.loss === undefined
-        ? leases.hangNow()
+        ? leases.acquireRefNow()
         : undefined
     if (next === undefined || handOver === undefined || shared === undefined) {
       return lines.leave(entry, () => {
@@ -279,14 +266,14 @@ export const make = (
         done()
       })
     }
-    handOver(entry, { hold: shared, value: next.request.value, rule: noneAhead }, (joined) => {
+    handOver(entry, { ref: shared, value: next.request.value }, (joined) => {
       if (Exit.isSuccess(joined)) {
         if (next.state === "Waiting") call(local, next)
-        stand(next, joined.value)
+        attach(next, joined.value)
       } else {
         const behind = isOutage(joined.cause) ? takeWaiting(prefix) : []
         callNext(prefix)
-        for (const waiter of behind) waiter.settle(Exit.failCause(joined.cause))
+        for (const waiter of behind) waiter.complete(Exit.failCause(joined.cause))
       }
       done()
     })
@@ -307,18 +294,18 @@ export const make = (
     Effect.suspend(() => contend(request, lines.join, wait) as Effect.Effect<Entry, any>)
 
   const tryAcquire: Mutex["tryAcquire"] = <E>(request: Request, wait: Wait<E>) =>
-    Effect.suspend((): Effect.Effect<Entry | Held, EntryError | E> => {
+    Effect.suspend((): Effect.Effect<Entry | Refused, EntryError | E> => {
       const { prefix } = request
       // It takes its place in the same step, since a try that found another one there would have to wait.
       if (closed || !locals.has(prefix)) return contend(request, lines.tryJoin, wait)
       // It would be refused anyway, so it is not worth a proposal.
-      return wait(Effect.map(readFirst(prefix), (holder) => new Held(holder ?? localHolder(prefix))))
+      return wait(Effect.map(readFirst(prefix), (holder) => new Refused(holder ?? localHolder(prefix))))
     })
 
   const localHolder = (prefix: string): EntryKey | undefined => {
     const entry = locals.get(prefix)?.first?.entry
     if (entry?.state !== "Held") return undefined
-    const { createRevision, hold: { lease: { id: lease } }, key, value } = entry
+    const { createRevision, ref: { lease: { id: lease } }, key, value } = entry
     return { key: Buffer.from(key), value, lease, createRevision }
   }
 
@@ -340,9 +327,9 @@ export const make = (
   const close: Mutex["close"] = () => {
     closed = true
     for (const { first, waiting } of locals.values()) {
-      for (const contender of waiting ?? []) contender.settle(released)
+      for (const contender of waiting ?? []) contender.complete(released)
       waiting?.clear()
-      if (first?.state !== "Holding") first?.settle(released)
+      if (first?.state !== "Holding") first?.complete(released)
     }
   }
 
@@ -355,7 +342,7 @@ export const make = (
 
 const nextOf = ({ waiting }: LocalLine): Contender | undefined => waiting?.values().next().value
 
-const ownHold = (lease: Lease): Hold => ({ lease, isShared: false, leave: () => {}, retire: () => {} })
+const ownRef = (lease: Lease): LeaseRef => ({ lease, isShared: false, release: () => {}, retire: () => {} })
 
 const leaseExpired = Exit.fail(new EntryLost("LeaseExpired"))
 

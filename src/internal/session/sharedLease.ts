@@ -8,18 +8,18 @@ import { Etcd, EtcdError } from "../../Etcd.ts"
 import * as Lease from "../../Lease.ts"
 import type { Background } from "../background.ts"
 import { type Done, sessionClosed } from "../etcd/batch.ts"
-import type { Hold } from "../line/entry.ts"
+import type { LeaseRef } from "../line/entry.ts"
 import { monotonicMillis } from "../monotonic.ts"
 
 /**
- * One lease for everybody, granted when it is first needed, replaced when it is
+ * One lease for all locks of a session, granted when it is first needed, replaced when it is
  * lost or retired, and revoked when nobody has needed it for a TTL.
  */
 export interface Leases {
-  /** Hangs the caller on the current lease, granting one if need be. Every success needs its `leave`. */
-  readonly hang: (done: Done<Hold, EtcdError>) => void
-  /** The same, if there is a lease to hang on at once. */
-  readonly hangNow: () => Hold | undefined
+  /** Returns a reference to the current lease, granting one if need be. Each has to be released. */
+  readonly acquireRef: (done: Done<LeaseRef, EtcdError>) => void
+  /** The same, if there is a lease at once. */
+  readonly acquireRefNow: () => LeaseRef | undefined
   /**
    * Grants no lease any more, waits until what runs under the leases has ended, and then revokes them side by side,
    * for which it waits no longer than one request may take.
@@ -34,7 +34,7 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
   const alive = new Set<Shared>()
   let current: Shared | undefined
   let granting: Fiber.Fiber<void, EtcdError> | undefined
-  let waiting: Array<Done<Hold, EtcdError>> = []
+  let waiting: Array<Done<LeaseRef, EtcdError>> = []
   let closed = false
 
   const grant = Effect.suspend(() => {
@@ -53,7 +53,7 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
     )
   })
 
-  class Shared implements Hold {
+  class Shared implements LeaseRef {
     readonly lease: Lease.Lease
     readonly isShared = true
     readonly #scope: Scope.Closeable
@@ -68,12 +68,12 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
       alive.add(this)
     }
 
-    hang() {
+    acquire() {
       this.#holders++
       return this
     }
 
-    readonly leave = () => {
+    readonly release = () => {
       this.#holders--
       this.#idleSince = monotonicMillis(clock)
       if (this.#holders === 0 && this.#retired) this.#close()
@@ -106,11 +106,12 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
     })
   }
 
-  const hangNow: Leases["hangNow"] = () => !closed && current?.lease.isAlive() ? current.hang() : undefined
+  const acquireRefNow: Leases["acquireRefNow"] = () =>
+    !closed && current?.lease.isAlive() ? current.acquire() : undefined
 
-  const hang: Leases["hang"] = (done) => {
+  const acquireRef: Leases["acquireRef"] = (done) => {
     if (closed) return done(sessionClosed)
-    const shared = hangNow()
+    const shared = acquireRefNow()
     if (shared !== undefined) return done(Exit.succeed(shared))
     waiting.push(done)
     if (granting !== undefined) return
@@ -121,7 +122,7 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
       granting = undefined
       waiting = []
       for (const done of answered) {
-        if (Exit.isSuccess(exit)) hang(done)
+        if (Exit.isSuccess(exit)) acquireRef(done)
         else done(Exit.failCause(exit.cause))
       }
     })
@@ -139,7 +140,7 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
     )
   })
 
-  return { hang, hangNow, close } satisfies Leases
+  return { acquireRef, acquireRefNow, close } satisfies Leases
 })
 
 const grantedTooLate = new EtcdError({

@@ -4,24 +4,26 @@ import { type Contender, type Loop, ttl } from "../contender.ts"
 
 /** This library: one session for the process, as a program has it. */
 export const make = async (endpoint: string): Promise<Contender> => {
-  const runtime = ManagedRuntime.make(
-    Session.layer({ ttl: `${ttl} seconds` }).pipe(Layer.provide(Etcd.layer({ hosts: endpoint })), Layer.orDie)
-  )
+  const connect = () =>
+    ManagedRuntime.make(
+      Session.layer({ ttl: `${ttl} seconds` }).pipe(Layer.provide(Etcd.layer({ hosts: endpoint })), Layer.orDie)
+    )
+  const runtime = connect()
+  const apart: Array<ReturnType<typeof connect>> = []
   const section = (loop: Loop) =>
     Effect.suspend(() => {
       const running = loop.section()
       return running === undefined ? Effect.void : Effect.promise(() => running)
     })
+  const repeat = (loop: Loop) => {
+    const turn = Lock.withLock(section(loop), loop.name)
+    return Effect.whileLoop({ while: loop.next, body: () => turn, step: loop.done })
+  }
   return {
-    loops: (loops) =>
-      runtime.runPromise(Effect.forEach(
-        loops,
-        (loop) => {
-          const turn = Lock.withLock(section(loop), loop.name)
-          return Effect.whileLoop({ while: loop.next, body: () => turn, step: loop.done })
-        },
-        { concurrency: "unbounded", discard: true }
-      )),
+    loops: (loops) => runtime.runPromise(Effect.forEach(loops, repeat, { concurrency: "unbounded", discard: true })),
+    loopsApart: async (loops) => {
+      await Promise.all(loops.map((loop, i) => (apart[i] ??= connect()).runPromise(repeat(loop))))
+    },
     tries: (loop) => {
       const attempt = Lock.withLockIfAvailable(Effect.void, loop.name)
       return runtime.runPromise(

@@ -28,6 +28,7 @@ type request struct {
 	Count   int
 	Trace   bool
 	Collect bool
+	Apart   bool
 }
 
 type object = map[string]interface{}
@@ -38,10 +39,14 @@ var (
 	locks  locker
 )
 
-func main() {
-	var err error
-	client, err = clientv3.New(clientv3.Config{Endpoints: []string{os.Args[2]}, DialTimeout: 5 * time.Second})
+func connect() *clientv3.Client {
+	connected, err := clientv3.New(clientv3.Config{Endpoints: []string{os.Args[2]}, DialTimeout: 5 * time.Second})
 	check(err)
+	return connected
+}
+
+func main() {
+	client = connect()
 	if os.Args[1] == "raw" {
 		locks = raw{}
 	} else {
@@ -79,7 +84,7 @@ func loops(asked request) object {
 	totals := make([]int, len(asked.Names))
 	latencies := make([][]float64, len(asked.Names))
 	sections := make([][3]float64, 0)
-	contenders := locks.contenders(asked.Names)
+	contenders := locks.contenders(asked.Names, asked.Apart)
 	until := now() + asked.Millis*1000
 	var mutex sync.Mutex
 	var all sync.WaitGroup
@@ -122,7 +127,7 @@ func loops(asked request) object {
 func tries(asked request) object {
 	latencies := make([]float64, 0)
 	taken := 0
-	contender := locks.contenders([]string{asked.Name})[0]
+	contender := locks.contenders([]string{asked.Name}, false)[0]
 	until := now() + asked.Millis*1000
 	for {
 		began := now()
@@ -137,7 +142,7 @@ func tries(asked request) object {
 }
 
 func hold(asked request) object {
-	contenders := locks.contenders(asked.Names)
+	contenders := locks.contenders(asked.Names, false)
 	began := now()
 	var all sync.WaitGroup
 	for _, each := range contenders {
@@ -206,7 +211,7 @@ func usage(asked request) object {
 // ---------------------------------------------------------------------------
 
 type locker interface {
-	contenders(names []string) []contender
+	contenders(names []string, apart bool) []contender
 	own(name string) contender
 }
 
@@ -218,21 +223,30 @@ type contender interface {
 
 type mutexes struct {
 	sessions []*concurrency.Session
+	// each on a connection of its own
+	apart []*concurrency.Session
 }
 
-func newSession() *concurrency.Session {
+func newSession(client *clientv3.Client) *concurrency.Session {
 	session, err := concurrency.NewSession(client, concurrency.WithTTL(ttl))
 	check(err)
 	return session
 }
 
 // One session for the process, and a further one for each further contender of the same lock.
-func (m *mutexes) contenders(names []string) []contender {
+func (m *mutexes) contenders(names []string, apart bool) []contender {
 	seen := map[string]int{}
 	all := make([]contender, len(names))
 	for i, name := range names {
+		if apart {
+			if len(m.apart) <= i {
+				m.apart = append(m.apart, newSession(connect()))
+			}
+			all[i] = newMutex(m.apart[i], name)
+			continue
+		}
 		for len(m.sessions) <= seen[name] {
-			m.sessions = append(m.sessions, newSession())
+			m.sessions = append(m.sessions, newSession(client))
 		}
 		all[i] = newMutex(m.sessions[seen[name]], name)
 		seen[name]++
@@ -240,7 +254,7 @@ func (m *mutexes) contenders(names []string) []contender {
 	return all
 }
 
-func (m *mutexes) own(name string) contender { return newMutex(newSession(), name) }
+func (m *mutexes) own(name string) contender { return newMutex(newSession(client), name) }
 
 type mutex struct {
 	*concurrency.Mutex
@@ -272,7 +286,7 @@ func (m mutex) try() bool {
 
 type raw struct{}
 
-func (r raw) contenders(names []string) []contender {
+func (r raw) contenders(names []string, apart bool) []contender {
 	all := make([]contender, len(names))
 	for i, name := range names {
 		all[i] = r.own(name)

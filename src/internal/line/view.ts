@@ -1,0 +1,116 @@
+/**
+ * What is known of the line before one of our entries, and what follows from each
+ * answer and each event. All of it is synchronous and knows neither etcd nor fibers.
+ *
+ * Entries ahead can only go: new ones have greater create revisions. So what a read
+ * showed ahead stays an upper bound of what is there, and an entry that may hold by
+ * it may ref for as long as its own key exists.
+ *
+ * A turn comes in three ways, whose revisions compare: the join found nobody in the
+ * way, and its own revision is the token; the watch of the whole line, which reports
+ * every delete since a read, reported the last one that was in the way, and the
+ * delete's revision is the token; or a read found nobody in the way, and the read's
+ * revision is the token. Each is greater than the token of the holder before, whose
+ * key was deleted at or before it.
+ */
+import { admits, type Discipline } from "./discipline.ts"
+import { type EntryKey, idOf, isEntry, keyOf } from "./entry.ts"
+
+export type Place = Unplaced | Complete | Guarded
+
+/** A join or a read is under way. */
+export interface Unplaced {
+  readonly _tag: "Unplaced"
+}
+
+/** All entries ahead are known, oldest first, and the watch of the whole line reports their end. */
+export interface Complete {
+  readonly _tag: "Complete"
+  readonly ahead: Map<string, EntryKey>
+}
+
+/**
+ * These entries ahead were there at the revision `seenAt`. The turn cannot come while all of them stay, so nothing else
+ * needs to be watched; the end of one causes a read, and never a turn.
+ */
+export interface Guarded {
+  readonly _tag: "Guarded"
+  readonly guards: ReadonlyMap<string, EntryKey>
+  readonly seenAt: bigint
+}
+
+export type Step =
+  | { readonly _tag: "Turn"; readonly revision: bigint }
+  | { readonly _tag: "Foreign"; readonly key: string }
+  | { readonly _tag: "Look" }
+  | { readonly _tag: "Wait"; readonly place: Complete | Guarded }
+
+export type Own = Pick<EntryKey, "key" | "value">
+
+/** When keys were last deleted, by their `idOf`. */
+export type Deletes = ReadonlyMap<string, bigint>
+
+export const unplaced: Unplaced = { _tag: "Unplaced" }
+
+/** All that was ahead at a revision, oldest first, while the watch of the whole line has reported `deletes`. */
+export const settle = (
+  discipline: Discipline,
+  prefix: string,
+  own: Own,
+  ahead: ReadonlyArray<EntryKey>,
+  revision: bigint,
+  deletes: Deletes | undefined
+): Step => {
+  const foreign = ahead.find((kv) => !isEntry(prefix, kv))
+  if (foreign !== undefined) return { _tag: "Foreign", key: keyOf(foreign) }
+  const left = new Map(ahead.map((kv) => [idOf(kv), kv]))
+  let latest = revision
+  for (const [id, kv] of left) {
+    const deleted = deletes?.get(id)
+    if (deleted === undefined || deleted <= kv.createRevision) continue
+    left.delete(id)
+    if (deleted > latest) latest = deleted
+  }
+  return admits(discipline, left.values(), own)
+    ? { _tag: "Turn", revision: latest }
+    : { _tag: "Wait", place: { _tag: "Complete", ahead: left } }
+}
+
+/** What was nearest ahead at a revision, newest first. `isComplete` if nothing else was ahead. */
+export const follow = (
+  discipline: Discipline,
+  prefix: string,
+  own: Own,
+  nearest: ReadonlyArray<EntryKey>,
+  isComplete: boolean,
+  revision: bigint
+): Step => {
+  const foreign = nearest.find((kv) => !isEntry(prefix, kv))
+  if (foreign !== undefined) return { _tag: "Foreign", key: keyOf(foreign) }
+  if (isComplete && admits(discipline, nearest.toReversed(), own)) return { _tag: "Turn", revision }
+  const guards = discipline.guards(nearest)
+  if (guards === undefined) return { _tag: "Look" }
+  return {
+    _tag: "Wait",
+    place: { _tag: "Guarded", guards: new Map(guards.map((kv) => [idOf(kv), kv])), seenAt: revision }
+  }
+}
+
+/** A delete that a watch has reported. The watch of the whole line is the only one that reports all of a revision. */
+export const onDelete = (
+  discipline: Discipline,
+  own: Own,
+  place: Place,
+  deleted: { readonly id: string; readonly revision: bigint },
+  isWhole: boolean
+): Step | undefined => {
+  if (place._tag === "Guarded") {
+    const guard = place.guards.get(deleted.id)
+    return guard !== undefined && deleted.revision > guard.createRevision ? { _tag: "Look" } : undefined
+  }
+  if (place._tag !== "Complete" || !isWhole) return undefined
+  const earlier = place.ahead.get(deleted.id)
+  if (earlier === undefined || deleted.revision < earlier.createRevision) return undefined
+  place.ahead.delete(deleted.id)
+  return admits(discipline, place.ahead.values(), own) ? { _tag: "Turn", revision: deleted.revision } : undefined
+}

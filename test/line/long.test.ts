@@ -1,0 +1,275 @@
+/** A line that is too long to be watched as a whole. On an etcd in memory. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber } from "effect"
+import { Etcd, Lock } from "effect-etcd-lock"
+import { failureOf } from "../support/exits.ts"
+import { fork, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
+
+/** Other clients' entries, in the order of their numbers. */
+const entries = (count: number, from = 0) =>
+  Effect.gen(function*() {
+    const etcd = yield* Etcd.Etcd
+    if (from === 0) yield* etcd.leaseGrant(7n, 600)
+    for (let i = from; i < count; i++) {
+      yield* etcd.txn({ then: [Etcd.put(`job/other-${i}`, "", { lease: 7n })] })
+    }
+    const remove = (...numbers: ReadonlyArray<number>) =>
+      Effect.andThen(etcd.txn({ then: numbers.map((i) => Etcd.remove(`job/other-${i}`)) }), pass(5))
+    return { remove }
+  })
+
+/** A process that counts what it asks for and what its watches report. */
+const counted = Effect.gen(function*() {
+  const counts = { reads: 0, events: 0, watches: 0 }
+  const process = yield* sessionThrough((etcd) => ({
+    range: (range) => {
+      counts.reads++
+      return etcd.range(range)
+    },
+    subscribe: (options, watcher) =>
+      Effect.suspend(() => {
+        counts.watches++
+        const publish = watcher.tell.bind(watcher)
+        watcher.tell = (sight) => {
+          if (Exit.isSuccess(sight)) counts.events++
+          publish(sight)
+        }
+        return etcd.subscribe(options, watcher)
+      })
+  }))
+  return { ...process, counts }
+})
+
+/** A process whose open watches can be looked at, by their keys. */
+const watching = Effect.gen(function*() {
+  const opened: Array<{ readonly key: string; readonly watcher: { readonly isClosed: boolean } }> = []
+  const process = yield* sessionThrough((etcd) => ({
+    subscribe: (options, watcher) => {
+      opened.push({ key: Buffer.from(options.key).toString(), watcher })
+      return etcd.subscribe(options, watcher)
+    }
+  }))
+  const open = () => opened.filter(({ watcher }) => !watcher.isClosed).map(({ key }) => key)
+  return { ...process, opened, open }
+})
+
+const wait = ({ run }: Pick<Process, "run">, options?: Lock.Options) =>
+  Effect.tap(fork(run(Lock.withLock(Effect.succeed("done"), "job", options))), () => pass(5))
+
+const count = 30
+
+describe("a waiter in a long line", () => {
+  it.effect("hears of its predecessor's end alone, and enters when nobody is before it", () =>
+    Effect.gen(function*() {
+      const { remove } = yield* entries(count)
+      const { counts, ...process } = yield* counted
+      const waiting = yield* wait(process)
+      for (let i = 0; i < count - 1; i++) yield* remove(i)
+      assert.isUndefined(waiting.pollUnsafe())
+      assert.deepStrictEqual({ ...counts, reads: 0 }, { reads: 0, events: 0, watches: 1 })
+      yield* remove(count - 1)
+      assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
+      assert.strictEqual(counts.events, 1)
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("takes the next guard when its own leaves from the middle, and does not enter early", () =>
+    Effect.gen(function*() {
+      const { remove } = yield* entries(count)
+      const waiting = yield* wait(yield* session())
+      for (let i = count - 1; i > 0; i--) {
+        yield* remove(i)
+        assert.isUndefined(waiting.pollUnsafe(), `with ${i} ahead`)
+      }
+      yield* remove(0)
+      assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("enters when the guard is the last and the others left before it", () =>
+    Effect.gen(function*() {
+      const { remove } = yield* entries(count)
+      const waiting = yield* wait(yield* session())
+      yield* remove(...Array.from({ length: count - 1 }, (_, i) => i))
+      yield* remove(count - 1)
+      assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("does not enter when its own key goes in one revision with all that is ahead", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      yield* entries(count)
+      const waiting = yield* wait(yield* session())
+      yield* faults.deletePrefix("job/")
+      yield* pass(5)
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("hears of its own key's end after two seconds at the latest, whatever its guard does", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      yield* entries(count)
+      const waiting = yield* wait(yield* session())
+      const own = (yield* faults.keys).find(({ key }) => !String(key).includes("other"))!
+      yield* faults.deleteKey(own.key)
+      yield* pass("2500 millis")
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("goes on when its watch is cut, and when its guard went meanwhile", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { remove } = yield* entries(count)
+      const waiting = yield* wait(yield* session())
+      yield* faults.cut
+      yield* remove(...Array.from({ length: count }, (_, i) => i))
+      assert.isUndefined(waiting.pollUnsafe())
+      yield* pass("1 second")
+      assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("notices a guard that went while the watch of it was opened", () =>
+    Effect.gen(function*() {
+      const { remove } = yield* entries(count)
+      const process = yield* sessionThrough((etcd) => ({
+        subscribe: (options, watcher) => Effect.delay(etcd.subscribe(options, watcher), 100)
+      }))
+      const waiting = yield* wait(process)
+      yield* remove(...Array.from({ length: count }, (_, i) => i))
+      assert.isUndefined(waiting.pollUnsafe())
+      yield* pass(200)
+      assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("believes no late report of a guard's end that is older than the guard", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const etcd = yield* Etcd.Etcd
+      yield* entries(count)
+      const process = yield* session()
+      const first = yield* wait(process, { timeout: 100 })
+      yield* faults.delayWatches("1 second")
+      // The guard leaves, and another entry takes its key and its place.
+      yield* etcd.txn({ then: [Etcd.remove(`job/other-${count - 1}`)] })
+      yield* etcd.txn({ then: [Etcd.put(`job/other-${count - 1}`, "", { lease: 7n })] })
+      yield* pass(100)
+      assert.isDefined(first.pollUnsafe())
+      const second = yield* wait(process)
+      yield* pass("3 seconds")
+      assert.isUndefined(second.pollUnsafe())
+      yield* faults.heal
+      yield* faults.deletePrefix("job/other")
+      yield* pass(5)
+      assert.deepStrictEqual(second.pollUnsafe(), Exit.succeed("done"))
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("fails at once on a key in its way that is no entry", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      yield* entries(count)
+      yield* etcd.txn({ then: [Etcd.put("job/plain", "")] })
+      const waiting = yield* wait(yield* session())
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.ForeignKey, { _tag: "ForeignKey", key: "job/plain" })
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("whose own key has gone hears of it with its guard's end at the latest, though others are ahead", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { remove } = yield* entries(count)
+      const waiting = yield* wait(yield* session())
+      const own = (yield* faults.keys).find(({ key }) => !String(key).includes("other"))!
+      yield* faults.deleteKey(own.key)
+      yield* remove(count - 1)
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("watches one guard at a time", () =>
+    Effect.gen(function*() {
+      const { remove } = yield* entries(count)
+      const { open, opened, ...process } = yield* watching
+      yield* wait(process)
+      for (let i = count - 1; i > 20; i--) {
+        yield* remove(i)
+        assert.deepStrictEqual(open(), [`job/other-${i - 1}`])
+      }
+      assert.lengthOf(opened, count - 20)
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("watches the whole line no more, if it did while that was short", () =>
+    Effect.gen(function*() {
+      const { open, ...process } = yield* watching
+      yield* entries(5)
+      const early = yield* wait(process)
+      assert.deepStrictEqual(open(), ["job/"])
+      yield* fork(Fiber.interrupt(early))
+      yield* pass(5)
+      yield* entries(count, 5)
+      yield* wait(process)
+      assert.deepStrictEqual(open(), [`job/other-${count - 1}`])
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("that holds the lock watches its own key, until it releases it", () =>
+    Effect.gen(function*() {
+      const { remove } = yield* entries(count)
+      const { open, run } = yield* watching
+      const holding = yield* fork(run(Lock.withLock(Effect.sleep("2 seconds"), "job")))
+      const waiting = yield* wait({ run })
+      yield* remove(...Array.from({ length: count }, (_, i) => i))
+      yield* pass("1 second")
+      assert.lengthOf(open().filter((key) => !key.includes("other")), 1)
+      yield* pass("1100 millis")
+      assert.isDefined(holding.pollUnsafe())
+      assert.isDefined(waiting.pollUnsafe())
+      assert.lengthOf(open().filter((key) => !key.includes("other")), 0)
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("leaves nothing behind, neither in etcd nor of its watches", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      yield* entries(count)
+      const { open, opened, ...process } = yield* watching
+      const waiting = yield* wait(process)
+      yield* pass("3 seconds")
+      yield* fork(Fiber.interrupt(waiting))
+      yield* pass("3 seconds")
+      assert.lengthOf(yield* faults.keys, count)
+      assert.isAbove(opened.length, 1)
+      assert.deepStrictEqual(open(), [])
+    }).pipe(Effect.scoped, provideMemory))
+})
+
+describe("a line of many processes", () => {
+  it.effect("grows long and short again, and serves all in order", () =>
+    Effect.gen(function*() {
+      const served: Array<number> = []
+      const processes = yield* Effect.forEach(Array.from({ length: 40 }, (_, i) => i), (i) =>
+        Effect.gen(function*() {
+          const process = yield* session()
+          yield* fork(process.run(
+            Lock.withLock(Effect.andThen(Effect.sync(() => served.push(i)), Effect.sleep(20)), "job")
+          ))
+          yield* pass(1)
+          return process
+        }))
+      yield* Effect.repeat(pass(20), { times: 60 })
+      assert.deepStrictEqual(served, processes.map((_, i) => i))
+      yield* Effect.forEach(processes, ({ close }) => fork(close), { discard: true })
+      yield* pass("1 second")
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("wakes one of them at each hand-over", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const processes = yield* Effect.forEach(Array.from({ length: 40 }), () => counted)
+      for (const process of processes) {
+        yield* fork(process.run(Lock.withLock(Effect.sleep(10), "job")))
+        yield* pass(1)
+      }
+      // Those that came while the line was short watch all of it.
+      const late = processes.slice(20)
+      yield* Effect.repeat(pass(10), { times: 100 })
+      assert.deepStrictEqual(yield* faults.keys, [])
+      for (const { counts } of late) {
+        assert.isAtMost(counts.events, 2)
+        assert.isAtMost(counts.reads, 4)
+      }
+    }).pipe(Effect.scoped, provideMemory))
+})
