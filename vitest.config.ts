@@ -1,12 +1,52 @@
 import { defineConfig } from "vitest/config"
+import { BaseSequencer, type TestSpecification } from "vitest/node"
+
+// A test that needs a real etcd is named so: `*.etcd.test.ts`. Those of `interop` need Go and etcdctl as well.
+const etcd = ["test/**/*.etcd.test.ts"]
+const interop = ["test/interop/**/*.test.ts"]
+
+/** What takes longest, so that it starts first and the others end beside it. Two that compute do not start together. */
+const longest = [
+  "test/lock/properties.test.ts",
+  "test/etcd/tokens.etcd.test.ts",
+  "test/lock/faults.etcd.test.ts",
+  "test/examples/examples.etcd.test.ts",
+  "test/conformance/random.etcd.test.ts"
+]
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
+    const rank = ({ moduleId }: TestSpecification) => {
+      const index = longest.findIndex((file) => moduleId.endsWith(file))
+      return index < 0 ? longest.length : index
+    }
+    return (await super.sort(files)).toSorted((a, b) => rank(a) - rank(b))
+  }
+}
 
 export default defineConfig({
   resolve: { conditions: ["@effect-etcd-lock/source"] },
   ssr: { resolve: { conditions: ["@effect-etcd-lock/source"] } },
   test: {
-    include: ["test/**/*.test.ts"],
-    globalSetup: ["test/support/globalSetup.ts"],
     testTimeout: 60_000,
-    hookTimeout: 180_000
+    hookTimeout: 180_000,
+    // Most files of `etcd` and `interop` sleep most of the time, and so do the tests in them.
+    maxWorkers: 4,
+    maxConcurrency: 12,
+    // No file changes what another one imports, and loading it all anew for each costs seconds.
+    isolate: false,
+    sequence: { sequencer: LongestFirst },
+    projects: [
+      { extends: true, test: { name: "unit", include: ["test/**/*.test.ts"], exclude: [...etcd, ...interop] } },
+      { extends: true, test: { name: "etcd", include: etcd, globalSetup: ["test/support/globalSetup.ts"] } },
+      {
+        extends: true,
+        test: {
+          name: "interop",
+          include: interop,
+          globalSetup: ["test/support/globalSetup.ts", "test/interop/globalSetup.ts"]
+        }
+      }
+    ]
   }
 })

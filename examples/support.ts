@@ -1,6 +1,6 @@
+/** What the examples share. Copy it with them. */
 import { Clock, Config, ConfigProvider, Console, Effect, Layer, Option } from "effect"
 import { Etcd } from "effect-etcd-lock"
-import * as EtcdServer from "../test/support/EtcdServer.ts"
 
 let started: number | undefined
 
@@ -40,23 +40,13 @@ const fromEnvironment = (endpoints: string) =>
     )))
   )
 
-const startedHere = Effect.gen(function*() {
-  const { description, endpoint } = yield* EtcdServer.start()
-  yield* say("etcd", `${description}, started for this program`)
-  return Etcd.layer({ hosts: endpoint })
-})
-
 const inMemory = (why: string) => Effect.as(say("etcd", `in memory, ${why}`), Etcd.layerMemory())
 
-const found = Effect.gen(function*() {
+/** The etcd of `ETCD_ENDPOINTS` or `ETCDCTL_ENDPOINTS`, else, or with `--memory`, one in memory. */
+export const EtcdLive = Layer.unwrap(Effect.gen(function*() {
   if (process.argv.includes("--memory")) return yield* inMemory("as asked for")
   const endpoints = yield* given
-  if (Option.isSome(endpoints)) return yield* fromEnvironment(endpoints.value)
-  return yield* Effect.catch(startedHere, ({ message }) => inMemory(`since there is no other: ${message}`))
-})
-
-/**
- * The etcd of `ETCD_ENDPOINTS` or `ETCDCTL_ENDPOINTS`, else one that is started for
- * the program and ends with it, else, or with `--memory`, one in memory.
- */
-export const EtcdLive = Layer.unwrap(found)
+  return Option.isSome(endpoints)
+    ? yield* fromEnvironment(endpoints.value)
+    : yield* inMemory("since ETCD_ENDPOINTS names no other")
+}))

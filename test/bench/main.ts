@@ -13,7 +13,7 @@ import { type Case, cases } from "./cases.ts"
 import * as Guard from "./guard.ts"
 import * as Chart from "./report/chart.ts"
 import * as Markdown from "./report/markdown.ts"
-import { commit, type Environment, machine, type Results } from "./results.ts"
+import { commit, type Environment, format, machine, parse, type Results } from "./results.ts"
 import * as Roster from "./roster.ts"
 import { measure, type Plan } from "./rounds.ts"
 import { type Disk, isThere, startEtcd } from "./stores.ts"
@@ -109,15 +109,12 @@ const run = (choice: Choice) =>
         plan: choice.plan,
         environments
       }
-      Fs.writeFileSync(fileOf(directory, etcd, "json"), `${JSON.stringify(results, rounded, 1)}\n`)
+      Fs.writeFileSync(fileOf(directory, etcd, "json"), format(results))
       Fs.writeFileSync(fileOf(directory, etcd, "md"), Markdown.render(results))
       Fs.writeFileSync(fileOf(directory, etcd, "svg"), Chart.render(results))
     }
     yield* Console.log(`Written to ${fileOf(directory, etcd, "{json,md,svg}")}`)
   })
-
-const rounded = (_: string, value: unknown) =>
-  typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(5)) : value
 
 // -----------------------------------------------------------------------------
 // the guard
@@ -131,7 +128,7 @@ const check = Effect.gen(function*() {
   if (!Fs.existsSync(file)) {
     return yield* new BadUsage({ message: `There is nothing committed for ${etcd} to compare with (${file})` })
   }
-  const results: Results = JSON.parse(Fs.readFileSync(file, "utf8"))
+  const results = parse(Fs.readFileSync(file, "utf8"))
   yield* Console.log(`${etcd} on ${machine()}; committed was ${results.commit} on ${results.machine}`)
   const load = loadavg()[0]!
   if (load > availableParallelism() / 2) {

@@ -74,3 +74,29 @@ export const commit = (): string => {
     return "unknown"
   }
 }
+
+/** As it is written: each contender's samples of a case on one line, so that a run changes as many lines as it has found. */
+export const format = (results: Results): string =>
+  `${lines(JSON.parse(JSON.stringify(results, rounded)), undefined, "")}\n`
+
+/** Reads what `format` writes, and what was written before that, over many more lines. */
+export const parse = (text: string): Results => JSON.parse(text)
+
+const rounded = (_: string, value: unknown) =>
+  typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(5)) : value
+
+/** What has a line for each of its parts. */
+const parted = ["contenders", "environments", "cases", "samples", "guard"]
+
+const lines = (value: unknown, name: string | undefined, indent: string): string => {
+  if (typeof value !== "object" || value === null) return JSON.stringify(value)
+  const isParted = (name !== undefined && parted.includes(name)) || parted.some((part) => part in value)
+  const entries = Object.entries(value)
+  if (!isParted || entries.length === 0) return JSON.stringify(value)
+  const deeper = `${indent} `
+  if (Array.isArray(value)) {
+    return `[\n${value.map((part) => deeper + lines(part, undefined, deeper)).join(",\n")}\n${indent}]`
+  }
+  const parts = entries.map(([key, part]) => `${deeper}${JSON.stringify(key)}: ${lines(part, key, deeper)}`)
+  return `{\n${parts.join(",\n")}\n${indent}}`
+}

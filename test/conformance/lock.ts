@@ -1,8 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, Ref, Scope, Stream } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
-import { failure, holdIn } from "../support/holdIn.ts"
-import * as World from "../support/World.ts"
+import { cite } from "../promises.ts"
+import { eventually } from "../support/eventually.ts"
+import { defectOf, failureOf } from "../support/exits.ts"
+import { holdIn } from "../support/holdIn.ts"
+import type * as World from "../support/World.ts"
 
 /** What a lock promises, on whatever etcd the world has. */
 export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>) => {
@@ -24,7 +27,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         const world = yield* makeWorld
         const a = yield* world.process()
         const failed = yield* Effect.exit(a.run(Lock.withLock(Effect.fail("boom"), "job")))
-        assert.strictEqual(failure(failed), "boom")
+        assert.strictEqual(failureOf(failed), "boom")
         assert.lengthOf(yield* world.line("job"), 0)
         const died = yield* Effect.exit(a.run(Lock.withLock(Effect.die("bug"), "job")))
         assert.isTrue(Exit.isFailure(died) && Cause.hasDies(died.cause))
@@ -97,7 +100,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         const a = yield* world.process()
         for (const name of ["", "/", "a/", "/a", "a//b", "\ud800"]) {
           const exit = yield* Effect.exit(a.run(Lock.withLock(Effect.void, name)))
-          const defect = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+          const defect = defectOf(exit)
           assert.instanceOf(defect, RangeError)
           assert.include((defect as Error).message, JSON.stringify(name))
         }
@@ -231,10 +234,10 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         const line = yield* world.line("job")
         yield* world.etcd.leaseRevoke(line[1]!.lease)
         const died = yield* Fiber.await(dying.fiber)
-        assert.instanceOf(failure(died), Lock.LockLost)
-        assert.include(failure(died) as Lock.LockLost, { reason: "KeyDeleted", fencingToken: undefined })
+        assert.instanceOf(failureOf(died), Lock.LockLost)
+        assert.include(failureOf(died) as Lock.LockLost, { reason: "KeyDeleted", fencingToken: undefined })
         yield* world.etcd.txn({ then: [Etcd.remove(line[2]!.key)] })
-        assert.include(failure(yield* Fiber.await(deleted.fiber)) as Lock.LockLost, { reason: "KeyDeleted" })
+        assert.include(failureOf(yield* Fiber.await(deleted.fiber)) as Lock.LockLost, { reason: "KeyDeleted" })
         assert.isFalse(yield* last.isHeld)
         yield* holder.release
         yield* last.held
@@ -278,7 +281,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
       }))
   })
 
-  describe("a lost lock", () => {
+  describe(`a lost lock (${cite("P3")})`, () => {
     it.live("interrupts and awaits the body, and fails with LockLost: the lease was revoked from outside", () =>
       Effect.gen(function*() {
         const world = yield* makeWorld
@@ -294,7 +297,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         })).pipe(a.run, Effect.ensuring(Effect.sync(() => steps.push("over"))), Effect.forkChild)
         const { fencingToken, leaseId } = yield* Deferred.await(handle)
         yield* world.etcd.leaseRevoke(leaseId)
-        const error = failure(yield* Fiber.await(fiber))
+        const error = failureOf(yield* Fiber.await(fiber))
         assert.instanceOf(error, Lock.LockLost)
         assert.strictEqual((error as Lock.LockLost).fencingToken, fencingToken)
         assert.deepStrictEqual(steps, ["cleaned", "over"])
@@ -316,7 +319,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
           yield* Effect.sleep(heldFor)
           yield* world.etcd.txn({ then: [Etcd.remove(key)] })
           const [waited, exit] = yield* Effect.timed(Fiber.await(holder.fiber))
-          assert.include(failure(exit) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+          assert.include(failureOf(exit) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
           assert.isBelow(Duration.toMillis(waited), 1000)
         }
       }))
@@ -398,7 +401,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
           const lock = yield* Lock.acquire("job")
           const under = yield* Effect.forkChild(lock.whileHeld(Effect.never), { startImmediately: true })
           yield* lock.release
-          assert.include(failure(yield* Fiber.await(under)) as Lock.LockLost, { reason: "Released" })
+          assert.include(failureOf(yield* Fiber.await(under)) as Lock.LockLost, { reason: "Released" })
           assert.lengthOf(yield* world.line("job"), 0)
           assert.include((yield* Effect.flip(lock.check)) as Lock.LockLost, { reason: "Released" })
           assert.include((yield* Effect.flip(lock.verify)) as Lock.LockLost, { reason: "Released" })
@@ -422,7 +425,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         // another fiber, on the session's lease, waits behind it
         const next = yield* holdIn(a, "job")
         yield* Scope.close(scope, Exit.void)
-        assert.include(failure(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "Released" })
+        assert.include(failureOf(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "Released" })
         assert.notStrictEqual((yield* next.held).leaseId, lease.id)
         yield* next.release
         const error = yield* Effect.flip(a.run(Lock.withLock(Effect.void, "job", { lease })))
@@ -474,7 +477,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
           a.run,
           Effect.forkChild
         )
-        yield* World.eventually(Effect.sync(() => assert.deepStrictEqual(seen, [[false, 0]])))
+        yield* eventually(Effect.sync(() => assert.deepStrictEqual(seen, [[false, 0]])))
         const holder = yield* holdIn(a, "job", { metadata: { team: "blue" } })
         const handle = yield* holder.held
         const waiting = yield* holdIn(b, "job")
@@ -487,7 +490,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         assert.deepStrictEqual(found.foreignKeys, [])
         yield* holder.release
         yield* waiting.release
-        yield* World.eventually(Effect.sync(() => assert.deepStrictEqual(seen.at(-1), [false, 0])))
+        yield* eventually(Effect.sync(() => assert.deepStrictEqual(seen.at(-1), [false, 0])))
         assert.deepInclude(seen, [true, 0])
         assert.deepInclude(seen, [true, 1])
         yield* Fiber.interrupt(watching)
@@ -505,7 +508,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         const waiting = yield* holdIn(b, "job")
         yield* world.untilLine("job", 2)
         assert.isTrue(yield* b.run(Lock.forceRelease("job", { createRevision })))
-        assert.include(failure(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "KeyDeleted" })
+        assert.include(failureOf(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "KeyDeleted" })
         yield* waiting.held
         assert.isFalse(yield* b.run(Lock.forceRelease("job", { createRevision })))
         yield* waiting.release

@@ -2,7 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Option } from "effect"
 import { Etcd, Lock } from "effect-etcd-lock"
 import { inject } from "vitest"
-import { failure, holdIn } from "../support/holdIn.ts"
+import { failureOf } from "../support/exits.ts"
+import { holdIn } from "../support/holdIn.ts"
 import * as World from "../support/World.ts"
 import { etcdctl, go, goMutex, heldOf, type Kind, ours } from "./contenders.ts"
 import { need } from "./need.ts"
@@ -157,7 +158,7 @@ describe.runIf(inject("interop"))("Go's mutex", () => {
         yield* lose(lock)
         const next = heldOf(world)(yield* peer.heard)
         assert.isTrue(next.token > lock.fencingToken, what)
-        const lost = failure(yield* Fiber.await(holder.fiber))
+        const lost = failureOf(yield* Fiber.await(holder.fiber))
         assert.include(lost as Lock.LockLost, { _tag: "LockLost", fencingToken: lock.fencingToken }, what)
         assert.strictEqual(yield* peer.ask("owner"), "owner true")
         yield* peer.ask("unlock")

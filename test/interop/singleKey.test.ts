@@ -3,7 +3,8 @@ import { Effect, Fiber } from "effect"
 import { Lock } from "effect-etcd-lock"
 import { Etcd3, EtcdLockFailedError } from "etcd3"
 import { inject } from "vitest"
-import { failure, holdIn } from "../support/holdIn.ts"
+import { failureOf } from "../support/exits.ts"
+import { holdIn } from "../support/holdIn.ts"
 import * as World from "../support/World.ts"
 import { heldOf } from "./contenders.ts"
 import { need } from "./need.ts"
@@ -62,7 +63,7 @@ describe.runIf(inject("interop"))("the tutorial's program", () => {
       assert.isTrue(yield* a.run(Lock.forceRelease("job", { layout, createRevision })))
       const peer = yield* tutorial(world, "job")
       assert.isTrue(heldOf(world)(peer.told).token > createRevision)
-      assert.include(failure(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "KeyDeleted" })
+      assert.include(failureOf(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "KeyDeleted" })
       // and what we have lost we do not release
       yield* a.run(Effect.flip(Lock.tryWithLock(Effect.void, "job", { layout })))
       yield* peer.close
@@ -70,7 +71,7 @@ describe.runIf(inject("interop"))("the tutorial's program", () => {
 })
 
 describe("npm etcd3's lock", () => {
-  const connect = (world: World.World) =>
+  const clientOf = (world: World.World) =>
     Effect.acquireRelease(
       Effect.sync(() => new Etcd3({ hosts: world.endpoint })),
       (client) => Effect.sync(() => client.close())
@@ -79,7 +80,7 @@ describe("npm etcd3's lock", () => {
   it.live("is refused while we hold, and gets the lock when we have left", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
-      const client = yield* connect(world)
+      const client = yield* clientOf(world)
       const holder = yield* holdIn(yield* world.process(), "job", { layout })
       yield* holder.held
       const acquire = () => client.lock("job").acquire()
@@ -93,7 +94,7 @@ describe("npm etcd3's lock", () => {
   it.live("makes us wait until it has left, or lost its lease", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
-      const client = yield* connect(world)
+      const client = yield* clientOf(world)
       const [a, b] = yield* Effect.all([world.process(), world.process()])
       const ends = {
         released: (lock: ReturnType<typeof client.lock>) => Effect.promise(() => lock.release()),

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber } from "effect"
 import { Etcd, Lock } from "effect-etcd-lock"
-import { failure } from "../support/holdIn.ts"
+import { failureOf } from "../support/exits.ts"
 import * as Proxy from "../support/Proxy.ts"
 import * as World from "../support/World.ts"
 
@@ -53,7 +53,7 @@ describe.concurrent("a waiter in a long line", () => {
           then: [what === "its own key" ? Etcd.remove(own.key) : Etcd.removePrefix("job/")]
         })
         const exit = yield* Fiber.await(fiber)
-        assert.include(failure(exit) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+        assert.include(failureOf(exit) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
       }))
   }
 

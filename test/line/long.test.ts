@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
 import { Etcd, Lock } from "effect-etcd-lock"
-import { failure } from "../support/holdIn.ts"
+import { failureOf } from "../support/exits.ts"
 import { fork, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
 
 /** Other clients' entries, in the order of their numbers. */
@@ -100,7 +100,7 @@ describe("a waiter in a long line", () => {
       const waiting = yield* wait(yield* session())
       yield* faults.deletePrefix("job/")
       yield* pass(5)
-      assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("hears of its own key's end after two seconds at the latest, whatever its guard does", () =>
@@ -111,7 +111,7 @@ describe("a waiter in a long line", () => {
       const own = (yield* faults.keys).find(({ key }) => !String(key).includes("other"))!
       yield* faults.deleteKey(own.key)
       yield* pass("2500 millis")
-      assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("goes on when its watch is cut, and when its guard went meanwhile", () =>
@@ -167,7 +167,7 @@ describe("a waiter in a long line", () => {
       yield* entries(count)
       yield* etcd.txn({ then: [Etcd.put("job/plain", "")] })
       const waiting = yield* wait(yield* session())
-      assert.include(failure(waiting.pollUnsafe()) as Lock.ForeignKey, { _tag: "ForeignKey", key: "job/plain" })
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.ForeignKey, { _tag: "ForeignKey", key: "job/plain" })
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("whose own key has gone hears of it with its guard's end at the latest, though others are ahead", () =>
@@ -178,7 +178,7 @@ describe("a waiter in a long line", () => {
       const own = (yield* faults.keys).find(({ key }) => !String(key).includes("other"))!
       yield* faults.deleteKey(own.key)
       yield* remove(count - 1)
-      assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("watches one guard at a time", () =>

@@ -17,7 +17,8 @@ export interface Connection {
   readonly underWay: ReadonlyArray<string>
 }
 
-export const connect = (etcd: Etcd.Etcd["Service"]): Connection => {
+/** The same etcd, from which a process can be cut off. */
+export const isolable = (etcd: Etcd.Etcd["Service"]): Connection => {
   const revoked = new Set<bigint>()
   const underWay: Array<string> = []
   const lost = (method: string, outcome: "Refused" | "Unknown") =>

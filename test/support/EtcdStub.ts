@@ -43,7 +43,7 @@ export const make = (answers: Answers = {}): EtcdStub => {
       calls.push({ method, leaseId, at: Number(clock.monotonicTimeNanosUnsafe()) / 1e6 })
       return Effect.timeoutOrElse(answer(times(method).length), {
         duration: timeout,
-        orElse: () => failure("Timeout", "Unknown")
+        orElse: () => failing("Timeout", "Unknown")
       })
     })
   const none = () => Effect.die(new Error("the stub knows leases only"))
@@ -62,7 +62,8 @@ export const make = (answers: Answers = {}): EtcdStub => {
   return { etcd, calls, times }
 }
 
-export const failure = (
+/** A call that fails, as the test says. */
+export const failing = (
   reason: Etcd.EtcdErrorReason,
   outcome: "Refused" | "Unknown" = "Refused"
 ): Effect.Effect<never, Etcd.EtcdError> =>

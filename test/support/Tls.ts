@@ -1,3 +1,5 @@
+import { Redacted } from "effect"
+import * as Fs from "node:fs"
 import * as Path from "node:path"
 
 const pem = (name: string): string => Path.join(import.meta.dirname, "tls", `${name}.pem`)
@@ -18,3 +20,12 @@ export const foreignClient = { ca, cert: pem("foreign-client"), key: pem("foreig
 
 /** Signed by `ca`, and over. */
 export const expiredClient = { ca, cert: pem("expired-client"), key: pem("expired-client-key") }
+
+const read = (path: string) => Fs.readFileSync(path, "utf8")
+
+/** What the files hold, as the options want it. */
+export const certificates = (of: { readonly ca: string; readonly cert: string; readonly key: string }) => ({
+  ca: read(of.ca),
+  cert: read(of.cert),
+  key: Redacted.make(read(of.key))
+})

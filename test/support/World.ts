@@ -1,6 +1,8 @@
 import { Context, Effect, Exit, Layer, Scope } from "effect"
 import { Etcd, type Lease, Session } from "effect-etcd-lock"
 import { assert, inject } from "vitest"
+import { connect as connectTo } from "./connect.ts"
+import { eventually } from "./eventually.ts"
 
 /**
  * Processes that share an etcd and a part of its keys that is theirs alone. When
@@ -34,22 +36,23 @@ export interface Process {
 
 type Connect = (options: ProcessOptions | undefined) => Effect.Effect<Etcd.Etcd["Service"], never, Scope.Scope>
 
-const build = <E, R>(layer: Layer.Layer<Etcd.Etcd, E, R>) => Effect.map(Layer.build(layer), Context.get(Etcd.Etcd))
-
 /** On a real etcd, where every process has a connection of its own. */
 export const make = (options?: { readonly endpoint?: string }): Effect.Effect<World, never, Scope.Scope> =>
   Effect.suspend(() => {
     const endpoint = options?.endpoint ?? inject("etcdEndpoint")
     const prefix = `test-${crypto.randomUUID()}/`
     const connect: Connect = (options) =>
-      build(Etcd.layer({ hosts: options?.endpoint ?? endpoint, prefix, requestTimeout: options?.requestTimeout }))
+      connectTo({ hosts: options?.endpoint ?? endpoint, prefix, requestTimeout: options?.requestTimeout })
     return makeWith(endpoint, prefix, connect)
   })
 
 /** On an etcd in memory. */
 export const makeMemory: Effect.Effect<World, never, Scope.Scope> = Effect.flatMap(
-  build(Etcd.layerMemory({ prefix: "test/" })),
-  (etcd) => makeWith("memory", "test/", () => Effect.succeed(etcd))
+  Layer.build(Etcd.layerMemory({ prefix: "test/" })),
+  (context) => {
+    const etcd = Context.get(context, Etcd.Etcd)
+    return makeWith("memory", "test/", () => Effect.succeed(etcd))
+  }
 )
 
 const makeWith = Effect.fnUntraced(function*(endpoint: string, prefix: string, connect: Connect) {
@@ -89,17 +92,6 @@ const makeWith = Effect.fnUntraced(function*(endpoint: string, prefix: string, c
 
   return { endpoint, prefix, process, line, untilLine, etcd, leases } satisfies World
 })
-
-/** Repeats an assertion until it holds; fails with its last failure. */
-export const eventually = <A, E, R>(assertion: Effect.Effect<A, E, R>, within = 5000): Effect.Effect<A, E, R> =>
-  Effect.gen(function*() {
-    const until = performance.now() + within
-    while (true) {
-      const exit = yield* Effect.exit(assertion)
-      if (Exit.isSuccess(exit) || performance.now() > until) return yield* exit
-      yield* Effect.sleep(10)
-    }
-  })
 
 // what was left to the background when the processes ended takes a moment
 const leftNothing = (etcd: Etcd.Etcd["Service"], leases: ReadonlySet<bigint>) =>

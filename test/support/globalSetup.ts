@@ -1,14 +1,11 @@
 import { Effect, Exit, Scope } from "effect"
 import type { TestProject } from "vitest/node"
-import * as Interop from "../interop/tools.ts"
 import * as EtcdServer from "./EtcdServer.ts"
 
 declare module "vitest" {
   interface ProvidedContext {
-    /** `host:port` of the etcd that all tests of the run share. */
+    /** `host:port` of the etcd that all tests of a project share. */
     readonly etcdEndpoint: string
-    /** Whether the tests with Go and etcdctl run. */
-    readonly interop: boolean
   }
 }
 
@@ -25,10 +22,7 @@ export default async (project: TestProject): Promise<() => Promise<void>> => {
   // without a stack: the sentence says it all
   const etcd = Effect.mapError(shared, ({ message }) => Object.assign(new Error(message), { stack: message }))
   const { description, endpoint } = await Effect.runPromise(Scope.provide(etcd, scope))
-  process.stdout.write(`Tests run on ${description}\n`)
-  const missing = await Effect.runPromise(Interop.leftOut)
-  if (missing !== undefined) process.stdout.write(`Tests with Go and etcdctl do NOT run. ${missing}\n`)
-  project.provide("interop", missing === undefined)
+  process.stdout.write(`Tests of ${project.name} run on ${description}\n`)
   project.provide("etcdEndpoint", endpoint)
   return () => Effect.runPromise(Scope.close(scope, Exit.void))
 }

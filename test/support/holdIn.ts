@@ -1,4 +1,4 @@
-import { Cause, Deferred, Effect, Exit, Fiber, Option } from "effect"
+import { Deferred, Effect, Fiber } from "effect"
 import { Lock } from "effect-etcd-lock"
 import type * as World from "./World.ts"
 
@@ -18,7 +18,3 @@ export const holdIn = Effect.fnUntraced(function*(process: World.Process, name: 
     fiber
   }
 })
-
-/** What an effect failed with, if it did and has ended. */
-export const failure = <A, E>(exit: Exit.Exit<A, E> | undefined): unknown =>
-  exit !== undefined && Exit.isFailure(exit) ? Option.getOrUndefined(Cause.findErrorOption(exit.cause)) : undefined

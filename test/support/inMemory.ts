@@ -1,5 +1,5 @@
 /** Processes of a test that share an etcd in memory, on the test's clock. */
-import { Clock, type Duration, Effect, Exit, type Fiber, Logger, Scope } from "effect"
+import { Clock, type Duration, Effect, Exit, type Fiber, Scope } from "effect"
 import { Etcd, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 
@@ -52,10 +52,3 @@ export const fork = Effect.forkChild({ startImmediately: true })
 
 /** Interrupts a fiber whose end takes time. */
 export const stop = (fiber: Fiber.Fiber<unknown, unknown>) => Effect.sync(() => fiber.interruptUnsafe())
-
-/** Collects what is logged. */
-export const logs = () => {
-  const logged: Array<string> = []
-  const logger = Logger.layer([Logger.make(({ message }) => void logged.push([message].flat().join(" ")))])
-  return { logged, logger }
-}

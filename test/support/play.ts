@@ -2,7 +2,8 @@ import { Cause, Clock, Context, Effect, Exit, Fiber, Layer, Logger, Metric, Rand
 import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import { Lengths } from "../../src/internal/line/line.ts"
-import { connect, type Connection } from "./Connection.ts"
+import type { PromiseId } from "../promises.ts"
+import { type Connection, isolable } from "./Connection.ts"
 import type { Request, Schedule, Step } from "./Schedule.ts"
 import { Ticks } from "./Ticks.ts"
 
@@ -11,25 +12,28 @@ import { Ticks } from "./Ticks.ts"
  *
  * What is promised, and how far it goes:
  *
- * 1. One holder at a time. When a body starts, its entry is the first in etcd's line, and every
- *    earlier body of that lock has ended, with its clean-up, unless that one's lock is *gone*:
- *    - because its key or lease was taken away from outside. Nobody can prevent that, and from
- *      then on etcd may give the lock to the next before the holder knows. The holder is told
- *      within a second while etcd can be reached and no watch is late.
- *    - because its lease expired. Then the body has been told at least a safety margin before,
- *      so that it has ended if it stops within that time; only what goes on for longer, by being
- *      uninterruptible or by its clean-up, can meet the next body.
- * 2. Fencing tokens increase from body to body, in the order in which they start, and in that of
- *    the entries' create revisions even for those whose entry was taken away before they started.
- * 3. Bodies start in the order of their create revisions, and those of one process in the order
- *    of their requests.
- * 4. Every request ends once the faults are over: none waits for ever. One with a timeout is
- *    started or has failed by then, one that is interrupted while it waits ends at once. A timeout
- *    of zero waits for etcd's answer, and not for the lock.
- * 5. Afterwards no key, no lease and no fiber is left, whether the sessions are closed or not. The lease of a body that
- *    goes on for more than a TTL after its session was closed is left to expire.
- * 6. What the body answers, fails or dies with is what the whole does. If it is told that the lock
- *    is lost, the whole fails with `LockLost`. Every other failure has its cause in the schedule.
+ * - P1 One holder. When a body starts, its entry is the first in etcd's line, and every
+ *   earlier body of that lock has ended, with its clean-up, unless that one's lock is *gone*:
+ *   - because its key or lease was taken away from outside. Nobody can prevent that, and from
+ *     then on etcd may give the lock to the next before the holder knows. The holder is told
+ *     within a second while etcd can be reached and no watch is late.
+ *   - because its lease expired. Then the body has been told at least a safety margin before,
+ *     so that it has ended if it stops within that time; only what goes on for longer, by being
+ *     uninterruptible or by its clean-up, can meet the next body.
+ * - P2 Always fenced. Tokens increase from body to body, in the order in which they start, and in that of
+ *   the entries' create revisions even for those whose entry was taken away before they started.
+ * - P3 Typed loss. What the body answers, fails or dies with is what the whole does. If it is told that the lock
+ *   is lost, the whole fails with `LockLost`. Every other failure has its cause in the schedule.
+ * - P4 First come, first served. Bodies start in the order of their create revisions, and those of one process in
+ *   the order of their requests.
+ * - P5 Nothing left behind. Afterwards no key, no lease and no fiber is left, and none is busy, whether the sessions
+ *   are closed or not. The lease of a body that goes on for more than a TTL after its session was closed is left to
+ *   expire.
+ * - P6 Bounded. Every request ends once the faults are over: none waits for ever. One with a timeout is
+ *   started or has failed by then, one that is interrupted while it waits ends at once. A timeout
+ *   of zero waits for etcd's answer, and not for the lock. Every session closes.
+ *
+ * Of P7 Flat a schedule shows nothing: what requests cost is counted elsewhere.
  */
 export const play = (
   schedule: Schedule,
@@ -112,7 +116,8 @@ const playWith = Effect.fnUntraced(function*(
   const now = () => clock.currentTimeMillisUnsafe()
   const violations: Array<string> = []
   const tell = (line: string) => trace?.(`${String(now()).padStart(6)} ${line}`)
-  const broken = (what: string) => {
+  const broken = (promise: PromiseId, broke: string) => {
+    const what = `${promise}: ${broke}`
     tell(`BROKEN ${what}`)
     if (violations.every((line) => !line.endsWith(what))) violations.push(`at ${now()} ms: ${what}`)
   }
@@ -136,7 +141,7 @@ const playWith = Effect.fnUntraced(function*(
   const fibersBefore = census.alive
   const processes: Array<Process> = []
   for (let index = 0; index < schedule.processes; index++) {
-    const connection = connect(etcd)
+    const connection = isolable(etcd)
     const scope = yield* Scope.make()
     const session = yield* Session.make({ ttl: schedule.ttl * 1000 }).pipe(
       Effect.provideService(Etcd.Etcd, connection.etcd),
@@ -148,7 +153,7 @@ const playWith = Effect.fnUntraced(function*(
   const contenders: Array<Contender> = []
 
   const settle = Effect.map(ticks.settle, (isSettled) => {
-    if (!isSettled) broken("4: fibers are busy for ever")
+    if (!isSettled) broken("P5", "fibers are busy for ever")
   })
 
   // ---------------------------------------------------------------------------
@@ -214,29 +219,29 @@ const playWith = Effect.fnUntraced(function*(
 
     // it may be taken away while the answer that it is there is on its way
     const isExcused = own === undefined && [...tampered.values()].some(({ entry }) => ofProcess(entry, contender))
-    // 1
+    // P1
     for (const earlier of contenders) {
       if (isExcused || earlier === contender || earlier.step.name !== name) continue
       if (earlier.startedAt === undefined || earlier.bodyExit !== undefined) continue
       const reason = line.some((kv) => earlier.entry !== undefined && identity(kv) === identity(earlier.entry))
         ? "its entry is there"
         : mayBeGone(earlier)
-      if (reason !== undefined) broken(`1: ${describe(contender)} starts beside ${describe(earlier)}: ${reason}`)
+      if (reason !== undefined) broken("P1", `${describe(contender)} starts beside ${describe(earlier)}: ${reason}`)
     }
     if (own === undefined) {
-      if (!isExcused) broken(`1: ${describe(contender)} starts without an entry`)
+      if (!isExcused) broken("P1", `${describe(contender)} starts without an entry`)
     } else {
-      if (line[0] !== own) broken(`1: ${describe(contender)} starts behind ${identity(line[0]!)}`)
+      if (line[0] !== own) broken("P1", `${describe(contender)} starts behind ${identity(line[0]!)}`)
       const taken = handle === undefined ? identity(own) : `${handle.key}@${handle.createRevision}`
-      if (taken !== identity(own)) broken(`1: ${describe(contender)} takes ${taken} for its own of ${identity(own)}`)
-      // 2, 3
+      if (taken !== identity(own)) broken("P1", `${describe(contender)} takes ${taken} for its own of ${identity(own)}`)
+      // P2, P4
       const before = latest.get(name)
       if (before !== undefined && own.createRevision <= before.createRevision) {
-        broken(`3: ${describe(contender)} of ${own.createRevision} starts after one of ${before.createRevision}`)
+        broken("P4", `${describe(contender)} of ${own.createRevision} starts after one of ${before.createRevision}`)
       }
       const token = handle?.fencingToken ?? before?.token ?? 0n
       if (handle !== undefined && before !== undefined && token <= before.token) {
-        broken(`2: ${describe(contender)} has token ${token} after ${before.token}`)
+        broken("P2", `${describe(contender)} has token ${token} after ${before.token}`)
       }
       latest.set(name, { createRevision: own.createRevision, token })
     }
@@ -247,12 +252,12 @@ const playWith = Effect.fnUntraced(function*(
     }
     const local = `${process.index} ${name}`
     if ((latestRequest.get(local) ?? -1) > id) {
-      broken(`3: ${describe(contender)} starts after a later one of its process`)
+      broken("P4", `${describe(contender)} starts after a later one of its process`)
     }
     latestRequest.set(local, id)
-    // 4
+    // P6
     if (timeout !== "none" && isWaiting(step) && now() >= contender.requestedAt + timeout + 1) {
-      broken(`4: ${describe(contender)} starts after its timeout`)
+      broken("P6", `${describe(contender)} starts after its timeout`)
     }
   }
 
@@ -261,7 +266,7 @@ const playWith = Effect.fnUntraced(function*(
     tell(`body ${contender.id} is told`)
     contender.toldAt = now()
     if (!wasFaulty && !isTampered(contender) && contender.entry !== undefined && !contender.process.isClosing) {
-      broken(`6: ${describe(contender)} is told of a loss without a cause`)
+      broken("P3", `${describe(contender)} is told of a loss without a cause`)
     }
   }
 
@@ -274,31 +279,31 @@ const playWith = Effect.fnUntraced(function*(
     const errors = errorsOf(exit)
 
     if (startedAt !== undefined) {
-      if (bodyExit === undefined) return broken(`6: ${describe(contender)} ended before its body`)
+      if (bodyExit === undefined) return broken("P3", `${describe(contender)} ended before its body`)
       if (interruptedAt !== undefined) return
       if (toldAt !== undefined) {
         if (!(errors[0] instanceof Lock.LockLost)) {
-          broken(`6: ${describe(contender)} was told of a loss and ends with ${show(exit)}`)
+          broken("P3", `${describe(contender)} was told of a loss and ends with ${show(exit)}`)
         } else if (errorsOf(bodyExit).some((error) => !errors.includes(error))) {
-          broken(`6: ${describe(contender)} hides what its body failed with`)
+          broken("P3", `${describe(contender)} hides what its body failed with`)
         }
       } else if (!sameExit(exit, bodyExit)) {
-        broken(`6: ${describe(contender)} ends with ${show(exit)}, its body with ${show(bodyExit)}`)
+        broken("P3", `${describe(contender)} ends with ${show(exit)}, its body with ${show(bodyExit)}`)
       }
       return
     }
-    if (Exit.isSuccess(exit)) return broken(`6: ${describe(contender)} succeeds without its body`)
+    if (Exit.isSuccess(exit)) return broken("P3", `${describe(contender)} succeeds without its body`)
     for (const reason of reasons) {
       if (Cause.isInterruptReason(reason) && interruptedAt === undefined && !process.isClosing) {
-        broken(`6: ${describe(contender)} is interrupted by nobody`)
+        broken("P3", `${describe(contender)} is interrupted by nobody`)
       }
     }
     for (const error of errors) {
       const excused = excuses(contender, error)
-      if (!excused) broken(`6: ${describe(contender)} fails without a cause: ${String(error)}`)
+      if (!excused) broken("P3", `${describe(contender)} fails without a cause: ${String(error)}`)
     }
     if (step.timeout !== "none" && isWaiting(step) && now() >= contender.requestedAt + step.timeout + lateness()) {
-      broken(`4: ${describe(contender)} ends after its timeout`)
+      broken("P6", `${describe(contender)} ends after its timeout`)
     }
   }
 
@@ -333,23 +338,23 @@ const playWith = Effect.fnUntraced(function*(
       if (endedAt !== undefined) continue
       if (startedAt === undefined) {
         if (interruptedAt !== undefined && wasAlwaysHealthy()) {
-          broken(`4: ${describe(contender)} does not end when interrupted`)
+          broken("P6", `${describe(contender)} does not end when interrupted`)
         }
         if (step.timeout !== "none" && isWaiting(step) && now() >= requestedAt + step.timeout + lateness()) {
-          broken(`4: ${describe(contender)} does not end when its time is up`)
+          broken("P6", `${describe(contender)} does not end when its time is up`)
         }
         continue
       }
       if (bodyExit !== undefined || (entry !== undefined && present.has(identity(entry)))) continue
       const reason = mayBeGone(contender)
-      if (reason !== undefined) broken(`1: ${describe(contender)} runs without its entry: ${reason}`)
+      if (reason !== undefined) broken("P1", `${describe(contender)} runs without its entry: ${reason}`)
       // without an entry its body should not have started, but for an answer that was on its way
       const tamperedAt = entry === undefined ? startedAt : tampered.get(identity(entry))?.at
       if (tamperedAt === undefined || toldAt !== undefined || interruptedAt !== undefined) continue
       if (process.isClosing || process.connection.isIsolated || healthySince === undefined) continue
       const recovery = wasFaulty ? requestTimeout + 500 : 0
       if (now() > Math.max(tamperedAt, startedAt, healthySince + recovery) + noticedWithin) {
-        broken(`1: ${describe(contender)} is not told that its key was deleted`)
+        broken("P1", `${describe(contender)} is not told that its key was deleted`)
       }
     }
   }
@@ -502,7 +507,7 @@ const playWith = Effect.fnUntraced(function*(
           fiber.addObserver(() => {
             const { underWay } = process.connection
             if (underWay.length > 0 && wasAlwaysHealthy()) {
-              broken(`5: session ${process.index} has ended with ${underWay.join(" and ")} under way`)
+              broken("P5", `session ${process.index} has ended with ${underWay.join(" and ")} under way`)
             }
           })
         }
@@ -596,16 +601,16 @@ const playWith = Effect.fnUntraced(function*(
   for (const until = now() + patience; now() < until && !isOver();) yield* advance(1000)
   for (const contender of contenders) {
     if (contender.endedAt !== undefined) continue
-    broken(`4: ${describe(contender)} does not end`)
+    broken("P6", `${describe(contender)} does not end`)
     contender.interruptedAt = now()
     contender.fiber?.interruptUnsafe()
   }
 
   const nothingLeft = (when: string) => {
     const names = keys().map(identity)
-    if (names.length > 0) broken(`5: keys are left ${when}: ${names.join(", ")}`)
-    if (leases().length > 0) broken(`5: leases are left ${when}`)
-    if (census.alive > fibersBefore) broken(`5: ${census.alive - fibersBefore} fibers are left ${when}`)
+    if (names.length > 0) broken("P5", `keys are left ${when}: ${names.join(", ")}`)
+    if (leases().length > 0) broken("P5", `leases are left ${when}`)
+    if (census.alive > fibersBefore) broken("P5", `${census.alive - fibersBefore} fibers are left ${when}`)
   }
   if (schedule.idles) {
     yield* advance(2 * schedule.ttl * 1000 + 2000)
@@ -616,14 +621,16 @@ const playWith = Effect.fnUntraced(function*(
   yield* TestClock.adjust(1)
   const isClosed = () => processes.every(({ closing }) => closing?.pollUnsafe() !== undefined)
   for (const until = now() + 2 * requestTimeout; now() < until && !isClosed();) yield* TestClock.adjust(500)
-  if (!isClosed()) broken("5: a session does not close")
+  if (!isClosed()) broken("P6", "a session does not close")
   // A grant that arrives late may be left to expire, and so is the lease of a body that outlasts its session by a TTL.
   if (wasFaulty || contenders.some(outlastsSession)) yield* TestClock.adjust(schedule.ttl * 1000 + 3000)
   nothingLeft("when all is closed")
   for (const name of names) {
     const all = (tokens.get(name) ?? []).sort(([a], [b]) => Number(a - b))
     for (const [index, [, token]] of all.entries()) {
-      if (index > 0 && token <= all[index - 1]![1]) broken(`2: tokens of '${name}' do not increase: ${all.join(" ")}`)
+      if (index > 0 && token <= all[index - 1]![1]) {
+        broken("P2", `tokens of '${name}' do not increase: ${all.join(" ")}`)
+      }
     }
   }
   return violations

@@ -19,9 +19,10 @@ import {
 } from "effect"
 import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
-import * as Fs from "node:fs"
 import * as Util from "node:util"
-import * as Tls from "./support/Tls.ts"
+import { connect } from "../support/connect.ts"
+import { defectOf } from "../support/exits.ts"
+import * as Tls from "../support/Tls.ts"
 
 /** For what the types do not allow. */
 const untyped = (value: unknown): any => value
@@ -392,8 +393,7 @@ describe("a host is refused:", () => {
   ])
 })
 
-const pem = (path: string) => Fs.readFileSync(path, "utf8")
-const good = { ca: pem(Tls.client.ca), cert: pem(Tls.client.cert), key: Redacted.make(pem(Tls.client.key)) }
+const good = Tls.certificates(Tls.client)
 
 describe("a credential is refused:", () => {
   const hosts = "https://etcd.invalid:2379"
@@ -475,6 +475,63 @@ describe("a prefix is refused:", () => {
     use: Layer.build(Etcd.layerConfig(untyped("my-application/"))),
     says: ["Etcd.layerConfig: options must be an object, such as { prefix: \"my-application/\" }, got text"]
   }])
+})
+
+describe("an option of a connection", () => {
+  const hosts = "https://etcd.invalid:2379"
+  it.effect.each(
+    [
+      [{ hosts: [] }, "Etcd: hosts is empty. Name at least one member, such as \"127.0.0.1:2379\"."],
+      [{ hosts: "" }, "Etcd: cannot use host \"\" of hosts: it names no host"],
+      [{ hosts: ":2379" }, "it names no host"],
+      [
+        { hosts: "etcd" },
+        "Etcd: cannot use host \"etcd\" of hosts: it has no port (etcd's own is 2379). Write it as \"host:port\""
+      ],
+      [{ hosts: "http://etcd/" }, "Etcd: cannot use host \"http://etcd/\" of hosts: it has no port"],
+      [{ hosts: "etcd:" }, "Etcd: cannot use host \"etcd:\""],
+      [{ hosts: "etcd:99999" }, "there is no port 99999"],
+      [{ hosts: "::1" }, "an IPv6 address needs brackets, as in \"[::1]:2379\""],
+      [{ hosts: "::1:2379" }, "an IPv6 address needs brackets, as in \"[::1]:2379\""],
+      [{ hosts: "ftp://etcd:2379" }, "the scheme \"ftp\" is none that etcd speaks"],
+      [{ hosts: "http://etcd:2379/v3" }, "it has more than a host and a port"],
+      [
+        { hosts: ["https://a:2379", "b:2379"] },
+        "Etcd: hosts mixes https:// with plain addresses (https://a:2379, b:2379)"
+      ],
+      [{ hosts: "http://etcd:2379", tls: {} }, "Etcd: tls is set, but host \"http://etcd:2379\" of hosts says http://"],
+      [{ hosts, tls: { ca: "/etc/ca.pem" } }, "Etcd: tls.ca is not PEM text"],
+      [{ hosts, tls: { ...good, cert: "client.pem" } }, "Pass the file's content, not its path."],
+      [{ hosts, tls: { ...good, key: Redacted.make("x") } }, "Etcd: tls.key is not PEM text"],
+      [
+        { hosts, tls: { cert: good.cert } },
+        "Etcd: tls.cert is set without tls.key. A client certificate needs both."
+      ],
+      [{ hosts, tls: { key: good.key } }, "Etcd: tls.key is set without tls.cert"],
+      [
+        { hosts, tls: { ca: "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----" } },
+        "Etcd: tls.ca cannot be used: "
+      ],
+      [{ hosts, tls: { ...good, cert: good.cert.slice(0, 200) } }, "Etcd: tls.cert cannot be used: "],
+      [{ hosts, tls: { ...good, key: Tls.certificates(Tls.foreignClient).key } }, "Etcd: tls.key cannot be used: "],
+      [{ hosts, requestTimeout: 0 }, "requestTimeout must be between 1 millisecond and 24 days, got 0 ms"],
+      [{ hosts, requestTimeout: -1 }, "requestTimeout must be between 1 millisecond and 24 days, got -1 ms"],
+      [
+        { hosts, requestTimeout: Infinity },
+        "requestTimeout must be between 1 millisecond and 24 days, got Infinity"
+      ],
+      [
+        { hosts, requestTimeout: "30 days" },
+        "requestTimeout must be between 1 millisecond and 24 days, got \"30 days\""
+      ]
+    ].map(([options, told]) => [told, options]) as ReadonlyArray<[string, Etcd.Options]>
+  )("is a defect: %s", ([told, options]) =>
+    Effect.gen(function*() {
+      const exit = yield* Effect.exit(connect(options))
+      const defect = defectOf(exit)
+      assert.instanceOf(defect, RangeError)
+      assert.include(defect.message, told)
+    }))
 })
 
 // -----------------------------------------------------------------------------

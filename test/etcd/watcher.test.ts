@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Exit } from "effect"
 import { Etcd } from "effect-etcd-lock"
-import { type Sight, Watcher } from "../src/internal/etcd/watcher.ts"
+import { type Sight, Watcher } from "../../src/internal/etcd/watcher.ts"
 
 const nothing: Sight = Exit.succeed([])
 const ended: Sight = Exit.fail(
@@ -17,7 +17,7 @@ const watcher = () => {
 }
 
 describe("a watcher", () => {
-  it("is told nothing after the end, which is not to be cancelled", () => {
+  it("reports nothing after the end, and does not cancel a watch that has ended", () => {
     const { cancelled, told, watcher: one } = watcher()
     one.tell(nothing)
     one.tell(ended)
@@ -27,7 +27,7 @@ describe("a watcher", () => {
     assert.deepStrictEqual(cancelled, [])
   })
 
-  it("is told nothing once it has closed its watch, which is cancelled once", () => {
+  it("reports nothing after it was closed, and cancels its watch once", () => {
     const { cancelled, told, watcher: one } = watcher()
     one.close()
     one.close()

@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Scope, Stream } from "effect"
-import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
-import { TestClock } from "effect/testing"
-import { failure, holdIn } from "./support/holdIn.ts"
-import * as World from "./support/World.ts"
+import { Deferred, Duration, Effect, Exit, Fiber, Option, Scope, Stream } from "effect"
+import { Etcd, Lease, Lock } from "effect-etcd-lock"
+import { eventually } from "../support/eventually.ts"
+import { failureOf } from "../support/exits.ts"
+import { holdIn } from "../support/holdIn.ts"
+import * as World from "../support/World.ts"
 
 const layout = "single-key"
 
@@ -38,7 +39,7 @@ describe("a free single key", () => {
       const world = yield* World.make()
       const a = yield* world.process()
       const failed = yield* Effect.exit(a.run(Lock.withLock(Effect.fail("boom"), "job", { layout })))
-      assert.strictEqual(failure(failed), "boom")
+      assert.strictEqual(failureOf(failed), "boom")
       assert.isUndefined(yield* keyOf(world, "job"))
       const started = yield* Deferred.make<void>()
       const fiber = yield* Effect.andThen(Deferred.succeed(started, undefined), Effect.never).pipe(
@@ -51,7 +52,7 @@ describe("a free single key", () => {
       assert.isUndefined(yield* keyOf(world, "job"))
     }))
 
-  it.live("has nothing to do with the queue of the same name, nor with keys under it", () =>
+  it.live("excludes neither the queue of the same name nor the keys under it", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const a = yield* world.process()
@@ -130,7 +131,7 @@ describe("a held single key", () => {
       yield* holder.release
     }))
 
-  it.live("is had by one at a time, with increasing tokens, and everybody gets through", () =>
+  it.live("is held by one at a time, with increasing tokens, until everybody has had a turn", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const processes = yield* Effect.all([world.process(), world.process()])
@@ -143,15 +144,16 @@ describe("a held single key", () => {
         yield* Effect.sleep(1)
         inside--
       }))
-      yield* Effect.forEach(processes, (process) =>
-        Effect.forEach(Array.from({ length: 50 }), () => process.run(enter)), { concurrency: "unbounded" })
+      yield* Effect.forEach(
+        processes,
+        (process) => Effect.forEach(Array.from({ length: 50 }), () => process.run(enter)),
+        { concurrency: "unbounded" }
+      )
       assert.lengthOf(tokens, 100)
-      assert.isTrue(tokens.every((token, i) =>
-        i === 0 || tokens[i - 1]! < token
-      ))
+      assert.isTrue(tokens.every((token, i) => i === 0 || tokens[i - 1]! < token))
     }))
 
-  it.live("is left by who is interrupted, at any moment", () =>
+  it.live("is released when its contender is interrupted at any moment", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const processes = yield* Effect.all([world.process(), world.process()])
@@ -165,11 +167,11 @@ describe("a held single key", () => {
             yield* Fiber.interrupt(fiber)
           }
         }), { concurrency: "unbounded" })
-      yield* World.eventually(Effect.flatMap(keyOf(world, "job"), (kv) => Effect.sync(() => assert.isUndefined(kv))))
+      yield* eventually(Effect.flatMap(keyOf(world, "job"), (kv) => Effect.sync(() => assert.isUndefined(kv))))
       yield* Effect.forEach(processes, (process) => process.run(Lock.withLock(Effect.void, "job", { layout })))
     }))
 
-  it.live("that hangs on no lease is foreign", () =>
+  it.live("without a lease is reported as foreign", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const a = yield* world.process()
@@ -201,18 +203,18 @@ describe("a lost single key", () => {
         yield* Effect.sleep(heldFor)
         yield* world.etcd.txn({ then: [Etcd.remove("job")] })
         const [waited, exit] = yield* Effect.timed(Fiber.await(holder.fiber))
-        assert.include(failure(exit) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+        assert.include(failureOf(exit) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
         assert.isBelow(Duration.toMillis(waited), 1000)
       }
       const holder = yield* holdIn(a, "job", { layout })
       const { fencingToken, leaseId } = yield* holder.held
       yield* world.etcd.leaseRevoke(leaseId)
-      const error = failure(yield* Fiber.await(holder.fiber))
+      const error = failureOf(yield* Fiber.await(holder.fiber))
       assert.include(error as Lock.LockLost, { _tag: "LockLost", fencingToken })
       yield* a.run(Lock.withLock(Effect.void, "job", { layout }))
     }))
 
-  it.live("stays lost when somebody else has created the key again, who is not disturbed", () =>
+  it.live("stays lost when another client has created the key again, and that client is not disturbed", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const [a, b] = yield* Effect.all([world.process(), world.process()])
@@ -232,7 +234,7 @@ describe("a lost single key", () => {
       })))
     }))
 
-  it.live("goes with a lease of one's own, which also ends a wait", () =>
+  it.live("is lost with the lease that the caller gave, and so is a place in the line", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const [a, b] = yield* Effect.all([world.process(), world.process()])
@@ -251,14 +253,14 @@ describe("a lost single key", () => {
       const next = yield* holdIn(b, "job", { layout })
       yield* settled
       yield* other.close
-      assert.include(failure(yield* Fiber.await(waiting.fiber)) as Lock.LockLost, {
+      assert.include(failureOf(yield* Fiber.await(waiting.fiber)) as Lock.LockLost, {
         _tag: "LockLost",
         reason: "Released",
         fencingToken: undefined
       })
       assert.isFalse(yield* next.isHeld)
       yield* own.close
-      assert.include(failure(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "Released" })
+      assert.include(failureOf(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "Released" })
       yield* next.held
       yield* next.release
     }))
@@ -275,7 +277,7 @@ describe("an operator of a single key", () => {
         b.run,
         Effect.forkChild
       )
-      yield* World.eventually(Effect.sync(() => assert.deepStrictEqual(seen, [undefined])))
+      yield* eventually(Effect.sync(() => assert.deepStrictEqual(seen, [undefined])))
       const holder = yield* holdIn(a, "job", { layout })
       const { createRevision } = yield* holder.held
       const found = yield* b.run(Lock.inspect("job", { layout }))
@@ -284,74 +286,9 @@ describe("an operator of a single key", () => {
       assert.deepStrictEqual(found.queue, [])
       assert.isFalse(yield* b.run(Lock.forceRelease("job", { createRevision })), "of the queue")
       assert.isTrue(yield* b.run(Lock.forceRelease("job", { layout, createRevision })))
-      assert.include(failure(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "KeyDeleted" })
+      assert.include(failureOf(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "KeyDeleted" })
       assert.isFalse(yield* b.run(Lock.forceRelease("job", { layout, createRevision })))
-      yield* World.eventually(Effect.sync(() => assert.deepStrictEqual(seen, [undefined, "job", undefined])))
+      yield* eventually(Effect.sync(() => assert.deepStrictEqual(seen, [undefined, "job", undefined])))
       yield* Fiber.interrupt(watching)
     }))
-})
-
-const memory = Session.layer({ ttl: "15 seconds" }).pipe(Layer.provideMerge(Etcd.layerMemory()))
-
-describe("a single key that is released", () => {
-  it.effect("between the refusal and the watch is not waited for", () =>
-    Effect.gen(function*() {
-      const faults = yield* Etcd.Faults
-      const other = Effect.provideService(Session.Session, yield* Session.make())
-      yield* other(Lock.withLock(Effect.void, "job", { layout }))
-      const first = yield* Lock.acquire("job", { layout })
-      yield* faults.delay("1 second")
-      const second = yield* Effect.forkChild(other(Lock.withLock(Effect.void, "job", { layout })), {
-        startImmediately: true
-      })
-      // the try is applied half a second from now, and the watch one and a half
-      yield* TestClock.adjust(300)
-      yield* Effect.forkChild(first.release, { startImmediately: true })
-      yield* TestClock.adjust("6 seconds")
-      assert.isDefined(second.pollUnsafe())
-      assert.deepStrictEqual(yield* faults.keys, [])
-      yield* faults.delay(0)
-    }).pipe(Effect.provide(memory)))
-})
-
-describe("an answer that was lost", () => {
-  it.effect("is no refusal: the key that one's own put created is one's own", () =>
-    Effect.gen(function*() {
-      const faults = yield* Etcd.Faults
-      yield* Lock.tryWithLock(Effect.void, "warm", { layout })
-      yield* faults.drop("Reply", { method: "txn" })
-      const fiber = yield* Effect.forkChild(Effect.scoped(Effect.gen(function*() {
-        const lock = yield* Lock.tryAcquire("job", { layout })
-        yield* lock.verify
-        return lock.fencingToken === lock.createRevision
-      })))
-      yield* TestClock.adjust("5 seconds")
-      assert.isTrue(yield* Fiber.join(fiber))
-      assert.deepStrictEqual(yield* faults.keys, [])
-    }).pipe(Effect.provide(memory)))
-
-  it.effect("for good leaves no key, and spares that of whoever came after", () =>
-    Effect.gen(function*() {
-      const faults = yield* Etcd.Faults
-      const lease = yield* Lease.make({ ttl: "60 seconds" })
-      yield* faults.stall
-      const attempt = yield* Effect.forkChild(
-        Effect.flip(Lock.withLock(Effect.void, "job", { layout, lease })),
-        { startImmediately: true }
-      )
-      yield* TestClock.adjust("6 seconds")
-      assert.include((yield* Fiber.join(attempt)) as Etcd.EtcdError, { _tag: "EtcdError", outcome: "Unknown" })
-      yield* faults.resume
-      yield* TestClock.adjust("1 second")
-      assert.deepStrictEqual(yield* faults.keys, [])
-      // on the same lease, with the first put still looked for
-      const holding = yield* Effect.forkChild(Lock.withLock(Effect.sleep("30 seconds"), "job", { layout, lease }), {
-        startImmediately: true
-      })
-      yield* TestClock.adjust("29 seconds")
-      assert.lengthOf(yield* faults.keys, 1)
-      yield* TestClock.adjust("2 seconds")
-      yield* Fiber.join(holding)
-      assert.deepStrictEqual(yield* faults.keys, [])
-    }).pipe(Effect.provide(memory)))
 })

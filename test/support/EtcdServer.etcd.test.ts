@@ -1,12 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Schedule, Scope } from "effect"
+import { Effect, Exit, Scope } from "effect"
 import { spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Https from "node:https"
-import * as Net from "node:net"
-import * as EtcdServer from "./support/EtcdServer.ts"
-import * as Proxy from "./support/Proxy.ts"
-import * as Tls from "./support/Tls.ts"
+import { accepts } from "./accepts.ts"
+import * as EtcdServer from "./EtcdServer.ts"
+import { until } from "./eventually.ts"
+import * as Tls from "./Tls.ts"
 
 describe("EtcdServer", () => {
   it.live("serves while its scope is open, and leaves nothing behind", () =>
@@ -113,82 +113,6 @@ describe("EtcdServer", () => {
     }))
 })
 
-describe("Proxy", () => {
-  it.live("passes bytes and counts connections", () =>
-    Effect.gen(function*() {
-      const { client, proxy } = yield* echoThroughProxy
-      assert.strictEqual(yield* proxy.connections, 1)
-      client.send("hello")
-      yield* client.receives("hello")
-      client.socket.end()
-      yield* until("the connection to end", Effect.map(proxy.connections, (n) => n === 0))
-    }))
-
-  it.live("cuts connections and takes new ones", () =>
-    Effect.gen(function*() {
-      const { client, proxy } = yield* echoThroughProxy
-      yield* proxy.cut
-      yield* client.closes
-      const next = yield* dial(proxy.endpoint)
-      next.send("again")
-      yield* next.receives("again")
-    }))
-
-  it.live("stalls and catches up", () =>
-    Effect.gen(function*() {
-      const { client, proxy } = yield* echoThroughProxy
-      yield* proxy.stall
-      const next = yield* dial(proxy.endpoint)
-      client.send("one")
-      next.send("two")
-      yield* Effect.sleep("100 millis")
-      assert.strictEqual(client.received() + next.received(), "")
-      assert.strictEqual(yield* proxy.connections, 2)
-      yield* proxy.resume
-      yield* client.receives("one")
-      yield* next.receives("two")
-    }))
-
-  it.live("drops replies, then cuts what has lost some", () =>
-    Effect.gen(function*() {
-      const { client, echoed, proxy } = yield* echoThroughProxy
-      const idle = yield* dial(proxy.endpoint)
-      yield* proxy.dropReplies
-      client.send("hello")
-      assert.isFalse(yield* proxy.hasDropped)
-      yield* until("the request to arrive", Effect.sync(() => echoed() === "hello"))
-      yield* until("its reply to be lost", proxy.hasDropped)
-      yield* proxy.resume
-      yield* client.closes
-      assert.strictEqual(client.received(), "")
-      idle.send("still here")
-      yield* idle.receives("still here")
-    }))
-
-  it.live("refuses new connections and accepts again", () =>
-    Effect.gen(function*() {
-      const { client, proxy } = yield* echoThroughProxy
-      yield* proxy.refuse
-      assert.isFalse(yield* accepts(proxy.endpoint))
-      client.send("hello")
-      yield* client.receives("hello")
-      yield* proxy.accept
-      assert.isTrue(yield* accepts(proxy.endpoint))
-    }))
-
-  it.live("delays in order", () =>
-    Effect.gen(function*() {
-      const { client, proxy } = yield* echoThroughProxy
-      yield* proxy.delay(100)
-      const sent = performance.now()
-      client.send("a")
-      yield* Effect.sleep("20 millis")
-      client.send("b")
-      yield* client.receives("ab")
-      assert.isAtLeast(performance.now() - sent, 200)
-    }))
-})
-
 const post = (server: EtcdServer.EtcdServer, path: string, body: Record<string, string>) =>
   Effect.tryPromise((signal) =>
     fetch(`http://${server.endpoint}/v3/kv/${path}`, { method: "POST", body: JSON.stringify(body), signal })
@@ -212,24 +136,6 @@ const httpsStatus = (
       resume(Effect.succeed(response.statusCode))
     }).on("error", () => resume(Effect.undefined))
   })
-
-const accepts = (endpoint: string): Effect.Effect<boolean> =>
-  Effect.callback((resume) => {
-    const { hostname, port } = new URL(`tcp://${endpoint}`)
-    const socket = Net.connect(Number(port), hostname)
-    socket.once("connect", () => {
-      socket.destroy()
-      resume(Effect.succeed(true))
-    })
-    socket.once("error", () => resume(Effect.succeed(false)))
-  })
-
-const until = (what: string, condition: Effect.Effect<boolean>): Effect.Effect<void> =>
-  condition.pipe(
-    Effect.repeat({ schedule: Schedule.spaced("10 millis"), until: (holds) => holds }),
-    Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error(`waited 20 s for ${what}`)) }),
-    Effect.asVoid
-  )
 
 // Of all processes that run for the endpoint, where the system tells.
 const dataDirsOf = (endpoint: string): ReadonlyArray<string> =>
@@ -279,46 +185,3 @@ const environment = (variables: Record<string, string>) =>
         process.env = before
       })
   )
-
-const dial = (endpoint: string) =>
-  Effect.acquireRelease(
-    Effect.callback<Net.Socket>((resume) => {
-      const { hostname, port } = new URL(`tcp://${endpoint}`)
-      const socket = Net.connect(Number(port), hostname, () => resume(Effect.succeed(socket)))
-      socket.on("error", () => {})
-    }),
-    (socket) => Effect.sync(() => socket.destroy())
-  ).pipe(Effect.map((socket) => {
-    let received = ""
-    socket.on("data", (chunk) => {
-      received += String(chunk)
-    })
-    return {
-      socket,
-      send: (text: string) => socket.write(text),
-      received: () => received,
-      receives: (text: string) => until(`'${text}' to arrive`, Effect.sync(() => received === text)),
-      closes: until("the connection to close", Effect.sync(() => socket.closed))
-    }
-  }))
-
-const echoThroughProxy = Effect.gen(function*() {
-  let echoed = ""
-  const server = yield* Effect.acquireRelease(
-    Effect.callback<Net.Server>((resume) => {
-      const server = Net.createServer((socket) => {
-        socket.on("error", () => {})
-        socket.on("data", (chunk) => {
-          echoed += String(chunk)
-          socket.write(chunk)
-        })
-      })
-      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-    }),
-    (server) => Effect.sync(() => void server.close())
-  )
-  const proxy = yield* Proxy.make(`127.0.0.1:${(server.address() as Net.AddressInfo).port}`)
-  const client = yield* dial(proxy.endpoint)
-  yield* until("the proxy to take the connection", Effect.map(proxy.connections, (n) => n === 1))
-  return { proxy, client, echoed: () => echoed }
-})

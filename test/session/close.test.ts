@@ -2,8 +2,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Effect, Exit, Fiber, Scope } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
-import { failure } from "./support/holdIn.ts"
-import { fork, logs, pass, provideMemory, session, stop } from "./support/inMemory.ts"
+import { cite } from "../promises.ts"
+import { failureOf } from "../support/exits.ts"
+import { fork, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+import { logs } from "../support/logs.ts"
 
 /** A body that takes three seconds, whatever happens to it, and one that stops as slowly once it is interrupted. */
 const slow = {
@@ -28,7 +30,7 @@ const order = (events: ReadonlyArray<string>) => events.map((event) => event.rep
 
 const lost = { _tag: "LockLost", reason: "Released" } as const
 
-describe("the end of a session", () => {
+describe(`the end of a session (${cite("P1")})`, () => {
   for (const [how, work] of Object.entries(slow)) {
     it.effect(`comes after a body that ${how}, and only then the next holder starts`, () =>
       Effect.gen(function*() {
@@ -44,7 +46,7 @@ describe("the end of a session", () => {
         yield* Fiber.join(second)
         assert.deepStrictEqual(order(events).slice(0, 3), ["first starts", "first ends", "second starts"])
         assert.isBelow(order(events).indexOf("first ends"), order(events).indexOf("closed"))
-        assert.include(failure(first.pollUnsafe()) as Lock.LockLost, lost)
+        assert.include(failureOf(first.pollUnsafe()) as Lock.LockLost, lost)
       }).pipe(Effect.scoped, provideMemory))
   }
 
@@ -61,7 +63,7 @@ describe("the end of a session", () => {
       yield* Fiber.join(closing)
       yield* Fiber.join(second)
       assert.deepStrictEqual(order(events).slice(0, 3), ["work starts", "work ends", "second starts"])
-      assert.include(failure(working.pollUnsafe()) as Lock.LockLost, lost)
+      assert.include(failureOf(working.pollUnsafe()) as Lock.LockLost, lost)
       assert.include(yield* Effect.flip(lock.check), lost)
     }).pipe(Effect.scoped, provideMemory))
 
@@ -112,7 +114,7 @@ describe("the end of a session", () => {
         a.run(Lock.withLock(Effect.uninterruptible(a.close), "job")).pipe(Effect.provide(logger))
       )
       yield* pass("3 seconds")
-      assert.include(failure(body.pollUnsafe()) as Lock.LockLost, lost)
+      assert.include(failureOf(body.pollUnsafe()) as Lock.LockLost, lost)
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("takes a lock on a lease of the user's with it, after its body", () =>
@@ -175,7 +177,7 @@ describe("the end of a lease's scope", () => {
       yield* pass("4 seconds")
       assert.deepStrictEqual(order(events).slice(0, 3), ["first starts", "first ends", "second starts"])
       assert.include(order(events), "closed")
-      assert.include(failure(first.pollUnsafe()) as Lock.LockLost, lost)
+      assert.include(failureOf(first.pollUnsafe()) as Lock.LockLost, lost)
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("comes after what runs while it is alive", () =>
@@ -186,7 +188,10 @@ describe("the end of a lease's scope", () => {
       yield* fork(Effect.andThen(close, Effect.sync(() => note("closed"))))
       yield* pass("3 seconds")
       assert.deepStrictEqual(events, ["work starts at 0", "work ends at 2800", "closed at 2800"])
-      assert.include(failure(working.pollUnsafe()) as Lease.LeaseExpired, { _tag: "LeaseExpired", reason: "Released" })
+      assert.include(failureOf(working.pollUnsafe()) as Lease.LeaseExpired, {
+        _tag: "LeaseExpired",
+        reason: "Released"
+      })
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("lets nobody hang a lock on it any more", () =>
@@ -224,7 +229,7 @@ describe("a handle's release", () => {
         yield* pass("4 seconds")
         assert.deepStrictEqual(order(events).slice(0, 3), ["work starts", "work ends", "next starts"])
         assert.isAbove(order(events).indexOf("released"), order(events).indexOf("work ends"))
-        assert.include(failure(working.pollUnsafe()) as Lock.LockLost, lost)
+        assert.include(failureOf(working.pollUnsafe()) as Lock.LockLost, lost)
       }).pipe(Effect.scoped, provideMemory))
   }
 
@@ -239,7 +244,7 @@ describe("a handle's release", () => {
       yield* next
       yield* pass("1 second")
       assert.deepStrictEqual(order(events), ["work starts", "work ends", "next starts", "next ends"])
-      assert.include(failure(working.pollUnsafe()) as Lock.LockLost, lost)
+      assert.include(failureOf(working.pollUnsafe()) as Lock.LockLost, lost)
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("waits no longer than one TTL, and the lock goes when the work has ended all the same", () =>

@@ -1,28 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import {
-  Cause,
-  Clock,
-  Context,
-  Deferred,
-  Duration,
-  Effect,
-  Exit,
-  Fiber,
-  Latch,
-  Layer,
-  Logger,
-  Metric,
-  Scope,
-  Stream
-} from "effect"
+import { Clock, Deferred, Duration, Effect, Exit, Fiber, Latch, Metric, Scope, Stream } from "effect"
 import { Etcd, Lease } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
-import { inject } from "vitest"
-import * as EtcdServer from "./support/EtcdServer.ts"
-import * as EtcdStub from "./support/EtcdStub.ts"
-import * as Proxy from "./support/Proxy.ts"
+import * as EtcdStub from "../support/EtcdStub.ts"
+import { defectOf } from "../support/exits.ts"
+import { lossOf, observed, reasons } from "../support/leases.ts"
+import { logs } from "../support/logs.ts"
 
-const down = EtcdStub.failure("Unavailable")
+const down = EtcdStub.failing("Unavailable")
 
 /** Of the stub's default answer, 15 seconds: the default margin is a tenth of it. */
 const validity = 13_500
@@ -36,19 +21,6 @@ const elapse = (millis: number) => TestClock.adjust(Duration.millis(millis))
 
 const remaining = (lease: Lease.Lease) => Effect.map(lease.remaining, Duration.toMillis)
 
-const losses = new WeakMap<Lease.Lease, Lease.LeaseExpired["reason"]>()
-
-/** Awaits the loss from the beginning on, since asking for it later would bring it about. */
-const observed = <E, R>(make: Effect.Effect<Lease.Lease, E, R>): Effect.Effect<Lease.Lease, E, R> =>
-  Effect.tap(make, (lease) =>
-    Effect.forkDetach(
-      Effect.catch(lease.awaitLoss, ({ reason }) => Effect.sync(() => losses.set(lease, reason))),
-      { startImmediately: true }
-    ))
-
-/** The reason of the loss, if it was told by itself. */
-const lossOf = (lease: Lease.Lease) => Effect.map(Effect.yieldNow, () => losses.get(lease))
-
 const assertLostAt = Effect.fnUntraced(function*(lease: Lease.Lease, at: number, reason = "Expired") {
   const now = Number(yield* Clock.monotonicTimeNanos) / 1e6
   yield* elapse(at - 1 - now)
@@ -59,15 +31,6 @@ const assertLostAt = Effect.fnUntraced(function*(lease: Lease.Lease, at: number,
 })
 
 const ended = <A, E>(fiber: Fiber.Fiber<A, E>) => fiber.pollUnsafe() ?? assert.fail("it has not ended")
-
-const reasons = (exit: Exit.Exit<unknown, unknown>) =>
-  Exit.isSuccess(exit) ? ["Success"] : exit.cause.reasons.map((reason) =>
-    reason._tag === "Fail"
-      ? reason.error instanceof Lease.LeaseExpired ? `LeaseExpired ${reason.error.reason}` : String(reason.error)
-      : reason._tag === "Die"
-      ? `defect ${reason.defect}`
-      : "Interrupt"
-  )
 
 describe("the TTL", () => {
   it.effect("is the one that etcd granted, whatever was asked for", () =>
@@ -118,7 +81,7 @@ describe("the TTL", () => {
     Effect.gen(function*() {
       const stub = EtcdStub.make()
       const exit = yield* Effect.exit(make(stub, { ttl }))
-      const defect = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+      const defect = defectOf(exit)
       assert.instanceOf(defect, RangeError)
       assert.include(defect.message, "Lease: ttl must be from 1 second to 9000000000 seconds, got ")
       assert.include(defect.message, shown)
@@ -154,7 +117,7 @@ describe("the safety margin", () => {
     Effect.gen(function*() {
       const stub = EtcdStub.make()
       const exit = yield* Effect.exit(make(stub, { safetyMargin }))
-      const defect = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+      const defect = defectOf(exit)
       assert.instanceOf(defect, RangeError)
       assert.include(
         defect.message,
@@ -540,7 +503,7 @@ describe("the scope's end", () => {
   it.effect("succeeds when the revoke fails", () =>
     Effect.gen(function*() {
       const { logged, logger } = logs()
-      const stub = EtcdStub.make({ revoke: () => EtcdStub.failure("PermissionDenied") })
+      const stub = EtcdStub.make({ revoke: () => EtcdStub.failing("PermissionDenied") })
       yield* Effect.provide(Effect.scoped(make(stub)), logger)
       assert.strictEqual(logged.length, 1)
     }))
@@ -548,7 +511,7 @@ describe("the scope's end", () => {
   it.effect("takes a lease that is gone for revoked, in silence", () =>
     Effect.gen(function*() {
       const { logged, logger } = logs()
-      const stub = EtcdStub.make({ revoke: () => EtcdStub.failure("LeaseNotFound") })
+      const stub = EtcdStub.make({ revoke: () => EtcdStub.failing("LeaseNotFound") })
       yield* Effect.provide(Effect.scoped(make(stub)), logger)
       assert.deepStrictEqual(logged, [])
     }))
@@ -559,7 +522,7 @@ describe("a grant", () => {
     Effect.gen(function*() {
       const stub = EtcdStub.make({
         // what the lost answer said stays unknown, whatever the repetition says
-        grant: () => Effect.delay(EtcdStub.failure("LeaseExists", "Unknown"), 2000),
+        grant: () => Effect.delay(EtcdStub.failing("LeaseExists", "Unknown"), 2000),
         renew: (n) => n === 1 ? Effect.delay(Effect.succeed(15), 500) : down
       })
       const making = yield* Effect.forkChild(make(stub))
@@ -574,7 +537,7 @@ describe("a grant", () => {
 
   it.effect("that \"exists already\" but cannot be confirmed is revoked", () =>
     Effect.gen(function*() {
-      const stub = EtcdStub.make({ grant: () => EtcdStub.failure("LeaseExists", "Unknown"), renew: () => down })
+      const stub = EtcdStub.make({ grant: () => EtcdStub.failing("LeaseExists", "Unknown"), renew: () => down })
       assert.strictEqual((yield* Effect.flip(make(stub))).reason, "Unavailable")
       yield* elapse(0)
       assert.deepStrictEqual(stub.calls.map(({ method }) => method), ["grant", "renew", "revoke"])
@@ -582,7 +545,7 @@ describe("a grant", () => {
 
   it.effect("whose outcome is unknown is revoked", () =>
     Effect.gen(function*() {
-      const stub = EtcdStub.make({ grant: () => EtcdStub.failure("Timeout", "Unknown") })
+      const stub = EtcdStub.make({ grant: () => EtcdStub.failing("Timeout", "Unknown") })
       assert.strictEqual((yield* Effect.flip(make(stub))).reason, "Timeout")
       yield* elapse(0)
       const [granted, revoked] = stub.calls
@@ -592,7 +555,7 @@ describe("a grant", () => {
 
   it.effect("that was refused leaves nothing to revoke", () =>
     Effect.gen(function*() {
-      const stub = EtcdStub.make({ grant: () => EtcdStub.failure("PermissionDenied") })
+      const stub = EtcdStub.make({ grant: () => EtcdStub.failing("PermissionDenied") })
       assert.strictEqual((yield* Effect.flip(Effect.scoped(make(stub)))).reason, "PermissionDenied")
       yield* elapse(60_000)
       assert.deepStrictEqual(stub.calls.map(({ method }) => method), ["grant"])
@@ -610,166 +573,6 @@ describe("a grant", () => {
     }))
 })
 
-describe.concurrent("on a real etcd", () => {
-  it.live.each(
-    [
-      ["success", "Success", Effect.void],
-      ["failure", "mine", Effect.fail("mine")],
-      ["defect", "defect mine", Effect.die("mine")],
-      ["interruption", "Interrupt", Effect.interrupt]
-    ] as ReadonlyArray<[string, string, Effect.Effect<void, string>]>
-  )("is revoked with its keys on %s", ([, reason, end]) =>
-    Effect.gen(function*() {
-      const etcd = yield* connect()
-      const key = `lease-test-${crypto.randomUUID()}`
-      const exit = yield* Effect.gen(function*() {
-        const lease = yield* Lease.make({ ttl: "5 seconds" })
-        yield* etcd.txn({ then: [Etcd.put(key, "", { lease: lease.id })] })
-        assert.strictEqual((yield* etcd.leaseTimeToLive(lease.id)).granted, 5)
-        assert.strictEqual(Duration.toMillis(lease.ttl), 5000)
-        yield* lease.whileAlive(end)
-      }).pipe(Effect.scoped, Effect.provideService(Etcd.Etcd, etcd), Effect.exit)
-      assert.deepStrictEqual(reasons(exit), [reason])
-      assert.strictEqual((yield* etcd.range(Etcd.get(key))).count, 0)
-      yield* etcd.leftNothing
-    }))
-
-  it.live("has the TTL that etcd raised it to", () =>
-    Effect.gen(function*() {
-      const etcd = yield* connect()
-      const lease = yield* lasting(etcd, "1 second")
-      const { granted } = yield* etcd.leaseTimeToLive(lease.id)
-      assert.isAtLeast(granted, 2)
-      assert.strictEqual(Duration.toSeconds(lease.ttl), granted)
-    }))
-
-  it.live("may live as long as etcd allows", () =>
-    Effect.gen(function*() {
-      const etcd = yield* connect()
-      const lease = yield* lasting(etcd, Duration.seconds(9_000_000_000))
-      yield* Effect.sleep("50 millis")
-      assert.strictEqual(Duration.toSeconds(lease.ttl), 9_000_000_000)
-      assert.deepStrictEqual(etcd.renewals(), [])
-    }))
-
-  it.live("lives longer than its TTL", () =>
-    Effect.gen(function*() {
-      const etcd = yield* connect()
-      const lease = yield* lasting(etcd, "2 seconds")
-      yield* Effect.sleep("5 seconds")
-      assert.isAtLeast((yield* etcd.leaseTimeToLive(lease.id)).remaining, 0)
-      assert.isUndefined(yield* lossOf(lease))
-    }))
-
-  it.live("is lost as soon as a renewal meets that somebody revoked it", () =>
-    Effect.gen(function*() {
-      const etcd = yield* connect()
-      const lease = yield* lasting(etcd, "3 seconds")
-      yield* etcd.leaseRevoke(lease.id)
-      const exit = yield* Effect.exit(lease.whileAlive(Effect.never))
-      assert.deepStrictEqual(reasons(exit), ["LeaseExpired Revoked"])
-    }))
-
-  it.live("expires before etcd could let it, when etcd stands still", () =>
-    Effect.gen(function*() {
-      const server = yield* EtcdServer.start()
-      const etcd = yield* connect({ hosts: server.endpoint })
-      const lease = yield* lasting(etcd, "4 seconds")
-      yield* nextRenewals(lease, 1)
-      yield* server.pause
-      const loss = yield* Effect.flip(lease.awaitLoss)
-      assert.strictEqual(loss.reason, "Expired")
-      // etcd counts from when it received what we count from when we sent it
-      assert.isBelow(performance.now() - etcd.renewals().at(-1)!, 4000)
-      yield* server.resume
-    }))
-
-  it.live("survives a connection that is cut, and one that goes silent", () =>
-    Effect.gen(function*() {
-      const proxy = yield* Proxy.make(inject("etcdEndpoint"))
-      const etcd = yield* connect({ hosts: proxy.endpoint })
-      const lease = yield* lasting(etcd, "6 seconds")
-      yield* nextRenewals(lease, 1)
-      yield* proxy.cut
-      yield* nextRenewals(lease, 1)
-      yield* proxy.stall
-      // until the silence was noticed and an attempt given up
-      yield* Effect.sleep("3200 millis")
-      yield* proxy.cut
-      yield* proxy.resume
-      yield* nextRenewals(lease, 1)
-      assert.isUndefined(yield* lossOf(lease))
-    }))
-
-  it.live("survives a restart of etcd", () =>
-    Effect.gen(function*() {
-      const server = yield* EtcdServer.start()
-      const etcd = yield* connect({ hosts: server.endpoint })
-      const lease = yield* lasting(etcd, "9 seconds")
-      yield* nextRenewals(lease, 1)
-      yield* server.kill
-      yield* server.restart
-      yield* nextRenewals(lease, 1)
-      assert.isUndefined(yield* lossOf(lease))
-    }))
-
-  it.live("does not keep its scope open when etcd is gone", () =>
-    Effect.gen(function*() {
-      const { logged, logger } = logs()
-      const server = yield* EtcdServer.start()
-      const etcd = yield* connect({ hosts: server.endpoint, requestTimeout: "1 second" })
-      yield* Lease.make().pipe(
-        Effect.andThen(server.pause),
-        Effect.scoped,
-        Effect.provideService(Etcd.Etcd, etcd),
-        Effect.provide(logger),
-        Effect.timeout("5 seconds")
-      )
-      assert.strictEqual(logged.length, 1)
-      yield* server.resume
-    }))
-})
-
-/** A connection that knows which leases were asked for, and when acknowledged renewals were sent. */
-const connect = Effect.fnUntraced(function*(options?: Partial<Etcd.Options>) {
-  const built = yield* Layer.build(Layer.fresh(Etcd.layer({ hosts: inject("etcdEndpoint"), ...options })))
-  const etcd = Context.get(built, Etcd.Etcd)
-  const granted: Array<bigint> = []
-  const renewals: Array<number> = []
-  return {
-    ...etcd,
-    leaseGrant: (leaseId: bigint, seconds: number) => {
-      granted.push(leaseId)
-      return etcd.leaseGrant(leaseId, seconds)
-    },
-    leaseKeepAlive: (leaseId: bigint, timeout: number) => {
-      const sent = performance.now()
-      return Effect.tap(etcd.leaseKeepAlive(leaseId, timeout), () => Effect.sync(() => renewals.push(sent)))
-    },
-    renewals: () => renewals,
-    leftNothing: Effect.suspend(() =>
-      Effect.forEach(
-        granted,
-        (id) => Effect.map(etcd.leaseTimeToLive(id), ({ remaining }) => assert.strictEqual(remaining, -1))
-      )
-    ).pipe(Effect.orDie, Effect.asVoid)
-  }
-})
-
-/** A lease for the rest of the test, after which nothing of it may be left. */
-const lasting = (etcd: Effect.Success<ReturnType<typeof connect>>, ttl: Duration.Input) =>
-  Effect.andThen(
-    Effect.addFinalizer(() => etcd.leftNothing),
-    Effect.provideService(observed(Lease.make({ ttl })), Etcd.Etcd, etcd)
-  )
-
-const nextRenewals = (lease: Lease.Lease, count: number) =>
-  lease.renewals.pipe(
-    Stream.take(count),
-    Stream.runCount,
-    Effect.map((renewed) => assert.strictEqual(renewed, count, "the lease was lost"))
-  )
-
 /** The test's clock with a wall time that can be moved by itself. */
 const movableWall = Effect.map(Clock.Clock, (clock) => {
   let ahead = 0
@@ -786,9 +589,3 @@ const movableWall = Effect.map(Clock.Clock, (clock) => {
     }
   }
 })
-
-const logs = () => {
-  const logged: Array<string> = []
-  const logger = Logger.layer([Logger.make(({ message }) => void logged.push(String(message)))])
-  return { logged, logger }
-}

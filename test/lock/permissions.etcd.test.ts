@@ -1,89 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Latch, Layer, Stream } from "effect"
-import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
-import * as Auth from "./support/Auth.ts"
-import * as Proxy from "./support/Proxy.ts"
+import { Effect, Exit, Fiber, Latch, Layer, Stream } from "effect"
+import { Etcd, Lock, Session } from "effect-etcd-lock"
+import * as Auth from "../support/Auth.ts"
+import { defectOf } from "../support/exits.ts"
 
-const ann = { password: "secret", prefix: "locks/" }
-const asAnn = Auth.user("ann", ann.password)
-
-describe.concurrent("a token that expires", () => {
-  // Newer versions of etcd, 3.5.30 among them, check the token of each renewal. On older ones a lock is held without.
-  for (const [hosts, seconds] of [[1, 14], [3, 26]] as const) {
-    it.live(`costs no lock that is held, with ${hosts} host(s)`, () =>
-      Effect.gen(function*() {
-        const { endpoint } = yield* Auth.start({ ...yield* Auth.jwt(5), users: { ann } })
-        const proxies = yield* Effect.forEach(Array.from({ length: hosts }), () => Proxy.make(endpoint))
-        const etcd = Etcd.layer({ hosts: proxies.map((proxy) => proxy.endpoint), ...asAnn })
-        // Nothing is asked of etcd meanwhile but renewals.
-        yield* Effect.sleep(`${seconds} seconds`).pipe(
-          Lock.withLock("locks/job"),
-          Effect.provide(Session.layer({ ttl: "5 seconds" }).pipe(Layer.provide(etcd)))
-        )
-      }))
-  }
-
-  it.live("costs no lease when etcd has forgotten it in a restart", () =>
-    Effect.gen(function*() {
-      const server = yield* Auth.start({ users: { ann } })
-      yield* Effect.gen(function*() {
-        const lease = yield* Lease.make({ ttl: "6 seconds" })
-        yield* Effect.gen(function*() {
-          // At its start etcd repeats what it had not yet written to its database, the giving of tokens too.
-          yield* Effect.sleep("1 second")
-          yield* server.kill
-          yield* server.restart
-          yield* Effect.sleep("10 seconds")
-        }).pipe(lease.whileAlive)
-      }).pipe(Effect.scoped, Effect.provide(Etcd.layer({ hosts: server.endpoint, ...asAnn })))
-    }))
-
-  it.live("is replaced when the rights of a role have changed", () =>
-    Effect.gen(function*() {
-      const server = yield* Auth.start({ ...yield* Auth.jwt(60), users: { ann } })
-      yield* Effect.gen(function*() {
-        const etcd = yield* Etcd.Etcd
-        const lease = yield* Lease.make()
-        yield* etcd.watch({ key: Buffer.from("locks/a") })
-        yield* server.allow("ann", "more/")
-        yield* etcd.range(Etcd.get("more/a"))
-        yield* server.allow("ann", "most/")
-        yield* etcd.leaseGrant(17n, 60)
-        yield* server.allow("ann", "all/")
-        yield* etcd.watch({ key: Buffer.from("all/a") })
-        assert.isAbove(yield* etcd.leaseKeepAlive(lease.id, 1000), 0)
-        yield* server.allow("ann", "again/")
-        assert.isAbove(yield* etcd.leaseKeepAlive(lease.id, 1000), 0)
-      }).pipe(Effect.scoped, Effect.provide(Etcd.layer({ hosts: server.endpoint, ...asAnn })))
-    }))
-
-  it.live("is fetched once for all calls that find it refused at the same time", () =>
-    Effect.gen(function*() {
-      // With a password that takes long to check, all have been refused before there is another token.
-      const { endpoint } = yield* Auth.start({
-        args: ["--auth-token=simple", "--auth-token-ttl=1", "--bcrypt-cost=10"],
-        users: { ann }
-      })
-      const fetched = Effect.map(
-        Effect.promise(() => fetch(`http://${endpoint}/metrics`).then((response) => response.text())),
-        (metrics) =>
-          Number(/^grpc_server_handled_total\{grpc_code="OK",grpc_method="Authenticate".* (\d+)/m.exec(metrics)?.[1])
-      )
-      yield* Effect.gen(function*() {
-        const etcd = yield* Etcd.Etcd
-        yield* etcd.range(Etcd.get("locks/a"))
-        const before = yield* fetched
-        yield* Effect.sleep("2500 millis")
-        yield* Effect.all(Array.from({ length: 100 }, () => etcd.range(Etcd.get("locks/a"))), {
-          concurrency: "unbounded"
-        })
-        const more = (yield* fetched) - before
-        assert.isAtLeast(more, 1)
-        // A busy machine may refuse some of them late.
-        assert.isBelow(more, 10)
-      }).pipe(Effect.scoped, Effect.provide(Etcd.layer({ hosts: endpoint, ...asAnn })))
-    }))
-})
+const asAnn = Auth.user("ann", "secret")
 
 describe.concurrent("a user whose role allows one prefix", () => {
   const name = "shop/locks/stock"
@@ -220,7 +141,7 @@ describe.concurrent("a user whose role allows one prefix", () => {
         const { count: outside } = yield* all.range(Etcd.get(key))
         const { count: inside } = yield* all.range(Etcd.get(key.replace("bank", "shop")))
         if (checksNested(version)) {
-          const error = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+          const error = defectOf(exit)
           assert.instanceOf(error, Etcd.EtcdError, key)
           assert.deepStrictEqual([error.reason, error.outcome], ["PermissionDenied", "Refused"], key)
           assert.deepStrictEqual([inside, outside], [0, 0], key)

@@ -1,10 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
+import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { inject } from "vitest"
+import { accepts } from "../support/accepts.ts"
 
-describe("examples", () => {
+const examples = Path.resolve(import.meta.dirname, "../../examples")
+
+/** What `npm run demo` runs an example through. */
+const withEtcd = Path.join(import.meta.dirname, "withEtcd.ts")
+
+describe.concurrent("examples", () => {
   it.live("tutorial: held, refused, released, the same again, lost and taken again", () =>
     Effect.gen(function*() {
       const { code, errors, lines } = yield* run("tutorial", { ETCD_ENDPOINTS: inject("etcdEndpoint") })
@@ -60,25 +67,41 @@ describe("examples", () => {
       assert.include(lines, "Ben leaves it to whoever cleans up already")
     }))
 
-  it.live("start an etcd for themselves, and take it with them", () =>
+  it.live("run on an etcd that the demo starts, and takes with it", () =>
+    Effect.gen(function*() {
+      const { code, errors, lines } = yield* run("critical-section", {}, withEtcd)
+      assert.strictEqual(errors, "")
+      assert.strictEqual(code, 0)
+      assert.match(lines[0]!, /^etcd etcd \d+\.\d+\.\d+ \(.+\), started for this program$/)
+      const [, endpoint] = /^etcd at (\S+), as the environment says$/.exec(lines[1]!) ?? []
+      assert.isFalse(yield* accepts(endpoint!))
+    }))
+
+  it.live("run in memory, and say why, where the demo can start no etcd", () =>
+    Effect.gen(function*() {
+      const { code, errors, lines } = yield* run("critical-section", { ETCD_BINARY: "/nowhere/etcd" }, withEtcd)
+      assert.strictEqual(errors, "")
+      assert.strictEqual(code, 0)
+      assert.match(lines[0]!, /^etcd cannot be started: '\/nowhere\/etcd' is not an etcd that runs here: /)
+      assert.strictEqual(lines[1], "etcd in memory, since ETCD_ENDPOINTS names no other")
+    }))
+
+  it.live("run on an etcd in memory when the environment names no other, and say so", () =>
     Effect.gen(function*() {
       const { code, errors, lines } = yield* run("critical-section", {})
       assert.strictEqual(errors, "")
       assert.strictEqual(code, 0)
-      assert.match(lines[0]!, /^etcd etcd \d+\.\d+\.\d+ \(.+\), started for this program$/)
-    }))
-
-  it.live("run on an etcd in memory when there is no other, and say so", () =>
-    Effect.gen(function*() {
-      const { code, errors, lines } = yield* run("critical-section", { ETCD_BINARY: "/nowhere/etcd" })
-      assert.strictEqual(errors, "")
-      assert.strictEqual(code, 0)
-      assert.match(
-        lines[0]!,
-        /^etcd in memory, since there is no other: '\/nowhere\/etcd' is not an etcd that runs here: /
-      )
+      assert.strictEqual(lines[0], "etcd in memory, since ETCD_ENDPOINTS names no other")
       assert.strictEqual(lines.at(-1), "Anna is refused by etcd: LockLost, KeyDeleted")
     }))
+
+  it("import nothing but what can be installed, and each other", () => {
+    for (const file of Fs.readdirSync(examples)) {
+      const source = Fs.readFileSync(Path.join(examples, file), "utf8")
+      const relative = [...source.matchAll(/from "(\.[^"]*)"/g)].map(([, path]) => path!)
+      assert.deepStrictEqual(relative.filter((path) => !path.startsWith("./")), [], file)
+    }
+  })
 
   it.live("testing: a job's test that needs no etcd", () =>
     Effect.gen(function*() {
@@ -102,13 +125,13 @@ describe("examples", () => {
 })
 
 /** Runs an example until it ends by itself. Its lines come without the time and the padding. */
-const run = (example: string, environment: Record<string, string>) =>
+const run = (example: string, environment: Record<string, string>, ...through: ReadonlyArray<string>) =>
   Effect.callback<{ readonly code: number | null; readonly lines: ReadonlyArray<string>; readonly errors: string }>(
     (resume) => {
       const { ETCD_ENDPOINTS: _, ETCDCTL_ENDPOINTS: __, ...inherited } = process.env
       const child = spawn(
         process.execPath,
-        ["--conditions=@effect-etcd-lock/source", Path.resolve(import.meta.dirname, `../examples/${example}.ts`)],
+        ["--conditions=@effect-etcd-lock/source", ...through, Path.join(examples, `${example}.ts`)],
         { env: { ...inherited, ...environment }, stdio: ["ignore", "pipe", "pipe"] }
       )
       let output = ""

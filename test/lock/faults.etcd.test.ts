@@ -1,12 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber } from "effect"
 import { Lock } from "effect-etcd-lock"
-import * as EtcdServer from "./support/EtcdServer.ts"
-import { failure } from "./support/holdIn.ts"
-import * as Proxy from "./support/Proxy.ts"
-import * as World from "./support/World.ts"
+import { cite } from "../promises.ts"
+import * as EtcdServer from "../support/EtcdServer.ts"
+import { eventually } from "../support/eventually.ts"
+import { failureOf } from "../support/exits.ts"
+import * as Proxy from "../support/Proxy.ts"
+import * as World from "../support/World.ts"
 
-describe("etcd stops", () => {
+describe.concurrent(`an etcd that stops (${cite("P1")})`, () => {
   it.live("and the body is interrupted before etcd could give the lock to anybody else", () =>
     Effect.gen(function*() {
       const server = yield* EtcdServer.start()
@@ -29,7 +31,11 @@ describe("etcd stops", () => {
       const exit = yield* Fiber.await(fiber)
       const lost = performance.now()
       yield* server.resume
-      assert.include(failure(exit) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired", fencingToken: token })
+      assert.include(failureOf(exit) as Lock.LockLost, {
+        _tag: "LockLost",
+        reason: "LeaseExpired",
+        fencingToken: token
+      })
       // the release may take one request timeout on top of what was left of the lease
       assert.isBelow(lost - paused, 3000 + 2000)
       assert.isTrue(Exit.isSuccess(yield* Effect.exit(Fiber.join(waiting))))
@@ -94,8 +100,9 @@ const disturbances = {
 
 const calm = (proxy: Proxy.Proxy) => Effect.andThen(proxy.resume, proxy.accept)
 
-for (const [what, disturb] of Object.entries(disturbances)) {
-  describe.concurrent(`a network that ${what}`, () => {
+// All of them at once, since each sleeps most of its time.
+describe.concurrent("a network that", () => {
+  for (const [what, disturb] of Object.entries(disturbances)) {
     // shorter and longer than what a request is repeated for
     const runs = [
       ["for a moment", 300, "queue"],
@@ -131,7 +138,7 @@ for (const [what, disturb] of Object.entries(disturbances)) {
             yield* Fiber.join(fiber)
             yield* Fiber.join(others)
             // afterwards the lock can be had from both sides
-            yield* Effect.forEach(survivors, (process) => World.eventually(process.run(enter), 8000))
+            yield* Effect.forEach(survivors, (process) => eventually(process.run(enter), 8000))
             const { holder, queue } = yield* b.run(Lock.inspect("job", { layout }))
             assert.deepStrictEqual([holder, ...queue], [undefined])
           })
@@ -158,7 +165,7 @@ for (const [what, disturb] of Object.entries(disturbances)) {
         assert.deepStrictEqual(tokens, [...tokens].sort((x, y) => x < y ? -1 : 1))
         assert.strictEqual(new Set(tokens).size, tokens.length)
       })
-      it.live(`${how} never gives two holders of a ${layout}, and leaves nothing`, () => scenario, 90_000)
+      it.live(`${what} ${how} never gives a ${layout} two holders, and leaves nothing`, () => scenario, 90_000)
     }
-  })
-}
+  }
+})

@@ -2,8 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Scheduler } from "effect"
 import { Etcd, Lock } from "effect-etcd-lock"
-import { failure } from "./support/holdIn.ts"
-import { fork, freezable, pass, provideMemory, session, sessionThrough } from "./support/inMemory.ts"
+import { failureOf } from "../support/exits.ts"
+import { fork, freezable, pass, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
 
 const hold = (name: string) => Lock.withLock(Effect.never, name)
 
@@ -19,7 +19,7 @@ const firstOf = (name: string) =>
 
 describe("the end of an entry, reported when the same key is in use again,", () => {
   for (const layout of ["queue", "single-key"] as const) {
-    it.effect(`is no loss of the entry that has the key by then (${layout})`, () =>
+    it.effect(`is not the loss of the entry that has the key by then (${layout})`, () =>
       Effect.gen(function*() {
         const faults = yield* Etcd.Faults
         const { run } = yield* session()
@@ -41,7 +41,7 @@ describe("the end of an entry, reported when the same key is in use again,", () 
       }).pipe(provideMemory))
   }
 
-  it.effect("is no turn of those who wait behind the entry that has the key by then", () =>
+  it.effect("gives no turn to those who wait behind the entry that has the key by then", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const [a, b] = yield* Effect.all([session(), session()])
@@ -128,7 +128,7 @@ describe("a turn that comes when the lease's time is over, which no timer has no
       freeze()
       yield* Fiber.interrupt(holder)
       yield* pass(1)
-      assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
       assert.isFalse(isAcquired)
     }).pipe(provideMemory))
 })
@@ -159,7 +159,7 @@ describe("a hand-over that fails", () => {
         isFull = true
         yield* Fiber.interrupt(holder)
         yield* pass("1 second")
-        assert.include(failure(next.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason })
+        assert.include(failureOf(next.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason })
         assert.isUndefined(yield* firstOf("job"))
         assert.include(yield* faults.leases, lease!)
         const b = yield* session()
@@ -185,7 +185,7 @@ describe("a join that arrives after its first removal", () => {
       yield* pass("4900 millis")
       yield* faults.heal
       yield* pass("100 millis")
-      assert.include(failure(late.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", outcome: "Unknown" })
+      assert.include(failureOf(late.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", outcome: "Unknown" })
       yield* pass("1 second")
       assert.isUndefined(yield* firstOf("job"))
       yield* pass("1 second")

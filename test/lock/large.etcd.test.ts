@@ -2,10 +2,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber } from "effect"
 import { Etcd, Lock } from "effect-etcd-lock"
-import * as World from "./support/World.ts"
+import { eventually } from "../support/eventually.ts"
+import * as World from "../support/World.ts"
 
 const untilWaiting = (world: World.World, name: string, count: number) =>
-  World.eventually(
+  eventually(
     Effect.map(
       world.etcd.range({ ...Etcd.getPrefix(`${name}/`), limit: 1, keysOnly: true }),
       (answer) => assert.strictEqual(answer.count, count)

@@ -2,13 +2,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Option, Tracer } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
-import { Entry, type LeaseRef } from "../src/internal/line/entry.ts"
-import type { Line } from "../src/internal/line/line.ts"
-import { failure } from "./support/holdIn.ts"
-import { fork, freezable, pass, type Process, provideMemory, session, sessionThrough } from "./support/inMemory.ts"
+import { Entry, type LeaseRef } from "../../src/internal/line/entry.ts"
+import type { Line } from "../../src/internal/line/line.ts"
+import { failureOf } from "../support/exits.ts"
+import { fork, freezable, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
 
 describe("a handle's own release", () => {
-  it.effect("goes to its end when it is interrupted", () =>
+  it.effect("completes even when it is interrupted", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { run } = yield* session()
@@ -30,7 +30,7 @@ describe("a handle's own release", () => {
 })
 
 describe("an idle lease", () => {
-  it.effect("does not wait busily where the clock's fractions do not add up", () =>
+  it.effect("does not wait in a busy loop when fractions of the clock do not add up", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { run } = yield* session({ ttl: "2 seconds" })
@@ -52,8 +52,8 @@ describe("a closed session", () => {
       yield* pass(1)
       yield* close
       yield* pass(1)
-      assert.include(failure(holder!.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "Released" })
-      for (const fiber of waiting) assert.include(failure(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
+      assert.include(failureOf(holder!.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "Released" })
+      for (const fiber of waiting) assert.include(failureOf(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
     }).pipe(provideMemory))
 
   it.effect("fails whoever waits for the lease, or for the answer to a join", () =>
@@ -68,7 +68,7 @@ describe("a closed session", () => {
         const closing = yield* fork(close)
         yield* pass("2 seconds")
         assert.isDefined(closing.pollUnsafe())
-        for (const fiber of waiting) assert.isDefined(failure(fiber.pollUnsafe()), `after ${millis} ms`)
+        for (const fiber of waiting) assert.isDefined(failureOf(fiber.pollUnsafe()), `after ${millis} ms`)
       }
     }).pipe(provideMemory))
 
@@ -81,7 +81,7 @@ describe("a closed session", () => {
       yield* pass(1)
       yield* b.close
       yield* pass(1)
-      assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
     }).pipe(provideMemory))
 
   it.effect("fails whoever still asks it for a lock", () =>
@@ -145,7 +145,7 @@ describe("a closed session", () => {
 })
 
 describe("a lease that is revoked behind its session's back", () => {
-  it.effect("is replaced, but not for ever", () =>
+  it.effect("is replaced a bounded number of times", () =>
     Effect.gen(function*() {
       let toRevoke = 2
       const { run } = yield* sessionThrough((etcd) => ({
@@ -193,7 +193,7 @@ const watching = (run: Process["run"], name: string) =>
   })
 
 describe("an answer to a join that comes late", () => {
-  it.effect("is not believed when the watch has told of the entry's end", () =>
+  it.effect("is ignored when the watch has already reported the entry's deletion", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { run } = yield* session()
@@ -203,10 +203,10 @@ describe("an answer to a join that comes late", () => {
       yield* pass(150)
       yield* faults.deletePrefix("job/")
       yield* pass(50)
-      assert.include(failure(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+      assert.include(failureOf(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
     }).pipe(provideMemory))
 
-  it.effect("names nobody to wait for whose end the watch has told of", () =>
+  it.effect("skips predecessors that the watch has already reported deleted", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const [a, b] = yield* Effect.all([session(), session()])
@@ -227,7 +227,7 @@ describe("an answer to a join that comes late", () => {
 })
 
 describe("a write that etcd applies twice", () => {
-  it.effect("does not make a hand-over's entry anew", () =>
+  it.effect("does not create a hand-over's entry again", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { run } = yield* session()
@@ -284,11 +284,11 @@ describe("a join that may come late", () => {
     const late = yield* fork(run(Lock.withLock(Effect.void, "job")))
     yield* pass("6 seconds")
     yield* faults.heal
-    assert.include(failure(late.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", outcome: "Unknown" })
+    assert.include(failureOf(late.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", outcome: "Unknown" })
     return { run, holder, lease: lease! }
   })
 
-  it.effect("hangs on a lease that nothing else hangs on any more, and that goes with its last holder", () =>
+  it.effect("retires its lease, which is revoked after its last holder", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { holder, lease, run } = yield* lateJoin
@@ -302,7 +302,7 @@ describe("a join that may come late", () => {
       assert.deepStrictEqual(yield* faults.keys, [])
     }).pipe(provideMemory))
 
-  it.effect("is taken back though its lease lives on", () =>
+  it.effect("is removed although its lease lives on", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { holder } = yield* lateJoin
@@ -383,7 +383,7 @@ describe("the proposals to all members", () => {
 })
 
 describe("many held locks", () => {
-  it.effect("have their watches opened a few at a time, lest none stands in time, and all of them in the end", () =>
+  it.effect("have their watches opened a few at a time, until all of them are open", () =>
     Effect.gen(function*() {
       let opening = 0
       let most = 0
@@ -412,7 +412,7 @@ describe("many held locks", () => {
 })
 
 describe("the loss of a lease", () => {
-  it.effect("is that of the locks on it, and of no other", () =>
+  it.effect("is the loss of the locks on it, and of no others", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { run } = yield* session()
@@ -427,7 +427,7 @@ describe("the loss of a lease", () => {
 })
 
 describe("an entry", () => {
-  it("tells of its loss whoever still listens, once", () => {
+  it("notifies each remaining listener of its loss once", () => {
     const ref = { lease: { isAlive: () => true } } as LeaseRef
     const entry = new Entry({} as Line, "key", { ref, value: new Uint8Array() })
     const told: Array<string> = []
@@ -443,7 +443,7 @@ describe("an entry", () => {
 })
 
 describe("a line's watch", () => {
-  it.effect("is opened anew when it ends while the line is looked at", () =>
+  it.effect("is opened again when it ends while the line is being read", () =>
     Effect.gen(function*() {
       const ended = new Etcd.EtcdError({
         reason: "Unavailable",
@@ -494,7 +494,7 @@ describe("a lock that is traced", () => {
 })
 
 describe("a waiter", () => {
-  it.effect("that is interrupted in any moment of a hand-over hands on", () =>
+  it.effect("that is interrupted at any moment of a hand-over passes the lock on", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { run } = yield* session()
@@ -525,7 +525,7 @@ describe("a waiter", () => {
       freeze()
       yield* Fiber.interrupt(holder)
       yield* pass(1)
-      assert.include(failure(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
     }).pipe(provideMemory))
 })
 
@@ -543,7 +543,7 @@ describe("a handle", () => {
         } else {
           const looking = yield* fork(look === "whileHeld" ? lock.whileHeld(Effect.never) : lock[look])
           yield* pass(1)
-          assert.include(failure(looking.pollUnsafe()) as Lock.LockLost, lost)
+          assert.include(failureOf(looking.pollUnsafe()) as Lock.LockLost, lost)
         }
       }).pipe(Effect.scoped, provideMemory))
   }

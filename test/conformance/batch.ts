@@ -1,11 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, type Scope } from "effect"
+import { Clock, Effect, type Scope } from "effect"
 import { Etcd } from "effect-etcd-lock"
-import { TestClock } from "effect/testing"
-import * as Background from "../src/internal/background.ts"
-import * as Batch from "../src/internal/etcd/batch.ts"
-import * as EtcdStub from "./support/EtcdStub.ts"
-import * as World from "./support/World.ts"
+import * as Background from "../../src/internal/background.ts"
+import * as Batch from "../../src/internal/etcd/batch.ts"
+import type * as World from "../support/World.ts"
 
 /** A batch that counts the transactions which it sends. */
 const counting = Effect.fnUntraced(function*(world: World.World) {
@@ -30,7 +28,8 @@ const free = (line: string): Etcd.Compare => {
   return { key, rangeEnd, target: "CreateRevision", operator: "=", value: 0n }
 }
 
-const suite = (on: string, makeWorld: Effect.Effect<World.World, never, Scope.Scope>) =>
+/** What a batch promises, on whatever etcd the world has. */
+export const suite = (on: string, makeWorld: Effect.Effect<World.World, never, Scope.Scope>) =>
   describe(`a batch on ${on}`, () => {
     it.live("sends what is ready at the same time as one transaction, and each gets its own answer", () =>
       Effect.gen(function*() {
@@ -147,58 +146,3 @@ const suite = (on: string, makeWorld: Effect.Effect<World.World, never, Scope.Sc
         yield* batch.txn("line-0/", { then: [Etcd.removePrefix("line-")] })
       }))
   })
-
-describe("a batch on an etcd that hangs", () => {
-  /** Parts that are asked for at given moments; when each batch was sent, and when each part ended. */
-  const play = Effect.fnUntraced(function*(asked: ReadonlyArray<readonly [at: number, parts: number]>) {
-    const clock = yield* Clock.Clock
-    const now = () => clock.currentTimeMillisUnsafe()
-    const sent: Array<number> = []
-    const ended: Array<number> = []
-    const timeout = new Etcd.EtcdError({ reason: "Timeout", method: "txn", outcome: "Unknown", description: "hangs" })
-    const { etcd } = EtcdStub.make()
-    const batch = Batch.make(
-      {
-        ...etcd,
-        txn: () => {
-          sent.push(now())
-          return Effect.delay(Effect.fail(timeout), EtcdStub.requestTimeout)
-        }
-      },
-      clock,
-      yield* Background.make
-    )
-    let line = 0
-    for (const [at, parts] of asked) {
-      yield* TestClock.adjust(at - now())
-      for (let part = 0; part < parts; part++) {
-        batch.send(`${line++}/`, Etcd.nested({ then: [] }), (exit) => {
-          assert.isTrue(Exit.isFailure(exit))
-          ended.push(now())
-        })
-      }
-      yield* Effect.yieldNow
-    }
-    yield* TestClock.adjust("1 minute")
-    return { sent, ended }
-  })
-
-  it.effect("sends the next ones, however many there are, after 50 ms", () =>
-    Effect.gen(function*() {
-      const { ended, sent } = yield* play([[0, 1000]])
-      assert.deepStrictEqual(sent, [0, ...Array.from({ length: 9 }, () => 50)])
-      assert.lengthOf(ended, 1000)
-      assert.strictEqual(Math.max(...ended), EtcdStub.requestTimeout)
-    }))
-
-  it.effect("ends every part within one request timeout from when it was asked for", () =>
-    Effect.gen(function*() {
-      const { ended, sent } = yield* play([[0, 1], [20, 1], [60, 1], [100, 1]])
-      // The second batch has the parts of 20 and 60, and the time of the older one.
-      assert.deepStrictEqual(sent, [0, 70, 150])
-      assert.deepStrictEqual(ended, [5000, 5020, 5020, 5100])
-    }))
-})
-
-suite("etcd", World.make())
-suite("the etcd in memory", World.makeMemory)

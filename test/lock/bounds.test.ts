@@ -5,8 +5,9 @@ import { Etcd, Lease, Lock } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { failure } from "./support/holdIn.ts"
-import { fork, pass, provideMemory, session, sessionThrough, stop } from "./support/inMemory.ts"
+import { cite } from "../promises.ts"
+import { failureOf } from "../support/exits.ts"
+import { fork, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
 
 /** A process whose transactions and reads are counted. */
 const counted = Effect.fnUntraced(function*(options?: Lease.Options) {
@@ -54,7 +55,7 @@ describe("what may be left of a lock whose answers were lost", () => {
       yield* Fiber.interrupt(held)
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("on a lease of the user's reserves no key any more when that is over", () =>
+  it.effect("on the user's own lease reserves no key after the clean-up", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { counts, run } = yield* counted()
@@ -95,7 +96,7 @@ describe("what may be left of a lock whose answers were lost", () => {
 })
 
 describe("a watch", () => {
-  it.effect("that ends around the end of its line is opened for nobody", () =>
+  it.effect("is not opened again when it ends together with its line", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const open = new Set<object>()
@@ -117,7 +118,7 @@ describe("a watch", () => {
       assert.lengthOf([...open].filter((watcher) => !(watcher as { isClosed: boolean }).isClosed), 0)
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("does not keep what it has reported of others, for as long as a lock is held", () =>
+  it.effect("does not accumulate reports of other entries while a lock is held", () =>
     Effect.gen(function*() {
       setFlagsFromString("--expose-gc")
       const collect: () => void = runInNewContext("gc")
@@ -155,7 +156,7 @@ describe("a watch", () => {
       yield* pass("1 second")
       yield* faults.deletePrefix("job/")
       yield* pass("1 second")
-      assert.include(failure(held.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+      assert.include(failureOf(held.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
     }).pipe(Effect.scoped, provideMemory))
 })
 
@@ -174,7 +175,7 @@ describe("a try", () => {
         yield* pass(1)
         const ended = tries.filter((fiber) => fiber.pollUnsafe() !== undefined)
         assert.lengthOf(ended, 1, `with a yield every ${ops} operations`)
-        assert.include(failure(ended[0]!.pollUnsafe()) as Lock.LockHeld, { _tag: "LockHeld" })
+        assert.include(failureOf(ended[0]!.pollUnsafe()) as Lock.LockHeld, { _tag: "LockHeld" })
         yield* Effect.forEach(tries, Fiber.interrupt)
       }
     }).pipe(Effect.scoped, provideMemory))
@@ -199,7 +200,7 @@ describe("keys that are no text", () => {
     }).pipe(Effect.scoped, provideMemory))
 })
 
-describe("without etcd", () => {
+describe(`without etcd (${cite("P6")})`, () => {
   it.effect("all fibers that wait for one lock hear of it at the same time", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
@@ -209,12 +210,12 @@ describe("without etcd", () => {
         fork(run(Lock.withLock(Effect.void, "job"))))
       yield* seconds(6)
       for (const fiber of waiting) {
-        assert.include(failure(fiber.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason: "Unavailable" })
+        assert.include(failureOf(fiber.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason: "Unavailable" })
       }
       yield* faults.heal
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("the end of a hand-over is the end for all who wait behind it", () =>
+  it.effect("a hand-over that fails also fails all who wait behind it", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { run } = yield* session({ ttl: "60 seconds" })
@@ -224,14 +225,16 @@ describe("without etcd", () => {
       yield* faults.stall
       yield* stop(holder)
       yield* seconds(6)
-      for (const fiber of waiting) assert.include(failure(fiber.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError" })
+      for (const fiber of waiting) {
+        assert.include(failureOf(fiber.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError" })
+      }
       yield* faults.heal
       yield* seconds(20)
       assert.deepStrictEqual(yield* faults.keys, [])
     }).pipe(Effect.scoped, provideMemory))
 
   for (const fault of ["unreachable", "stall"] as const) {
-    it.effect(`(${fault}) a timeout is no contention: it is the EtcdError`, () =>
+    it.effect(`(${fault}) a timeout fails with the EtcdError and not with LockTimeout`, () =>
       Effect.gen(function*() {
         const faults = yield* Etcd.Faults
         const { run } = yield* session({ ttl: "60 seconds" })
@@ -241,7 +244,7 @@ describe("without etcd", () => {
         yield* pass(299)
         assert.isUndefined(asking.pollUnsafe())
         yield* pass(501)
-        assert.include(failure(asking.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason: "Timeout" })
+        assert.include(failureOf(asking.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason: "Timeout" })
         yield* faults.heal
         yield* seconds(20)
       }).pipe(Effect.scoped, provideMemory))
@@ -257,7 +260,7 @@ describe("without etcd", () => {
       yield* pass("1 second")
       yield* faults.unreachable
       yield* pass("1500 millis")
-      assert.include(failure(waiting.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError" })
+      assert.include(failureOf(waiting.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError" })
       yield* faults.heal
       yield* Fiber.interrupt(holder)
       yield* seconds(20)
@@ -274,7 +277,7 @@ describe("without etcd", () => {
       }), { ttl: "2 seconds" })
       const asking = yield* fork(run(Lock.withLock(Effect.void, "job")))
       yield* seconds(10)
-      assert.include(failure(asking.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", method: "leaseGrant" })
+      assert.include(failureOf(asking.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", method: "leaseGrant" })
       assert.strictEqual(grants, 1)
     }).pipe(Effect.scoped, provideMemory))
 })
@@ -293,7 +296,7 @@ describe("a waiter whose time is up", () => {
       yield* pass(500)
       yield* Fiber.interrupt(first)
       yield* pass(500)
-      assert.deepStrictEqual(holderOf(failure(waiting.pollUnsafe()))?.metadata, { who: "second" })
+      assert.deepStrictEqual(holderOf(failureOf(waiting.pollUnsafe()))?.metadata, { who: "second" })
       yield* Fiber.interrupt(second)
     }).pipe(Effect.scoped, provideMemory))
 
@@ -314,7 +317,7 @@ describe("a waiter whose time is up", () => {
       yield* Effect.repeat(pass(1), { times: 20 })
       yield* faults.heal
       for (const fiber of waiting) {
-        assert.deepStrictEqual(holderOf(failure(fiber.pollUnsafe()))?.metadata, { who: "a" })
+        assert.deepStrictEqual(holderOf(failureOf(fiber.pollUnsafe()))?.metadata, { who: "a" })
       }
       assert.strictEqual(b.counts.range - before, 1)
       yield* Fiber.interrupt(holder)
@@ -337,7 +340,7 @@ describe("a waiter whose time is up", () => {
       yield* pass("500 millis")
       const { txn } = p.counts
       yield* pass("500 millis")
-      assert.include(failure(first.pollUnsafe()) as Lock.LockTimeout, { _tag: "LockTimeout" })
+      assert.include(failureOf(first.pollUnsafe()) as Lock.LockTimeout, { _tag: "LockTimeout" })
       assert.strictEqual(p.counts.txn, txn)
       yield* Fiber.interrupt(holder)
       yield* pass("1 second")

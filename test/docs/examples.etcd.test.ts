@@ -18,7 +18,7 @@ interface Example {
   readonly code: string
 }
 
-const root = Path.resolve(import.meta.dirname, "..")
+const root = Path.resolve(import.meta.dirname, "../..")
 const cache = Path.join(root, ".cache")
 Fs.mkdirSync(cache, { recursive: true })
 const directory = Fs.mkdtempSync(Path.join(cache, "docs-"))
@@ -107,16 +107,6 @@ for (const example of examples.filter((example) => !isProgram(example))) {
     }
   })
 }
-
-describe("the commands in the documentation", () => {
-  it("are scripts of the package", () => {
-    const readme = Fs.readFileSync(Path.join(root, "README.md"), "utf8")
-    const { scripts } = JSON.parse(Fs.readFileSync(Path.join(root, "package.json"), "utf8"))
-    const mentioned = [...readme.matchAll(/npm run ([\w:-]+)/g)].map(([, script]) => script!)
-    assert.isNotEmpty(mentioned)
-    for (const script of mentioned) assert.property(scripts, script)
-  })
-})
 
 const node = (args: ReadonlyArray<string>) =>
   Effect.callback<{ readonly code: number; readonly output: string }>((resume) => {

@@ -1,0 +1,24 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { promises } from "../promises.ts"
+
+const root = Path.resolve(import.meta.dirname, "../..")
+const readme = Fs.readFileSync(Path.join(root, "README.md"), "utf8")
+
+describe("the commands in the documentation", () => {
+  it("are scripts of the package", () => {
+    const { scripts } = JSON.parse(Fs.readFileSync(Path.join(root, "package.json"), "utf8"))
+    const mentioned = [...readme.matchAll(/npm run ([\w:-]+)/g)].map(([, script]) => script!)
+    assert.isNotEmpty(mentioned)
+    for (const script of mentioned) assert.property(scripts, script)
+  })
+})
+
+describe("what the documentation promises", () => {
+  it("is the table of promises, in its order", () => {
+    const [, section = ""] = /^## What it promises\n([^]*?)\n## /m.exec(readme) ?? []
+    const listed = [...section.matchAll(/^(\d+)\. \*\*(.+?)\.\*\* /gm)].map(([, number, name]) => [`P${number}`, name])
+    assert.deepStrictEqual(listed, Object.entries(promises).map(([id, { name }]) => [id, name]))
+  })
+})

@@ -1,0 +1,46 @@
+import { assert, describe, it } from "@effect/vitest"
+import { ConfigProvider, Context, Effect, Layer } from "effect"
+import { Etcd } from "effect-etcd-lock"
+import { inject } from "vitest"
+import { connect, elapsed, fromVariables, keys, unique } from "../support/connect.ts"
+
+const shared = inject("etcdEndpoint")
+
+describe.concurrent("layerConfig", () => {
+  it.live("connects to the endpoints, under the prefix", () =>
+    Effect.gen(function*() {
+      const prefix = unique("config")
+      const etcd = yield* fromVariables({ ETCDCTL_ENDPOINTS: ` ${shared} , http://${shared}/,` }, { prefix })
+      yield* etcd.txn({ then: [Etcd.put("a", "")] })
+      assert.deepStrictEqual(keys(yield* (yield* connect()).range(Etcd.getPrefix(prefix))), [`${prefix}a`])
+    }))
+
+  it.live("takes any source of configuration", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Layer.build(Layer.fresh(Etcd.layerConfig())).pipe(
+        Effect.map(Context.get(Etcd.Etcd)),
+        Effect.provideService(
+          ConfigProvider.ConfigProvider,
+          ConfigProvider.fromUnknown({ ETCDCTL_ENDPOINTS: "127.0.0.1:1", ETCDCTL_COMMAND_TIMEOUT: "0.2s" })
+        )
+      )
+      const [error, millis] = yield* elapsed(Effect.flip(etcd.range(Etcd.get("a"))))
+      assert.strictEqual(error.reason, "Unavailable")
+      assert.isBelow(millis, 1000)
+    }))
+
+  it.live("sends the user's name and password, from one variable or two", () =>
+    Effect.gen(function*() {
+      for (
+        const variables of [
+          { ETCDCTL_USER: "ann:se:cret" },
+          { ETCDCTL_USER: "ann", ETCDCTL_PASSWORD: "se:cret" }
+        ]
+      ) {
+        const etcd = yield* fromVariables({ ETCDCTL_ENDPOINTS: shared, ...variables })
+        // an etcd without authentication says that it got some
+        const error = yield* Effect.flip(etcd.range(Etcd.get("a")))
+        assert.include(error.message, "no authentication enabled")
+      }
+    }))
+})

@@ -1,0 +1,189 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Etcd } from "effect-etcd-lock"
+import { castGrpcError } from "etcd3"
+import { toEtcdError } from "../../src/internal/etcd3/errors.ts"
+import { aboutCertificates, denied } from "../../src/internal/etcd3/plainer.ts"
+import * as Tls from "../support/Tls.ts"
+
+describe("what etcd says", () => {
+  const rows: ReadonlyArray<readonly [string, Etcd.EtcdErrorReason, "Refused" | "Unknown"]> = [
+    ["8 RESOURCE_EXHAUSTED: etcdserver: mvcc: database space exceeded", "NoSpace", "Refused"],
+    ["8 RESOURCE_EXHAUSTED: etcdserver: too many requests", "TooManyRequests", "Refused"],
+    [
+      "8 RESOURCE_EXHAUSTED: grpc: received message larger than max (3000000 vs. 2097152)",
+      "InvalidArgument",
+      "Refused"
+    ],
+    ["8 RESOURCE_EXHAUSTED: Received message larger than max (5000000 vs 4194304)", "InvalidArgument", "Unknown"],
+    [
+      "8 RESOURCE_EXHAUSTED: grpc: trying to send message larger than max (5000000 vs. 4194304)",
+      "InvalidArgument",
+      "Unknown"
+    ],
+    ["8 RESOURCE_EXHAUSTED: Bandwidth exhausted or memory limit exceeded", "Unavailable", "Unknown"],
+    ["14 UNAVAILABLE: etcdserver: no leader", "Unavailable", "Refused"],
+    ["14 UNAVAILABLE: etcdserver: leader changed", "Unavailable", "Unknown"],
+    ["14 UNAVAILABLE: etcdserver: request timed out, possibly due to connection lost", "Unavailable", "Unknown"],
+    ["14 UNAVAILABLE: etcdserver: server stopped", "Unavailable", "Unknown"],
+    ["14 UNAVAILABLE: Channel closed before call started", "Unavailable", "Refused"],
+    ["14 UNAVAILABLE: Connection dropped", "Unavailable", "Unknown"],
+    ["14 UNAVAILABLE: read ECONNRESET", "Unavailable", "Unknown"],
+    [
+      "14 UNAVAILABLE: No connection established. Last error: Error: connect ECONNREFUSED 10.0.0.1:2379. Resolution note: ",
+      "Unavailable",
+      "Refused"
+    ],
+    ["14 UNAVAILABLE: No connection established. Last error: null. Resolution note: ", "Unavailable", "Refused"],
+    ["14 UNAVAILABLE: Name resolution failed for target dns:etcd:2379", "Unavailable", "Refused"],
+    [
+      "14 UNAVAILABLE: No connection established. Last error: Error: self-signed certificate in certificate chain. Resolution note: ",
+      "Tls",
+      "Refused"
+    ],
+    [
+      "14 UNAVAILABLE: No connection established. Last error: Error: certificate has expired. Resolution note: ",
+      "Tls",
+      "Refused"
+    ],
+    [
+      "14 UNAVAILABLE: No connection established. Last error: Error: Hostname/IP does not match certificate's altnames: Host: x. is not in the cert's altnames: DNS:y. Resolution note: ",
+      "Tls",
+      "Refused"
+    ],
+    [
+      "14 UNAVAILABLE: No connection established. Last error: 40:error:0A00010B:SSL routines:ssl3_get_record:wrong version number. Resolution note: ",
+      "Tls",
+      "Refused"
+    ],
+    ["4 DEADLINE_EXCEEDED: Deadline exceeded after 1.0s", "Timeout", "Unknown"],
+    [
+      "4 DEADLINE_EXCEEDED: Deadline exceeded after 0.342s,name resolution: 0.001s,remote_addr=10.0.0.1:2379",
+      "Timeout",
+      "Unknown"
+    ],
+    [
+      "4 DEADLINE_EXCEEDED: Deadline exceeded after 0.342s,metadata filters: 0.001s,Waiting for LB pick",
+      "Timeout",
+      "Refused"
+    ],
+    [
+      "4 DEADLINE_EXCEEDED: Deadline exceeded after 0.342s,previous attempts: 1,Waiting for LB pick",
+      "Timeout",
+      "Unknown"
+    ],
+    ["1 CANCELLED: Cancelled on client", "Unavailable", "Unknown"],
+    ["2 UNKNOWN: context deadline exceeded", "Unavailable", "Unknown"],
+    ["13 INTERNAL: Received RST_STREAM with code 2", "Unavailable", "Unknown"],
+    ["3 INVALID_ARGUMENT: etcdserver: revision of auth store is old", "Unavailable", "Refused"],
+    ["3 INVALID_ARGUMENT: etcdserver: user name is empty", "Unauthenticated", "Refused"],
+    [
+      "3 INVALID_ARGUMENT: etcdserver: authentication failed, invalid user ID or password",
+      "Unauthenticated",
+      "Refused"
+    ],
+    ["3 INVALID_ARGUMENT: etcdserver: too many operations in txn request", "InvalidArgument", "Refused"],
+    ["16 UNAUTHENTICATED: etcdserver: invalid auth token", "Unavailable", "Refused"],
+    ["16 UNAUTHENTICATED: who are you", "Unauthenticated", "Refused"],
+    ["7 PERMISSION_DENIED: etcdserver: permission denied", "PermissionDenied", "Refused"],
+    ["5 NOT_FOUND: etcdserver: requested lease not found", "LeaseNotFound", "Refused"],
+    ["9 FAILED_PRECONDITION: etcdserver: lease already exists", "LeaseExists", "Refused"],
+    ["9 FAILED_PRECONDITION: etcdserver: authentication is not enabled", "Unauthenticated", "Refused"],
+    ["11 OUT_OF_RANGE: etcdserver: too large lease TTL", "InvalidArgument", "Refused"],
+    ["12 UNIMPLEMENTED: unknown service etcdserverpb.KV", "InvalidArgument", "Refused"],
+    ["15 DATA_LOSS: etcdserver: corrupt cluster", "Internal", "Unknown"],
+    ["something else", "Internal", "Unknown"]
+  ]
+  it.each(rows)("%s is %s, %s", (said, reason, outcome) => {
+    // as streams report it, and as calls do
+    for (const cause of [new Error(said), castGrpcError(new Error(said))]) {
+      const error = toEtcdError("txn", cause)
+      assert.deepStrictEqual([error.reason, error.outcome], [reason, outcome])
+      assert.include(error.message, `etcd txn failed (${reason}): `)
+      assert.strictEqual(error.cause, cause)
+    }
+  })
+})
+
+describe("what is wrong with a certificate", () => {
+  const client = Tls.certificates(Tls.client)
+  const expired = Tls.certificates(Tls.expiredClient)
+  const alert = (number: number) =>
+    `40AD:error:0A00:SSL routines:ssl3_read_bytes:an alert:a.c:918:SSL alert number ${number}`
+  const rows: ReadonlyArray<readonly [string, Etcd.Options["tls"], string]> = [
+    [
+      "Error: unable to verify the first certificate; if the root CA is installed locally, try running Node.js with --use-system-ca",
+      client,
+      "etcd's certificate is not signed by `tls.ca`"
+    ],
+    ["Error: self-signed certificate in certificate chain", client, "etcd's certificate is not signed by `tls.ca`"],
+    [
+      "Error: self-signed certificate",
+      {},
+      "etcd's certificate is not signed by an authority that Node trusts; set `tls.ca`"
+    ],
+    [
+      "Error: unable to get local issuer certificate",
+      undefined,
+      "etcd's certificate is not signed by an authority that Node trusts; set `tls.ca`"
+    ],
+    ["Error: certificate has expired", client, "etcd's certificate, or that of its authority, has expired"],
+    [
+      "Error: Hostname/IP does not match certificate's altnames: Host: x. is not in the cert's altnames: DNS:y",
+      client,
+      "etcd's certificate is for another host (Host: x. is not in the cert's altnames: DNS:y)"
+    ],
+    [alert(42), { ca: client.ca }, "etcd wants a client certificate; set `tls.cert` and `tls.key`"],
+    [alert(116), undefined, "etcd wants a client certificate; set `tls.cert` and `tls.key`"],
+    [
+      alert(42),
+      client,
+      "etcd refused our client certificate; an authority that etcd trusts must have signed it, for use by clients"
+    ],
+    [alert(42), expired, "etcd refused our client certificate: expired (on 2020-02-01T00:00:00.000Z)"],
+    [alert(44), client, "etcd refused our client certificate: revoked"],
+    [
+      alert(45),
+      client,
+      "etcd refused our client certificate: expired, by etcd's clock (its time is until 2120-01-01T00:00:00.000Z)"
+    ],
+    [alert(45), expired, "etcd refused our client certificate: expired (on 2020-02-01T00:00:00.000Z)"],
+    [alert(48), client, "etcd refused our client certificate: not signed by an authority that etcd trusts"],
+    // What is not known is passed on.
+    [
+      alert(40),
+      client,
+      `the TLS handshake failed; check the certificate authority and the client certificate (${alert(40)})`
+    ],
+    [
+      alert(80),
+      undefined,
+      `the TLS handshake failed; check the certificate authority and the client certificate (${alert(80)})`
+    ]
+  ]
+  it.each(rows)("%s", (trouble, tls, said) => {
+    const cause = new Error(`14 UNAVAILABLE: No connection established. Last error: ${trouble}. Resolution note: `)
+    const error = aboutCertificates(toEtcdError("txn", cause), tls)
+    assert.deepStrictEqual(
+      [error.description, error.reason, error.outcome, error.method, error.cause],
+      [said, "Tls", "Refused", "txn", cause]
+    )
+  })
+
+  it("is nothing when something else is wrong", () => {
+    const error = toEtcdError("txn", new Error("14 UNAVAILABLE: Connection dropped"))
+    assert.strictEqual(aboutCertificates(error, client), error)
+  })
+})
+
+describe("who may not do what", () => {
+  const error = toEtcdError("txn", new Error("7 PERMISSION_DENIED: etcdserver: permission denied"))
+
+  it("is said as far as it is known", () => {
+    assert.strictEqual(denied(error, undefined, undefined).description, "the user's roles do not allow this")
+    assert.strictEqual(denied(error, "ann", undefined).description, "the roles of user \"ann\" do not allow this")
+    const twice = Etcd.nested({ then: [Etcd.get("a"), Etcd.nested({ then: [], else: [Etcd.get("a")] })] })
+    assert.strictEqual(denied(error, undefined, twice).description, "the user's roles do not allow this on key \"a\"")
+    const other = toEtcdError("txn", new Error("3 INVALID_ARGUMENT: etcdserver: duplicate key given in txn request"))
+    assert.strictEqual(denied(other, "ann", twice), other)
+  })
+})

@@ -1,0 +1,52 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { Etcd } from "effect-etcd-lock"
+import { inject } from "vitest"
+import { connect, leased, unique } from "../support/connect.ts"
+import * as Proxy from "../support/Proxy.ts"
+
+const shared = inject("etcdEndpoint")
+
+describe.concurrent("a connection", () => {
+  it.live("replaces its streams when it was cut", () =>
+    Effect.gen(function*() {
+      const proxy = yield* Proxy.make(shared)
+      const etcd = yield* connect({ hosts: proxy.endpoint })
+      const id = yield* leased(etcd)
+      const key = unique("cut")
+      for (let i = 0; i < 3; i++) {
+        const watch = yield* etcd.watch({ key: Buffer.from(key) })
+        yield* etcd.txn({ then: [Etcd.put(key, "")] })
+        assert.strictEqual((yield* watch.next).length, 1)
+        assert.strictEqual(yield* etcd.leaseKeepAlive(id, 5000), 60)
+        yield* proxy.cut
+        const lost = yield* Effect.flip(watch.next)
+        assert.deepStrictEqual([lost.reason, lost.method], ["Unavailable", "watch"])
+      }
+      assert.strictEqual(yield* Effect.retry(etcd.leaseKeepAlive(id, 5000), { times: 1 }), 60)
+    }))
+
+  it.live("gives up streams that have fallen silent", () =>
+    Effect.gen(function*() {
+      const proxy = yield* Proxy.make(shared)
+      const etcd = yield* connect({ hosts: [proxy.endpoint, shared], requestTimeout: "4500 millis" })
+      const id = yield* leased(etcd)
+      yield* etcd.leaseKeepAlive(id, 5000)
+      yield* proxy.stall
+      assert.strictEqual((yield* Effect.flip(etcd.leaseKeepAlive(id, 300))).reason, "Timeout")
+      assert.strictEqual(yield* etcd.leaseKeepAlive(id, 5000), 60)
+    }))
+
+  it.live("gives up streams of watches that have fallen silent", () =>
+    Effect.gen(function*() {
+      const proxy = yield* Proxy.make(shared)
+      const etcd = yield* connect({ hosts: [proxy.endpoint, shared], requestTimeout: "4500 millis" })
+      const key = Buffer.from(unique("silent"))
+      const first = yield* etcd.watch({ key })
+      yield* proxy.stall
+      const second = yield* etcd.watch({ key })
+      assert.strictEqual((yield* Effect.flip(first.next)).reason, "Timeout")
+      yield* etcd.txn({ then: [Etcd.put(key, "")] })
+      assert.strictEqual((yield* second.next).length, 1)
+    }))
+})
