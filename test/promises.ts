@@ -34,7 +34,8 @@ export const promises = {
   },
   P7: {
     name: "Flat",
-    sentence: "All fibers of a process that wait for a lock are one entry, and all locks of a session are one renewal."
+    sentence:
+      "A hand-over costs the same however many wait; all fibers of a process are one entry, all locks of a session one renewal."
   }
 } as const satisfies Record<`P${number}`, Promised>
 
