@@ -53,8 +53,8 @@ describe.concurrent("on a real etcd", () => {
   it.live("lives longer than its TTL", () =>
     Effect.gen(function*() {
       const etcd = yield* recording()
-      const lease = yield* lasting(etcd, "2 seconds")
-      yield* Effect.sleep("5 seconds")
+      const lease = yield* lasting(etcd, "5 seconds")
+      yield* Effect.sleep("7 seconds")
       assert.isAtLeast((yield* etcd.leaseTimeToLive(lease.id)).remaining, 0)
       assert.isUndefined(yield* lossOf(lease))
     }))
@@ -62,7 +62,7 @@ describe.concurrent("on a real etcd", () => {
   it.live("is lost as soon as a renewal meets that somebody revoked it", () =>
     Effect.gen(function*() {
       const etcd = yield* recording()
-      const lease = yield* lasting(etcd, "3 seconds")
+      const lease = yield* lasting(etcd, "9 seconds")
       yield* etcd.leaseRevoke(lease.id)
       const exit = yield* Effect.exit(lease.whileAlive(Effect.never))
       assert.deepStrictEqual(reasons(exit), ["LeaseExpired Revoked"])
