@@ -10,8 +10,9 @@ const longest = [
   "test/lock/properties.test.ts",
   "test/etcd/tokens.etcd.test.ts",
   "test/lock/faults.etcd.test.ts",
-  "test/examples/examples.etcd.test.ts",
-  "test/conformance/random.etcd.test.ts"
+  "test/etcd/cluster.etcd.test.ts",
+  "test/conformance/random.etcd.test.ts",
+  "test/examples/examples.etcd.test.ts"
 ]
 
 class LongestFirst extends BaseSequencer {

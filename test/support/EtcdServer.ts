@@ -25,7 +25,7 @@ export interface Options {
   readonly args?: ReadonlyArray<string> | undefined
   /** Paths of the files that `args` name, each with a name of its own. */
   readonly files?: ReadonlyArray<string> | undefined
-  /** Where to make the directory of its data; a container keeps its own. Default: the system's temporary directory. */
+  /** Where to make the directory of its data; a container keeps its own. Default: in memory where there is room, else the system's temporary directory. */
   readonly dataDir?: string | undefined
   readonly tls?: Tls | undefined
 }
