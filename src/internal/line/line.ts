@@ -55,7 +55,7 @@ export interface Line {
   deletes: Map<string, bigint> | undefined
   /** Joins and reads whose answer is still to come. */
   pending: number
-  /** Somebody was before us when it was last joined or tried. */
+  /** Another client was ahead when it was last joined or tried. */
   isTaken: boolean
   /** How many entries it had when it was last joined. */
   length: number
