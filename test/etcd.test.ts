@@ -22,6 +22,7 @@ import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { inject } from "vitest"
+import * as Service from "../src/internal/etcd/service.ts"
 import { toEtcdError } from "../src/internal/etcd3/errors.ts"
 import { aboutCertificates, denied } from "../src/internal/etcd3/plainer.ts"
 import * as Auth from "./support/Auth.ts"
@@ -1210,7 +1211,7 @@ describe("retries", () => {
   const answeringAt = (answerAt: (at: number, n: number) => Answer) => {
     const attempts: Array<{ readonly at: number; readonly timeout: number }> = []
     const none = () => Effect.die(new Error("transactions only"))
-    const etcd = Etcd.fromTransport({
+    const etcd = Service.make({
       range: none,
       leaseGrant: none,
       leaseRevoke: none,
