@@ -17,7 +17,6 @@ import { bytes, prefixEnd } from "./internal/etcd/bytes.ts"
 import { prefixed } from "./internal/etcd/namespace.ts"
 import { attemptTimeout } from "./internal/etcd/retry.ts"
 import * as Service from "./internal/etcd/service.ts"
-import type { Watcher } from "./internal/etcd/watcher.ts"
 import * as environment from "./internal/etcd3/config.ts"
 import * as etcd3 from "./internal/etcd3/transport.ts"
 import * as memory from "./internal/memory/transport.ts"
@@ -281,6 +280,39 @@ export interface Watch {
   readonly next: Effect.Effect<ReadonlyArray<WatchEvent>, EtcdError>
 }
 
+/**
+ * What `subscribe` calls. Both functions are called synchronously, and have to
+ * return soon.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WatchListener {
+  /**
+   * Called with the events after the subscription's `revision`, in order, those of one revision together, and maybe
+   * several revisions at once. It may be called before the subscription is at hand.
+   */
+  readonly onEvents: (events: ReadonlyArray<WatchEvent>) => void
+  /**
+   * Called once when the watch ends, for whatever reason, unless it was closed before; nothing is called after it.
+   * That says nothing about the keys: look again.
+   */
+  readonly onEnd: (error: EtcdError) => void
+}
+
+/**
+ * A watch that etcd has confirmed and that reports to a `WatchListener`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Subscription {
+  /** The listener gets every event after this revision. */
+  readonly revision: bigint
+  /** Ends the watch; no function of the listener is called any more. Closing it again does nothing. */
+  readonly close: () => void
+}
+
 // -----------------------------------------------------------------------------
 // service
 // -----------------------------------------------------------------------------
@@ -319,8 +351,11 @@ export class Etcd extends Context.Service<Etcd, {
   readonly leaseTimeToLive: (leaseId: bigint) => Effect.Effect<LeaseTimeToLive, EtcdError>
   /** Watches from now on, until the scope closes. */
   readonly watch: (options: WatchOptions) => Effect.Effect<Watch, EtcdError, Scope.Scope>
-  /** @internal A watch that tells its watcher, who has to close it; answers the revision after which it does. */
-  readonly subscribe: (options: WatchOptions, watcher: Watcher) => Effect.Effect<bigint, EtcdError>
+  /**
+   * Watches from now on, until it is closed, without a fiber and without a scope. A call that fails or is interrupted
+   * leaves no watch behind, and does not call the listener.
+   */
+  readonly subscribe: (options: WatchOptions, listener: WatchListener) => Effect.Effect<Subscription, EtcdError>
 }>()("effect-etcd-lock/Etcd") {}
 
 /**

@@ -2,22 +2,28 @@
  * Makes an `Etcd` of a transport: requests with retries and a deadline, and watches
  * without.
  */
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
 import type { Etcd, Txn, WatchEvent } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import * as Retry from "./retry.ts"
+import { Subscriber } from "./subscriber.ts"
 import type { Transport } from "./transport.ts"
-import { Watcher } from "./watcher.ts"
 
 /** `requestTimeout` is in milliseconds. */
 export const make = (transport: Transport, requestTimeout: number): Etcd["Service"] => {
   const retrying = Retry.make(requestTimeout)
 
-  const subscribe: Etcd["Service"]["subscribe"] = (options, watcher) =>
-    retrying((timeout) => transport.watch(options, timeout, watcher))
+  const subscribe: Etcd["Service"]["subscribe"] = (options, listener) =>
+    retrying((timeout) => {
+      const subscriber = new Subscriber(listener)
+      return transport.watch(options, timeout, subscriber).pipe(
+        Effect.flatMap((revision) => subscriber.open(revision)),
+        Effect.onError(() => Effect.sync(() => subscriber.close()))
+      )
+    })
 
   return {
     requestTimeout: Duration.millis(requestTimeout),
@@ -49,12 +55,14 @@ export const make = (transport: Transport, requestTimeout: number): Etcd["Servic
     leaseTimeToLive: (leaseId) => retrying((timeout) => transport.leaseTimeToLive(leaseId, timeout)),
     watch: Effect.fnUntraced(function*(options) {
       const seen = yield* Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>()
-      const watcher = new Watcher(Exit.match({
-        onSuccess: (events) => Queue.offerUnsafe(seen, events),
-        onFailure: (cause) => Queue.failCauseUnsafe(seen, cause)
-      }))
-      yield* Effect.addFinalizer(() => Effect.sync(() => watcher.close()))
-      return { revision: yield* subscribe(options, watcher), next: Queue.take(seen) }
+      const subscribed = subscribe(options, {
+        onEvents: (events) => Queue.offerUnsafe(seen, events),
+        onEnd: (error) => Queue.failCauseUnsafe(seen, Cause.fail(error))
+      })
+      const { revision } = yield* Effect.acquireRelease(subscribed, ({ close }) => Effect.sync(close), {
+        interruptible: true
+      })
+      return { revision, next: Queue.take(seen) }
     }),
     subscribe
   }
