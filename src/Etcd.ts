@@ -4,23 +4,19 @@
  *
  * @since 0.1.0
  */
-import * as Clock from "effect/Clock"
 import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
-import * as Queue from "effect/Queue"
 import type * as Redacted from "effect/Redacted"
-import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import { EtcdError } from "./EtcdError.ts"
+import type { EtcdError } from "./EtcdError.ts"
 import { Faults } from "./EtcdFaults.ts"
 import { bytes, prefixEnd } from "./internal/etcd/bytes.ts"
 import { prefixed } from "./internal/etcd/namespace.ts"
-import type { Transport } from "./internal/etcd/transport.ts"
-import { Watcher } from "./internal/etcd/watcher.ts"
+import { attemptTimeout } from "./internal/etcd/retry.ts"
+import * as Service from "./internal/etcd/service.ts"
 import * as environment from "./internal/etcd3/config.ts"
 import * as etcd3 from "./internal/etcd3/transport.ts"
 import * as memory from "./internal/memory/transport.ts"
@@ -284,6 +280,39 @@ export interface Watch {
   readonly next: Effect.Effect<ReadonlyArray<WatchEvent>, EtcdError>
 }
 
+/**
+ * What `subscribe` calls. Both functions are called synchronously, and have to
+ * return soon.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WatchListener {
+  /**
+   * Called with the events after the subscription's `revision`, in order, those of one revision together, and maybe
+   * several revisions at once. It may be called before the subscription is at hand.
+   */
+  readonly onEvents: (events: ReadonlyArray<WatchEvent>) => void
+  /**
+   * Called once when the watch ends, for whatever reason, unless it was closed before; nothing is called after it.
+   * That says nothing about the keys: look again.
+   */
+  readonly onEnd: (error: EtcdError) => void
+}
+
+/**
+ * A watch that etcd has confirmed and that reports to a `WatchListener`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Subscription {
+  /** The listener gets every event after this revision. */
+  readonly revision: bigint
+  /** Ends the watch; no function of the listener is called any more. Closing it again does nothing. */
+  readonly close: () => void
+}
+
 // -----------------------------------------------------------------------------
 // service
 // -----------------------------------------------------------------------------
@@ -322,8 +351,11 @@ export class Etcd extends Context.Service<Etcd, {
   readonly leaseTimeToLive: (leaseId: bigint) => Effect.Effect<LeaseTimeToLive, EtcdError>
   /** Watches from now on, until the scope closes. */
   readonly watch: (options: WatchOptions) => Effect.Effect<Watch, EtcdError, Scope.Scope>
-  /** @internal A watch that tells its watcher, who has to close it; answers the revision after which it does. */
-  readonly subscribe: (options: WatchOptions, watcher: Watcher) => Effect.Effect<bigint, EtcdError>
+  /**
+   * Watches from now on, until it is closed, without a fiber and without a scope. A call that fails or is interrupted
+   * leaves no watch behind, and does not call the listener.
+   */
+  readonly subscribe: (options: WatchOptions, listener: WatchListener) => Effect.Effect<Subscription, EtcdError>
 }>()("effect-etcd-lock/Etcd") {}
 
 /**
@@ -418,7 +450,7 @@ export const layerConfig = (
         Check.object("Etcd.layerConfig", "options", options, "{ prefix: \"my-application/\" }")
         return make({ ...found, ...options })
       }),
-      // What is a programmer's mistake in `layer` is the operator's here.
+      // A programmer's mistake in `layer` is the operator's mistake here.
       Effect.catchDefect((defect) =>
         defect instanceof Check.InvalidOption ? environment.refused(defect) : Effect.die(defect)
       )
@@ -450,7 +482,7 @@ export const layerMemory = (
     const requestTimeout = requestTimeoutOf("Etcd.layerMemory", options)
     Check.prefix("Etcd.layerMemory", options?.prefix)
     const { faults, transport } = yield* memory.make(new TextEncoder().encode(options?.prefix))
-    return Context.make(Etcd, fromTransport(transport, requestTimeout)).pipe(Context.add(Faults, faults))
+    return Context.make(Etcd, Service.make(transport, requestTimeout)).pipe(Context.add(Faults, faults))
   }))
 
 // -----------------------------------------------------------------------------
@@ -570,9 +602,9 @@ const make = Effect.fnUntraced(function*(options: Options) {
   Check.object("Etcd.layer", "options", options, "{ hosts: [\"127.0.0.1:2379\"] }")
   const requestTimeout = requestTimeoutOf("Etcd.layer", options)
   Check.prefix("Etcd.layer", options?.prefix)
-  // Without any options it is the hosts that are missing.
+  // Where there are no options at all, the error is about the missing hosts.
   const transport = yield* etcd3.make({ ...options }, attemptTimeout(requestTimeout))
-  return fromTransport(options.prefix ? prefixed(transport, Buffer.from(options.prefix)) : transport, requestTimeout)
+  return Service.make(options.prefix ? prefixed(transport, Buffer.from(options.prefix)) : transport, requestTimeout)
 })
 
 const requestTimeoutOf = (layer: string, options: Pick<Options, "requestTimeout"> | undefined): number => {
@@ -587,93 +619,5 @@ const requestTimeoutOf = (layer: string, options: Pick<Options, "requestTimeout"
   return Duration.toMillis(Check.duration(requestTimeout, options.requestTimeout))
 }
 
-// The platform's timers hold no more.
+/** In milliseconds: what a timer of the platform can hold. */
 const maxTimeout = 2 ** 31 - 1
-
-// A call that may be repeated is worth several attempts: a member that hangs must not use up the whole budget.
-const attemptTimeout = (requestTimeout: number) => Math.max(requestTimeout / 3, Math.min(requestTimeout, 1000))
-
-const backoff = Schedule.min([Schedule.exponential("40 millis"), Schedule.spaced("250 millis")]).pipe(Schedule.jittered)
-const longestBackoff = 300
-
-/** @internal */
-export const fromTransport = (transport: Transport, requestTimeout: number): Etcd["Service"] => {
-  const perAttempt = attemptTimeout(requestTimeout)
-
-  // Sends a request again while that can help. One that must not be applied twice is sent again
-  // only as long as every attempt was certainly refused.
-  const retrying = <A, R = never>(
-    attempt: (timeout: number) => Effect.Effect<A, EtcdError, R>,
-    idempotent = true
-  ): Effect.Effect<A, EtcdError, R> =>
-    Clock.clockWith((clock) => {
-      const started = clock.monotonicTimeNanosUnsafe()
-      const left = () => requestTimeout - Number(clock.monotonicTimeNanosUnsafe() - started) / 1e6
-      const longest = idempotent ? perAttempt : requestTimeout
-      return Effect.catch(attempt(longest), (first) => {
-        let { outcome } = first
-        let patience = longest
-        let told = first
-        const retryable = (error: EtcdError) => {
-          if (error.outcome === "Unknown") outcome = "Unknown"
-          // An earlier error explains more than a timeout that only our own budget caused.
-          if (error.reason !== "Timeout" || patience >= perAttempt) told = error
-          return error.isTransient && left() > longestBackoff && (idempotent || outcome === "Refused")
-        }
-        let isFirst = true
-        return Effect.suspend(() => {
-          if (isFirst) {
-            isFirst = false
-            return Effect.fail(first)
-          }
-          patience = Math.min(longest, left())
-          return attempt(patience)
-        }).pipe(
-          Effect.retry({ schedule: backoff, while: retryable }),
-          // That the last attempt was refused says nothing about those before it.
-          Effect.mapError(() => {
-            const { reason, method, description, cause } = told
-            return outcome === told.outcome ? told : new EtcdError({ reason, method, description, cause, outcome })
-          })
-        )
-      })
-    })
-
-  const subscribe: Etcd["Service"]["subscribe"] = (options, watcher) =>
-    retrying((timeout) => transport.watch(options, timeout, watcher))
-
-  return Etcd.of({
-    requestTimeout: Duration.millis(requestTimeout),
-    txn: (request) => {
-      const txn: Txn = nested(request)
-      const idempotent = request.idempotent === true || [...txn.then, ...txn.else].every((op) => op._tag === "Range")
-      return Effect.suspend(() => {
-        let repeated = false
-        const attempt = (timeout: number) =>
-          transport.txn(txn, timeout).pipe(
-            Effect.map((result) => ({ ...result, repeated })),
-            Effect.tapError((error) => {
-              if (error.outcome === "Unknown") repeated = true
-              return Effect.void
-            })
-          )
-        return retrying(attempt, idempotent) as Effect.Effect<any, EtcdError>
-      })
-    },
-    range: (range) => retrying((timeout) => transport.range(range, timeout)),
-    leaseGrant: (leaseId, seconds) => retrying((timeout) => transport.leaseGrant(leaseId, seconds, timeout)),
-    leaseRevoke: (leaseId) => retrying((timeout) => transport.leaseRevoke(leaseId, timeout)),
-    leaseKeepAlive: transport.leaseKeepAlive,
-    leaseTimeToLive: (leaseId) => retrying((timeout) => transport.leaseTimeToLive(leaseId, timeout)),
-    watch: Effect.fnUntraced(function*(options) {
-      const seen = yield* Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>()
-      const watcher = new Watcher(Exit.match({
-        onSuccess: (events) => Queue.offerUnsafe(seen, events),
-        onFailure: (cause) => Queue.failCauseUnsafe(seen, cause)
-      }))
-      yield* Effect.addFinalizer(() => Effect.sync(() => watcher.close()))
-      return { revision: yield* subscribe(options, watcher), next: Queue.take(seen) }
-    }),
-    subscribe
-  })
-}

@@ -29,12 +29,12 @@
  * @since 0.1.0
  */
 import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
@@ -44,7 +44,6 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { hostname } from "node:os"
 import * as Etcd from "./Etcd.ts"
-import { Watcher } from "./internal/etcd/watcher.ts"
 import {
   type Entry,
   type EntryKey,
@@ -499,12 +498,11 @@ export const changes = (
     const { key, rangeEnd } = rangeOf(session, name, options)
     // However much happens between two looks, the second one sees the latest state.
     const changed = yield* Queue.sliding<void, Etcd.EtcdError>(1)
-    const watcher = new Watcher(Exit.match({
-      onSuccess: () => Queue.offerUnsafe(changed, undefined),
-      onFailure: (cause) => Queue.failCauseUnsafe(changed, cause)
-    }))
-    yield* Effect.addFinalizer(() => Effect.sync(() => watcher.close()))
-    yield* session.etcd.subscribe({ key, rangeEnd }, watcher)
+    const subscribed = session.etcd.subscribe({ key, rangeEnd }, {
+      onEvents: () => Queue.offerUnsafe(changed, undefined),
+      onEnd: (error) => Queue.failCauseUnsafe(changed, Cause.fail(error))
+    })
+    yield* Effect.acquireRelease(subscribed, ({ close }) => Effect.sync(close), { interruptible: true })
     const look = inspectWith(session, name, options)
     return Stream.concat(Stream.fromEffect(look), Stream.fromEffectRepeat(Effect.andThen(Queue.take(changed), look)))
   })).pipe(

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Effect, Exit, Fiber } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
+import * as Service from "../../src/internal/etcd/service.ts"
 
 describe("retries", () => {
   const refused = new Etcd.EtcdError({ reason: "Unavailable", method: "txn", outcome: "Refused", description: "down" })
@@ -17,7 +18,7 @@ describe("retries", () => {
   const answeringAt = (answerAt: (at: number, n: number) => Answer) => {
     const attempts: Array<{ readonly at: number; readonly timeout: number }> = []
     const none = () => Effect.die(new Error("transactions only"))
-    const etcd = Etcd.fromTransport({
+    const etcd = Service.make({
       range: none,
       leaseGrant: none,
       leaseRevoke: none,

@@ -4,6 +4,7 @@ import { Effect, Exit, Fiber } from "effect"
 import { Etcd, Lock } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
 import { fork, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
+import { observe } from "../support/watches.ts"
 
 /** Other clients' entries, in the order of their numbers. */
 const entries = (count: number, from = 0) =>
@@ -26,31 +27,25 @@ const counted = Effect.gen(function*() {
       counts.reads++
       return etcd.range(range)
     },
-    subscribe: (options, watcher) =>
-      Effect.suspend(() => {
-        counts.watches++
-        const publish = watcher.tell.bind(watcher)
-        watcher.tell = (sight) => {
-          if (Exit.isSuccess(sight)) counts.events++
-          publish(sight)
-        }
-        return etcd.subscribe(options, watcher)
+    subscribe: (options, { onEnd, onEvents }) => {
+      counts.watches++
+      return etcd.subscribe(options, {
+        onEvents: (events) => {
+          counts.events++
+          onEvents(events)
+        },
+        onEnd
       })
+    }
   }))
   return { ...process, counts }
 })
 
 /** A process whose open watches can be looked at, by their keys. */
 const watching = Effect.gen(function*() {
-  const opened: Array<{ readonly key: string; readonly watcher: { readonly isClosed: boolean } }> = []
-  const process = yield* sessionThrough((etcd) => ({
-    subscribe: (options, watcher) => {
-      opened.push({ key: Buffer.from(options.key).toString(), watcher })
-      return etcd.subscribe(options, watcher)
-    }
-  }))
-  const open = () => opened.filter(({ watcher }) => !watcher.isClosed).map(({ key }) => key)
-  return { ...process, opened, open }
+  const watches = observe(yield* Etcd.Etcd)
+  const process = yield* sessionThrough(() => ({ subscribe: watches.subscribe }))
+  return { ...process, opened: watches.asked, open: watches.open }
 })
 
 const wait = ({ run }: Pick<Process, "run">, options?: Lock.Options) =>
@@ -130,7 +125,7 @@ describe("a waiter in a long line", () => {
     Effect.gen(function*() {
       const { remove } = yield* entries(count)
       const process = yield* sessionThrough((etcd) => ({
-        subscribe: (options, watcher) => Effect.delay(etcd.subscribe(options, watcher), 100)
+        subscribe: (options, listener) => Effect.delay(etcd.subscribe(options, listener), 100)
       }))
       const waiting = yield* wait(process)
       yield* remove(...Array.from({ length: count }, (_, i) => i))

@@ -8,6 +8,7 @@ import { runInNewContext } from "node:vm"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
 import { fork, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
+import { observe } from "../support/watches.ts"
 
 /** A process whose transactions and reads are counted. */
 const counted = Effect.fnUntraced(function*(options?: Lease.Options) {
@@ -99,11 +100,8 @@ describe("a watch", () => {
   it.effect("is not opened again when it ends together with its line", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      const open = new Set<object>()
-      const { run } = yield* sessionThrough((etcd) => ({
-        subscribe: (options, watcher) =>
-          Effect.tap(etcd.subscribe(options, watcher), () => Effect.sync(() => open.add(watcher)))
-      }))
+      const watches = observe(yield* Etcd.Etcd)
+      const { run } = yield* sessionThrough(() => ({ subscribe: watches.subscribe }))
       // The lines end at different moments around the cut.
       const using = yield* fork(Effect.forEach(
         Array.from({ length: 200 }, (_, i) => i),
@@ -114,8 +112,8 @@ describe("a watch", () => {
       yield* faults.cut
       for (let millis = 0; millis < 5000; millis += 50) yield* TestClock.adjust(50)
       yield* Fiber.join(using)
-      assert.isAbove(open.size, 100)
-      assert.lengthOf([...open].filter((watcher) => !(watcher as { isClosed: boolean }).isClosed), 0)
+      assert.isAbove(watches.asked.length, 100)
+      assert.deepStrictEqual(watches.open(), [])
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("does not accumulate reports of other entries while a lock is held", () =>

@@ -389,10 +389,10 @@ describe("many held locks", () => {
       let most = 0
       let standing = 0
       const { run } = yield* sessionThrough((etcd) => ({
-        subscribe: (options, watcher) =>
+        subscribe: (options, listener) =>
           Effect.suspend(() => {
             most = Math.max(most, ++opening)
-            return Effect.delay(etcd.subscribe(options, watcher), "100 millis")
+            return Effect.delay(etcd.subscribe(options, listener), "100 millis")
           }).pipe(
             Effect.ensuring(Effect.sync(() => opening--)),
             Effect.tap(() => Effect.sync(() => standing++))
@@ -456,10 +456,12 @@ describe("a line's watch", () => {
         session(),
         sessionThrough((etcd) => ({
           range: (range) => Effect.delay(etcd.range(range), "100 millis"),
-          subscribe: (options, watcher) =>
-            Effect.tap(etcd.subscribe(options, watcher), () =>
+          subscribe: (options, listener) =>
+            Effect.tap(etcd.subscribe(options, listener), ({ close }) =>
               Effect.sync(() => {
-                if (opened++ === 0) watcher.tell(Exit.fail(ended))
+                if (opened++ > 0) return
+                close()
+                listener.onEnd(ended)
               }))
         }))
       ])

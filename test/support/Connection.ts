@@ -1,6 +1,5 @@
-import { Effect, Exit } from "effect"
+import { Effect } from "effect"
 import { Etcd } from "effect-etcd-lock"
-import { Watcher } from "../../src/internal/etcd/watcher.ts"
 
 /** A process's own way to an etcd that it shares with others. */
 export interface Connection {
@@ -67,24 +66,41 @@ export const isolable = (etcd: Etcd.Etcd["Service"]): Connection => {
           revision,
           next: through("watch", next)
         })),
-      subscribe: (options, watcher) =>
+      subscribe: (options, { onEnd, onEvents }) =>
         Effect.suspend(() => {
           const name = "watch"
           underWay.push(name)
           let isOver = false
-          const end = () => {
+          let inner: Etcd.Subscription | undefined
+          const close = () => {
             if (!isOver) underWay.splice(underWay.indexOf(name), 1)
             isOver = true
-            inner.close()
+            inner?.close()
           }
-          const inner = new Watcher((sight) => {
-            // it ends with the next event
-            const told = connection.isIsolated ? Exit.fail(lost(name, "Unknown")) : sight
-            if (Exit.isFailure(told)) end()
-            watcher.tell(told)
-          })
-          watcher.source = { cancel: end }
-          return Effect.onError(through(name, etcd.subscribe(options, inner)), () => Effect.sync(end))
+          const end = (error: Etcd.EtcdError) => {
+            if (isOver) return
+            close()
+            onEnd(error)
+          }
+          const subscribed = etcd.subscribe(options, {
+            onEvents: (events) => {
+              if (isOver) return
+              // It ends with the next event.
+              if (connection.isIsolated) end(lost(name, "Unknown"))
+              else onEvents(events)
+            },
+            onEnd: (error) => end(connection.isIsolated ? lost(name, "Unknown") : error)
+          }).pipe(
+            Effect.tap((subscription) => {
+              inner = subscription
+              if (isOver) inner.close()
+              return Effect.void
+            })
+          )
+          return through(name, subscribed).pipe(
+            Effect.map(({ revision }) => ({ revision, close })),
+            Effect.onError(() => Effect.sync(close))
+          )
         })
     })
   }

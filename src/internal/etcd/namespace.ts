@@ -3,8 +3,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { KeyValue, Op, OpResult, RangeResult, Txn, WatchEvent } from "../../Etcd.ts"
 import { isEndOfKeys, prefixEnd } from "./bytes.ts"
+import { Subscriber } from "./subscriber.ts"
 import type { Transport } from "./transport.ts"
-import { Watcher } from "./watcher.ts"
 
 /** Puts `prefix` before every key on its way to etcd, and takes it off on the way back. */
 export const prefixed = (transport: Transport, prefix: Uint8Array): Transport => {
@@ -44,11 +44,17 @@ export const prefixed = (transport: Transport, prefix: Uint8Array): Transport =>
         (result) => ({ ...result, responses: result.responses.map(outOf) })
       ),
     range: (range, timeout) => Effect.map(transport.range(into(range), timeout), outOfRange),
-    watch: (options, timeout, watcher) =>
+    watch: (options, timeout, subscriber) =>
       Effect.suspend(() => {
-        const inner = new Watcher((sight) => watcher.tell(Exit.map(sight, (events) => events.map(outOfEvent))))
-        watcher.source = { cancel: () => inner.close() }
-        return transport.watch(into(options), timeout, inner)
+        const inner = new Subscriber({
+          onEvents: (events) => subscriber.publish(events.map(outOfEvent)),
+          onEnd: (error) => subscriber.end(error)
+        })
+        subscriber.source = { cancel: () => inner.close() }
+        return Effect.flatMap(
+          transport.watch(into(options), timeout, inner),
+          (revision) => Exit.map(inner.open(revision), () => revision)
+        )
       })
   }
 }

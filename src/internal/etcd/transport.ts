@@ -1,7 +1,7 @@
 import type * as Effect from "effect/Effect"
 import type { LeaseTimeToLive, Op, OpResult, Range, RangeResult, Txn, WatchOptions } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
-import type { Watcher } from "./watcher.ts"
+import type { Subscriber } from "./subscriber.ts"
 
 /**
  * One attempt at each request, to one member of the cluster. `timeout` is in
@@ -16,14 +16,17 @@ export interface Transport {
     request: Range,
     timeout: number
   ) => Effect.Effect<RangeResult & { readonly revision: bigint }, EtcdError>
-  /** Answers the granted TTL, in seconds. */
+  /** Returns the granted TTL, in seconds. */
   readonly leaseGrant: (leaseId: bigint, seconds: number, timeout: number) => Effect.Effect<number, EtcdError>
   readonly leaseRevoke: (leaseId: bigint, timeout: number) => Effect.Effect<void, EtcdError>
-  /** Answers the renewed TTL, in seconds; 0 when the lease is gone. */
+  /** Returns the renewed TTL, in seconds; 0 when the lease is gone. */
   readonly leaseKeepAlive: (leaseId: bigint, timeout: number) => Effect.Effect<number, EtcdError>
   readonly leaseTimeToLive: (leaseId: bigint, timeout: number) => Effect.Effect<LeaseTimeToLive, EtcdError>
-  /** Returns the revision after which the watcher hears of everything. */
-  readonly watch: (options: WatchOptions, timeout: number, watcher: Watcher) => Effect.Effect<bigint, EtcdError>
+  /**
+   * Returns the revision after which the subscriber gets every event. Each attempt has a subscriber of its own, which
+   * the caller closes when the attempt fails.
+   */
+  readonly watch: (options: WatchOptions, timeout: number, subscriber: Subscriber) => Effect.Effect<bigint, EtcdError>
 }
 
 export interface TransportTxnResult {

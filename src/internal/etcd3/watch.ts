@@ -4,7 +4,7 @@ import * as Scope from "effect/Scope"
 import { EventType, FilterType } from "etcd3"
 import type { WatchEvent, WatchOptions } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
-import type { Source, Watcher } from "../etcd/watcher.ts"
+import type { Source, Subscriber } from "../etcd/subscriber.ts"
 import { bigint, decodeKeyValue, rangeBounds } from "./codec.ts"
 import { isTokenOutOfDate, toEtcdError } from "./errors.ts"
 import { type Members, withFreshToken } from "./members.ts"
@@ -16,13 +16,13 @@ const method = "watch"
 /** Watches over one stream that all of them share. */
 export const make = Effect.fnUntraced(function*(members: Members) {
   const use = yield* shared(method, openStream(members))
-  const attempt = (options: WatchOptions, timeout: number, watcher: Watcher): Effect.Effect<bigint, EtcdError> =>
+  const attempt = (options: WatchOptions, timeout: number, subscriber: Subscriber): Effect.Effect<bigint, EtcdError> =>
     Effect.uninterruptibleMask((restore) => {
-      // A scope holds the stream. Of all watches only the first one's is kept.
+      // What keeps the stream open: the scope of the first of all who watch.
       const hold = Scope.makeUnsafe()
       const watching = use(
         timeout,
-        (stream, left) => Effect.map(stream.watch(options, left, watcher), (revision) => ({ stream, revision }))
+        (stream, left) => Effect.map(stream.watch(options, left, subscriber), (revision) => ({ stream, revision }))
       )
       return Effect.flatMap(
         Effect.exit(restore(Scope.provide(watching, hold))),
@@ -32,8 +32,8 @@ export const make = Effect.fnUntraced(function*(members: Members) {
             : Effect.andThen(Scope.close(hold, exit), Exit.map(exit, ({ revision }) => revision))
       )
     })
-  return (options: WatchOptions, timeout: number, watcher: Watcher): Effect.Effect<bigint, EtcdError> =>
-    withFreshToken(timeout, (timeout) => attempt(options, timeout, watcher))
+  return (options: WatchOptions, timeout: number, subscriber: Subscriber): Effect.Effect<bigint, EtcdError> =>
+    withFreshToken(timeout, (timeout) => attempt(options, timeout, subscriber))
 })
 
 // "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
@@ -47,8 +47,8 @@ const decodeEvent = ({ kv, type }: Rpc.WatchResponse["events"][number]): WatchEv
 
 interface Creating {
   readonly id: number
-  readonly watcher: Watcher
-  /** Undefined once no attempt waits for it any more. */
+  readonly subscriber: Subscriber
+  /** Undefined once nobody waits for it any more. */
   resume: ((answer: Effect.Effect<bigint, EtcdError>) => void) | undefined
 }
 
@@ -57,7 +57,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
   const fork = Effect.runForkWith(yield* Effect.context<never>())
   // Etcd confirms watches in the order in which they were asked for. A refused one comes without its ID.
   const creating: Array<Creating> = []
-  const watching = new Map<number, Watcher>()
+  const watching = new Map<number, Subscriber>()
   let hold: Scope.Closeable | undefined
   let lastId = 0
   let over: EtcdError | undefined
@@ -76,25 +76,25 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
         }
         created.resume?.(Effect.fail(error))
       } else {
-        const { id, resume, watcher } = created
-        if (watcher.isClosed) {
+        const { id, resume, subscriber } = created
+        if (subscriber.isClosed) {
           cancelById(id)
         } else {
-          watcher.id = id
-          watcher.source = source
-          watching.set(id, watcher)
+          subscriber.id = id
+          subscriber.source = source
+          watching.set(id, subscriber)
         }
         resume?.(Effect.succeed(bigint(response.header.revision)))
       }
       return
     }
-    const watcher = watching.get(response.watch_id.low)
-    if (watcher === undefined) return
+    const subscriber = watching.get(response.watch_id.low)
+    if (subscriber === undefined) return
     if (response.canceled) {
-      forget(watcher)
-      watcher.tell(Exit.fail(cancelled(response.cancel_reason)))
+      forget(subscriber)
+      subscriber.end(cancelled(response.cancel_reason))
     } else if (response.events.length > 0) {
-      watcher.tell(Exit.succeed(response.events.map(decodeEvent)))
+      subscriber.publish(response.events.map(decodeEvent))
     }
   }
 
@@ -102,9 +102,9 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     over = error
     members.failed(member, error)
     for (const { resume } of creating) resume?.(Effect.fail(error))
-    for (const watcher of watching.values()) {
-      forget(watcher)
-      watcher.tell(Exit.fail(error))
+    for (const subscriber of watching.values()) {
+      forget(subscriber)
+      subscriber.end(error)
     }
   }
 
@@ -120,14 +120,14 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
   }
 
   const source: Source = {
-    cancel: (watcher) => {
-      forget(watcher)
-      cancelById(watcher.id)
+    cancel: (subscriber) => {
+      forget(subscriber)
+      cancelById(subscriber.id)
     }
   }
 
-  const forget = (watcher: Watcher) => {
-    watching.delete(watcher.id)
+  const forget = (subscriber: Subscriber) => {
+    watching.delete(subscriber.id)
     if (watching.size > 0 || hold === undefined) return
     fork(Scope.close(hold, Exit.void))
     hold = undefined
@@ -140,11 +140,11 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     return true
   }
 
-  const create = (options: WatchOptions, watcher: Watcher): Effect.Effect<bigint, EtcdError> =>
+  const create = (options: WatchOptions, subscriber: Subscriber): Effect.Effect<bigint, EtcdError> =>
     Effect.callback<bigint, EtcdError>((resume) => {
       if (over) return resume(Effect.fail(over))
       const id = ++lastId
-      const entry: Creating = { id, watcher, resume }
+      const entry: Creating = { id, subscriber, resume }
       creating.push(entry)
       stream.write({
         create_request: {
@@ -158,8 +158,8 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       })
     })
 
-  const watch = (options: WatchOptions, timeout: number, watcher: Watcher): Effect.Effect<bigint, EtcdError> =>
-    create(options, watcher).pipe(
+  const watch = (options: WatchOptions, timeout: number, subscriber: Subscriber): Effect.Effect<bigint, EtcdError> =>
+    create(options, subscriber).pipe(
       Effect.timeoutOrElse({
         duration: timeout,
         orElse: () =>

@@ -6,14 +6,12 @@
  * decide what it covers: it reports every delete after `from`.
  */
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import type * as Semaphore from "effect/Semaphore"
 import type * as Etcd from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Background } from "../background.ts"
-import { type Sight, Watcher } from "../etcd/watcher.ts"
 
 /** What the watches of one kind have in common, so that each of thousands is small. */
 export interface Host<Subject> {
@@ -37,7 +35,7 @@ export class DeletionWatch<Subject> {
   readonly #host: Host<Subject>
   readonly #range: Pick<Etcd.Range, "key" | "rangeEnd">
   readonly #subject: Subject
-  #watcher: Watcher | undefined
+  #subscription: Etcd.Subscription | undefined
   #opening: Fiber.Fiber<void> | undefined
 
   constructor(host: Host<Subject>, range: Pick<Etcd.Range, "key" | "rangeEnd">, subject: Subject) {
@@ -48,7 +46,7 @@ export class DeletionWatch<Subject> {
 
   /** It stands, or is about to. */
   get isOpen(): boolean {
-    return this.#watcher !== undefined || this.#opening !== undefined
+    return this.#subscription !== undefined || this.#opening !== undefined
   }
 
   /** `limit` lets others go first, where nobody waits for what it reports. */
@@ -67,49 +65,55 @@ export class DeletionWatch<Subject> {
 
   close() {
     const opening = this.#opening
-    const watcher = this.#watcher
-    this.#opening = this.#watcher = this.from = undefined
+    const subscription = this.#subscription
+    this.#opening = this.#subscription = this.from = undefined
     opening?.interruptUnsafe()
-    watcher?.close()
+    subscription?.close()
   }
 
   #opened(): Effect.Effect<void, EtcdError> {
-    return Effect.suspend(() => {
-      // Thousands of held locks keep one each, so this closure keeps nothing else.
-      const watcher: Watcher = this.#watcher = new Watcher((sight) => this.#heard(watcher, sight))
-      return this.#subscribed(watcher)
+    const { key, rangeEnd } = this.#range
+    return Effect.uninterruptibleMask((restore) => {
+      let subscription: Etcd.Subscription | undefined
+      let hasEnded = false
+      // The listener lives as long as the watch does, so it sees no more of its surroundings than it needs.
+      const subscribed = this.#host.etcd.subscribe({ key, rangeEnd, only: "Delete" }, {
+        onEvents: (events) => this.#host.onDeletes(this.#subject, events),
+        onEnd: () => {
+          hasEnded = true
+          this.#ended(subscription)
+        }
+      })
+      return Effect.flatMap(restore(subscribed), (opened) => {
+        subscription = opened
+        if (!hasEnded) {
+          this.#subscription = opened
+          this.from = opened.revision
+        }
+        return this.#host.read(this.#subject, opened.revision).pipe(
+          Effect.flatMap(() => hasEnded ? Effect.delay(this.#opened(), retryAfter) : Effect.void),
+          restore,
+          Effect.onError(() =>
+            Effect.sync(() => {
+              opened.close()
+              this.#forget(opened)
+            })
+          )
+        )
+      })
     })
   }
 
-  #subscribed(watcher: Watcher): Effect.Effect<void, EtcdError> {
-    const { etcd, read } = this.#host
-    const { key, rangeEnd } = this.#range
-    return etcd.subscribe({ key, rangeEnd, only: "Delete" }, watcher).pipe(
-      Effect.flatMap((from) => {
-        if (!watcher.isClosed) this.from = from
-        return read(this.#subject, from)
-      }),
-      Effect.flatMap(() => watcher.isClosed ? Effect.delay(this.#opened(), retryAfter) : Effect.void),
-      Effect.onError(() =>
-        Effect.sync(() => {
-          watcher.close()
-          this.#ended(watcher)
-        })
-      )
-    )
-  }
-
-  #heard(watcher: Watcher, sight: Sight) {
-    const { background, isNeeded, onDeletes } = this.#host
-    if (Exit.isSuccess(sight)) return onDeletes(this.#subject, sight.value)
-    this.#ended(watcher)
+  #ended(subscription: Etcd.Subscription | undefined) {
+    this.#forget(subscription)
     // While it is being opened, that goes on.
     if (this.#opening !== undefined) return
+    const { background, isNeeded } = this.#host
     background(Effect.delay(Effect.sync(() => isNeeded(this.#subject) && this.open()), retryAfter))
   }
 
-  #ended(watcher: Watcher) {
-    if (this.#watcher === watcher) this.#watcher = this.from = undefined
+  #forget(subscription: Etcd.Subscription | undefined) {
+    if (this.#subscription === subscription) this.#subscription = this.from = undefined
   }
 }
 

@@ -2,7 +2,6 @@ import * as Bytes from "effect/Bytes"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as FiberMap from "effect/FiberMap"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
@@ -11,8 +10,8 @@ import type { EtcdError } from "../../EtcdError.ts"
 import { Faults } from "../../EtcdFaults.ts"
 import { bytes, prefixEnd } from "../etcd/bytes.ts"
 import { prefixed } from "../etcd/namespace.ts"
+import type { Subscriber } from "../etcd/subscriber.ts"
 import type { Transport } from "../etcd/transport.ts"
-import type { Watcher } from "../etcd/watcher.ts"
 import * as Network from "./network.ts"
 import * as Store from "./store.ts"
 
@@ -56,40 +55,29 @@ export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
 
   // --- watches ---
 
-  const watch = (options: WatchOptions, timeout: number, watcher: Watcher) =>
-    Effect.suspend(() => {
-      // What arrives after the attempt has ended is dropped.
-      let isWanted = true
-      const open = (): Result.Result<bigint, EtcdError> => {
-        if (!isWanted || watcher.isClosed) return Result.succeed(0n)
-        const delivery = network.makeDelivery()
-        const watching = store.watch(options, (batch) =>
-          delivery.deliver(() => {
-            if (isWanted) watcher.tell(Exit.succeed(batch))
-          }))
-        return Result.map(watching, ({ revision, stop }) => {
-          const end = () => {
-            stop()
-            delivery.lose()
-          }
-          const disconnect = network.connect((error) => {
-            end()
-            watcher.tell(Exit.fail(error))
-          })
-          watcher.source = {
-            cancel: () => {
-              end()
-              disconnect()
-            }
-          }
-          return revision
+  const watch = (options: WatchOptions, timeout: number, subscriber: Subscriber) =>
+    network.send("watch", timeout, (): Result.Result<bigint, EtcdError> => {
+      // An attempt that has failed opens nothing, however late its request arrives.
+      if (subscriber.isClosed) return Result.succeed(0n)
+      const delivery = network.makeDelivery()
+      const watching = store.watch(options, (batch) => delivery.deliver(() => subscriber.publish(batch)))
+      return Result.map(watching, ({ revision, stop }) => {
+        const end = () => {
+          stop()
+          delivery.lose()
+        }
+        const disconnect = network.connect((error) => {
+          end()
+          subscriber.end(error)
         })
-      }
-      return Effect.onError(network.send("watch", timeout, open), () =>
-        Effect.sync(() => {
-          isWanted = false
-          watcher.source?.cancel(watcher)
-        }))
+        subscriber.source = {
+          cancel: () => {
+            end()
+            disconnect()
+          }
+        }
+        return revision
+      })
     })
 
   const transport: Transport = {

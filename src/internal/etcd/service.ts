@@ -1,0 +1,69 @@
+/**
+ * Makes an `Etcd` of a transport: requests with retries and a deadline, and watches
+ * without.
+ */
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Queue from "effect/Queue"
+import type { Etcd, Txn, WatchEvent } from "../../Etcd.ts"
+import type { EtcdError } from "../../EtcdError.ts"
+import * as Retry from "./retry.ts"
+import { Subscriber } from "./subscriber.ts"
+import type { Transport } from "./transport.ts"
+
+/** `requestTimeout` is in milliseconds. */
+export const make = (transport: Transport, requestTimeout: number): Etcd["Service"] => {
+  const retrying = Retry.make(requestTimeout)
+
+  const subscribe: Etcd["Service"]["subscribe"] = (options, listener) =>
+    retrying((timeout) => {
+      const subscriber = new Subscriber(listener)
+      return transport.watch(options, timeout, subscriber).pipe(
+        Effect.flatMap((revision) => subscriber.open(revision)),
+        Effect.onError(() => Effect.sync(() => subscriber.close()))
+      )
+    })
+
+  return {
+    requestTimeout: Duration.millis(requestTimeout),
+    txn: (request) => {
+      const txn: Txn = {
+        _tag: "Txn",
+        compare: request.compare ?? [],
+        then: request.then,
+        else: request.else ?? []
+      }
+      const isIdempotent = request.idempotent === true || [...txn.then, ...txn.else].every((op) => op._tag === "Range")
+      return Effect.suspend(() => {
+        let repeated = false
+        const attempt = (timeout: number) =>
+          transport.txn(txn, timeout).pipe(
+            Effect.map((result) => ({ ...result, repeated })),
+            Effect.tapError((error) => {
+              if (error.outcome === "Unknown") repeated = true
+              return Effect.void
+            })
+          )
+        return retrying(attempt, isIdempotent) as Effect.Effect<any, EtcdError>
+      })
+    },
+    range: (range) => retrying((timeout) => transport.range(range, timeout)),
+    leaseGrant: (leaseId, seconds) => retrying((timeout) => transport.leaseGrant(leaseId, seconds, timeout)),
+    leaseRevoke: (leaseId) => retrying((timeout) => transport.leaseRevoke(leaseId, timeout)),
+    leaseKeepAlive: transport.leaseKeepAlive,
+    leaseTimeToLive: (leaseId) => retrying((timeout) => transport.leaseTimeToLive(leaseId, timeout)),
+    watch: Effect.fnUntraced(function*(options) {
+      const seen = yield* Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>()
+      const subscribed = subscribe(options, {
+        onEvents: (events) => Queue.offerUnsafe(seen, events),
+        onEnd: (error) => Queue.failCauseUnsafe(seen, Cause.fail(error))
+      })
+      const { revision } = yield* Effect.acquireRelease(subscribed, ({ close }) => Effect.sync(close), {
+        interruptible: true
+      })
+      return { revision, next: Queue.take(seen) }
+    }),
+    subscribe
+  }
+}
