@@ -16,27 +16,33 @@
  *
  * @since 0.1.0
  */
-import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Latch from "effect/Latch"
-import * as Predicate from "effect/Predicate"
-import * as PubSub from "effect/PubSub"
-import * as Schema from "effect/Schema"
+import type * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
-import { Etcd, type EtcdError } from "./Etcd.ts"
-import * as Check from "./internal/options.ts"
-import { awaitLoss, Bodies, type Owner, supervise } from "./internal/supervise.ts"
+import type * as Stream from "effect/Stream"
+import type { Etcd, EtcdError } from "./Etcd.ts"
+import * as internal from "./internal/session/lease.ts"
+import type { LeaseExpired } from "./LeaseExpired.ts"
+
+export {
+  /**
+   * @category errors
+   * @since 0.1.0
+   */
+  LeaseExpired
+} from "./LeaseExpired.ts"
 
 /**
+ * What marks a value as a lease that `make` returned.
+ *
  * @category type IDs
  * @since 0.1.0
  */
 export const TypeId = "~effect-etcd-lock/Lease"
 
 /**
+ * The type of what marks a lease.
+ *
  * @category type IDs
  * @since 0.1.0
  */
@@ -62,23 +68,11 @@ export interface Lease {
   readonly whileAlive: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LeaseExpired, R>
   /** Every renewal that etcd acknowledges from now on; ends with the lease. */
   readonly renewals: Stream.Stream<Renewal>
-  /** @internal The ID as keys show it. */
-  readonly hex: string
-  /** @internal */
-  readonly isAlive: () => boolean
-  /** @internal Returns how to unsubscribe. */
-  readonly onLoss: (listener: (loss: LeaseExpired) => void) => () => void
-  /** @internal A request on this lease was answered with "no such lease". */
-  readonly notFound: () => void
-  /** @internal All that runs under the lease or under a lock on it. */
-  readonly bodies: Bodies
-  /** @internal Reports `Released`, and waits until all bodies have ended, with renewals going on. */
-  readonly end: Effect.Effect<void>
-  /** @internal The keys of lock entries on this lease, also of those that may be left behind. */
-  readonly entries: Set<string>
 }
 
 /**
+ * A renewal of a lease that etcd acknowledged.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -89,39 +83,8 @@ export interface Renewal {
 }
 
 /**
- * The lease is gone, and with it every key that hung on it.
+ * How long a lease lives without renewals, and how long before its end it counts as lost.
  *
- * - `Expired`: it could not be renewed in time. Reported before etcd's own expiry.
- * - `Revoked`: etcd does not know it any more; somebody revoked it.
- * - `Released`: its scope has closed, or is about to.
- *
- * @category errors
- * @since 0.1.0
- */
-export class LeaseExpired extends Schema.TaggedError<LeaseExpired>("effect-etcd-lock/Lease/LeaseExpired")(
-  "LeaseExpired",
-  {
-    leaseId: Schema.BigInt,
-    reason: Schema.Literals(["Expired", "Revoked", "Released"])
-  }
-) {
-  override get message(): string {
-    const id = this.leaseId.toString(16)
-    switch (this.reason) {
-      case "Expired": {
-        return `Lease ${id} expired: etcd acknowledged no renewal in time`
-      }
-      case "Revoked": {
-        return `Lease ${id} was revoked: etcd does not know it any more`
-      }
-      case "Released": {
-        return `Lease ${id} was released: its scope has closed`
-      }
-    }
-  }
-}
-
-/**
  * @category models
  * @since 0.1.0
  */
@@ -180,209 +143,4 @@ export interface Options {
  * @category constructors
  * @since 0.1.0
  */
-export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd | Scope.Scope> = Effect.fnUntraced(
-  function*(options?: Options) {
-    const seconds = validate(options)
-    const etcd = yield* Etcd
-    const clock = yield* Clock.Clock
-    const id = randomId()
-    const margin = (ttlMillis: number) => safetyMargin(options, ttlMillis)
-
-    const listeners = new Set<(loss: LeaseExpired) => void>()
-    const bodies = new Bodies()
-    const gone = Latch.makeUnsafe()
-    let loss: LeaseExpired | undefined
-    // Bodies outlast it. A revoke would give their locks away, if etcd should know the lease yet.
-    let isAbandoned = false
-    const lose = (reason: LeaseExpired["reason"]) => {
-      if (reason !== "Released") gone.openUnsafe()
-      if (loss !== undefined) return
-      loss = new LeaseExpired({ leaseId: id, reason })
-      for (const listener of listeners) listener(loss)
-      listeners.clear()
-    }
-
-    let sent = now(clock)
-    const ttl = yield* Effect.acquireRelease(
-      grant(etcd, id, seconds, () => {
-        sent = now(clock)
-      }),
-      () => loss?.reason === "Revoked" || isAbandoned ? Effect.void : revoke(etcd, id)
-    )
-    // Timers count whole milliseconds.
-    const period = Math.floor(ttl / 3)
-    // Half a period leaves time for another attempt on a fresh connection.
-    const patience = Math.floor(period / 2)
-    const pause = Math.min(Math.floor(period / 10), 100)
-    let validity = ttl - margin(ttl)
-    const left = () => {
-      const millis = gone.isOpen() ? 0 : validity - elapsed(sent, now(clock))
-      // A clock may be too coarse to see less time than this pass.
-      return millis > 0.001 ? millis : 0
-    }
-
-    const renewals = yield* PubSub.sliding<Renewal>(16)
-
-    const keepAlive = Effect.gen(function*() {
-      while (true) {
-        yield* Effect.sleep(Math.max(0, Math.min(period - elapsed(sent, now(clock)), left())))
-        while (true) {
-          if (left() === 0) return lose("Expired")
-          const sending = now(clock)
-          const answer = yield* Effect.exit(etcd.leaseKeepAlive(id, Math.min(patience, left())))
-          if (left() === 0) return lose("Expired")
-          if (Exit.isSuccess(answer)) {
-            if (answer.value === 0) return lose("Revoked")
-            sent = sending
-            validity = answer.value * 1000 - margin(answer.value * 1000)
-            PubSub.publishUnsafe(renewals, { leaseId: id, remaining: Duration.millis(left()) })
-            break
-          }
-          yield* Effect.sleep(Math.min(pause, left()))
-        }
-      }
-    })
-    const end = Effect.suspend(() => {
-      lose("Released")
-      if (bodies.owners.length === 0 || isAbandoned) return Effect.void
-      return Effect.raceFirst(bodies.ended, gone.await).pipe(
-        Effect.timeoutOrElse({
-          duration: ttl,
-          orElse: () => {
-            const names = bodies.owners.map(({ key }) => `'${key}'`).join(", ")
-            return Effect.logWarning(
-              `Lease ${
-                id.toString(16)
-              } is left to expire: what runs under ${names} has not ended within ${ttl} ms after it was interrupted`
-            )
-          }
-        }),
-        Effect.andThen(Effect.sync(() => {
-          isAbandoned = bodies.owners.length > 0
-        }))
-      )
-    })
-    // The scope closes in the reverse order: what runs under the lease ends, then the renewals, then the lease.
-    yield* keepAlive.pipe(
-      Effect.ensuring(Effect.sync(() => lose("Expired"))),
-      Effect.forkScoped({ startImmediately: true })
-    )
-    yield* Effect.addFinalizer(() => end)
-
-    const isAlive = () => {
-      // Timers are late after a freeze of the process; the clocks are not.
-      if (loss === undefined && left() === 0) lose("Expired")
-      return loss === undefined
-    }
-
-    const onLoss: Lease["onLoss"] = (listener) => {
-      if (isAlive()) listeners.add(listener)
-      else listener(loss!)
-      return () => listeners.delete(listener)
-    }
-
-    const owner: Owner = { key: `lease ${id.toString(16)}` }
-    const lease: Lease = {
-      [TypeId]: TypeId,
-      id,
-      hex: id.toString(16),
-      ttl: Duration.millis(ttl),
-      remaining: Effect.sync(() => Duration.millis(loss === undefined ? left() : 0)),
-      awaitLoss: awaitLoss(onLoss),
-      whileAlive: (self) => supervise(self, onLoss, bodies, owner),
-      renewals: Stream.fromPubSub(renewals).pipe(Stream.interruptWhen(Effect.exit(awaitLoss(onLoss)))),
-      isAlive,
-      onLoss,
-      notFound: () => lose("Revoked"),
-      bodies,
-      end,
-      entries: new Set()
-    }
-    return lease
-  }
-)
-
-// -----------------------------------------------------------------------------
-// internal
-// -----------------------------------------------------------------------------
-
-/** @internal */
-export const isLease = (u: unknown): u is Lease => Predicate.hasProperty(u, TypeId)
-
-const maxSeconds = 9_000_000_000
-
-/** @internal Answers the TTL to ask for, in seconds. */
-export const validate = (options: Options | undefined): number => {
-  Check.object("Lease", "options", options, "{ ttl: \"15 seconds\" }")
-  const seconds = options?.ttl === undefined ? 15 : secondsOf(Check.duration(ttlOption, options.ttl))
-  safetyMargin(options, seconds * 1000)
-  return seconds
-}
-
-const secondsOf = (duration: Duration.Duration): number => Math.ceil(Duration.toSeconds(duration))
-
-const ttlOption: Check.DurationOption = {
-  module: "Lease",
-  option: "ttl",
-  range: `from 1 second to ${maxSeconds} seconds`,
-  accepts: (ttl) => Duration.toSeconds(ttl) >= 1 && secondsOf(ttl) <= maxSeconds,
-  example: "15 seconds"
-}
-
-const safetyMargin = (options: Options | undefined, ttl: number): number => {
-  if (options?.safetyMargin === undefined) return Math.min(Math.max(ttl / 10, 300), ttl / 2)
-  const margin: Check.DurationOption = {
-    module: "Lease",
-    option: "safetyMargin",
-    range: `from 0 to less than two thirds of the ttl of ${ttl} ms, since renewals are a third of it apart`,
-    accepts: (margin) => !Duration.isNegative(margin) && Duration.toMillis(margin) < ttl * 2 / 3,
-    example: "2 seconds"
-  }
-  return Duration.toMillis(Check.duration(margin, options.safetyMargin))
-}
-
-// An ID of our own makes the grant repeatable. Not 0, which would ask etcd to choose one.
-const randomId = (): bigint => {
-  const id = BigInt.asUintN(63, crypto.getRandomValues(new BigUint64Array(1))[0]!)
-  return id === 0n ? 1n : id
-}
-
-interface Instant {
-  readonly monotonic: bigint
-  readonly wall: number
-}
-
-const now = (clock: Clock.Clock): Instant => ({
-  monotonic: clock.monotonicTimeNanosUnsafe(),
-  wall: clock.currentTimeMillisUnsafe()
-})
-
-// Monotonic clocks stop while a machine sleeps, wall clocks are set back: the larger elapsed time is the safe one.
-const elapsed = (from: Instant, to: Instant): number =>
-  Math.max(Number(to.monotonic - from.monotonic) / 1e6, to.wall - from.wall)
-
-// Answers milliseconds. "Exists already" can only be our own grant, whose answer was lost; a renewal tells its TTL.
-// Nobody waits for a lease that may have been granted all the same, so it is revoked.
-const grant = (
-  etcd: Etcd["Service"],
-  id: bigint,
-  seconds: number,
-  beforeRenewal: () => void
-): Effect.Effect<number, EtcdError> => {
-  const abandon = Effect.forkDetach(revoke(etcd, id))
-  const renewed = Effect.suspend(() => {
-    beforeRenewal()
-    return etcd.leaseKeepAlive(id, 1000)
-  })
-  const granted = Effect.catch(etcd.leaseGrant(id, seconds), (error) => {
-    if (error.reason === "LeaseExists") return Effect.tapError(renewed, () => abandon)
-    return error.outcome === "Unknown" ? Effect.andThen(abandon, Effect.fail(error)) : Effect.fail(error)
-  })
-  return Effect.map(granted, (seconds) => seconds * 1000)
-}
-
-const revoke = (etcd: Etcd["Service"], id: bigint): Effect.Effect<void> =>
-  Effect.catch(etcd.leaseRevoke(id), (error) =>
-    error.reason === "LeaseNotFound"
-      ? Effect.void
-      : Effect.logWarning(`Lease ${id.toString(16)} could not be revoked and is left to expire: ${error.message}`))
+export const make: (options?: Options) => Effect.Effect<Lease, EtcdError, Etcd | Scope.Scope> = internal.make

@@ -47,6 +47,7 @@ import * as Etcd from "./Etcd.ts"
 import {
   type Entry,
   type EntryKey,
+  type EntryLease,
   EntryLost,
   ForeignEntry,
   giveAway,
@@ -57,8 +58,10 @@ import {
 import { Refused } from "./internal/line/line.ts"
 import * as Check from "./internal/options.ts"
 import type { Mutex, Request, Wait } from "./internal/session/contention.ts"
+import * as Engine from "./internal/session/engine.ts"
+import { isLease } from "./internal/session/lease.ts"
 import { awaitLoss, supervise } from "./internal/supervise.ts"
-import { isLease, type Lease } from "./Lease.ts"
+import type { Lease } from "./Lease.ts"
 import { Session } from "./Session.ts"
 
 // -----------------------------------------------------------------------------
@@ -481,7 +484,7 @@ export const inspect = (
   name: string,
   options?: Pick<TryOptions, "layout">
 ): Effect.Effect<Inspection, Etcd.EtcdError, Session> =>
-  Effect.flatMap(Session, (session) => inspectWith(session, name, options))
+  Effect.flatMap(Session, (session) => inspectWith(Engine.of(session), name, options))
 
 /**
  * Tells who holds a lock and who waits for it, now and after every change.
@@ -494,7 +497,7 @@ export const changes = (
   options?: Pick<TryOptions, "layout">
 ): Stream.Stream<Inspection, Etcd.EtcdError, Session> =>
   Stream.unwrap(Effect.gen(function*() {
-    const session = yield* Session
+    const session = Engine.of(yield* Session)
     const { key, rangeEnd } = rangeOf(session, name, options)
     // However much happens between two looks, the second one sees the latest state.
     const changed = yield* Queue.sliding<void, Etcd.EtcdError>(1)
@@ -534,7 +537,7 @@ export const forceRelease = (
   options: Pick<TryOptions, "layout"> & { readonly createRevision: bigint }
 ): Effect.Effect<boolean, Etcd.EtcdError, Session> =>
   Effect.gen(function*() {
-    const session = yield* Session
+    const session = Engine.of(yield* Session)
     const { etcd } = session
     const range = rangeOf(session, name, options)
     Check.revision("Lock", "createRevision", options?.createRevision)
@@ -666,10 +669,10 @@ const attempt = (name: string, options: TryOptions | undefined, restore: Restore
   })
 
 const withSession = <A, E>(
-  use: (session: Session["Service"], clock: Clock.Clock) => Effect.Effect<A, E, Session>
+  use: (session: Engine.SessionImpl, clock: Clock.Clock) => Effect.Effect<A, E, Session>
 ): Effect.Effect<A, E, Session> =>
   Effect.withFiber((fiber) =>
-    use(Context.get(fiber.context as Context.Context<Session>, Session), fiber.getRef(Clock.Clock))
+    use(Engine.of(Context.get(fiber.context as Context.Context<Session>, Session)), fiber.getRef(Clock.Clock))
   )
 
 const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clock.Clock): Request => {
@@ -685,7 +688,7 @@ const makeRequest = (prefix: string, options: TryOptions | undefined, clock: Clo
   }
 }
 
-const leaseOf = (options: TryOptions | undefined): Lease | undefined => {
+const leaseOf = (options: TryOptions | undefined): EntryLease | undefined => {
   const lease = options?.lease
   if (lease === undefined || isLease(lease)) return lease
   throw new Check.InvalidOption({
@@ -700,16 +703,16 @@ const leaseOf = (options: TryOptions | undefined): Lease | undefined => {
 const who = JSON.stringify({ host: hostname(), pid: process.pid }).slice(0, -1)
 
 /** Who queues for a lock in this process, and where its entries are. */
-const placeOf = (session: Session["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
+const placeOf = (session: Engine.SessionImpl, name: string, options: Pick<TryOptions, "layout"> | undefined) => {
   Check.name("Lock", name)
   Check.object("Lock", "options", options, "{ timeout: \"15 seconds\" }")
   // Entries are the direct children of the name, as those of Go's mutex are.
   return Check.isSingleKey("Lock", options?.layout)
-    ? { mutex: session.singleKey, prefix: name }
-    : { mutex: session.mutex, prefix: `${name}/` }
+    ? { mutex: session.contention["single-key"], prefix: name }
+    : { mutex: session.contention.queue, prefix: `${name}/` }
 }
 
-const rangeOf = (session: Session["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
+const rangeOf = (session: Engine.SessionImpl, name: string, options: Pick<TryOptions, "layout"> | undefined) => {
   const { mutex, prefix } = placeOf(session, name, options)
   return mutex.range(prefix)
 }
@@ -862,7 +865,7 @@ class HeldLock implements Handle {
 }
 
 const inspectWith = Effect.fnUntraced(function*(
-  session: Session["Service"],
+  session: Engine.SessionImpl,
   name: string,
   options: Pick<TryOptions, "layout"> | undefined
 ) {

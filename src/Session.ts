@@ -5,22 +5,34 @@
  *
  * @since 0.1.0
  */
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
+import type * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Scope from "effect/Scope"
-import { Etcd, type EtcdError } from "./Etcd.ts"
-import * as Background from "./internal/background.ts"
-import type { LeaseRef } from "./internal/line/entry.ts"
-import * as Line from "./internal/line/line.ts"
-import * as SingleKey from "./internal/line/singleKey.ts"
-import * as Mutex from "./internal/session/contention.ts"
-import * as Leases from "./internal/session/sharedLease.ts"
-import * as Lease from "./Lease.ts"
+import type * as Scope from "effect/Scope"
+import type { Etcd, EtcdError } from "./Etcd.ts"
+import * as engine from "./internal/session/engine.ts"
+import type * as Lease from "./Lease.ts"
 
 /**
+ * What marks a value as a session that `make` returned.
+ *
+ * @category type IDs
+ * @since 0.1.0
+ */
+export const TypeId = "~effect-etcd-lock/Session"
+
+/**
+ * The type of what marks a session.
+ *
+ * @category type IDs
+ * @since 0.1.0
+ */
+export type TypeId = typeof TypeId
+
+/**
+ * What the locks of one program share: a lease, and the queues in which its fibers
+ * wait for the same lock.
+ *
  * **Details**
  *
  * With one lease for all locks, a lock costs one commit to take and one to
@@ -35,83 +47,33 @@ import * as Lease from "./Lease.ts"
  * @since 0.1.0
  */
 export class Session extends Context.Service<Session, {
-  /**
-   * Hangs the caller on the session's lease until the scope closes, to tie other
-   * keys to it.
-   */
+  readonly [TypeId]: TypeId
+  /** A reference to the session's lease until the scope closes, to tie other keys to it. */
   readonly lease: Effect.Effect<Lease.Lease, EtcdError, Scope.Scope>
-  /** @internal */
-  readonly etcd: Etcd["Service"]
-  /** @internal */
-  readonly mutex: Mutex.Mutex
-  /** @internal */
-  readonly singleKey: Mutex.Mutex
 }>()("effect-etcd-lock/Session") {}
 
 /**
+ * The TTL and the safety margin of the session's leases.
+ *
  * @category models
  * @since 0.1.0
  */
 export type Options = Lease.Options
 
 /**
- * Makes a session that ends with the scope. Nobody gets a lock through it any more,
- * and what waits for one fails. What runs under its locks is interrupted and awaited,
+ * Makes a session that ends with the scope. Then no caller gets a lock through it any
+ * more, and those that wait for one fail. What runs under its locks is interrupted and awaited,
  * for one TTL at most; only then its leases are revoked, and with them every key that
  * hangs on them goes.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const make: (options?: Options) => Effect.Effect<Session["Service"], never, Etcd | Scope.Scope> = Effect
-  .fnUntraced(function*(options?: Options) {
-    Lease.validate(options)
-    const etcd = yield* Etcd
-    const clock = yield* Clock.Clock
-    const lengths = yield* Line.Lengths
-    const scope = yield* Scope.make()
-    const background = yield* Scope.provide(Background.make, scope)
-    const leases = yield* Leases.make(background, options)
-    const acquireRef = Effect.callback<LeaseRef, EtcdError>((resume) => {
-      let abandoned = false
-      leases.acquireRef((exit) => {
-        if (abandoned && Exit.isSuccess(exit)) exit.value.release()
-        resume(exit)
-      })
-      return Effect.sync(() => {
-        abandoned = true
-      })
-    })
-    const queues = Line.make(etcd, clock, background, lengths)
-    const singleKeys = SingleKey.make(etcd, clock, background, lengths)
-    const mutex = Mutex.make(etcd, background, leases, queues)
-    const singleKey = Mutex.make(etcd, background, leases, singleKeys)
-    yield* Effect.addFinalizer(() =>
-      Effect.gen(function*() {
-        mutex.close()
-        singleKey.close()
-        // What runs under the locks ends, then the locks.
-        yield* Effect.all([queues.end, singleKeys.end, leases.close], { concurrency: "unbounded", discard: true })
-        // Nothing opens a watch any more.
-        yield* Scope.close(scope, Exit.void)
-        queues.close()
-        singleKeys.close()
-      })
-    )
-    return Session.of({
-      lease: Effect.map(
-        Effect.acquireRelease(acquireRef, ({ release }) => Effect.sync(release), {
-          interruptible: true
-        }),
-        ({ lease }) => lease
-      ),
-      etcd,
-      mutex,
-      singleKey
-    })
-  })
+export const make: (options?: Options) => Effect.Effect<Session["Service"], never, Etcd | Scope.Scope> = engine.make
 
 /**
+ * Provides a session that ends with the layer's scope, as `make` makes it.
+ *
  * **Example** (Providing a session)
  *
  * ```ts

@@ -8,13 +8,25 @@ import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Etcd from "../../Etcd.ts"
 import type { Lease } from "../../Lease.ts"
+import type { LeaseExpired } from "../../LeaseExpired.ts"
 import type { Done } from "../etcd/batch.ts"
+import type { Bodies, OnLoss } from "../supervise.ts"
 import type { Line } from "./line.ts"
 import { type Place, unplaced } from "./view.ts"
 
+/** What an entry needs of the lease that it hangs on. */
+export interface EntryLease extends Lease {
+  readonly isAlive: () => boolean
+  readonly onLoss: OnLoss<LeaseExpired>
+  /** Called when a request on this lease was answered with "no such lease". */
+  readonly notFound: () => void
+  /** All that runs under the lease or under a lock on it. */
+  readonly bodies: Bodies
+}
+
 /** One reference to a lease. A session's lease is revoked after the last one is released. */
 export interface LeaseRef {
-  readonly lease: Lease
+  readonly lease: EntryLease
   /** It is the session's lease, and ends with it. */
   readonly isShared: boolean
   readonly release: () => void

@@ -23,7 +23,6 @@ import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Semaphore from "effect/Semaphore"
 import * as Etcd from "../../Etcd.ts"
-import type { Lease } from "../../Lease.ts"
 import type { Background } from "../background.ts"
 import * as Batch from "../etcd/batch.ts"
 import type { Done } from "../etcd/batch.ts"
@@ -34,6 +33,7 @@ import {
   Entry,
   type EntryError,
   type EntryKey,
+  type EntryLease,
   EntryLost,
   type EntryOptions,
   ForeignEntry,
@@ -44,6 +44,7 @@ import {
   putOf,
   removalOf
 } from "./entry.ts"
+import { type Layout, queue, releaseKey } from "./layout.ts"
 import { follow, type Guarded, onDelete, type Place, settle, type Step, unplaced } from "./view.ts"
 import { DeletionWatch, type Host, persistently } from "./watch.ts"
 
@@ -105,13 +106,6 @@ export class Refused {
   }
 }
 
-/** Which keys make a line. */
-export interface Layout {
-  readonly range: (prefix: string) => Etcd.Range
-  /** The key of a new entry. Where others use the same key, each entry must have a value of its own. */
-  readonly key: (prefix: string, lease: Lease) => string
-}
-
 /** A join that does not end in an entry releases its reference to the lease. */
 export interface Lines {
   readonly range: Layout["range"]
@@ -143,25 +137,6 @@ const openAtOnce = 64
 /** How long a line stays, with its watch, when it has no entries. */
 const keepLineFor = 1000
 
-/**
- * A key for each entry, as Go's `concurrency` package has them: the lease's, and a number since it may have several.
- *
- * The smallest number that is free, since etcd keeps every key that ever was until it is compacted, and walks over
- * all of them to read the line.
- */
-export const queue: Layout = {
-  range: Etcd.getPrefix,
-  key: (prefix, lease) => {
-    let number = 1
-    let key: string
-    do {
-      key = `${prefix}${lease.hex}-${number++}`
-    } while (lease.entries.has(key))
-    lease.entries.add(key)
-    return key
-  }
-}
-
 export const make = (
   etcd: Etcd.Etcd["Service"],
   clock: Clock.Clock,
@@ -171,9 +146,9 @@ export const make = (
   discipline: Discipline = mutex
 ) => {
   const batch = Batch.make(etcd, clock, background)
-  const cleanup = Cleanup.make(etcd, clock, background, ({ ref, key }) => ref.lease.entries.delete(key))
+  const cleanup = Cleanup.make(etcd, clock, background, ({ ref, key }) => releaseKey(ref.lease, key))
   const lines = new Map<string, Line>()
-  const leases = new Set<Lease>()
+  const leases = new Set<EntryLease>()
   const openingLimit = Semaphore.makeUnsafe(openAtOnce)
   const watches: Host<Line | Single> = {
     etcd,
@@ -393,7 +368,7 @@ export const make = (
   }
 
   // One listener for all entries on a lease: one for each would cost more than the rest of the entry.
-  const followLease = (lease: Lease) => {
+  const followLease = (lease: EntryLease) => {
     if (leases.has(lease)) return
     leases.add(lease)
     lease.onLoss(({ reason }) => {
@@ -625,7 +600,7 @@ export const make = (
   const finishLeaving = (entry: Entry, removed: Exit.Exit<unknown, unknown> = Exit.void) => {
     if (Exit.isFailure(removed)) retireAndRemember(entry)
     if (entry.outcomeUnknown) cleanup.add(entry)
-    else entry.ref.lease.entries.delete(entry.key)
+    else releaseKey(entry.ref.lease, entry.key)
     entry.ref.release()
     markIdle(entry.line)
   }

@@ -10,10 +10,11 @@ import * as Exit from "effect/Exit"
 import * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
 import { Entry, ForeignEntry, isEntry } from "./entry.ts"
+import type { Layout } from "./layout.ts"
 import * as Line from "./line.ts"
 import { persistently } from "./watch.ts"
 
-const layout: Line.Layout = { range: Etcd.get, key: (name) => name }
+const layout: Layout = { range: Etcd.get, key: (name) => name }
 
 export const make = (
   etcd: Etcd.Etcd["Service"],

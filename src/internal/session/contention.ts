@@ -16,10 +16,10 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Etcd from "../../Etcd.ts"
-import type { Lease, LeaseExpired } from "../../Lease.ts"
+import type { LeaseExpired } from "../../LeaseExpired.ts"
 import type { Background } from "../background.ts"
 import type { Done } from "../etcd/batch.ts"
-import { Entry, type EntryError, type EntryKey, EntryLost, type LeaseRef } from "../line/entry.ts"
+import { Entry, type EntryError, type EntryKey, type EntryLease, EntryLost, type LeaseRef } from "../line/entry.ts"
 import { type Lines, Refused } from "../line/line.ts"
 import type { Leases } from "./sharedLease.ts"
 
@@ -29,7 +29,7 @@ export interface Request {
   /** What the caller says of itself, as the value has it. */
   readonly metadata: string
   /** A lease of the user's own instead of the session's. */
-  readonly lease: Lease | undefined
+  readonly lease: EntryLease | undefined
 }
 
 /** Restores interruptibility around a wait, and may end it in another way, such as a timeout. */
@@ -342,7 +342,7 @@ export const make = (
 
 const nextOf = ({ waiting }: LocalLine): Contender | undefined => waiting?.values().next().value
 
-const ownRef = (lease: Lease): LeaseRef => ({ lease, isShared: false, release: () => {}, retire: () => {} })
+const ownRef = (lease: EntryLease): LeaseRef => ({ lease, isShared: false, release: () => {}, retire: () => {} })
 
 const leaseExpired = Exit.fail(new EntryLost("LeaseExpired"))
 

@@ -5,11 +5,12 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import { Etcd, EtcdError } from "../../Etcd.ts"
-import * as Lease from "../../Lease.ts"
+import type { Options } from "../../Lease.ts"
 import type { Background } from "../background.ts"
 import { type Done, sessionClosed } from "../etcd/batch.ts"
 import type { LeaseRef } from "../line/entry.ts"
 import { monotonicMillis } from "../monotonic.ts"
+import * as Lease from "./lease.ts"
 
 /**
  * One lease for all locks of a session, granted when it is first needed, replaced when it is
@@ -27,7 +28,7 @@ export interface Leases {
   readonly close: Effect.Effect<void>
 }
 
-export const make = Effect.fnUntraced(function*(background: Background, options: Lease.Options | undefined) {
+export const make = Effect.fnUntraced(function*(background: Background, options: Options | undefined) {
   const etcd = yield* Etcd
   const clock = yield* Clock.Clock
   const fork = Effect.runForkWith(yield* Effect.context<never>())
@@ -54,7 +55,7 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
   })
 
   class Shared implements LeaseRef {
-    readonly lease: Lease.Lease
+    readonly lease: Lease.LeaseImpl
     readonly isShared = true
     readonly #scope: Scope.Closeable
     #holders = 0
@@ -62,7 +63,7 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
     #retired = false
     #closing: Fiber.Fiber<void> | undefined
 
-    constructor(lease: Lease.Lease, scope: Scope.Closeable) {
+    constructor(lease: Lease.LeaseImpl, scope: Scope.Closeable) {
       this.lease = lease
       this.#scope = scope
       alive.add(this)
