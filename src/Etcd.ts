@@ -17,8 +17,6 @@ import { bytes, prefixEnd } from "./internal/etcd/bytes.ts"
 import { prefixed } from "./internal/etcd/namespace.ts"
 import { attemptTimeout } from "./internal/etcd/retry.ts"
 import * as Service from "./internal/etcd/service.ts"
-import * as environment from "./internal/etcd3/config.ts"
-import * as etcd3 from "./internal/etcd3/transport.ts"
 import * as memory from "./internal/memory/transport.ts"
 import * as Check from "./internal/options.ts"
 
@@ -445,16 +443,19 @@ export const layerConfig = (
 ): Layer.Layer<Etcd, Config.ConfigError> =>
   Layer.effect(
     Etcd,
-    environment.load.pipe(
-      Effect.flatMap((found) => {
-        Check.object("Etcd.layerConfig", "options", options, "{ prefix: \"my-application/\" }")
-        return make({ ...found, ...options })
-      }),
-      // A programmer's mistake in `layer` is the operator's mistake here.
-      Effect.catchDefect((defect) =>
-        defect instanceof Check.InvalidOption ? environment.refused(defect) : Effect.die(defect)
+    Effect.gen(function*() {
+      const environment = yield* Effect.promise(() => import("./internal/etcd3/config.ts"))
+      return yield* environment.load.pipe(
+        Effect.flatMap((found) => {
+          Check.object("Etcd.layerConfig", "options", options, "{ prefix: \"my-application/\" }")
+          return make({ ...found, ...options })
+        }),
+        // A programmer's mistake in `layer` is the operator's mistake here.
+        Effect.catchDefect((defect) =>
+          defect instanceof Check.InvalidOption ? environment.refused(defect) : Effect.die(defect)
+        )
       )
-    )
+    })
   )
 
 /**
@@ -602,6 +603,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   Check.object("Etcd.layer", "options", options, "{ hosts: [\"127.0.0.1:2379\"] }")
   const requestTimeout = requestTimeoutOf("Etcd.layer", options)
   Check.prefix("Etcd.layer", options?.prefix)
+  // etcd3 and gRPC take longer to load than all else, and programs on an etcd in memory never need them.
+  const etcd3 = yield* Effect.promise(() => import("./internal/etcd3/transport.ts"))
   // Where there are no options at all, the error is about the missing hosts.
   const transport = yield* etcd3.make({ ...options }, attemptTimeout(requestTimeout))
   return Service.make(options.prefix ? prefixed(transport, Buffer.from(options.prefix)) : transport, requestTimeout)
