@@ -17,8 +17,6 @@ import { bytes, prefixEnd } from "./internal/etcd/bytes.ts"
 import { prefixed } from "./internal/etcd/namespace.ts"
 import { attemptTimeout } from "./internal/etcd/retry.ts"
 import * as Service from "./internal/etcd/service.ts"
-import * as environment from "./internal/etcd3/config.ts"
-import * as etcd3 from "./internal/etcd3/transport.ts"
 import * as memory from "./internal/memory/transport.ts"
 import * as Check from "./internal/options.ts"
 
@@ -40,7 +38,12 @@ export {
    * @category services
    * @since 0.1.0
    */
-  Faults
+  Faults,
+  /**
+   * @category models
+   * @since 0.1.0
+   */
+  type Method
 } from "./EtcdFaults.ts"
 
 // -----------------------------------------------------------------------------
@@ -64,6 +67,8 @@ export interface KeyValue {
 }
 
 /**
+ * Writes the key, attached to `lease` if there is one.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -141,12 +146,16 @@ export interface Txn<
 }
 
 /**
+ * What a transaction can do: read, write, delete, or run another transaction.
+ *
  * @category models
  * @since 0.1.0
  */
 export type Op = Put | Range | Delete | Txn<any, any>
 
 /**
+ * Says that a key was written.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -155,7 +164,8 @@ export interface PutResult {
 }
 
 /**
- * `count` is the number of keys in the whole range, whatever the limit.
+ * The keys that a `Range` found. `count` is the number of keys in the whole range,
+ * whatever the limit.
  *
  * @category models
  * @since 0.1.0
@@ -167,6 +177,8 @@ export interface RangeResult {
 }
 
 /**
+ * How many keys a `Delete` deleted.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -176,6 +188,9 @@ export interface DeleteResult {
 }
 
 /**
+ * Whether the conditions of a transaction held, and the results of the operations that
+ * it ran because of that.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -187,18 +202,20 @@ export type TxnResult<Then extends ReadonlyArray<Op>, Else extends ReadonlyArray
   )
 
 /**
+ * What belongs to a transaction that was sent by itself, and not to one inside another.
+ *
  * @category models
  * @since 0.1.0
  */
 export interface TxnHeader {
   /** The store's revision after the transaction. */
   readonly revision: bigint
-  /** The answer to an earlier sending was lost, which etcd may have applied too, or may yet apply. */
+  /** The answer to an earlier attempt was lost. etcd may have applied that one, too, or may yet do so. */
   readonly repeated: boolean
 }
 
 /**
- * What an operation answers.
+ * The result of an operation.
  *
  * @category models
  * @since 0.1.0
@@ -210,12 +227,16 @@ export type OpResult<O> = O extends Put ? PutResult
   : never
 
 /**
+ * The results of several operations, in their order.
+ *
  * @category models
  * @since 0.1.0
  */
 export type OpResults<Ops extends ReadonlyArray<Op>> = { readonly [K in keyof Ops]: OpResult<Ops[K]> }
 
 /**
+ * A transaction to send: if all of `compare` hold then `then`, else `else`.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -232,6 +253,8 @@ export interface TxnRequest<Then extends ReadonlyArray<Op>, Else extends Readonl
 }
 
 /**
+ * How long a lease still lives, and how long it was granted for.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -243,17 +266,21 @@ export interface LeaseTimeToLive {
 }
 
 /**
+ * The key to watch, or all keys in `[key, rangeEnd)`.
+ *
  * @category models
  * @since 0.1.0
  */
 export interface WatchOptions {
   readonly key: Uint8Array
   readonly rangeEnd?: Uint8Array | undefined
-  /** Only tell of one kind of event. */
+  /** Report only one kind of event; both when absent. */
   readonly only?: "Put" | "Delete" | undefined
 }
 
 /**
+ * A key was written or deleted.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -318,7 +345,8 @@ export interface Subscription {
 // -----------------------------------------------------------------------------
 
 /**
- * A connection to etcd.
+ * A connection to etcd. The layers of this module provide one, and a program can
+ * provide one of its own: one that wraps another, or one that it wrote from scratch.
  *
  * **Details**
  *
@@ -334,6 +362,7 @@ export interface Subscription {
 export class Etcd extends Context.Service<Etcd, {
   /** How long a call may take in all, with its retries. */
   readonly requestTimeout: Duration.Duration
+  /** Runs a transaction; see `TxnRequest` for when it is sent again. */
   readonly txn: <
     const Then extends ReadonlyArray<Op>,
     const Else extends ReadonlyArray<Op> = readonly []
@@ -342,12 +371,16 @@ export class Etcd extends Context.Service<Etcd, {
   ) => Effect.Effect<TxnResult<Then, Else> & TxnHeader, EtcdError>
   /** A linearizable read. */
   readonly range: (range: Range) => Effect.Effect<RangeResult & { readonly revision: bigint }, EtcdError>
-  /** Grants a lease under an ID of the caller's choice and answers the TTL that etcd granted, in seconds. */
+  /** Grants a lease under an ID of the caller's choice and returns the TTL that etcd granted, in seconds. */
   readonly leaseGrant: (leaseId: bigint, seconds: number) => Effect.Effect<number, EtcdError>
   /** Revokes a lease and deletes its keys. */
   readonly leaseRevoke: (leaseId: bigint) => Effect.Effect<void, EtcdError>
-  /** Renews a lease once, in one attempt of at most `timeout` milliseconds, and answers its TTL in seconds. */
+  /**
+   * Renews a lease once, in one attempt of at most `timeout` milliseconds, and returns its TTL in seconds; 0 when there
+   * is no such lease.
+   */
   readonly leaseKeepAlive: (leaseId: bigint, timeout: number) => Effect.Effect<number, EtcdError>
+  /** Reads how long a lease still lives. */
   readonly leaseTimeToLive: (leaseId: bigint) => Effect.Effect<LeaseTimeToLive, EtcdError>
   /** Watches from now on, until the scope closes. */
   readonly watch: (options: WatchOptions) => Effect.Effect<Watch, EtcdError, Scope.Scope>
@@ -445,16 +478,19 @@ export const layerConfig = (
 ): Layer.Layer<Etcd, Config.ConfigError> =>
   Layer.effect(
     Etcd,
-    environment.load.pipe(
-      Effect.flatMap((found) => {
-        Check.object("Etcd.layerConfig", "options", options, "{ prefix: \"my-application/\" }")
-        return make({ ...found, ...options })
-      }),
-      // A programmer's mistake in `layer` is the operator's mistake here.
-      Effect.catchDefect((defect) =>
-        defect instanceof Check.InvalidOption ? environment.refused(defect) : Effect.die(defect)
+    Effect.gen(function*() {
+      const environment = yield* Effect.promise(() => import("./internal/etcd3/config.ts"))
+      return yield* environment.load.pipe(
+        Effect.flatMap((found) => {
+          Check.object("Etcd.layerConfig", "options", options, "{ prefix: \"my-application/\" }")
+          return make({ ...found, ...options })
+        }),
+        // A programmer's mistake in `layer` is the operator's mistake here.
+        Effect.catchDefect((defect) =>
+          defect instanceof Check.InvalidOption ? environment.refused(defect) : Effect.die(defect)
+        )
       )
-    )
+    })
   )
 
 /**
@@ -602,6 +638,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   Check.object("Etcd.layer", "options", options, "{ hosts: [\"127.0.0.1:2379\"] }")
   const requestTimeout = requestTimeoutOf("Etcd.layer", options)
   Check.prefix("Etcd.layer", options?.prefix)
+  // etcd3 and gRPC take longer to load than all else, and programs on an etcd in memory never need them.
+  const etcd3 = yield* Effect.promise(() => import("./internal/etcd3/transport.ts"))
   // Where there are no options at all, the error is about the missing hosts.
   const transport = yield* etcd3.make({ ...options }, attemptTimeout(requestTimeout))
   return Service.make(options.prefix ? prefixed(transport, Buffer.from(options.prefix)) : transport, requestTimeout)

@@ -34,6 +34,8 @@ export const EtcdErrorReason = Schema.Literals([
 ])
 
 /**
+ * One of the reasons that `EtcdErrorReason` lists.
+ *
  * @category errors
  * @since 0.1.0
  */

@@ -2,7 +2,21 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type { KeyValue } from "./Etcd.ts"
-import type { Transport } from "./internal/etcd/transport.ts"
+
+/**
+ * A request to etcd, as `EtcdError` names it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Method =
+  | "txn"
+  | "range"
+  | "leaseGrant"
+  | "leaseRevoke"
+  | "leaseKeepAlive"
+  | "leaseTimeToLive"
+  | "watch"
 
 /**
  * Makes the etcd of `Etcd.layerMemory` fail the way a real one does, and tells
@@ -62,7 +76,7 @@ export class Faults extends Context.Service<Faults, {
    */
   readonly drop: (
     what: "Request" | "Reply",
-    matching?: { readonly method?: keyof Transport | undefined; readonly times?: number | undefined }
+    matching?: { readonly method?: Method | undefined; readonly times?: number | undefined }
   ) => Effect.Effect<void>
   /**
    * Makes every request from now on take that long: it is applied after one half

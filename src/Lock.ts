@@ -132,6 +132,8 @@ export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")
 export type Layout = "queue" | "single-key"
 
 /**
+ * How to take a lock that may be free.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -145,6 +147,8 @@ export interface TryOptions {
 }
 
 /**
+ * How to take a lock, and how long to wait for it.
+ *
  * @category models
  * @since 0.1.0
  */

@@ -5,9 +5,8 @@ import type * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"
 import type * as Result from "effect/Result"
 import { EtcdError } from "../../EtcdError.ts"
-import type { Transport } from "../etcd/transport.ts"
+import type { Method } from "../../EtcdFaults.ts"
 
-type Method = keyof Transport
 type Loss = "Request" | "Reply"
 
 /** What a cut ends. */

@@ -265,7 +265,7 @@ const grant = (
   seconds: number,
   beforeRenewal: () => void
 ): Effect.Effect<number, EtcdError> => {
-  const abandon = Effect.forkDetach(revoke(etcd, id))
+  const abandon = Effect.suspend(() => Effect.forkDetach(revoke(etcd, id)))
   const renewed = Effect.suspend(() => {
     beforeRenewal()
     return etcd.leaseKeepAlive(id, 1000)
