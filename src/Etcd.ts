@@ -1,5 +1,5 @@
 /**
- * The part of etcd that locks stand on: transactions, ranges, leases and
+ * The part of etcd that locks are built on: transactions, ranges, leases and
  * watches, in etcd's own terms, with typed errors and a deadline on every call.
  *
  * @since 0.1.0
@@ -51,7 +51,7 @@ export {
 // -----------------------------------------------------------------------------
 
 /**
- * A key and all that etcd knows about it. Revisions and lease IDs are 64 bits
+ * A key with its value and all of its metadata in etcd. Revisions and lease IDs are 64 bits
  * wide, hence `bigint`. A `lease` of `0n` means none.
  *
  * @category models
@@ -154,7 +154,7 @@ export interface Txn<
 export type Op = Put | Range | Delete | Txn<any, any>
 
 /**
- * Says that a key was written.
+ * The result of a `Put`: the key was written.
  *
  * @category models
  * @since 0.1.0
@@ -202,7 +202,7 @@ export type TxnResult<Then extends ReadonlyArray<Op>, Else extends ReadonlyArray
   )
 
 /**
- * What belongs to a transaction that was sent by itself, and not to one inside another.
+ * What etcd returns beside the results of a transaction that was sent by itself. A nested one has none of it.
  *
  * @category models
  * @since 0.1.0
@@ -210,7 +210,7 @@ export type TxnResult<Then extends ReadonlyArray<Op>, Else extends ReadonlyArray
 export interface TxnHeader {
   /** The store's revision after the transaction. */
   readonly revision: bigint
-  /** The answer to an earlier attempt was lost. etcd may have applied that one, too, or may yet do so. */
+  /** The reply to an earlier attempt was lost. etcd may have applied that one, too, or may yet do so. */
   readonly repeated: boolean
 }
 
@@ -245,7 +245,7 @@ export interface TxnRequest<Then extends ReadonlyArray<Op>, Else extends Readonl
   readonly then: Then
   readonly else?: Else | undefined
   /**
-   * Whether the transaction may be sent again when its answer was lost, although
+   * Whether the transaction may be sent again when its reply was lost, although
    * etcd may have applied it. Without it such a transaction fails, with an
    * `outcome` of `Unknown`.
    */
@@ -253,7 +253,7 @@ export interface TxnRequest<Then extends ReadonlyArray<Op>, Else extends Readonl
 }
 
 /**
- * How long a lease still lives, and how long it was granted for.
+ * How long a lease still lives, and for how long it was granted.
  *
  * @category models
  * @since 0.1.0
@@ -297,7 +297,7 @@ export interface WatchEvent {
  * **Gotchas**
  *
  * `next` fails when the watch ends, for whatever reason. That says nothing about
- * the keys: look again.
+ * the keys: read them again.
  *
  * @category models
  * @since 0.1.0
@@ -322,7 +322,7 @@ export interface WatchListener {
   readonly onEvents: (events: ReadonlyArray<WatchEvent>) => void
   /**
    * Called once when the watch ends, for whatever reason, unless it was closed before; nothing is called after it.
-   * That says nothing about the keys: look again.
+   * That says nothing about the keys: read them again.
    */
   readonly onEnd: (error: EtcdError) => void
 }
@@ -334,7 +334,7 @@ export interface WatchListener {
  * @since 0.1.0
  */
 export interface Subscription {
-  /** The listener gets every event after this revision. */
+  /** The listener receives every event after this revision. */
   readonly revision: bigint
   /** Ends the watch; no function of the listener is called any more. Closing it again does nothing. */
   readonly close: () => void

@@ -1,16 +1,16 @@
 import * as Schema from "effect/Schema"
 
 /**
- * What went wrong, in terms of what to do about it.
+ * What went wrong, by what a caller can do about it.
  *
  * - `Unavailable`: no member could be reached, or none had a leader. Transient.
- * - `Timeout`: no answer within the request timeout. Transient.
+ * - `Timeout`: no reply within the request timeout. Transient.
  * - `TooManyRequests`: etcd asks to slow down. Transient.
  * - `Tls`: the TLS handshake failed; certificates or the scheme are wrong.
- * - `Unauthenticated`: no, or wrong, user name and password.
+ * - `Unauthenticated`: the user name or the password is missing or wrong.
  * - `PermissionDenied`: the user may not do this to this key.
  * - `InvalidArgument`: etcd refused the request as malformed or too large,
- *   or its answer was too large to receive.
+ *   or its reply was too large to receive.
  * - `NoSpace`: etcd's database is full; it takes no writes.
  * - `LeaseNotFound`: the lease has expired or was revoked.
  * - `LeaseExists`: a lease with this ID exists already.
@@ -46,8 +46,8 @@ export type EtcdErrorReason = typeof EtcdErrorReason.Type
  *
  * **Details**
  *
- * `reason` says what to do, `method` which request it was, and `outcome` whether
- * etcd may have applied it all the same: `Refused` means that it certainly did
+ * `reason` says what a caller can do, `method` names the request, and `outcome` says
+ * whether etcd may have applied it all the same: `Refused` means that it certainly did
  * not, `Unknown` that it may have, or may do so yet.
  *
  * @category errors

@@ -19,12 +19,12 @@ export type Method =
   | "watch"
 
 /**
- * Makes the etcd of `Etcd.layerMemory` fail the way a real one does, and tells
+ * Makes the etcd of `Etcd.layerMemory` fail the way a real one does, and shows
  * what is left in it.
  *
  * **When to use**
  *
- * Use it to test that your program reacts rightly to a lost lock, a lost answer
+ * Use it to test that your program reacts rightly to a lost lock, a lost reply
  * or an etcd that cannot be reached.
  *
  * **Details**
@@ -68,11 +68,10 @@ export class Faults extends Context.Service<Faults, {
   /**
    * Loses the next `times` (default 1) requests, or only those of one `method`,
    * or the replies to them. A lost request is not applied; one whose reply is
-   * lost is. The caller cannot tell: both fail when the request times out, with
+   * lost is. The caller sees no difference: both fail when the request times out, with
    * `Timeout` and an `outcome` of `Unknown`.
    *
-   * Several drops are used up in the order in which they were asked for, one by
-   * each request.
+   * Several drops apply in the order of the calls, one to each request.
    */
   readonly drop: (
     what: "Request" | "Reply",
@@ -80,29 +79,29 @@ export class Faults extends Context.Service<Faults, {
   ) => Effect.Effect<void>
   /**
    * Makes every request from now on take that long: it is applied after one half
-   * and answered after the other. A caller that has given up meanwhile does not
-   * prevent that it is applied. Events are not delayed; see `delayWatches`.
+   * and its reply arrives after the other. It is applied even if its caller has given
+   * up meanwhile. Events are not delayed; see `delayWatches`.
    */
   readonly delay: (duration: Duration.Input) => Effect.Effect<void>
   /**
    * Makes all watches late: from now on an event arrives so long after it
-   * happened, whatever was answered meanwhile. A watch that opens is confirmed in
+   * happened, whichever replies come first. A watch that opens is confirmed in
    * time.
    *
    * The events of one watch keep their order, and those of one revision arrive
    * together. A shorter delay, or zero, holds for what happens from then on, and
-   * does not let it overtake what is on its way. Events on their way to a watch
+   * does not let it overtake the events that are on their way. Events on their way to a watch
    * that ends are lost.
    */
   readonly delayWatches: (duration: Duration.Input) => Effect.Effect<void>
   /**
    * Cuts all connections: every watch, and every request under way, fails with
-   * `Unavailable` and an `outcome` of `Unknown`. Requests that had reached etcd
+   * `Unavailable` and an `outcome` of `Unknown`. Requests that have reached etcd
    * are applied all the same. The next ones succeed.
    */
   readonly cut: Effect.Effect<void>
   /**
-   * Freezes etcd: nothing is applied or answered, watches are silent and leases
+   * Freezes etcd: it applies nothing and sends no reply, watches are silent and leases
    * do not expire, until `resume`.
    */
   readonly stall: Effect.Effect<void>

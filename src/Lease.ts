@@ -1,11 +1,11 @@
 /**
  * An etcd lease as a scoped resource: granted, kept alive by a fiber, and revoked
- * when its scope closes. Keys that hang on it live as long as it does.
+ * when its scope closes. Keys that are attached to it live as long as it does.
  *
  * **When to use**
  *
- * Locks bring their own lease; see `Session`. Use a `Lease` by itself to tie
- * other keys to the life of a program, or several locks to one fate.
+ * Locks bring their own lease; see `Session`. Use a `Lease` by itself to have
+ * other keys live as long as a program, or to lose several locks together.
  *
  * **Details**
  *
@@ -33,7 +33,7 @@ export {
 } from "./LeaseExpired.ts"
 
 /**
- * What marks a value as a lease that `make` returned.
+ * Marks a value as a lease that `make` returned.
  *
  * @category type IDs
  * @since 0.1.0
@@ -41,7 +41,7 @@ export {
 export const TypeId = "~effect-etcd-lock/Lease"
 
 /**
- * The type of what marks a lease.
+ * The type of the mark of a lease.
  *
  * @category type IDs
  * @since 0.1.0
@@ -58,7 +58,7 @@ export interface Lease {
   readonly [TypeId]: TypeId
   /** A positive 63-bit number. Keys show it in hexadecimal, as etcdctl does. */
   readonly id: bigint
-  /** What etcd granted, which may be more than what was asked for. */
+  /** The TTL that etcd granted, which may be longer than the one in the options. */
   readonly ttl: Duration.Duration
   /** For how long the lease can still be trusted if no renewal succeeds; zero once it is lost. */
   readonly remaining: Effect.Effect<Duration.Duration>
@@ -91,14 +91,14 @@ export interface Renewal {
 export interface Options {
   /**
    * For how long keys outlive a program that dies. Whole seconds, rounded up; at
-   * least 1 second, and etcd raises what is below its own minimum (2 seconds by
+   * least 1 second, and etcd raises a TTL below its own minimum (2 seconds by
    * default). Default: 15 seconds.
    */
   readonly ttl?: Duration.Input | undefined
   /**
    * How long before etcd's own expiry a lease that could not be renewed counts as
-   * lost. It has to cover the drift between the machines' clocks, and the time in
-   * which work stops once it is interrupted. Less than two thirds of the TTL.
+   * lost. It has to cover the drift between the machines' clocks, and the time that
+   * work takes to stop once it is interrupted. Less than two thirds of the TTL.
    * Default: a tenth of the TTL, but at least 300 milliseconds.
    */
   readonly safetyMargin?: Duration.Input | undefined
@@ -114,8 +114,8 @@ export interface Options {
  * once when they fail.
  *
  * Closing the scope interrupts what runs under the lease, and waits for its end
- * with renewals going on; only then it revokes the lease. What has not ended after
- * one TTL is named in a warning, and the lease is left to expire. The revoke takes
+ * with renewals going on; only then it revokes the lease. A warning names what has
+ * not ended after one TTL, and the lease is left to expire. The revoke takes
  * no longer than one request may; if etcd cannot be reached then, the lease expires
  * by itself.
  *
@@ -126,7 +126,7 @@ export interface Options {
  *
  * A TTL or a safety margin that can never work is a defect that names the option.
  *
- * **Example** (Tying a key to a program's life)
+ * **Example** (Attaching a key to a program's life)
  *
  * ```ts
  * import { Effect } from "effect"

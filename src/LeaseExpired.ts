@@ -1,10 +1,10 @@
 import * as Schema from "effect/Schema"
 
 /**
- * The lease is gone, and with it every key that hung on it.
+ * The lease is lost, and with it every key that was attached to it.
  *
- * - `Expired`: it could not be renewed in time. Reported before etcd's own expiry.
- * - `Revoked`: etcd does not know it any more; it was revoked.
+ * - `Expired`: it was not renewed in time. Reported before etcd's own expiry.
+ * - `Revoked`: etcd has no such lease any more; it was revoked.
  * - `Released`: its scope has closed, or is about to.
  *
  * @category errors
@@ -24,7 +24,7 @@ export class LeaseExpired extends Schema.TaggedError<LeaseExpired>("effect-etcd-
         return `Lease ${id} expired: etcd acknowledged no renewal in time`
       }
       case "Revoked": {
-        return `Lease ${id} was revoked: etcd does not know it any more`
+        return `Lease ${id} was revoked: etcd has no such lease any more`
       }
       case "Released": {
         return `Lease ${id} was released: its scope has closed`

@@ -1,6 +1,6 @@
 /**
  * What the locks of one program share: a lease that is granted when the first
- * lock needs one, kept alive while locks hang on it, and replaced when it is
+ * lock needs one, kept alive while locks are attached to it, and replaced when it is
  * lost; and the place where the program's fibers queue for the same lock.
  *
  * @since 0.1.0
@@ -14,7 +14,7 @@ import * as engine from "./internal/session/engine.ts"
 import type * as Lease from "./Lease.ts"
 
 /**
- * What marks a value as a session that `make` returned.
+ * Marks a value as a session that `make` returned.
  *
  * @category type IDs
  * @since 0.1.0
@@ -22,7 +22,7 @@ import type * as Lease from "./Lease.ts"
 export const TypeId = "~effect-etcd-lock/Session"
 
 /**
- * The type of what marks a session.
+ * The type of the mark of a session.
  *
  * @category type IDs
  * @since 0.1.0
@@ -35,11 +35,11 @@ export type TypeId = typeof TypeId
  *
  * **Details**
  *
- * With one lease for all locks, a lock costs one commit to take and one to
+ * With one lease for all locks, a lock costs one commit to acquire and one to
  * release, and any number of held locks is renewed by one request every third of
  * the TTL.
  *
- * When the lease is lost, all that hangs on it fails, and the next lock gets a
+ * When the lease is lost, every lock on it fails, and the next lock gets a
  * new lease. Two fibers that use the same session exclude each other as two
  * processes do.
  *
@@ -48,7 +48,7 @@ export type TypeId = typeof TypeId
  */
 export class Session extends Context.Service<Session, {
   readonly [TypeId]: TypeId
-  /** A reference to the session's lease until the scope closes, to tie other keys to it. */
+  /** A reference to the session's lease until the scope closes, to attach other keys to it. */
   readonly lease: Effect.Effect<Lease.Lease, EtcdError, Scope.Scope>
 }>()("effect-etcd-lock/Session") {}
 
@@ -61,10 +61,10 @@ export class Session extends Context.Service<Session, {
 export type Options = Lease.Options
 
 /**
- * Makes a session that ends with the scope. Then no caller gets a lock through it any
- * more, and those that wait for one fail. What runs under its locks is interrupted and awaited,
- * for one TTL at most; only then its leases are revoked, and with them every key that
- * hangs on them goes.
+ * Makes a session that ends with the scope. Then no caller acquires a lock through it any
+ * more, and its waiters fail. What runs under its locks is interrupted and awaited,
+ * for one TTL at most; only then its leases are revoked, and etcd deletes every key that
+ * is attached to them.
  *
  * @category constructors
  * @since 0.1.0

@@ -191,7 +191,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
           assert.instanceOf(error, Lock.LockTimeout)
           assert.isAtLeast(Duration.toMillis(error.waited), 300)
           assert.strictEqual(error.holder?.key, handle.key)
-          assert.match(error.message, /'job' could not be had within .*; it is held by .*process/)
+          assert.match(error.message, /'job' was not acquired within .*; it is held by .*process/)
           yield* world.untilLine("job", 1)
         }
         yield* holder.release

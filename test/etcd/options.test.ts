@@ -622,7 +622,7 @@ describe.each(["queue", "single-key"] as const)("a timeout on a lock, %s,", (lay
         assert.instanceOf(error, Lock.LockTimeout)
         assert.strictEqual(error.holder?.key, held.key)
         assert.strictEqual(Duration.toMillis(error.waited), 0)
-        assert.match(error.message, /^Lock 'a' could not be had at once; it is held by .*process/)
+        assert.match(error.message, /^Lock 'a' was not acquired at once; it is held by .*process/)
         assert.deepStrictEqual((yield* faults.keys).map(({ key }) => String(key)), [held.key])
       }
     }).pipe(inMemory))

@@ -183,7 +183,7 @@ describe("a held single key", () => {
       for (const attempt of attempts) {
         const error = yield* attempt
         assert.include(error as Lock.ForeignKey, { _tag: "ForeignKey", key: "job" })
-        assert.include(error.message, "hangs on no lease")
+        assert.include(error.message, "is attached to no lease")
       }
       const found = yield* a.run(Lock.inspect("job", { layout }))
       assert.deepStrictEqual([found.holder, found.foreignKeys], [undefined, ["job"]])

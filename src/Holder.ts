@@ -1,0 +1,31 @@
+import * as DateTime from "effect/DateTime"
+import * as Schema from "effect/Schema"
+
+/**
+ * A client that holds a lock or waits for it. Other clients of the same lock, such as
+ * `etcdctl lock`, leave no more than a key and a lease; the fields about the process
+ * are undefined for them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")({
+  /** The entry's key in etcd. */
+  key: Schema.String,
+  leaseId: Schema.BigInt,
+  /** The revision at which it joined the line. */
+  createRevision: Schema.BigInt,
+  host: Schema.optional(Schema.String),
+  pid: Schema.optional(Schema.Int),
+  /** When it asked for the lock, by its own clock. */
+  since: Schema.optional(Schema.DateTimeUtc),
+  /** The `metadata` of its options. */
+  metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json)),
+  /** For how long its lease would live if it died now. Only `inspect` and `changes` read it. */
+  remaining: Schema.optional(Schema.Duration)
+}) {
+  override toString(): string {
+    const where = this.host === undefined ? `lease ${this.leaseId.toString(16)}` : `${this.host} (process ${this.pid})`
+    return this.since === undefined ? where : `${where} since ${DateTime.formatIso(this.since)}`
+  }
+}

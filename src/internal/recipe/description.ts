@@ -1,0 +1,41 @@
+/**
+ * What an entry says of its holder: a JSON object in the value of its key. Other clients
+ * ignore it, and the entries of others have no such value.
+ */
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { hostname } from "node:os"
+import { Holder } from "../../Holder.ts"
+import { type EntryKey, keyOf } from "../line/entry.ts"
+
+const Description = Schema.Struct({
+  host: Schema.optional(Schema.String),
+  pid: Schema.optional(Schema.Int),
+  since: Schema.optional(Schema.DateTimeUtcFromString),
+  metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json))
+})
+
+/** What differs from one entry of the process to the next. */
+export interface Own {
+  /** When the caller asked, in milliseconds of the wall clock. */
+  readonly since: number
+  readonly metadata: Readonly<Record<string, Schema.Json>> | undefined
+  /** Sets the entry apart from others under the same key. */
+  readonly id: string | undefined
+}
+
+const host = hostname()
+
+export const encode = ({ id, metadata, since }: Own): Uint8Array =>
+  Buffer.from(JSON.stringify({ host, pid: process.pid, since: new Date(since).toISOString(), metadata, id }))
+
+const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Description))
+
+/** Describes the client that an entry belongs to, as far as its value says. */
+export const describe = (kv: EntryKey): Holder =>
+  new Holder({
+    key: keyOf(kv),
+    leaseId: kv.lease,
+    createRevision: kv.createRevision,
+    ...Option.getOrUndefined(decode(Buffer.from(kv.value).toString()))
+  })

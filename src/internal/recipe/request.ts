@@ -1,0 +1,280 @@
+/**
+ * From the call of a recipe to what it owns: checks the options, waits for the turn under
+ * one deadline, and releases when the critical section or the scope ends.
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Scope from "effect/Scope"
+import { EtcdError } from "../../EtcdError.ts"
+import type { Holder } from "../../Holder.ts"
+import type { Options, TryOptions } from "../../Lock.ts"
+import { Session } from "../../Session.ts"
+import { type EntryKey, type EntryLease, EntryLost, ForeignEntry, isEntry, keyOf } from "../line/entry.ts"
+import { Refused } from "../line/line.ts"
+import * as Check from "../options.ts"
+import type { Mutex, Request, Wait } from "../session/contention.ts"
+import * as Engine from "../session/engine.ts"
+import { isLease } from "../session/lease.ts"
+import { describe, encode } from "./description.ts"
+import { Ownership, type ToLost } from "./ownership.ts"
+
+/** Restores the interruptibility of the caller. */
+export interface Restore {
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R>
+}
+
+/** A way to acquire. To be run uninterruptibly: it restores interruptibility where it waits. */
+export interface Acquire<A, E> {
+  (restore: Restore): Effect.Effect<A, E, Session>
+}
+
+/** Where the callers of one name contend. */
+export interface Place {
+  readonly contention: Mutex
+  readonly prefix: string
+  /** Entries share their key, and only their values tell them apart. */
+  readonly isShared: boolean
+}
+
+/** What a recipe is, besides its discipline: where its callers contend, and its own errors. */
+export interface Recipe<Held, Timeout, Lost, Foreign> {
+  /** The module that takes the options, as messages name it. */
+  readonly module: string
+  /** Checks the name and the options that choose the place. */
+  readonly place: (session: Engine.SessionImpl, name: string, options: TryOptions | undefined) => Place
+  readonly held: (name: string, holder: Holder | undefined) => Held
+  readonly timeout: (name: string, waited: Duration.Duration, holder: Holder | undefined) => Timeout
+  readonly lost: ToLost<Lost>
+  readonly foreign: (name: string, key: string) => Foreign
+}
+
+/** The ways to acquire by a recipe. */
+export const make = <Held, Timeout, Lost, Foreign>(recipe: Recipe<Held, Timeout, Lost, Foreign>) => {
+  type Owned = Ownership<Lost>
+  const { foreign, held, lost, module, place, timeout } = recipe
+  const limitOf = limitIn(module)
+
+  const explain = (name: string) => <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | Lost | Foreign => {
+    if (error instanceof EntryLost) return lost(name, undefined, error)
+    if (error instanceof ForeignEntry) return foreign(name, error.key)
+    return error as Exclude<E, EntryLost | ForeignEntry>
+  }
+
+  /** Waits for the turn, within the timeout of the options. */
+  const acquire =
+    (name: string, options: Options | undefined): Acquire<Owned, Timeout | Lost | Foreign | EtcdError> => (restore) =>
+      withSession((session, clock) => {
+        const at = place(session, name, options)
+        const limit = limitOf(options)
+        // A wait of no time is a try: etcd says whether it is free, however long that takes.
+        if (limit !== undefined && Duration.isZero(limit)) {
+          return tryOr(name, options, (holder) => timeout(name, Duration.zero, holder))(restore)
+        }
+        const wait: Wait<Timeout | EtcdError> = limit === undefined
+          ? restore
+          : deadline(limit, clock, restore, (waited) =>
+            Effect.flatMap(
+              Effect.timeoutOrElse(at.contention.holder(at.prefix), {
+                duration: holderTimeout,
+                orElse: () => unanswered(name)
+              }),
+              (holder) => Effect.failSync(() => timeout(name, waited(), described(holder)))
+            ))
+        return Effect.mapBoth(at.contention.acquire(requestOf(module, at, options, clock), wait), {
+          onSuccess: (entry) => new Ownership(name, entry, session.etcd, at.contention, lost),
+          onFailure: explain(name)
+        })
+      })
+
+  /** Takes what is free, and returns how it was refused otherwise. */
+  const attempt =
+    (name: string, options: TryOptions | undefined): Acquire<Owned | Refused, Lost | Foreign | EtcdError> =>
+    (restore) =>
+      withSession((session, clock) => {
+        const at = place(session, name, options)
+        const tried = at.contention.tryAcquire<never>(requestOf(module, at, options, clock), restore)
+        return Effect.flatMap(
+          Effect.mapError(tried, explain(name)),
+          (tried): Effect.Effect<Owned | Refused, Foreign> => {
+            if (!(tried instanceof Refused)) {
+              return Effect.succeed(new Ownership(name, tried, session.etcd, at.contention, lost))
+            }
+            if (tried.holder === undefined || isEntry(at.prefix, tried.holder)) return Effect.succeed(tried)
+            return Effect.fail(foreign(name, keyOf(tried.holder)))
+          }
+        )
+      })
+
+  const tryOr = <E>(name: string, options: TryOptions | undefined, onHeld: (holder: Holder | undefined) => E): Acquire<
+    Owned,
+    E | Lost | Foreign | EtcdError
+  > =>
+  (restore) =>
+    Effect.filterOrFail(
+      attempt(name, options)(restore),
+      (tried): tried is Owned => tried instanceof Ownership,
+      (refused) => onHeld(described((refused as Refused).holder))
+    )
+
+  /** Takes what is free, or fails with the holder. */
+  const tryAcquire = (name: string, options: TryOptions | undefined) =>
+    tryOr(name, options, (holder) => held(name, holder))
+
+  return { acquire, attempt, tryAcquire }
+}
+
+// -----------------------------------------------------------------------------
+// critical sections and scopes
+// -----------------------------------------------------------------------------
+
+/** Runs an effect while holding what `acquire` acquires. */
+export const section = <A, E, R, Lost, E2>(
+  operation: string,
+  name: string,
+  acquire: Acquire<Ownership<Lost>, E2>,
+  self: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | Lost | E2, R | Session> =>
+  spanned(
+    operation,
+    name,
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(acquire(restore), (ownership) => holding(ownership, self, restore))
+    )
+  )
+
+/** Runs an effect if `attempt` acquires, and returns `None` otherwise. */
+export const sectionIfAvailable = <A, E, R, Lost, E2>(
+  attempt: Acquire<Ownership<Lost> | Refused, E2>,
+  self: Effect.Effect<A, E, R>
+) =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(
+      attempt(restore),
+      (tried) => tried instanceof Refused ? Effect.succeedNone : Effect.asSome(holding(tried, self, restore))
+    )
+  )
+
+/** Holds what `acquire` acquires until the scope closes. */
+export const scoped = <Lost, E>(
+  operation: string,
+  name: string,
+  acquire: Acquire<Ownership<Lost>, E>
+): Effect.Effect<Ownership<Lost>, E, Session | Scope.Scope> =>
+  spanned(
+    operation,
+    name,
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(
+        Effect.scope,
+        (scope) => Effect.tap(acquire(restore), (ownership) => Scope.addFinalizerExit(scope, () => ownership.release))
+      )
+    )
+  )
+
+const holding = <A, E, R, Lost>(ownership: Ownership<Lost>, self: Effect.Effect<A, E, R>, restore: Restore) =>
+  Effect.onExit(restore(ownership.whileHeld(self)), () => ownership.release)
+
+/** Adds a span where there is a tracer or a parent span. Elsewhere it would cost, and no reader would see it. */
+const spanned = <A, E, R>(operation: string, name: string, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.withFiber(({ cache }) =>
+    cache.tracer === undefined && cache.span === undefined
+      ? self
+      : Effect.withSpan(
+        operation,
+        { kind: "client", attributes: { "lock.name": name } },
+        { captureStackTrace: false }
+      )(self) as Effect.Effect<A, E, R>
+  )
+
+// -----------------------------------------------------------------------------
+// internal
+// -----------------------------------------------------------------------------
+
+const withSession = <A, E>(
+  use: (session: Engine.SessionImpl, clock: Clock.Clock) => Effect.Effect<A, E, Session>
+): Effect.Effect<A, E, Session> =>
+  Effect.withFiber((fiber) =>
+    use(Engine.of(Context.get(fiber.context as Context.Context<Session>, Session)), fiber.getRef(Clock.Clock))
+  )
+
+const requestOf = (
+  module: string,
+  { isShared, prefix }: Place,
+  options: TryOptions | undefined,
+  clock: Clock.Clock
+): Request => {
+  const metadata = options?.metadata
+  return {
+    prefix,
+    metadata: metadata === undefined ? "" : Check.metadata(module, metadata),
+    value: encode({
+      since: clock.currentTimeMillisUnsafe(),
+      metadata,
+      id: isShared ? crypto.randomUUID() : undefined
+    }),
+    lease: leaseOf(module, options)
+  }
+}
+
+const leaseOf = (module: string, options: TryOptions | undefined): EntryLease | undefined => {
+  const lease = options?.lease
+  if (lease === undefined || isLease(lease)) return lease
+  throw new Check.InvalidOption({
+    module,
+    option: "lease",
+    problem: (name) => `${name("lease")} must be a Lease, as Lease.make returns it, got ${Check.show(lease)}`,
+    cure: () => "Write it as yield* Lease.make()."
+  })
+}
+
+const described = (kv: EntryKey | undefined): Holder | undefined => kv === undefined ? undefined : describe(kv)
+
+/** Returns how long to wait by the options; undefined for ever. */
+const limitIn = (module: string) => {
+  const option: Check.DurationOption = {
+    module,
+    option: "timeout",
+    range: "zero or more",
+    accepts: (timeout) => !Duration.isNegative(timeout),
+    example: "15 seconds"
+  }
+  return (options: Options | undefined): Duration.Duration | undefined => {
+    if (options?.timeout === undefined) return undefined
+    const limit = Check.duration(option, options.timeout)
+    return Duration.isFinite(limit) ? limit : undefined
+  }
+}
+
+/** Runs the waits of an acquire under one timeout that starts now. */
+const deadline = <E>(
+  limit: Duration.Duration,
+  clock: Clock.Clock,
+  restore: Restore,
+  onTimeout: (waited: () => Duration.Duration) => Effect.Effect<never, E>
+): Wait<E> => {
+  const started = clock.monotonicTimeNanosUnsafe()
+  const waited = () => Duration.millis(Math.round(Number(clock.monotonicTimeNanosUnsafe() - started) / 1e6))
+  return (effect) =>
+    Effect.suspend(() =>
+      restore(Effect.timeoutOrElse(effect, {
+        duration: Duration.max(Duration.subtract(limit, waited()), Duration.zero),
+        // A timer may be a little early.
+        orElse: () => onTimeout(() => Duration.max(waited(), limit))
+      }))
+    )
+}
+
+/** How long a read of the holder may take when the time is up. */
+const holderTimeout = "500 millis"
+
+const unanswered = (name: string) =>
+  Effect.fail(
+    new EtcdError({
+      reason: "Timeout",
+      method: "range",
+      outcome: "Unknown",
+      description: `etcd does not answer, and the time to wait for lock '${name}' is up`
+    })
+  )
