@@ -5,8 +5,9 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Etcd from "../../Etcd.ts"
-import { type Entry, EntryLost, giveAway, guard } from "../line/entry.ts"
-import type { Mutex } from "../session/contention.ts"
+import { type Entry, EntryLost, giveAway } from "../line/entry.ts"
+import { guard } from "../line/requests.ts"
+import type { Contention } from "../session/contention.ts"
 import { awaitLoss, supervise } from "../supervise.ts"
 
 /** Makes a recipe's own error of a loss. The token is undefined when the turn had not come yet. */
@@ -18,12 +19,11 @@ export class Ownership<E> {
   readonly name: string
   readonly #entry: Entry
   readonly #etcd: Etcd.Etcd["Service"]
-  readonly #contention: Mutex
+  readonly #contention: Contention
   readonly #toLost: ToLost<E>
-  #released = false
   #release: Effect.Effect<void> | undefined
 
-  constructor(name: string, entry: Entry, etcd: Etcd.Etcd["Service"], contention: Mutex, toLost: ToLost<E>) {
+  constructor(name: string, entry: Entry, etcd: Etcd.Etcd["Service"], contention: Contention, toLost: ToLost<E>) {
     this.name = name
     this.#entry = entry
     this.#etcd = etcd
@@ -64,7 +64,6 @@ export class Ownership<E> {
 
   get check(): Effect.Effect<void, E> {
     return Effect.suspend(() => {
-      if (this.#released) return Effect.fail(this.#lost(released))
       const loss = this.#entry.checkLoss()
       return loss === undefined ? Effect.void : Effect.fail(this.#lost(loss))
     })
@@ -109,23 +108,20 @@ export class Ownership<E> {
     return Effect.suspend(() => {
       if (this.#release !== undefined) return this.#release
       const entry = this.#entry
-      this.#released = true
-      entry.notify(released)
+      entry.lose(new EntryLost("Released"))
       return this.#release = giveAway(entry, (done) => this.#contention.release(entry, done))
     })
   }
 
   #onLoss(listener: (loss: E) => void): () => void {
-    if (!this.#released) return this.#entry.onLoss((loss) => listener(this.#lost(loss)))
-    listener(this.#lost(released))
-    return () => {}
+    return this.#entry.onLoss((loss) => listener(this.#lost(loss)))
   }
 
   get #notOwner(): Effect.Effect<never, E> {
-    return Effect.suspend(() => {
-      if (this.#released) return Effect.fail(this.#lost(released))
-      this.#entry.lose("KeyDeleted")
-      return Effect.fail(this.#lost(this.#entry.loss ?? new EntryLost("KeyDeleted")))
+    return Effect.failSync(() => {
+      const loss = new EntryLost("KeyDeleted")
+      this.#entry.lose(loss)
+      return this.#lost(this.#entry.loss ?? loss)
     })
   }
 
@@ -133,5 +129,3 @@ export class Ownership<E> {
     return this.#toLost(this.name, this.fencingToken, loss)
   }
 }
-
-const released = new EntryLost("Released")
