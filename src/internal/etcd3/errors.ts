@@ -20,7 +20,7 @@ interface Classified {
   readonly outcome?: "Unknown"
 }
 
-// The client has classes for what etcd says, but only for unary calls: streams and cancelled watches tell it as text.
+// The client has classes for what etcd says, but only for unary calls: streams and cancelled watches report it as text.
 const classify = (cause: unknown, code: number | undefined, details: string): Classified => {
   const says = (text: string) => details.includes(text)
   if (cause instanceof EtcdLeaseInvalidError || says("requested lease not found")) {

@@ -24,7 +24,7 @@ export interface Members {
   readonly failed: (member: Client, error: EtcdError) => void
   /**
    * Fails with the error, or with a plainer one where the options, the subject of the request or a question to the
-   * member's host tell more.
+   * member's host show more.
    */
   readonly explain: (member: Client, subject?: Subject) => (error: EtcdError) => Effect.Effect<never, EtcdError>
 }

@@ -3,7 +3,7 @@ import * as Net from "node:net"
 import * as Tls from "node:tls"
 
 // An etcd that is spoken to with the wrong scheme closes the connection without a word, as a dying one does: only
-// asking it the other way tells which. Nothing is sent over these connections, so they need not be trusted.
+// asking it the other way shows which. Nothing is sent over these connections, so they need not be trusted.
 
 /** Whether a server speaks TLS at `host:port`. */
 export const speaksTls = (address: string): Effect.Effect<boolean> =>

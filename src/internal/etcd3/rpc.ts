@@ -1,6 +1,6 @@
 /**
  * etcd's methods, from the definitions that come with npm's etcd3, for the calls that
- * whoever wants a lock waits for.
+ * the caller of a lock waits for.
  *
  * The client by itself takes each message through a second object on its way in and
  * out, with numbers as text. That costs more than the encoding, and several times as

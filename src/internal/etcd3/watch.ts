@@ -48,7 +48,7 @@ const decodeEvent = ({ kv, type }: Rpc.WatchResponse["events"][number]): WatchEv
 interface Creating {
   readonly id: number
   readonly subscriber: Subscriber
-  /** Undefined once nobody waits for it any more. */
+  /** Undefined once no caller waits for it any more. */
   resume: ((answer: Effect.Effect<bigint, EtcdError>) => void) | undefined
 }
 

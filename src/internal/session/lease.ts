@@ -14,7 +14,7 @@ import { Etcd } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Lease, Options, Renewal } from "../../Lease.ts"
 import { LeaseExpired } from "../../LeaseExpired.ts"
-import type { EntryLease } from "../line/entry.ts"
+import type { EntryLease } from "../line/leaseRef.ts"
 import * as Check from "../options.ts"
 import { awaitLoss, Bodies, type OnLoss, type Owner, supervise } from "../supervise.ts"
 
