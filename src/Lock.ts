@@ -40,8 +40,9 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Current } from "./Current.ts"
-import * as Etcd from "./Etcd.ts"
+import type * as Etcd from "./Etcd.ts"
 import { Holder } from "./Holder.ts"
+import { queue, singleKey } from "./internal/line/layout.ts"
 import * as Check from "./internal/options.ts"
 import * as inspection from "./internal/recipe/inspection.ts"
 import * as request from "./internal/recipe/request.ts"
@@ -476,7 +477,7 @@ export const changes = (
 ): Stream.Stream<Inspection, Etcd.EtcdError, Session> =>
   Stream.unwrap(Effect.map(Session, (session) => {
     const { etcd } = Engine.of(session)
-    return inspection.changes(etcd, lineOf(name, options).range, inspectIn(etcd, name, options))
+    return inspection.changes(etcd, rangeOf(name, options), inspectIn(etcd, name, options))
   }))
 
 /**
@@ -504,7 +505,7 @@ export const forceRelease = (
   options: Pick<TryOptions, "layout"> & { readonly createRevision: bigint }
 ): Effect.Effect<boolean, Etcd.EtcdError, Session> =>
   Effect.flatMap(Session, (session) => {
-    const { range } = lineOf(name, options)
+    const range = rangeOf(name, options)
     Check.revision("Lock", "createRevision", options?.createRevision)
     return inspection.forceRelease(Engine.of(session).etcd, range, options.createRevision)
   })
@@ -516,8 +517,8 @@ export const forceRelease = (
 const mutex = request.make({
   module: "Lock",
   place: ({ contention }, name, options) => {
-    const { isSingleKey, prefix } = placeOf(name, options)
-    return { contention: contention[isSingleKey ? "single-key" : "queue"], prefix, isShared: isSingleKey }
+    const { layout, prefix } = placeOf(name, options)
+    return { contention: contention(layout), prefix }
   },
   held: (name, holder) => new LockHeld({ name, holder }),
   timeout: (name, waited, holder) => new LockTimeout({ name, waited, holder }),
@@ -528,15 +529,17 @@ const mutex = request.make({
 const placeOf = (name: string, options: Pick<TryOptions, "layout"> | undefined) => {
   Check.name("Lock", name)
   Check.object("Lock", "options", options, "{ timeout: \"15 seconds\" }")
-  const isSingleKey = Check.isSingleKey("Lock", options?.layout)
+  if (Check.isSingleKey("Lock", options?.layout)) return { layout: singleKey, prefix: name }
   // Entries are the direct children of the name, as those of Go's mutex are.
-  return { isSingleKey, prefix: isSingleKey ? name : `${name}/` }
+  return { layout: queue, prefix: `${name}/` }
 }
 
-const lineOf = (name: string, options: Pick<TryOptions, "layout"> | undefined): inspection.Line => {
-  const { isSingleKey, prefix } = placeOf(name, options)
-  return { prefix, range: isSingleKey ? Etcd.get(prefix) : Etcd.getPrefix(prefix) }
+const rangeOf = (name: string, options: Pick<TryOptions, "layout"> | undefined): Etcd.Range => {
+  const { layout, prefix } = placeOf(name, options)
+  return layout.range(prefix)
 }
 
-const inspectIn = (etcd: Etcd.Etcd["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) =>
-  Effect.map(inspection.inspect(etcd, lineOf(name, options)), (found): Inspection => ({ name, ...found }))
+const inspectIn = (etcd: Etcd.Etcd["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
+  const { layout, prefix } = placeOf(name, options)
+  return Effect.map(inspection.inspect(etcd, layout, prefix), (found): Inspection => ({ name, ...found }))
+}

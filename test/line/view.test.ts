@@ -1,7 +1,8 @@
 /** What follows from each answer and each event, without etcd and without fibers. */
 import { assert, describe, it } from "@effect/vitest"
 import { admits, type Discipline, mutex } from "../../src/internal/line/discipline.ts"
-import { type EntryKey, idOf } from "../../src/internal/line/entry.ts"
+import { type EntryKey, idOf } from "../../src/internal/line/entryKey.ts"
+import { queue } from "../../src/internal/line/layout.ts"
 import { follow, onDelete, type Place, settle, unplaced } from "../../src/internal/line/view.ts"
 
 const entry = (name: string, createRevision: bigint, lease = 7n): EntryKey => ({
@@ -27,6 +28,9 @@ const pair: Discipline = {
   guardsAmong: 2
 }
 
+const job = { prefix: "job/", layout: queue, discipline: mutex }
+const pairs = { ...job, discipline: pair }
+
 const complete = (ahead: ReadonlyArray<EntryKey>): Place => ({
   _tag: "Complete",
   ahead: new Map(ahead.map((kv) => [idOf(kv), kv]))
@@ -49,59 +53,59 @@ describe("a discipline", () => {
 
 describe("all that is ahead", () => {
   it("is the turn, at the read's revision, when nothing is", () => {
-    assert.deepStrictEqual(settle(mutex, "job/", own, [], 20n, undefined), { _tag: "Turn", revision: 20n })
+    assert.deepStrictEqual(settle(job, own, [], 20n, undefined), { _tag: "Turn", revision: 20n })
   })
 
   it("is waited for in its order", () => {
-    const step = settle(mutex, "job/", own, [a, b], 20n, undefined)
+    const step = settle(job, own, [a, b], 20n, undefined)
     assert.deepStrictEqual(step, { _tag: "Wait", place: complete([a, b]) } as never)
   })
 
   it("leaves out what the watch has reported deleted, whose revision is the token if that was the last", () => {
     const deletes = new Map([[idOf(a), 21n], [idOf(b), 22n]])
-    assert.deepStrictEqual(settle(mutex, "job/", own, [a, b], 20n, deletes), { _tag: "Turn", revision: 22n })
-    const one = settle(mutex, "job/", own, [a, b], 20n, new Map([[idOf(a), 21n]]))
+    assert.deepStrictEqual(settle(job, own, [a, b], 20n, deletes), { _tag: "Turn", revision: 22n })
+    const one = settle(job, own, [a, b], 20n, new Map([[idOf(a), 21n]]))
     assert.deepStrictEqual(one, { _tag: "Wait", place: complete([b]) } as never)
   })
 
   it("is not shortened by the end of an earlier entry of the same key", () => {
-    const step = settle(mutex, "job/", own, [b], 20n, new Map([[idOf(b), 4n]]))
+    const step = settle(job, own, [b], 20n, new Map([[idOf(b), 4n]]))
     assert.deepStrictEqual(step, { _tag: "Wait", place: complete([b]) } as never)
   })
 
   it("names a key that is no entry, and would be waited for in vain", () => {
     const plain = entry("plain", 4n, 0n)
-    assert.deepStrictEqual(settle(mutex, "job/", own, [a, plain], 20n, undefined), {
+    assert.deepStrictEqual(settle(job, own, [a, plain], 20n, undefined), {
       _tag: "Foreign",
-      key: "job/plain"
+      kv: plain
     })
   })
 })
 
 describe("what is nearest ahead", () => {
   it("guards the entry, and is not its turn, since more may be before it", () => {
-    const step = follow(mutex, "job/", own, [b], false, 20n)
+    const step = follow(job, own, [b], false, 20n)
     assert.deepStrictEqual(step, { _tag: "Wait", place: { ...guarded([b]), seenAt: 20n } } as never)
   })
 
   it("is the turn, at the read's revision, when nothing is", () => {
-    assert.deepStrictEqual(follow(mutex, "job/", own, [], true, 20n), { _tag: "Turn", revision: 20n })
-    assert.deepStrictEqual(follow(pair, "job/", own, [a], true, 20n), { _tag: "Turn", revision: 20n })
+    assert.deepStrictEqual(follow(job, own, [], true, 20n), { _tag: "Turn", revision: 20n })
+    assert.deepStrictEqual(follow(pairs, own, [a], true, 20n), { _tag: "Turn", revision: 20n })
   })
 
   it("is no turn when it may not be all that is ahead", () => {
-    assert.deepStrictEqual(follow(mutex, "job/", own, [], false, 20n), { _tag: "Look" })
-    assert.deepStrictEqual(follow(pair, "job/", own, [b], false, 20n), { _tag: "Look" })
+    assert.deepStrictEqual(follow(job, own, [], false, 20n), { _tag: "Look" })
+    assert.deepStrictEqual(follow(pairs, own, [b], false, 20n), { _tag: "Look" })
   })
 
   it("are as many guards as the discipline asks for", () => {
-    const step = follow(pair, "job/", own, [b, a], false, 20n)
+    const step = follow(pairs, own, [b, a], false, 20n)
     assert.deepStrictEqual(step, { _tag: "Wait", place: { ...guarded([b, a]), seenAt: 20n } } as never)
   })
 
   it("names a key that is no entry", () => {
-    const step = follow(mutex, "job/", own, [entry("x/y", 4n)], false, 20n)
-    assert.deepStrictEqual(step, { _tag: "Foreign", key: "job/x/y" })
+    const deeper = entry("x/y", 4n)
+    assert.deepStrictEqual(follow(job, own, [deeper], false, 20n), { _tag: "Foreign", kv: deeper })
   })
 })
 
@@ -110,35 +114,35 @@ describe("a delete", () => {
 
   it("of the last entry in the way is the turn, at its revision", () => {
     const place = complete([a, b])
-    assert.isUndefined(onDelete(mutex, own, place, deleted(a, 21n), true))
-    assert.deepStrictEqual(onDelete(mutex, own, place, deleted(b, 22n), true), { _tag: "Turn", revision: 22n })
+    assert.isUndefined(onDelete(job, own, place, deleted(a, 21n), true))
+    assert.deepStrictEqual(onDelete(job, own, place, deleted(b, 22n), true), { _tag: "Turn", revision: 22n })
   })
 
   it("of one of several is the turn of an entry that may hold beside the others", () => {
-    const step = onDelete(pair, own, complete([a, b]), deleted(a, 21n), true)
+    const step = onDelete(pairs, own, complete([a, b]), deleted(a, 21n), true)
     assert.deepStrictEqual(step, { _tag: "Turn", revision: 21n })
   })
 
   it("that is older than the entry, or of another key, changes nothing", () => {
     const place = complete([b])
-    assert.isUndefined(onDelete(mutex, own, place, deleted(b, 4n), true))
-    assert.isUndefined(onDelete(mutex, own, place, deleted(a, 21n), true))
+    assert.isUndefined(onDelete(job, own, place, deleted(b, 4n), true))
+    assert.isUndefined(onDelete(job, own, place, deleted(a, 21n), true))
     assert.deepStrictEqual(place._tag === "Complete" && ids([...place.ahead.values()]), ids([b]))
   })
 
   it("which the watch of one key reports is never a turn, since it does not tell of one's own in the same revision", () => {
-    assert.isUndefined(onDelete(mutex, own, complete([b]), deleted(b, 21n), false))
+    assert.isUndefined(onDelete(job, own, complete([b]), deleted(b, 21n), false))
   })
 
   for (const isWhole of [true, false]) {
     it(`of a guard makes the entry look, and is no turn (watch of the ${isWhole ? "line" : "key"})`, () => {
-      assert.deepStrictEqual(onDelete(mutex, own, guarded([b]), deleted(b, 21n), isWhole), { _tag: "Look" })
-      assert.isUndefined(onDelete(mutex, own, guarded([b]), deleted(b, 4n), isWhole))
-      assert.isUndefined(onDelete(mutex, own, guarded([b]), deleted(a, 21n), isWhole))
+      assert.deepStrictEqual(onDelete(job, own, guarded([b]), deleted(b, 21n), isWhole), { _tag: "Look" })
+      assert.isUndefined(onDelete(job, own, guarded([b]), deleted(b, 4n), isWhole))
+      assert.isUndefined(onDelete(job, own, guarded([b]), deleted(a, 21n), isWhole))
     })
   }
 
   it("says nothing while what is ahead is being read", () => {
-    assert.isUndefined(onDelete(mutex, own, unplaced, deleted(a, 21n), true))
+    assert.isUndefined(onDelete(job, own, unplaced, deleted(a, 21n), true))
   })
 })

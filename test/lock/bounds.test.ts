@@ -199,19 +199,27 @@ describe("keys that are no text", () => {
 })
 
 describe(`without etcd (${cite("P6")})`, () => {
-  it.effect("all fibers that wait for one lock hear of it at the same time", () =>
-    Effect.gen(function*() {
-      const faults = yield* Etcd.Faults
-      const { run } = yield* session()
-      yield* faults.unreachable
-      const waiting = yield* Effect.forEach(Array.from({ length: 100 }), () =>
-        fork(run(Lock.withLock(Effect.void, "job"))))
-      yield* seconds(6)
-      for (const fiber of waiting) {
-        assert.include(failureOf(fiber.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason: "Unavailable" })
-      }
-      yield* faults.heal
-    }).pipe(Effect.scoped, provideMemory))
+  for (const [fault, reason] of [["unreachable", "Unavailable"], ["stall", "Timeout"]] as const) {
+    for (const missing of ["the lease", "the answer to a join"]) {
+      it.effect(`(${fault}) all fibers that wait for one lock fail at the same time, for want of ${missing}`, () =>
+        Effect.gen(function*() {
+          const faults = yield* Etcd.Faults
+          const { run } = yield* session({ ttl: "60 seconds" })
+          if (missing !== "the lease") yield* run(Lock.withLock(Effect.void, "warm"))
+          yield* faults[fault]
+          const waiting = yield* Effect.forEach(
+            Array.from({ length: 100 }),
+            (_, i) => fork(run(Lock.withLock(Effect.void, "job", i % 2 === 0 ? undefined : { timeout: "60 seconds" })))
+          )
+          yield* seconds(6)
+          for (const fiber of waiting) {
+            assert.include(failureOf(fiber.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason })
+          }
+          yield* faults.heal
+          yield* seconds(20)
+        }).pipe(Effect.scoped, provideMemory))
+    }
+  }
 
   it.effect("a hand-over that fails also fails all who wait behind it", () =>
     Effect.gen(function*() {
@@ -229,6 +237,9 @@ describe(`without etcd (${cite("P6")})`, () => {
       yield* faults.heal
       yield* seconds(20)
       assert.deepStrictEqual(yield* faults.keys, [])
+      const later = yield* fork(run(Lock.withLock(Effect.void, "job")))
+      yield* pass(1)
+      assert.deepStrictEqual(later.pollUnsafe(), Exit.void)
     }).pipe(Effect.scoped, provideMemory))
 
   for (const fault of ["unreachable", "stall"] as const) {

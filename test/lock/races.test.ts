@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Option, Tracer } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
-import { Entry, type LeaseRef } from "../../src/internal/line/entry.ts"
+import { Entry, EntryLost, type LeaseRef } from "../../src/internal/line/entry.ts"
 import type { Line } from "../../src/internal/line/line.ts"
 import { failureOf } from "../support/exits.ts"
 import { fork, freezable, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
@@ -435,8 +435,8 @@ describe("an entry", () => {
       entry.onLoss(({ reason }) => told.push(`${name}: ${reason}`))
     )
     leave!()
-    entry.lose("KeyDeleted")
-    entry.lose("LeaseExpired")
+    entry.lose(new EntryLost("KeyDeleted"))
+    entry.lose(new EntryLost("LeaseExpired"))
     stay!()
     assert.deepStrictEqual(told, ["stays: KeyDeleted"])
   })

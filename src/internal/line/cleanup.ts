@@ -12,10 +12,11 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
-import * as Etcd from "../../Etcd.ts"
+import type * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
 import { monotonicMillis } from "../monotonic.ts"
-import { type Entry, own } from "./entry.ts"
+import type { Entry } from "./entry.ts"
+import * as Requests from "./requests.ts"
 
 export interface Cleanup {
   readonly add: (entry: Entry) => void
@@ -72,7 +73,7 @@ export const make = (
   const remove = (some: ReadonlyArray<Entry>) =>
     Effect.suspend(() => {
       const sent = monotonicMillis(clock)
-      const removals = some.map((entry) => Etcd.nested({ compare: own(entry), then: [Etcd.remove(entry.key)] }))
+      const removals = some.map(Requests.cleanUp)
       return Effect.match(etcd.txn({ then: removals, idempotent: true }), {
         onSuccess: () => true,
         // Nothing changes by trying again what etcd will never allow.

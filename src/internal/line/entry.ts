@@ -1,20 +1,21 @@
 /**
- * An entry of a waiting line, from its join to its end: a key of its own that hangs
- * on a lease.
+ * An entry of a waiting line, from its join to its end: a key of its own that is attached to a lease.
  */
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
-import * as Etcd from "../../Etcd.ts"
+import type * as Etcd from "../../Etcd.ts"
 import type { Lease } from "../../Lease.ts"
 import type { LeaseExpired } from "../../LeaseExpired.ts"
-import type { Done } from "../etcd/batch.ts"
-import type { Bodies, OnLoss } from "../supervise.ts"
+import { Signal } from "../signal.ts"
+import type { Bodies, OnLoss, Owner } from "../supervise.ts"
+import type { Claim } from "./discipline.ts"
+import type { EntryKey } from "./entryKey.ts"
 import type { Line } from "./line.ts"
 import { type Place, unplaced } from "./view.ts"
 
-/** What an entry needs of the lease that it hangs on. */
+/** What an entry needs of its lease. */
 export interface EntryLease extends Lease {
   readonly isAlive: () => boolean
   readonly onLoss: OnLoss<LeaseExpired>
@@ -30,7 +31,7 @@ export interface LeaseRef {
   /** It is the session's lease, and ends with it. */
   readonly isShared: boolean
   readonly release: () => void
-  /** The outcome of a write on this lease stays unknown: nobody gets another reference to it. */
+  /** The outcome of a write on this lease stays unknown: no entry gets another reference to it. */
   readonly retire: () => void
 }
 
@@ -40,27 +41,34 @@ export interface EntryOptions {
   readonly value: Uint8Array
 }
 
-/** Why an entry came to nothing. */
+/** Why an entry does not become or stay a holder. */
 export type EntryError = EntryLost | ForeignEntry | Etcd.EtcdError
 
 export class EntryLost {
   readonly _tag = "EntryLost"
   readonly reason: "LeaseExpired" | "KeyDeleted" | "Released"
-  constructor(reason: EntryLost["reason"]) {
+  /** What happened to its lease, where that is the reason. */
+  readonly cause: LeaseExpired | undefined
+  constructor(reason: EntryLost["reason"], cause?: LeaseExpired) {
     this.reason = reason
+    this.cause = cause
   }
 }
 
-/** A key under the prefix that can be no entry, and would be waited for for ever. */
+/** What the loss of its lease means to an entry. */
+export const lostWith = (cause: LeaseExpired): EntryLost =>
+  new EntryLost(cause.reason === "Released" ? "Released" : "LeaseExpired", cause)
+
+/** A key of the line that is no entry. Waiting for it could take for ever. */
 export class ForeignEntry {
   readonly _tag = "ForeignEntry"
-  readonly key: string
-  constructor(key: string) {
-    this.key = key
+  readonly kv: EntryKey
+  constructor(kv: EntryKey) {
+    this.kv = kv
   }
 }
 
-export class Entry {
+export class Entry implements Owner {
   readonly line: Line
   readonly ref: LeaseRef
   readonly key: string
@@ -74,12 +82,12 @@ export class Entry {
   /** Since when it is in its state, on the monotonic clock. */
   since = Infinity
   place: Place = unplaced
-  loss: EntryLost | undefined
   /** A put of it may come late, or its removal failed. */
   outcomeUnknown = false
-  #turn: Exit.Exit<void, EntryError> | undefined
-  #onTurn: Done<void, EntryError> | undefined
-  #onLoss: ReadonlyArray<(loss: EntryLost) => void> = []
+  readonly #loss = new Signal<EntryLost>()
+  #failure: ForeignEntry | Etcd.EtcdError | undefined
+  #turn: Deferred.Deferred<void, EntryError> | undefined
+  #claim: Claim | undefined
 
   constructor(line: Line, key: string, { ref, value }: EntryOptions) {
     this.line = line
@@ -90,18 +98,57 @@ export class Entry {
     this.value = value
   }
 
-  /** Reports once, to the last one who asked: its turn, or why it will not come. */
-  onTurn(done: Done<void, EntryError>) {
-    if (this.#turn === undefined) this.#onTurn = done
-    else done(this.#turn)
+  /** What disciplines look at. */
+  get claim(): Claim {
+    return this.#claim ??= { key: Buffer.from(this.key), value: this.value }
   }
 
-  decide(turn: Exit.Exit<void, EntryError>) {
-    if (this.#turn !== undefined) return
-    this.#turn = turn
-    const done = this.#onTurn
-    this.#onTurn = undefined
-    done?.(turn)
+  /** etcd has created its key. */
+  joined(createRevision: bigint, now: number) {
+    this.createRevision = createRevision
+    this.since = now
+  }
+
+  /** Unless it was lost before its turn came. */
+  takeTurn(revision: bigint, now: number) {
+    if (this.state !== "Waiting" || this.checkLoss() !== undefined) return
+    this.state = "Held"
+    this.since = now
+    this.place = unplaced
+    this.fencingToken = revision
+    this.#claim = undefined
+    if (this.#turn !== undefined) Deferred.doneUnsafe(this.#turn, Effect.void)
+  }
+
+  /** Waits until its turn has come; fails with the reason if it will not. */
+  get turn(): Effect.Effect<void, EntryError> {
+    return Effect.suspend(() => {
+      const failure = this.failure
+      if (failure !== undefined) return Effect.fail(failure)
+      return this.state === "Held" ? Effect.void : Deferred.await(this.#turn ??= Deferred.makeUnsafe())
+    })
+  }
+
+  /** Its turn will not come, although its key may still be there. */
+  fail(failure: ForeignEntry | Etcd.EtcdError) {
+    if (this.state !== "Waiting" || this.failure !== undefined) return
+    this.#failure = failure
+    this.#failTurn(failure)
+  }
+
+  get failure(): EntryError | undefined {
+    return this.checkLoss() ?? this.#failure
+  }
+
+  /** It is not, or not to be, in the line any more. */
+  lose(loss: EntryLost) {
+    if (this.state === "Left") return
+    this.#loss.set(loss)
+    this.#failTurn(loss)
+  }
+
+  get loss(): EntryLost | undefined {
+    return this.#loss.value
   }
 
   /** Returns its loss, also one that no timer has reported yet. */
@@ -111,25 +158,11 @@ export class Entry {
     return this.loss
   }
 
-  /** Returns how to unsubscribe. */
-  onLoss(listener: (loss: EntryLost) => void): () => void {
-    const loss = this.checkLoss()
-    if (loss !== undefined) {
-      listener(loss)
-      return () => {}
+  get onLoss(): OnLoss<EntryLost> {
+    return (listener) => {
+      this.checkLoss()
+      return this.#loss.subscribe(listener)
     }
-    this.#onLoss = [...this.#onLoss, listener]
-    return () => {
-      this.#onLoss = this.#onLoss.filter((other) => other !== listener)
-    }
-  }
-
-  /** Notifies the waiter or the holder that the entry came to nothing. */
-  lose(reason: EntryLost["reason"]) {
-    if (this.loss !== undefined || this.state === "Left") return
-    this.loss = new EntryLost(reason)
-    this.decide(Exit.fail(this.loss))
-    this.notify(this.loss)
   }
 
   /** Nothing of it is left in etcd. */
@@ -137,11 +170,8 @@ export class Entry {
     return this.loss !== undefined && this.loss.reason !== "Released"
   }
 
-  /** Notifies the holder that it is over. */
-  notify(loss: EntryLost) {
-    const listeners = this.#onLoss
-    this.#onLoss = []
-    for (const listener of listeners) listener(loss)
+  #failTurn(error: EntryError) {
+    if (this.#turn !== undefined) Deferred.doneUnsafe(this.#turn, Effect.fail(error))
   }
 }
 
@@ -164,46 +194,3 @@ export const giveAway = (entry: Entry, give: (done: () => void) => void): Effect
       )
   })
 }
-
-// -----------------------------------------------------------------------------
-// what etcd has of it
-// -----------------------------------------------------------------------------
-
-/** What etcd has of an entry. */
-export type EntryKey = Pick<Etcd.KeyValue, "key" | "value" | "lease" | "createRevision">
-
-/** A key as text, to be shown. */
-export const keyOf = (kv: Pick<Etcd.KeyValue, "key">): string => Buffer.from(kv.key).toString()
-
-/** A key as an index. Keys are bytes: two that are no UTF-8 may be shown as the same text. */
-export const idOf = ({ key }: Pick<Etcd.KeyValue, "key">): string =>
-  Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString("latin1")
-
-/** An entry is a direct child of the prefix, or the key itself, and hangs on a lease; anything else might stay for ever. */
-export const isEntry = (prefix: string, kv: EntryKey): boolean =>
-  kv.lease !== 0n && !keyOf(kv).slice(prefix.length).includes("/")
-
-export const putOf = ({ ref, key, value }: Entry): Etcd.Put => Etcd.put(key, value, { lease: ref.lease.id })
-
-export const removalOf = (entry: Entry) => Etcd.nested({ compare: [guard(entry)], then: [Etcd.remove(entry.key)] })
-
-/** The condition that an entry is still there, and none that came after it under the same key. */
-export const guard = (entry: Entry): Etcd.Compare => Etcd.compareCreateRevision(entry.key, "=", entry.createRevision)
-
-/** The condition that a key is there that was put for this entry. */
-export const own = (entry: Entry): ReadonlyArray<Etcd.Compare> => {
-  const hangsOnLease = {
-    key: Buffer.from(entry.key),
-    target: "Lease",
-    operator: "=",
-    value: entry.ref.lease.id
-  } as const
-  return hasSharedKey(entry) ? [hangsOnLease, Etcd.compareValue(entry.key, "=", entry.value)] : [hangsOnLease]
-}
-
-export const isOwn = (entry: Entry, kv: Etcd.KeyValue): boolean =>
-  idOf(kv) === entry.id && kv.lease === entry.ref.lease.id &&
-  (!hasSharedKey(entry) || Buffer.compare(kv.value, entry.value) === 0)
-
-/** Other entries on its lease may have the same key; only the value tells them apart. */
-const hasSharedKey = ({ key, line }: Entry): boolean => key === line.prefix

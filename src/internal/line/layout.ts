@@ -1,24 +1,29 @@
-/**
- * Where the entries of a line are, and what their keys are.
- */
+/** Which keys make a line. */
 import * as Etcd from "../../Etcd.ts"
 import type { EntryLease } from "./entry.ts"
+import { type EntryKey, keyOf } from "./entryKey.ts"
 
-/** Which keys make a line. */
 export interface Layout {
   readonly range: (prefix: string) => Etcd.Range
-  /** The key of a new entry. Where others use the same key, each entry must have a value of its own. */
+  /** The key of a new entry. */
   readonly key: (prefix: string, lease: EntryLease) => string
+  /** Whether a key in the range is an entry. Another one might stay for ever. */
+  readonly isEntry: (prefix: string, kv: EntryKey) => boolean
+  /**
+   * Whether each entry has a key of its own. Where all have the same, they cannot stand in line, only its value tells
+   * whose the key is, and etcd neither deletes nor puts it twice in one transaction.
+   */
+  readonly hasOwnKeys: boolean
 }
 
 /**
- * A key for each entry, as Go's `concurrency` package has them: the lease's, and a number since it may have several.
- *
- * The smallest number that is free, since etcd keeps every key that ever was until it is compacted, and walks over
- * all of them to read the line.
+ * A key for each entry, as Go's `concurrency` package has them: the lease's ID, and a number since a lease may have
+ * several entries.
  */
 export const queue: Layout = {
   range: Etcd.getPrefix,
+  // The smallest number that is free: etcd keeps every key that ever was until it is compacted, and walks over all of
+  // them to read the line.
   key: (prefix, lease) => {
     const { hex, used } = keysOf(lease)
     let number = 1
@@ -28,7 +33,17 @@ export const queue: Layout = {
     } while (used.has(key))
     used.add(key)
     return key
-  }
+  },
+  isEntry: (prefix, kv) => kv.lease !== 0n && !keyOf(kv).slice(prefix.length).includes("/"),
+  hasOwnKeys: true
+}
+
+/** The key itself is the entry, and there is one at most. */
+export const singleKey: Layout = {
+  range: Etcd.get,
+  key: (name) => name,
+  isEntry: (_, kv) => kv.lease !== 0n,
+  hasOwnKeys: false
 }
 
 /** Lets another entry have the key, once nothing of the last one is left in etcd. */

@@ -4,7 +4,7 @@
  *
  * Entries ahead can only go: new ones have greater create revisions. So what a read
  * showed ahead stays an upper bound of what is there, and an entry that may hold by
- * it may ref for as long as its own key exists.
+ * it may hold for as long as its own key exists.
  *
  * A turn comes in three ways, whose revisions compare: the join found nobody in the
  * way, and its own revision is the token; the watch of the whole line, which reports
@@ -13,8 +13,9 @@
  * revision is the token. Each is greater than the token of the holder before, whose
  * key was deleted at or before it.
  */
-import { admits, type Discipline } from "./discipline.ts"
-import { type EntryKey, idOf, isEntry, keyOf } from "./entry.ts"
+import { admits, type Claim, type Discipline } from "./discipline.ts"
+import { type EntryKey, idOf } from "./entryKey.ts"
+import type { Layout } from "./layout.ts"
 
 export type Place = Unplaced | Complete | Guarded
 
@@ -41,11 +42,16 @@ export interface Guarded {
 
 export type Step =
   | { readonly _tag: "Turn"; readonly revision: bigint }
-  | { readonly _tag: "Foreign"; readonly key: string }
+  | { readonly _tag: "Foreign"; readonly kv: EntryKey }
   | { readonly _tag: "Look" }
   | { readonly _tag: "Wait"; readonly place: Complete | Guarded }
 
-export type Own = Pick<EntryKey, "key" | "value">
+/** What makes a line the one that it is. */
+export interface Rules {
+  readonly prefix: string
+  readonly layout: Pick<Layout, "isEntry">
+  readonly discipline: Discipline
+}
 
 /** When keys were last deleted, by their `idOf`. */
 export type Deletes = ReadonlyMap<string, bigint>
@@ -54,15 +60,12 @@ export const unplaced: Unplaced = { _tag: "Unplaced" }
 
 /** All that was ahead at a revision, oldest first, while the watch of the whole line has reported `deletes`. */
 export const settle = (
-  discipline: Discipline,
-  prefix: string,
-  own: Own,
+  rules: Rules,
+  own: Claim,
   ahead: ReadonlyArray<EntryKey>,
   revision: bigint,
   deletes: Deletes | undefined
 ): Step => {
-  const foreign = ahead.find((kv) => !isEntry(prefix, kv))
-  if (foreign !== undefined) return { _tag: "Foreign", key: keyOf(foreign) }
   const left = new Map(ahead.map((kv) => [idOf(kv), kv]))
   let latest = revision
   for (const [id, kv] of left) {
@@ -71,24 +74,23 @@ export const settle = (
     left.delete(id)
     if (deleted > latest) latest = deleted
   }
-  return admits(discipline, left.values(), own)
+  return foreignAmong(rules, ahead) ?? (admits(rules.discipline, left.values(), own)
     ? { _tag: "Turn", revision: latest }
-    : { _tag: "Wait", place: { _tag: "Complete", ahead: left } }
+    : { _tag: "Wait", place: { _tag: "Complete", ahead: left } })
 }
 
 /** What was nearest ahead at a revision, newest first. `isComplete` if nothing else was ahead. */
 export const follow = (
-  discipline: Discipline,
-  prefix: string,
-  own: Own,
+  rules: Rules,
+  own: Claim,
   nearest: ReadonlyArray<EntryKey>,
   isComplete: boolean,
   revision: bigint
 ): Step => {
-  const foreign = nearest.find((kv) => !isEntry(prefix, kv))
-  if (foreign !== undefined) return { _tag: "Foreign", key: keyOf(foreign) }
-  if (isComplete && admits(discipline, nearest.toReversed(), own)) return { _tag: "Turn", revision }
-  const guards = discipline.guards(nearest)
+  const foreign = foreignAmong(rules, nearest)
+  if (foreign !== undefined) return foreign
+  if (isComplete && admits(rules.discipline, nearest.toReversed(), own)) return { _tag: "Turn", revision }
+  const guards = rules.discipline.guards(nearest)
   if (guards === undefined) return { _tag: "Look" }
   return {
     _tag: "Wait",
@@ -98,8 +100,8 @@ export const follow = (
 
 /** A delete that a watch has reported. The watch of the whole line is the only one that reports all of a revision. */
 export const onDelete = (
-  discipline: Discipline,
-  own: Own,
+  { discipline }: Pick<Rules, "discipline">,
+  own: Claim,
   place: Place,
   deleted: { readonly id: string; readonly revision: bigint },
   isWhole: boolean
@@ -113,4 +115,9 @@ export const onDelete = (
   if (earlier === undefined || deleted.revision < earlier.createRevision) return undefined
   place.ahead.delete(deleted.id)
   return admits(discipline, place.ahead.values(), own) ? { _tag: "Turn", revision: deleted.revision } : undefined
+}
+
+const foreignAmong = ({ layout, prefix }: Rules, ahead: ReadonlyArray<EntryKey>): Step | undefined => {
+  const kv = ahead.find((kv) => !layout.isEntry(prefix, kv))
+  return kv === undefined ? undefined : { _tag: "Foreign", kv }
 }

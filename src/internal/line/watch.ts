@@ -2,7 +2,7 @@
  * A watch for deletes that stays open.
  *
  * It is opened "from now", since etcd serves a watch with a past revision from a loop
- * that runs every 100 ms; what happened before it is read once it stands. Revisions
+ * that runs every 100 ms; what happened before it is read once it is open. Revisions
  * decide what it covers: it reports every delete after `from`.
  */
 import * as Effect from "effect/Effect"
@@ -13,51 +13,53 @@ import type * as Etcd from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Background } from "../background.ts"
 
-/** What the watches of one kind have in common, so that each of thousands is small. */
-export interface Host<Subject> {
+/** What watches have in common, so that each of thousands is small. */
+export interface Host {
   readonly etcd: Etcd.Etcd["Service"]
   readonly background: Background
-  readonly onDeletes: (subject: Subject, events: ReadonlyArray<Etcd.WatchEvent>) => void
+}
+
+/** What a watch is for. */
+export interface Subject {
+  readonly range: Pick<Etcd.Range, "key" | "rangeEnd">
+  readonly onDeletes: (events: ReadonlyArray<Etcd.WatchEvent>) => void
   /** Reads what happened before `from`. */
-  readonly read: (subject: Subject, from: bigint) => Effect.Effect<void, EtcdError>
+  readonly read: (from: bigint) => Effect.Effect<void, EtcdError>
   /** Called with an error that opening it again cannot cure. */
-  readonly onError: (subject: Subject, error: EtcdError) => void
-  /** Whether it is to be opened again when it has ended. */
-  readonly isNeeded: (subject: Subject) => boolean
+  readonly onError: (error: EtcdError) => void
+  /** Whether the watch is to be opened again when it has ended. */
+  readonly isNeeded: boolean
 }
 
 /** In milliseconds. */
 export const retryAfter = 200
 
-export class DeletionWatch<Subject> {
-  /** The revision after which it reports everything; undefined while it does not stand. */
+export class DeletionWatch {
+  /** The revision after which it reports everything; undefined while it is not open yet. */
   from: bigint | undefined
-  readonly #host: Host<Subject>
-  readonly #range: Pick<Etcd.Range, "key" | "rangeEnd">
+  readonly #host: Host
   readonly #subject: Subject
   #subscription: Etcd.Subscription | undefined
   #opening: Fiber.Fiber<void> | undefined
 
-  constructor(host: Host<Subject>, range: Pick<Etcd.Range, "key" | "rangeEnd">, subject: Subject) {
+  constructor(host: Host, subject: Subject) {
     this.#host = host
-    this.#range = range
     this.#subject = subject
   }
 
-  /** It stands, or is about to. */
+  /** It is open, or is being opened. */
   get isOpen(): boolean {
     return this.#subscription !== undefined || this.#opening !== undefined
   }
 
-  /** `limit` lets others go first, where nobody waits for what it reports. */
+  /** `limit` lets other watches open first, where no waiter needs what this one reports. */
   open(limit?: Semaphore.Semaphore) {
     if (this.isOpen) return
-    const { background, onError } = this.#host
     const opened = Effect.catch(
       persistently(this.#opened()),
-      (error) => Effect.sync(() => onError(this.#subject, error))
+      (error) => Effect.sync(() => this.#subject.onError(error))
     )
-    const opening = this.#opening = background(limit === undefined ? opened : limit.withPermits(1)(opened))
+    const opening = this.#opening = this.#host.background(limit === undefined ? opened : limit.withPermits(1)(opened))
     opening.addObserver(() => {
       if (this.#opening === opening) this.#opening = undefined
     })
@@ -72,13 +74,13 @@ export class DeletionWatch<Subject> {
   }
 
   #opened(): Effect.Effect<void, EtcdError> {
-    const { key, rangeEnd } = this.#range
+    const { key, rangeEnd } = this.#subject.range
     return Effect.uninterruptibleMask((restore) => {
       let subscription: Etcd.Subscription | undefined
       let hasEnded = false
       // The listener lives as long as the watch does, so it sees no more of its surroundings than it needs.
       const subscribed = this.#host.etcd.subscribe({ key, rangeEnd, only: "Delete" }, {
-        onEvents: (events) => this.#host.onDeletes(this.#subject, events),
+        onEvents: (events) => this.#subject.onDeletes(events),
         onEnd: () => {
           hasEnded = true
           this.#ended(subscription)
@@ -90,7 +92,7 @@ export class DeletionWatch<Subject> {
           this.#subscription = opened
           this.from = opened.revision
         }
-        return this.#host.read(this.#subject, opened.revision).pipe(
+        return this.#subject.read(opened.revision).pipe(
           Effect.flatMap(() => hasEnded ? Effect.delay(this.#opened(), retryAfter) : Effect.void),
           restore,
           Effect.onError(() =>
@@ -108,8 +110,7 @@ export class DeletionWatch<Subject> {
     this.#forget(subscription)
     // While it is being opened, that goes on.
     if (this.#opening !== undefined) return
-    const { background, isNeeded } = this.#host
-    background(Effect.delay(Effect.sync(() => isNeeded(this.#subject) && this.open()), retryAfter))
+    this.#host.background(Effect.delay(Effect.sync(() => this.#subject.isNeeded && this.open()), retryAfter))
   }
 
   #forget(subscription: Etcd.Subscription | undefined) {

@@ -6,7 +6,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { hostname } from "node:os"
 import { Holder } from "../../Holder.ts"
-import { type EntryKey, keyOf } from "../line/entry.ts"
+import { type EntryKey, keyOf } from "../line/entryKey.ts"
 
 const Description = Schema.Struct({
   host: Schema.optional(Schema.String),

@@ -11,20 +11,16 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Etcd from "../../Etcd.ts"
 import { Holder } from "../../Holder.ts"
-import { isEntry, keyOf } from "../line/entry.ts"
+import { keyOf } from "../line/entryKey.ts"
+import type { Layout } from "../line/layout.ts"
 import { describe } from "./description.ts"
 
 type Service = Etcd.Etcd["Service"]
 
-/** Where the entries of a line are. */
-export interface Line {
-  readonly prefix: string
-  readonly range: Etcd.Range
-}
-
-export const inspect = Effect.fnUntraced(function*(etcd: Service, { prefix, range }: Line) {
-  const { kvs } = yield* etcd.range({ ...range, sort: "CreateAscending", keysOnly: true })
-  const entries = yield* withValues(etcd, kvs.filter((kv) => isEntry(prefix, kv)))
+export const inspect = Effect.fnUntraced(function*(etcd: Service, layout: Layout, prefix: string) {
+  const isEntry = (kv: Etcd.KeyValue) => layout.isEntry(prefix, kv)
+  const { kvs } = yield* etcd.range({ ...layout.range(prefix), sort: "CreateAscending", keysOnly: true })
+  const entries = yield* withValues(etcd, kvs.filter(isEntry))
   const leases = new Map<bigint, Duration.Duration>()
   yield* Effect.forEach(
     new Set(entries.map(({ lease }) => lease)),
@@ -35,7 +31,7 @@ export const inspect = Effect.fnUntraced(function*(etcd: Service, { prefix, rang
     { concurrency: 16 }
   )
   const [holder, ...queue] = entries.map((kv) => new Holder({ ...describe(kv), remaining: leases.get(kv.lease) }))
-  return { holder, queue, foreignKeys: kvs.filter((kv) => !isEntry(prefix, kv)).map(keyOf) }
+  return { holder, queue, foreignKeys: kvs.filter((kv) => !isEntry(kv)).map(keyOf) }
 })
 
 /** Looks now, and again after every change in the range. */

@@ -8,8 +8,9 @@ import * as Effect from "effect/Effect"
 import type { Current } from "../../Current.ts"
 import * as Etcd from "../../Etcd.ts"
 import type { Handle, LockLost } from "../../Lock.ts"
-import { type Entry, EntryLost, giveAway, guard } from "../line/entry.ts"
-import type { Mutex } from "../session/contention.ts"
+import { type Entry, EntryLost, giveAway } from "../line/entry.ts"
+import { guard } from "../line/requests.ts"
+import type { Contention } from "../session/contention.ts"
 import { awaitLoss, superviseIn } from "../supervise.ts"
 import { enter } from "./enclosing.ts"
 
@@ -22,12 +23,11 @@ export class Ownership implements Handle {
   readonly name: string
   readonly #entry: Entry
   readonly #etcd: Etcd.Etcd["Service"]
-  readonly #contention: Mutex
+  readonly #contention: Contention
   readonly #toLost: ToLost
-  #released = false
   #release: Effect.Effect<void> | undefined
 
-  constructor(name: string, entry: Entry, etcd: Etcd.Etcd["Service"], contention: Mutex, toLost: ToLost) {
+  constructor(name: string, entry: Entry, etcd: Etcd.Etcd["Service"], contention: Contention, toLost: ToLost) {
     this.name = name
     this.#entry = entry
     this.#etcd = etcd
@@ -73,14 +73,13 @@ export class Ownership implements Handle {
   }
 
   /** Whether a body runs under it, and it is what a caller of this name would wait for. */
-  isRunning(name: string, contention: Mutex): boolean {
+  isRunning(name: string, contention: Contention): boolean {
     const entry = this.#entry
     return this.name === name && this.#contention === contention && entry.ref.lease.bodies.isRunning(entry)
   }
 
   get check(): Handle["check"] {
     return Effect.suspend(() => {
-      if (this.#released) return Effect.fail(this.#lost(released))
       const loss = this.#entry.checkLoss()
       return loss === undefined ? Effect.void : Effect.fail(this.#lost(loss))
     })
@@ -120,23 +119,20 @@ export class Ownership implements Handle {
     return Effect.suspend(() => {
       if (this.#release !== undefined) return this.#release
       const entry = this.#entry
-      this.#released = true
-      entry.notify(released)
+      entry.lose(new EntryLost("Released"))
       return this.#release = giveAway(entry, (done) => this.#contention.release(entry, done))
     })
   }
 
   #onLoss(listener: (loss: LockLost) => void): () => void {
-    if (!this.#released) return this.#entry.onLoss((loss) => listener(this.#lost(loss)))
-    listener(this.#lost(released))
-    return () => {}
+    return this.#entry.onLoss((loss) => listener(this.#lost(loss)))
   }
 
   get #notOwner(): Effect.Effect<never, LockLost> {
-    return Effect.suspend(() => {
-      if (this.#released) return Effect.fail(this.#lost(released))
-      this.#entry.lose("KeyDeleted")
-      return Effect.fail(this.#lost(this.#entry.loss ?? new EntryLost("KeyDeleted")))
+    return Effect.failSync(() => {
+      const loss = new EntryLost("KeyDeleted")
+      this.#entry.lose(loss)
+      return this.#lost(this.#entry.loss ?? loss)
     })
   }
 
@@ -144,5 +140,3 @@ export class Ownership implements Handle {
     return this.#toLost(this.name, this.fencingToken, loss)
   }
 }
-
-const released = new EntryLost("Released")

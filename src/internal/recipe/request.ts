@@ -13,12 +13,14 @@ import { EtcdError } from "../../EtcdError.ts"
 import type { Holder } from "../../Holder.ts"
 import type { LockLost, Options, TryOptions } from "../../Lock.ts"
 import { Session } from "../../Session.ts"
-import { type EntryKey, type EntryLease, EntryLost, ForeignEntry, isEntry, keyOf } from "../line/entry.ts"
-import { Refused } from "../line/line.ts"
+import { type EntryLease, EntryLost, ForeignEntry } from "../line/entry.ts"
+import { type EntryKey, keyOf } from "../line/entryKey.ts"
+import { Refused } from "../line/lines.ts"
 import * as Check from "../options.ts"
-import type { Mutex, Request, Wait } from "../session/contention.ts"
+import type { Contention, Wait } from "../session/contention.ts"
 import * as Engine from "../session/engine.ts"
 import { isLease } from "../session/lease.ts"
+import type { Request } from "../session/localQueue.ts"
 import { describe, encode } from "./description.ts"
 import { isInside } from "./enclosing.ts"
 import { Ownership, type ToLost } from "./ownership.ts"
@@ -35,10 +37,8 @@ export interface Acquire<A, E> {
 
 /** Where the callers of one name contend. */
 export interface Place {
-  readonly contention: Mutex
+  readonly contention: Contention
   readonly prefix: string
-  /** Entries share their key, and only their values tell them apart. */
-  readonly isShared: boolean
 }
 
 /** What a recipe is, besides its discipline: where its callers contend, and its own errors. */
@@ -60,7 +60,7 @@ export const make = <Held, Timeout, Foreign>(recipe: Recipe<Held, Timeout, Forei
 
   const explain = (name: string) => <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | LockLost | Foreign => {
     if (error instanceof EntryLost) return lost(name, undefined, error)
-    if (error instanceof ForeignEntry) return foreign(name, error.key)
+    if (error instanceof ForeignEntry) return foreign(name, keyOf(error.kv))
     return error as Exclude<E, EntryLost | ForeignEntry>
   }
 
@@ -108,7 +108,9 @@ export const make = <Held, Timeout, Foreign>(recipe: Recipe<Held, Timeout, Forei
             if (!(tried instanceof Refused)) {
               return Effect.succeed(new Ownership(name, tried, session.etcd, at.contention, lost))
             }
-            if (tried.holder === undefined || isEntry(at.prefix, tried.holder)) return Effect.succeed(tried)
+            if (tried.holder === undefined || at.contention.layout.isEntry(at.prefix, tried.holder)) {
+              return Effect.succeed(tried)
+            }
             return Effect.fail(foreign(name, keyOf(tried.holder)))
           }
         )
@@ -212,7 +214,7 @@ const selfWait = (name: string) =>
 
 const requestOf = (
   module: string,
-  { isShared, prefix }: Place,
+  { contention: { layout }, prefix }: Place,
   options: TryOptions | undefined,
   clock: Clock.Clock
 ): Request => {
@@ -223,7 +225,7 @@ const requestOf = (
     value: encode({
       since: clock.currentTimeMillisUnsafe(),
       metadata,
-      id: isShared ? crypto.randomUUID() : undefined
+      id: layout.hasOwnKeys ? undefined : crypto.randomUUID()
     }),
     lease: leaseOf(module, options)
   }

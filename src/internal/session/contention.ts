@@ -1,47 +1,40 @@
 /**
- * The mutex: the fibers of this process queue among themselves, first come first
- * served, and only the first of them has an entry in etcd's line.
+ * How the fibers of this process contend for locks: they queue among themselves, and only the first of them has an entry
+ * in etcd's line.
  *
- * A release with a fiber waiting hands the place over in one commit: the next
- * fiber holds at once if no other client waits in etcd, and is at the end of the line
- * otherwise. Where there is no line to join, the first fiber waits until the holder
- * has released the lock, and tries again.
+ * A release with a fiber waiting hands the place over in one commit: the next fiber holds at once if no other client
+ * waits in etcd, and is at the end of the line otherwise. Where there is no line to join, the first fiber waits until the
+ * holder has released the lock, and tries again.
  *
- * An attempt runs to its end even if its fiber was interrupted: an entry can only be
- * removed once its join has been answered.
+ * A fiber may be interrupted at any point. What has become of its request is known by its `Waiter`, never by how far the
+ * fiber came; a join that is under way then is answered first, since an entry can only be removed after that.
  */
 import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Etcd from "../../Etcd.ts"
-import type { LeaseExpired } from "../../LeaseExpired.ts"
 import type { Background } from "../background.ts"
-import type { Done } from "../etcd/batch.ts"
-import { Entry, type EntryError, type EntryKey, type EntryLease, EntryLost, type LeaseRef } from "../line/entry.ts"
-import { type Lines, Refused } from "../line/line.ts"
+import { Entry, type EntryError, type EntryLease, EntryLost, type LeaseRef, lostWith } from "../line/entry.ts"
+import type { EntryKey } from "../line/entryKey.ts"
+import type { Layout } from "../line/layout.ts"
+import { type Lines, Refused } from "../line/lines.ts"
+import * as Requests from "../line/requests.ts"
+import { LocalQueue, type Request, Waiter } from "./localQueue.ts"
 import type { Leases } from "./sharedLease.ts"
-
-export interface Request {
-  readonly prefix: string
-  readonly value: Uint8Array
-  /** What the caller says of itself, as the value has it. */
-  readonly metadata: string
-  /** A lease of the user's own instead of the session's. */
-  readonly lease: EntryLease | undefined
-}
 
 /** Restores interruptibility around a wait, and may end it in another way, such as a timeout. */
 export interface Wait<E> {
   <A, E2>(effect: Effect.Effect<A, E2>): Effect.Effect<A, E2 | E>
 }
 
-export interface Mutex {
-  readonly range: Lines["range"]
+export interface Contention {
+  readonly layout: Layout
   /**
-   * Waits for the turn. To be run uninterruptibly: only what goes through `wait` can be interrupted, and
-   * whatever comes of it, the place in both lines is given up.
+   * Waits for the turn. To be run uninterruptibly: only what goes through `wait` can be interrupted, and whatever comes
+   * of it, the place in both lines is given up.
    */
   readonly acquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry, EntryError | E>
   /** Takes the lock if it is free; else returns who holds it, if that is known. */
@@ -49,50 +42,8 @@ export interface Mutex {
   readonly release: (entry: Entry, done: () => void) => void
   /** Who holds the lock now. */
   readonly holder: (prefix: string) => Effect.Effect<EntryKey | undefined, Etcd.EtcdError>
-  /** The session ends: nobody gets a lock through it any more, and all that wait for one fail. */
+  /** The session ends: all waiters fail, and so does every later request. */
   readonly close: () => void
-}
-
-/** One caller's attempt to take the lock: queued locally, joining, queued in etcd, holding, or gone. */
-class Contender {
-  readonly request: Request
-  readonly join: Lines["join"] | Lines["tryJoin"]
-  state: "Waiting" | "Joining" | "Queued" | "Holding" | "Gone" = "Waiting"
-  /** Its place in etcd's line. */
-  entry: Entry | undefined
-  /** Waits for the current holder of a single key to leave. */
-  watcher: Fiber.Fiber<void, EntryError> | undefined
-  #outcome: Exit.Exit<Entry | Refused, EntryError> | undefined
-  #resume: Done<Entry | Refused, EntryError> | undefined
-
-  constructor(request: Request, join: Contender["join"]) {
-    this.request = request
-    this.join = join
-  }
-
-  complete(outcome: Exit.Exit<Entry | Refused, EntryError>) {
-    if (this.state === "Gone") return
-    this.state = Exit.isSuccess(outcome) && outcome.value === this.entry ? "Holding" : "Gone"
-    this.#outcome = outcome
-    const resume = this.#resume
-    // Else the fiber that waited would be kept for as long as the lock is held.
-    this.#resume = undefined
-    resume?.(outcome)
-  }
-
-  get outcome(): Effect.Effect<Entry | Refused, EntryError> {
-    return this.#outcome ?? Effect.callback((resume) => {
-      if (this.#outcome === undefined) this.#resume = resume
-      else resume(this.#outcome)
-    })
-  }
-}
-
-interface LocalLine {
-  /** Has the process's place in etcd, or is about to; undefined once the queue is empty. */
-  first: Contender | undefined
-  /** Made for the first fiber that has to wait: for most locks none has to. */
-  waiting: Set<Contender> | undefined
 }
 
 export const make = (
@@ -100,219 +51,199 @@ export const make = (
   background: Background,
   leases: Leases,
   lines: Lines
-): Mutex => {
-  const locals = new Map<string, LocalLine>()
+): Contention => {
+  const queues = new Map<string, LocalQueue>()
   /** Reads of who holds a lock, shared by all who ask at the same time. */
   const reads = new Map<string, Fiber.Fiber<EntryKey | undefined, Etcd.EtcdError>>()
-  let closed = false
+  const closed = Deferred.makeUnsafe<never, EntryLost>()
 
   // ---------------------------------------------------------------------------
-  // the local line
+  // acquiring
   // ---------------------------------------------------------------------------
 
-  const enqueue = (contender: Contender) => {
-    const { prefix } = contender.request
-    const local = locals.get(prefix)
-    if (closed) return contender.complete(released)
-    if (local !== undefined) return void (local.waiting ??= new Set()).add(contender)
-    locals.set(prefix, { first: contender, waiting: undefined })
-    join(contender)
-  }
-
-  const call = (local: LocalLine, contender: Contender) => {
-    local.waiting?.delete(contender)
-    local.first = contender
-  }
-
-  /** Calls the next fiber, which has to join etcd's line by itself. */
-  const callNext = (prefix: string) => {
-    const local = locals.get(prefix)
-    if (local === undefined) return
-    const next = nextOf(local)
-    if (next !== undefined) {
-      call(local, next)
-      return join(next)
-    }
-    locals.delete(prefix)
-    // V8 keeps a map's outgrown table until the next major collection, with all that was in it.
-    local.first = undefined
-  }
-
-  /** Gives up, whatever has become of it. */
-  const withdraw = (contender: Contender) => {
-    const { entry, request, request: { prefix }, state, watcher } = contender
-    contender.state = "Gone"
-    if (state === "Waiting") {
-      locals.get(prefix)?.waiting?.delete(contender)
-    } else if (state === "Queued" || state === "Holding") {
-      passOn(entry!, request)
-    } else if (watcher !== undefined) {
-      watcher.interruptUnsafe()
-      callNext(prefix)
-    }
-  }
-
-  /**
-   * Gives the place in etcd's line, or a turn that its caller never heard of, to the next fiber without a request: one
-   * that gives up does not cost those behind it their place.
-   */
-  const passOn = (entry: Entry, request: Request) => {
-    const { prefix } = request
-    const local = locals.get(prefix)
-    const next = local === undefined ? undefined : nextOf(local)
-    const isOther = next?.request.metadata !== request.metadata
-    if (
-      local === undefined || next === undefined || next.request.lease !== request.lease ||
-      entry.checkLoss() !== undefined || (isOther && lines.describe === undefined)
-    ) return release(entry, () => {})
-    call(local, next)
-    if (isOther) lines.describe!(entry, next.request.value)
-    attach(next, entry)
-  }
-
-  // ---------------------------------------------------------------------------
-  // etcd's line
-  // ---------------------------------------------------------------------------
-
-  const join = (contender: Contender, attempt = 1) => {
-    const { request: { prefix, value } } = contender
-    contender.state = "Joining"
-    acquireRef(contender.request, (acquired) => {
-      if (Exit.isFailure(acquired)) return failed(contender, acquired.cause)
-      const ref = acquired.value
-      if (contender.state === "Gone") {
-        ref.release()
-        return callNext(prefix)
-      }
-      contender.join(prefix, { ref, value }, (joined: Exit.Exit<Entry | Refused, EntryError>) => {
-        if (Exit.isSuccess(joined)) arrived(contender, joined.value)
-        // A lease that was revoked from outside is noticed at its next use at the latest; the session grants another.
-        else if (isLeaseNotFound(joined.cause) && attempt < 3 && contender.state !== "Gone") {
-          join(contender, attempt + 1)
-        } else failed(contender, joined.cause)
-      })
+  const acquire: Contention["acquire"] = (request, wait) =>
+    contend(request, wait, (waiter) => {
+      const ref = waiter.state === "Called" ? refNow(request) : undefined
+      if (ref === undefined) return inTurn(waiter)
+      // A lock that is free is taken without a step more than that needs.
+      return Effect.filterOrElse(joinOn(ref, waiter, lines.join), isHeld, (joined) => inTurn(waiter, joined))
     })
-  }
 
-  const acquireRef = ({ lease }: Request, done: Done<LeaseRef, EntryError>) => {
-    if (lease === undefined) return leases.acquireRef(done)
-    let lost: Exit.Exit<never, EntryLost> | undefined
-    lease.onLoss((loss) => {
-      lost = lostWith(loss)
-    })()
-    done(lost ?? Exit.succeed(ownRef(lease)))
-  }
-
-  const failed = (contender: Contender, cause: Cause.Cause<EntryError>) => {
-    const { prefix } = contender.request
-    const behind = isOutage(cause) ? takeWaiting(prefix) : []
-    callNext(prefix)
-    const isLost = Cause.hasInterrupts(cause) || isLeaseNotFound(cause)
-    const outcome = isLost ? leaseExpired : Exit.failCause(cause)
-    contender.complete(outcome)
-    for (const waiter of behind) waiter.complete(outcome)
-  }
-
-  /** All who wait behind the first: without etcd none of them gets any further. */
-  const takeWaiting = (prefix: string): ReadonlyArray<Contender> => {
-    const local = locals.get(prefix)
-    const waiting = [...local?.waiting ?? []]
-    local?.waiting?.clear()
-    return waiting
-  }
-
-  const arrived = (contender: Contender, joined: Entry | Refused) => {
-    if (joined instanceof Entry) return attach(contender, joined)
-    if (contender.state === "Gone") return callNext(contender.request.prefix)
-    if (joined.untilReleased !== undefined) return awaitRelease(contender, joined.untilReleased)
-    callNext(contender.request.prefix)
-    contender.complete(Exit.succeed(joined))
-  }
-
-  const attach = (contender: Contender, entry: Entry) => {
-    // Its caller has given up meanwhile.
-    if (contender.state === "Gone") return passOn(entry, contender.request)
-    contender.state = "Queued"
-    contender.entry = entry
-    entry.onTurn((turn) => {
-      if (Exit.isFailure(turn)) release(entry, () => {})
-      contender.complete(Exit.map(turn, () => entry))
-    })
-  }
-
-  const awaitRelease = (contender: Contender, untilReleased: NonNullable<Refused["untilReleased"]>) => {
-    contender.watcher = background(whileAlive(contender.request, untilReleased))
-    contender.watcher.addObserver((exit) => {
-      contender.watcher = undefined
-      if (contender.state === "Gone") return
-      if (Exit.isSuccess(exit)) join(contender)
-      else failed(contender, exit.cause)
-    })
-  }
-
-  const release: Mutex["release"] = (entry, done) => {
-    const { prefix } = entry.line
-    const local = locals.get(prefix)
-    if (local === undefined || entry.state === "Left") return done()
-    const next = nextOf(local)
-    const { handOver } = lines
-    const shared =
-      next !== undefined && handOver !== undefined && next.request.lease === undefined && entry.loss === undefined
-        ? leases.acquireRefNow()
-        : undefined
-    if (next === undefined || handOver === undefined || shared === undefined) {
-      return lines.leave(entry, () => {
-        callNext(prefix)
-        done()
-      })
-    }
-    handOver(entry, { ref: shared, value: next.request.value }, (joined) => {
-      if (Exit.isSuccess(joined)) {
-        if (next.state === "Waiting") call(local, next)
-        attach(next, joined.value)
-      } else {
-        const behind = isOutage(joined.cause) ? takeWaiting(prefix) : []
-        callNext(prefix)
-        for (const waiter of behind) waiter.complete(Exit.failCause(joined.cause))
-      }
-      done()
-    })
-  }
-
-  // ---------------------------------------------------------------------------
-  // the mutex
-  // ---------------------------------------------------------------------------
-
-  const contend = <E>(request: Request, join: Contender["join"], wait: Wait<E>) => {
-    const contender = new Contender(request, join)
-    enqueue(contender)
-    return Effect.onError(wait(contender.outcome), () => Effect.sync(() => withdraw(contender)))
-  }
-
-  const acquire: Mutex["acquire"] = (request, wait) =>
-    // Only a try returns that the lock is held.
-    Effect.suspend(() => contend(request, lines.join, wait) as Effect.Effect<Entry, any>)
-
-  const tryAcquire: Mutex["tryAcquire"] = <E>(request: Request, wait: Wait<E>) =>
+  const tryAcquire: Contention["tryAcquire"] = <E>(request: Request, wait: Wait<E>) =>
     Effect.suspend((): Effect.Effect<Entry | Refused, EntryError | E> => {
       const { prefix } = request
       // It takes its place in the same step, since a try that found another one there would have to wait.
-      if (closed || !locals.has(prefix)) return contend(request, lines.tryJoin, wait)
+      if (isClosed() || !queues.has(prefix)) return contend(request, wait, (waiter) => join(waiter, lines.tryJoin))
       // It would be refused anyway, so it is not worth a proposal.
       return wait(Effect.map(readFirst(prefix), (holder) => new Refused(holder ?? localHolder(prefix))))
     })
 
+  const contend = <A extends Entry | Refused, E>(
+    request: Request,
+    wait: Wait<E>,
+    run: (waiter: Waiter) => Effect.Effect<A, EntryError>
+  ): Effect.Effect<A, EntryError | E> =>
+    Effect.suspend(() => {
+      if (isClosed()) return Deferred.await(closed)
+      const waiter = enter(request)
+      const outcome = Effect.mapError(run(waiter), (error) => isClosed() ? released : error)
+      return Effect.onExit(wait(outcome), (exit) => {
+        if (Exit.isFailure(exit) || exit.value instanceof Refused) giveUp(waiter)
+        return Effect.void
+      })
+    })
+
+  /** From the place in the queue of this process to the turn in etcd's line. */
+  const inTurn = Effect.fnUntraced(function*(waiter: Waiter, joined?: Entry | Refused) {
+    yield* waiter.called
+    while (waiter.entry === undefined) {
+      if (joined instanceof Refused) yield* untilReleased(waiter.request, joined)
+      joined = yield* join(waiter, lines.join)
+    }
+    yield* waiter.entry.turn
+    return waiter.entry
+  })
+
+  const untilReleased = ({ lease }: Request, { untilReleased = Effect.void }: Refused) => {
+    const alive = lease === undefined
+      ? untilReleased
+      : Effect.catchTag(lease.whileAlive(untilReleased), "LeaseExpired", (loss) => Effect.fail(lostWith(loss)))
+    return Effect.raceFirst(alive, Deferred.await(closed))
+  }
+
+  const join = (waiter: Waiter, via: Via, attempt = 1): Effect.Effect<Entry | Refused, EntryError> =>
+    Effect.suspend(() => {
+      const ref = refNow(waiter.request)
+      if (ref !== undefined) return joinOn(ref, waiter, via, attempt)
+      const { lease, prefix } = waiter.request
+      if (lease !== undefined) return Effect.mapError(lease.awaitLoss, lostWith)
+      return leases.granted.pipe(
+        Effect.tapCause((cause) => Effect.sync(() => isOutage(cause) && failWaiting(prefix, cause))),
+        Effect.andThen(join(waiter, via, attempt))
+      )
+    })
+
+  const joinOn = (ref: LeaseRef, waiter: Waiter, via: Via, attempt = 1) =>
+    Effect.callback<Entry | Refused, EntryError>((resume) => {
+      const { prefix, value } = waiter.request
+      waiter.state = "Joining"
+      via(prefix, { ref, value }, (exit) => {
+        answered(waiter, exit)
+        // A lease that was revoked from outside is noticed at its next use at the latest; the session grants another.
+        if (Exit.isSuccess(exit) || !isLeaseNotFound(exit.cause)) resume(exit)
+        else resume(attempt < 3 ? join(waiter, via, attempt + 1) : Effect.fail(new EntryLost("LeaseExpired")))
+      })
+    })
+
+  const refNow = ({ lease }: Request): LeaseRef | undefined => {
+    if (lease === undefined) return leases.acquireRefNow()
+    return lease.isAlive() ? ownRef(lease) : undefined
+  }
+
+  // ---------------------------------------------------------------------------
+  // the queue of this process
+  // ---------------------------------------------------------------------------
+
+  const enter = (request: Request): Waiter => {
+    const waiter = new Waiter(request)
+    const queue = queues.get(request.prefix)
+    if (queue !== undefined) {
+      queue.add(waiter)
+    } else {
+      queues.set(request.prefix, new LocalQueue(waiter))
+      waiter.call()
+    }
+    return waiter
+  }
+
+  const advance = (prefix: string): Waiter | undefined => {
+    const next = queues.get(prefix)?.advance()
+    if (next === undefined) queues.delete(prefix)
+    return next
+  }
+
+  /** Without etcd none of those who wait behind the first gets any further. */
+  const failWaiting = (prefix: string, outage: Cause.Cause<EntryError>) => queues.get(prefix)?.failWaiting(outage)
+
+  /** A join or a hand-over has been answered. */
+  const answered = (waiter: Waiter, exit: Exit.Exit<Entry | Refused, EntryError>) => {
+    const { request, request: { prefix } } = waiter
+    const outage = Exit.isFailure(exit) && isOutage(exit.cause) ? exit.cause : undefined
+    if (outage !== undefined) failWaiting(prefix, outage)
+    if (waiter.state === "Gone") {
+      if (Exit.isSuccess(exit) && exit.value instanceof Entry) passOn(exit.value, request)
+      else advance(prefix)?.call()
+    } else if (Exit.isSuccess(exit) && exit.value instanceof Entry) {
+      waiter.place(exit.value)
+    } else {
+      waiter.call(outage === undefined ? Exit.void : Exit.failCause(outage))
+    }
+  }
+
+  /** Gives up a request, whatever has become of it. */
+  const giveUp = (waiter: Waiter) => {
+    const { entry, request, request: { prefix }, state } = waiter
+    waiter.state = "Gone"
+    if (state === "Queued") queues.get(prefix)?.remove(waiter)
+    else if (state === "Called") advance(prefix)?.call()
+    else if (state === "Placed") passOn(entry!, request)
+  }
+
+  /**
+   * Gives the place in etcd's line, or a turn that its caller never learned of, to the next fiber without a request: a
+   * waiter that gives up does not cost those behind it their place.
+   */
+  const passOn = (entry: Entry, { lease, metadata, prefix }: Request) => {
+    const next = queues.get(prefix)?.next
+    if (next === undefined || next.request.lease !== lease || entry.failure !== undefined) {
+      return release(entry, () => {})
+    }
+    if (next.request.metadata !== metadata) {
+      if (!lines.layout.hasOwnKeys) return release(entry, () => {})
+      lines.describe(entry, next.request.value)
+    }
+    advance(prefix)
+    next.place(entry)
+  }
+
+  const release: Contention["release"] = (entry, done) => {
+    const { prefix } = entry.line
+    const queue = queues.get(prefix)
+    if (queue === undefined || entry.state === "Left") return done()
+    const ref = canHandOver(entry, queue.next) ? leases.acquireRefNow() : undefined
+    if (ref === undefined) {
+      return lines.leave(entry, () => {
+        advance(prefix)?.call()
+        done()
+      })
+    }
+    const next = advance(prefix)!
+    next.state = "Joining"
+    lines.handOver(entry, { ref, value: next.request.value }, (exit) => {
+      answered(next, exit)
+      done()
+    })
+  }
+
+  /** A lease of the waiter's own is not to be lost along with the entry that another one leaves behind. */
+  const canHandOver = (entry: Entry, next: Waiter | undefined): boolean =>
+    next !== undefined && next.request.lease === undefined && lines.layout.hasOwnKeys && !entry.isGone
+
+  // ---------------------------------------------------------------------------
+  // who holds it, and the end
+  // ---------------------------------------------------------------------------
+
   const localHolder = (prefix: string): EntryKey | undefined => {
-    const entry = locals.get(prefix)?.first?.entry
+    const entry = queues.get(prefix)?.first?.entry
     if (entry?.state !== "Held") return undefined
-    const { createRevision, ref: { lease: { id: lease } }, key, value } = entry
-    return { key: Buffer.from(key), value, lease, createRevision }
+    const { claim, createRevision, ref: { lease: { id: lease } } } = entry
+    return { ...claim, lease, createRevision }
   }
 
   const readFirst = (prefix: string): Effect.Effect<EntryKey | undefined, Etcd.EtcdError> =>
-    Effect.map(etcd.range({ ...lines.range(prefix), limit: 1, sort: "CreateAscending" }), ({ kvs }) => kvs[0])
+    Effect.map(etcd.range(Requests.first(lines.layout.range(prefix))), ({ kvs }) => kvs[0])
 
-  const holder: Mutex["holder"] = (prefix) =>
+  const holder: Contention["holder"] = (prefix) =>
     Effect.suspend(() => {
       const known = localHolder(prefix)
       if (known !== undefined) return Effect.succeed(known)
@@ -324,38 +255,28 @@ export const make = (
       return Fiber.join(read)
     })
 
-  const close: Mutex["close"] = () => {
-    closed = true
-    for (const { first, waiting } of locals.values()) {
-      for (const contender of waiting ?? []) contender.complete(released)
-      waiting?.clear()
-      if (first?.state !== "Holding") first?.complete(released)
-    }
+  const isClosed = () => Deferred.isDoneUnsafe(closed)
+
+  const close: Contention["close"] = () => {
+    Deferred.doneUnsafe(closed, Effect.fail(released))
+    for (const queue of queues.values()) queue.failWaiting(Cause.fail(released))
   }
 
-  return { range: lines.range, acquire, tryAcquire, release, holder, close }
+  return { layout: lines.layout, acquire, tryAcquire, release, holder, close }
 }
 
 // -----------------------------------------------------------------------------
 // internal
 // -----------------------------------------------------------------------------
 
-const nextOf = ({ waiting }: LocalLine): Contender | undefined => waiting?.values().next().value
+type Via = Lines["join"] | Lines["tryJoin"]
+
+const isHeld = (joined: Entry | Refused): joined is Entry => joined instanceof Entry && joined.state === "Held"
 
 const ownRef = (lease: EntryLease): LeaseRef => ({ lease, isShared: false, release: () => {}, retire: () => {} })
 
-const leaseExpired = Exit.fail(new EntryLost("LeaseExpired"))
-
 /** The session, or the caller's own lease, has ended. */
-const released = Exit.fail(new EntryLost("Released"))
-
-const lostWith = ({ reason }: LeaseExpired): Exit.Exit<never, EntryLost> =>
-  reason === "Released" ? released : leaseExpired
-
-const whileAlive = <A>({ lease }: Request, self: Effect.Effect<A, EntryError>): Effect.Effect<A, EntryError> =>
-  lease === undefined
-    ? self
-    : Effect.catchTag(lease.whileAlive(self), "LeaseExpired", lostWith)
+const released = new EntryLost("Released")
 
 const etcdErrorOf = (cause: Cause.Cause<EntryError>): Etcd.EtcdError | undefined => {
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))

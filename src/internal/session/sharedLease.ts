@@ -1,3 +1,7 @@
+/**
+ * One lease for all locks of a session: granted when it is first needed, replaced when it is lost or retired, and
+ * revoked when it has had no reference for a TTL.
+ */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -7,36 +11,80 @@ import * as Scope from "effect/Scope"
 import { Etcd, EtcdError } from "../../Etcd.ts"
 import type { Options } from "../../Lease.ts"
 import type { Background } from "../background.ts"
-import { type Done, sessionClosed } from "../etcd/batch.ts"
+import { sessionClosed } from "../etcd/batch.ts"
 import type { LeaseRef } from "../line/entry.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import * as Lease from "./lease.ts"
 
-/**
- * One lease for all locks of a session, granted when it is first needed, replaced when it is
- * lost or retired, and revoked when nobody has needed it for a TTL.
- */
 export interface Leases {
-  /** Returns a reference to the current lease, granting one if need be. Each has to be released. */
-  readonly acquireRef: (done: Done<LeaseRef, EtcdError>) => void
-  /** The same, if there is a lease at once. */
+  /** Returns a reference to the current lease, if there is one. Each has to be released. */
   readonly acquireRefNow: () => LeaseRef | undefined
+  /** Waits until there is a lease, which is granted if need be. */
+  readonly granted: Effect.Effect<void, EtcdError>
   /**
-   * Grants no lease any more, waits until what runs under the leases has ended, and then revokes them side by side,
-   * for which it waits no longer than one request may take.
+   * Grants no lease any more, waits until what runs under the leases has ended, and then revokes them side by side, for
+   * which it waits no longer than one request may take.
    */
   readonly close: Effect.Effect<void>
 }
+
+type State = Empty | Granting | Granted | Closed
+
+interface Empty {
+  readonly _tag: "Empty"
+}
+
+interface Granting {
+  readonly _tag: "Granting"
+  readonly fiber: Fiber.Fiber<void, EtcdError>
+}
+
+interface Granted {
+  readonly _tag: "Granted"
+  readonly shared: SharedLease
+}
+
+interface Closed {
+  readonly _tag: "Closed"
+}
+
+const empty: State = { _tag: "Empty" }
 
 export const make = Effect.fnUntraced(function*(background: Background, options: Options | undefined) {
   const etcd = yield* Etcd
   const clock = yield* Clock.Clock
   const fork = Effect.runForkWith(yield* Effect.context<never>())
-  const alive = new Set<Shared>()
-  let current: Shared | undefined
-  let granting: Fiber.Fiber<void, EtcdError> | undefined
-  let waiting: Array<Done<LeaseRef, EtcdError>> = []
-  let closed = false
+  /** Also those that are retired and have references still. */
+  const alive = new Set<SharedLease>()
+  let state: State = empty
+
+  const acquireRefNow: Leases["acquireRefNow"] = () =>
+    state._tag === "Granted" && state.shared.lease.isAlive() ? state.shared.acquire() : undefined
+
+  const granted: Leases["granted"] = Effect.suspend(() => {
+    switch (state._tag) {
+      case "Closed": {
+        return sessionClosed
+      }
+      case "Granting": {
+        return Fiber.join(state.fiber)
+      }
+      case "Granted": {
+        return state.shared.lease.isAlive() ? Effect.void : granted
+      }
+      case "Empty": {
+        // Granted on its own fiber, so that interrupting one waiter does not cancel the grant for the others.
+        const fiber = fork(grant)
+        // An etcd that answers at once has granted it by now.
+        const granting: Granting = { _tag: "Granting", fiber }
+        if (state._tag === "Empty") state = granting
+        fiber.addObserver(() => {
+          if (state === granting) state = empty
+        })
+        return Fiber.join(fiber)
+      }
+    }
+  })
 
   const grant = Effect.suspend(() => {
     const scope = Scope.makeUnsafe()
@@ -45,104 +93,104 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
       Scope.provide(scope),
       Effect.onError(() => Scope.close(scope, Exit.void)),
       Effect.flatMap((lease) => {
-        const shared = current = new Shared(lease, scope)
+        const shared = new SharedLease(lease, clock, () => {
+          if (state._tag === "Granted" && state.shared === shared) state = empty
+        }, () => closeScope(shared, scope))
+        alive.add(shared)
+        if (state._tag === "Closed") {
+          shared.retire()
+          return Effect.void
+        }
+        state = { _tag: "Granted", shared }
         lease.onLoss(shared.retire)
-        if (closed) shared.retire()
-        else background(shared.closeWhenIdle)
-        return lease.isAlive() || closed ? Effect.void : Effect.fail(grantedTooLate)
+        background(shared.retireWhenIdle)
+        return lease.isAlive() ? Effect.void : Effect.fail(grantedTooLate)
       })
     )
   })
 
-  class Shared implements LeaseRef {
-    readonly lease: Lease.LeaseImpl
-    readonly isShared = true
-    readonly #scope: Scope.Closeable
-    #holders = 0
-    #idleSince = monotonicMillis(clock)
-    #retired = false
-    #closing: Fiber.Fiber<void> | undefined
-
-    constructor(lease: Lease.LeaseImpl, scope: Scope.Closeable) {
-      this.lease = lease
-      this.#scope = scope
-      alive.add(this)
-    }
-
-    acquire() {
-      this.#holders++
-      return this
-    }
-
-    readonly release = () => {
-      this.#holders--
-      this.#idleSince = monotonicMillis(clock)
-      if (this.#holders === 0 && this.#retired) this.#close()
-    }
-
-    readonly retire = () => {
-      if (this.#retired) return
-      this.#retired = true
-      if (current === this) current = undefined
-      if (this.#holders === 0) this.#close()
-    }
-
-    #close() {
-      if (this.#closing !== undefined) return this.#closing
-      this.#closing = fork(Effect.uninterruptible(Scope.close(this.#scope, Exit.void)))
-      this.#closing.addObserver(() => alive.delete(this))
-      return this.#closing
-    }
-
-    readonly closed = Effect.suspend(() => Fiber.await(this.#close()))
-
-    // One timer per lease, not one each time it becomes idle.
-    readonly closeWhenIdle: Effect.Effect<void> = Effect.suspend(() => {
-      const ttl = Duration.toMillis(this.lease.ttl)
-      const idle = this.#holders > 0 ? 0 : monotonicMillis(clock) - this.#idleSince
-      if (this.#retired) return Effect.void
-      if (idle >= ttl) return Effect.sync(this.retire)
-      // Rounded up: a timer below one millisecond may fire without the clock having moved.
-      return Effect.andThen(Effect.sleep(Math.ceil(ttl - idle)), this.closeWhenIdle)
-    })
-  }
-
-  const acquireRefNow: Leases["acquireRefNow"] = () =>
-    !closed && current?.lease.isAlive() ? current.acquire() : undefined
-
-  const acquireRef: Leases["acquireRef"] = (done) => {
-    if (closed) return done(sessionClosed)
-    const shared = acquireRefNow()
-    if (shared !== undefined) return done(Exit.succeed(shared))
-    waiting.push(done)
-    if (granting !== undefined) return
-    // Granted on its own fiber, so that interrupting one waiter does not cancel the grant for the others.
-    granting = fork(grant)
-    granting.addObserver((exit) => {
-      const answered = waiting
-      granting = undefined
-      waiting = []
-      for (const done of answered) {
-        if (Exit.isSuccess(exit)) acquireRef(done)
-        else done(Exit.failCause(exit.cause))
-      }
-    })
+  const closeScope = (shared: SharedLease, scope: Scope.Closeable) => {
+    const closing = fork(Effect.uninterruptible(Scope.close(scope, Exit.void)))
+    closing.addObserver(() => alive.delete(shared))
+    return closing
   }
 
   const close = Effect.suspend(() => {
-    closed = true
-    const revoked = Effect.forEach(alive, (shared) => shared.closed, { concurrency: "unbounded", discard: true })
+    const granting = state._tag === "Granting" ? Fiber.await(state.fiber) : undefined
+    state = { _tag: "Closed" }
+    const revoked = Effect.forEach(alive, ({ closed }) => closed, { concurrency: "unbounded", discard: true })
     const ended = Effect.forEach(alive, ({ lease }) => lease.end, { concurrency: "unbounded", discard: true })
     return Effect.andThen(
       ended,
       granting === undefined
         ? revoked
-        : Effect.timeoutOption(Effect.andThen(Fiber.await(granting), revoked), etcd.requestTimeout)
+        : Effect.timeoutOption(Effect.andThen(granting, revoked), etcd.requestTimeout)
     )
   })
 
-  return { acquireRef, acquireRefNow, close } satisfies Leases
+  return { acquireRefNow, granted, close } satisfies Leases
 })
+
+/** A lease and the count of its references. Counted by hand: a scope for each lock would cost more than the lock. */
+class SharedLease implements LeaseRef {
+  readonly lease: Lease.LeaseImpl
+  readonly isShared = true
+  readonly #clock: Clock.Clock
+  readonly #onRetired: () => void
+  readonly #closeScope: () => Fiber.Fiber<void>
+  #references = 0
+  #idleSince: number
+  #isRetired = false
+  #closing: Fiber.Fiber<void> | undefined
+
+  constructor(
+    lease: Lease.LeaseImpl,
+    clock: Clock.Clock,
+    onRetired: () => void,
+    closeScope: () => Fiber.Fiber<void>
+  ) {
+    this.lease = lease
+    this.#clock = clock
+    this.#onRetired = onRetired
+    this.#closeScope = closeScope
+    this.#idleSince = monotonicMillis(clock)
+  }
+
+  acquire(): LeaseRef {
+    this.#references++
+    return this
+  }
+
+  readonly release = () => {
+    this.#references--
+    this.#idleSince = monotonicMillis(this.#clock)
+    if (this.#references === 0 && this.#isRetired) this.#close()
+  }
+
+  readonly retire = () => {
+    if (this.#isRetired) return
+    this.#isRetired = true
+    this.#onRetired()
+    if (this.#references === 0) this.#close()
+  }
+
+  // One timer per lease, not one each time it becomes idle.
+  readonly retireWhenIdle: Effect.Effect<void> = Effect.suspend(() => {
+    const ttl = Duration.toMillis(this.lease.ttl)
+    const idle = this.#references > 0 ? 0 : monotonicMillis(this.#clock) - this.#idleSince
+    if (this.#isRetired) return Effect.void
+    if (idle >= ttl) return Effect.sync(this.retire)
+    // Rounded up: a timer below one millisecond may fire without the clock having moved.
+    return Effect.andThen(Effect.sleep(Math.ceil(ttl - idle)), this.retireWhenIdle)
+  })
+
+  /** Revokes the lease if that has not begun, and waits until that has ended. */
+  readonly closed = Effect.suspend(() => Fiber.await(this.#close()))
+
+  #close() {
+    return this.#closing ??= this.#closeScope()
+  }
+}
 
 const grantedTooLate = new EtcdError({
   reason: "Timeout",

@@ -1,0 +1,92 @@
+/** The keys of a line that are watched by themselves: guards, and entries of our own in a long line. */
+import type * as Effect from "effect/Effect"
+import type * as Semaphore from "effect/Semaphore"
+import * as Etcd from "../../Etcd.ts"
+import type { Line } from "./line.ts"
+import { DeletionWatch, type Host, type Subject } from "./watch.ts"
+
+export class KeyWatches {
+  readonly #host: Host
+  readonly #line: Line
+  /** By the keys' `idOf`. */
+  readonly #watched = new Map<string, WatchedKey>()
+  /** The last guards. Their watches are kept, since they often guard again. */
+  #guards: ReadonlySet<string> = new Set()
+
+  constructor(host: Host, line: Line) {
+    this.#host = host
+    this.#line = line
+  }
+
+  open(id: string, key: Uint8Array, limit: Semaphore.Semaphore | undefined) {
+    let watched = this.#watched.get(id)
+    if (watched === undefined) this.#watched.set(id, watched = new WatchedKey(this.#host, this.#line, this, id, key))
+    watched.watch.open(limit)
+  }
+
+  close(id: string) {
+    this.#watched.get(id)?.watch.close()
+    this.#watched.delete(id)
+  }
+
+  closeAll() {
+    for (const { watch } of this.#watched.values()) watch.close()
+    this.#watched.clear()
+  }
+
+  /** The revision after which the end of a key is reported, if its watch is open. */
+  from(id: string): bigint | undefined {
+    return this.#watched.get(id)?.watch.from
+  }
+
+  /** When a key was last deleted, as far as its watch has reported. */
+  deletedAt(id: string): bigint | undefined {
+    return this.#watched.get(id)?.deletedAt
+  }
+
+  /** Replaces the guards, and closes the watches that none of our entries needs any more. */
+  setGuards(guards: ReadonlySet<string>) {
+    const before = this.#guards
+    this.#guards = guards
+    for (const id of before) if (!this.isNeeded(id)) this.close(id)
+  }
+
+  isNeeded(id: string): boolean {
+    return this.#line.entries.size > 0 && (this.#guards.has(id) || this.#line.needs(id))
+  }
+}
+
+class WatchedKey implements Subject {
+  readonly range: Etcd.Range
+  readonly watch: DeletionWatch
+  /** When its watch last reported its end. */
+  deletedAt: bigint | undefined
+  readonly #line: Line
+  readonly #all: KeyWatches
+  readonly #id: string
+
+  constructor(host: Host, line: Line, all: KeyWatches, id: string, key: Uint8Array) {
+    this.range = Etcd.get(key)
+    this.watch = new DeletionWatch(host, this)
+    this.#line = line
+    this.#all = all
+    this.#id = id
+  }
+
+  onDeletes(events: ReadonlyArray<Etcd.WatchEvent>) {
+    this.deletedAt = events.at(-1)?.kv.modRevision
+    this.#line.onDeletes(events, false)
+  }
+
+  read(from: bigint): Effect.Effect<void, Etcd.EtcdError> {
+    return this.#line.verify(this.#id, this.range.key, from)
+  }
+
+  onError(error: Etcd.EtcdError) {
+    this.#line.onError(error)
+  }
+
+  get isNeeded(): boolean {
+    return this.#all.isNeeded(this.#id)
+  }
+}

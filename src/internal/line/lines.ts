@@ -1,0 +1,304 @@
+/**
+ * All waiting lines of a session that have one layout and one discipline: entries join them, hand over and leave.
+ */
+import type * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Semaphore from "effect/Semaphore"
+import type * as Etcd from "../../Etcd.ts"
+import type { Background } from "../background.ts"
+import * as Batch from "../etcd/batch.ts"
+import type { Done } from "../etcd/batch.ts"
+import { monotonicMillis } from "../monotonic.ts"
+import * as Cleanup from "./cleanup.ts"
+import type { Discipline } from "./discipline.ts"
+import { Entry, type EntryError, type EntryLease, EntryLost, type EntryOptions, giveAway, lostWith } from "./entry.ts"
+import type { EntryKey } from "./entryKey.ts"
+import { type Layout, releaseKey } from "./layout.ts"
+import { type Lengths, Line, type LineHost } from "./line.ts"
+import * as Requests from "./requests.ts"
+
+/** Another client holds the lock, and the entry has not joined. */
+export class Refused {
+  readonly _tag = "Refused"
+  readonly holder: EntryKey | undefined
+  /** Ends when that client has released it. Undefined where a line can be joined instead. */
+  readonly untilReleased: Effect.Effect<void, Etcd.EtcdError> | undefined
+  constructor(holder: EntryKey | undefined, untilReleased?: Refused["untilReleased"]) {
+    this.holder = holder
+    this.untilReleased = untilReleased
+  }
+}
+
+/** A request that does not end in an entry releases its reference to the lease. */
+export interface Lines {
+  readonly layout: Layout
+  readonly join: (prefix: string, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => void
+  /** Joins only an empty line. */
+  readonly tryJoin: (prefix: string, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => void
+  /** Leaves with one entry and joins with another in one commit. When that fails, the first leaves all the same. */
+  readonly handOver: (entry: Entry, options: EntryOptions, done: Done<Entry, EntryError>) => void
+  readonly leave: (entry: Entry, done: () => void) => void
+  /** Changes what the entry says of its holder. */
+  readonly describe: (entry: Entry, value: Uint8Array) => void
+  /** Gives away all entries that do not end with the session's leases. */
+  readonly end: Effect.Effect<void>
+  /** Closes all watches. */
+  readonly close: () => void
+}
+
+/** How many watches without waiters are opened at once: with thousands, none would be open in time. */
+const openAtOnce = 64
+
+export const make = (
+  etcd: Etcd.Etcd["Service"],
+  clock: Clock.Clock,
+  background: Background,
+  lengths: Lengths,
+  layout: Layout,
+  discipline: Discipline
+): Lines => {
+  const batch = Batch.make(etcd, clock, background)
+  const cleanup = Cleanup.make(etcd, clock, background, ({ ref, key }) => releaseKey(ref.lease, key))
+  const openingLimit = Semaphore.makeUnsafe(openAtOnce)
+  const host: LineHost = { etcd, clock, background, lengths, layout, discipline, openingLimit }
+  const lines = new Map<string, Line>()
+  const leases = new Set<EntryLease>()
+  let sweeper: Fiber.Fiber<void> | undefined
+
+  // ---------------------------------------------------------------------------
+  // joining
+  // ---------------------------------------------------------------------------
+
+  const join = (prefix: string, options: EntryOptions, done: Done<Entry, EntryError>) => {
+    const entry = makeEntry(lineOf(prefix), options)
+    if (entry.line.isTaken) return joinBehind(entry, done)
+    takeFree(entry, (exit) => {
+      if (Exit.isSuccess(exit) && exit.value instanceof Refused) joinBehind(entry, done)
+      else done(exit as Exit.Exit<Entry, EntryError>)
+    })
+  }
+
+  const joinBehind = (entry: Entry, done: Done<Entry, EntryError>) =>
+    send(entry, Requests.join(entry, entry.line.newestLimit), done, ({ responses: [, own, newest], revision }) => {
+      enter(entry, own!.kvs[0]!.createRevision)
+      entry.line.place(entry, { ...newest!, revision })
+      return Exit.succeed(entry)
+    })
+
+  const tryJoin: Lines["tryJoin"] = (prefix, options, done) => {
+    const line = lineOf(prefix)
+    if (!line.isTaken) return tryToTake(line, options, done)
+    // A try that was refused just now will be again, which a read shows without a proposal to all members.
+    const answered = line.expectAnswer()
+    batch.send(prefix, Requests.head(line.range), (exit) => {
+      answered()
+      const holder = Exit.map(exit, ({ responses }) => responses[0]?.kvs[0])
+      if (Exit.isSuccess(holder) && holder.value === undefined) return tryToTake(line, options, done)
+      options.ref.release()
+      markIdle(line)
+      done(Exit.map(holder, (kv) => new Refused(kv)))
+    })
+  }
+
+  const tryToTake = (line: Line, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => {
+    const entry = makeEntry(line, options)
+    takeFree(entry, (exit) => {
+      if (Exit.isSuccess(exit) && exit.value instanceof Refused) withdraw(entry)
+      done(exit)
+    })
+  }
+
+  /** Takes the lock if the line is empty. */
+  const takeFree = (entry: Entry, done: Done<Entry | Refused, EntryError>) =>
+    send(entry, Requests.takeFree(entry), done, (result) => {
+      const { line } = entry
+      const holder = result.succeeded ? undefined : result.responses[0].kvs[0]
+      line.isTaken = holder !== undefined && !Requests.isOwn(entry, holder)
+      if (line.isTaken) return Exit.succeed(new Refused(holder))
+      // The lock may be ours by an earlier attempt, whose answer was lost.
+      enter(entry, holder?.createRevision ?? result.revision)
+      line.hold(entry)
+      return Exit.succeed(entry)
+    })
+
+  const handOver: Lines["handOver"] = (entry, options, done) => {
+    const { line } = entry
+    detach(entry)
+    const next = makeEntry(line, options)
+    send(next, Requests.handOver(entry, next, line.newestLimit), done, (result) => {
+      const { revision } = result
+      const createRevision = result.succeeded ? revision : result.responses[0].kvs[0]?.createRevision
+      if (createRevision === undefined) {
+        withdraw(next)
+        return Exit.fail(new EntryLost("KeyDeleted"))
+      }
+      enter(next, createRevision)
+      line.place(
+        next,
+        result.succeeded ? { ...result.responses[2], revision } : { kvs: [], count: undefined, revision }
+      )
+      return Exit.succeed(next)
+    }, (exit) => finishLeaving(entry, exit))
+  }
+
+  /** Sends the request of an entry that is to join. */
+  const send = <const Then extends ReadonlyArray<Etcd.Op>, const Else extends ReadonlyArray<Etcd.Op>, A>(
+    entry: Entry,
+    txn: Etcd.Txn<Then, Else>,
+    done: Done<A, EntryError>,
+    onAnswer: (answer: Batch.Answer<Then, Else>) => Exit.Exit<A, EntryError>,
+    onExit?: (exit: Exit.Exit<unknown, unknown>) => void
+  ) => {
+    const answered = entry.line.expectAnswer()
+    batch.send(entry.line.prefix, txn, (exit) => {
+      onExit?.(exit)
+      if (Exit.isFailure(exit)) {
+        answered()
+        joinFailed(entry, exit.cause)
+        return done(Exit.failCause(exit.cause))
+      }
+      if (exit.value.repeated) retireAndRemember(entry)
+      const outcome = onAnswer(exit.value)
+      answered()
+      done(outcome)
+    })
+  }
+
+  /** etcd has created the entry's key. */
+  const enter = (entry: Entry, createRevision: bigint) => {
+    entry.line.enter(entry, createRevision)
+    followLease(entry.ref.lease)
+  }
+
+  /** The join failed: there is no entry, or there may be one, or one may come yet. */
+  const joinFailed = (entry: Entry, cause: Cause.Cause<Etcd.EtcdError>) => {
+    const error = Option.getOrUndefined(Exit.findErrorOption(Exit.failCause(cause)))
+    if (error?.reason === "LeaseNotFound") entry.ref.lease.notFound()
+    if (error?.outcome !== "Refused") retireAndRemember(entry)
+    withdraw(entry)
+  }
+
+  // ---------------------------------------------------------------------------
+  // leaving
+  // ---------------------------------------------------------------------------
+
+  const leave: Lines["leave"] = (entry, done) => {
+    if (entry.state === "Left") return done()
+    if (entry.isGone) {
+      withdraw(entry)
+      return done()
+    }
+    detach(entry)
+    batch.send(entry.line.prefix, Requests.leave(entry), (exit) => {
+      finishLeaving(entry, exit)
+      done()
+    })
+  }
+
+  const describe: Lines["describe"] = (entry, value) => {
+    entry.value = value
+    // If it fails, the entry goes on under the former description.
+    batch.send(entry.line.prefix, Requests.describe(entry), () => {})
+  }
+
+  /** The entry is over, and there is nothing of it to remove now. */
+  const withdraw = (entry: Entry) => {
+    detach(entry)
+    finishLeaving(entry)
+  }
+
+  /** From here on the entry is ours to remove; its deletion no longer counts as a loss. */
+  const detach = (entry: Entry) => {
+    entry.state = "Left"
+    entry.line.remove(entry)
+  }
+
+  /** Its key is free for the next entry, unless something of this one may remain. */
+  const finishLeaving = (entry: Entry, removed: Exit.Exit<unknown, unknown> = Exit.void) => {
+    if (Exit.isFailure(removed)) retireAndRemember(entry)
+    if (entry.outcomeUnknown) cleanup.add(entry)
+    else releaseKey(entry.ref.lease, entry.key)
+    entry.ref.release()
+    markIdle(entry.line)
+  }
+
+  /** An entry without an owner would block the line. With its lease retired it goes with the lease's last holder. */
+  const retireAndRemember = (entry: Entry) => {
+    entry.outcomeUnknown = true
+    entry.ref.retire()
+  }
+
+  // ---------------------------------------------------------------------------
+  // the lines
+  // ---------------------------------------------------------------------------
+
+  const lineOf = (prefix: string): Line => {
+    let line = lines.get(prefix)
+    if (line === undefined) lines.set(prefix, line = new Line(host, prefix))
+    sweeper ??= background(Effect.andThen(Effect.sleep(sweepEvery), sweep))
+    return line
+  }
+
+  /** A line without entries is kept for a while, with its watch, since the next entry often comes at once. */
+  const markIdle = (line: Line) => {
+    if (!line.isInUse) line.idleSince = monotonicMillis(clock)
+  }
+
+  // One fiber for all lines: a fiber and a timer for each hold would cost short ones more than their watch.
+  const sweep: Effect.Effect<void> = Effect.suspend(() => {
+    const now = monotonicMillis(clock)
+    for (const line of lines.values()) {
+      if (line.isInUse) {
+        for (const entry of line.entries.values()) {
+          if (now - entry.since >= watchAfter[entry.state]) line.watchOwn(entry)
+        }
+      } else if (now - line.idleSince >= keepLineFor) {
+        line.unwatch()
+        lines.delete(line.prefix)
+      }
+    }
+    if (lines.size > 0) return Effect.andThen(Effect.sleep(sweepEvery), sweep)
+    sweeper = undefined
+    return Effect.void
+  })
+
+  // One listener for all entries on a lease: one for each would cost more than the rest of the entry.
+  const followLease = (lease: EntryLease) => {
+    if (leases.has(lease)) return
+    leases.add(lease)
+    lease.onLoss((cause) => {
+      leases.delete(lease)
+      const loss = lostWith(cause)
+      for (const { entries } of lines.values()) {
+        for (const entry of entries.values()) if (entry.ref.lease === lease) entry.lose(loss)
+      }
+    })
+  }
+
+  const end = Effect.suspend(() => {
+    const own = [...lines.values()].flatMap(({ entries }) => [...entries.values()].filter(({ ref }) => !ref.isShared))
+    for (const entry of own) entry.lose(new EntryLost("Released"))
+    const given = own.map((entry) => giveAway(entry, (done) => leave(entry, done)))
+    return Effect.andThen(Effect.all(given, { concurrency: "unbounded", discard: true }), batch.idle)
+  })
+
+  const close = () => lines.forEach((line) => line.unwatch())
+
+  return { layout, join, tryJoin, handOver, leave, describe, end, close }
+}
+
+const makeEntry = (line: Line, options: EntryOptions): Entry =>
+  new Entry(line, line.layout.key(line.prefix, options.ref.lease), options)
+
+// In milliseconds.
+const sweepEvery = 250
+
+/** How long an entry is in its state before its own key is watched. A waiter looks for its key before its turn, too. */
+const watchAfter = { Waiting: 2000, Held: sweepEvery, Left: Infinity }
+
+/** How long a line without entries stays, with its watch. */
+const keepLineFor = 1000
