@@ -15,7 +15,11 @@
  *
  * **Gotchas**
  *
- * A lock is not reentrant: a body that waits for its own lock waits for ever.
+ * A lock is not reentrant. A body that waits for the lock that it runs under, in
+ * the same session, would wait for itself: that is a defect that says so. It is found
+ * through `Current`, so for sections and `whileHeld`, also for the fibers that a body
+ * forks, and not for a handle that only its scope holds. A detached fiber that is to
+ * wait for the lock on its own omits `Current` from its context.
  *
  * A body is interrupted only where it can be: `Effect.uninterruptible` parts run to
  * their end, and the lock waits for them. A promise runs on after the interruption,
@@ -35,6 +39,7 @@ import type * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import type { Current } from "./Current.ts"
 import type * as Etcd from "./Etcd.ts"
 import { Holder } from "./Holder.ts"
 import { queue, singleKey } from "./internal/line/layout.ts"
@@ -48,6 +53,14 @@ import { Session } from "./Session.ts"
 // -----------------------------------------------------------------------------
 // models
 // -----------------------------------------------------------------------------
+
+export {
+  /**
+   * @category services
+   * @since 0.1.0
+   */
+  Current
+} from "./Current.ts"
 
 export {
   /**
@@ -139,8 +152,13 @@ export interface Handle {
   readonly createRevision: bigint
   /** Never succeeds; fails as soon as the lock is lost. */
   readonly awaitLoss: Effect.Effect<never, LockLost>
-  /** Runs an effect for as long as the lock is held: a loss interrupts it, awaits it, and fails the whole. */
-  readonly whileHeld: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LockLost, R>
+  /**
+   * Runs an effect for as long as the lock is held: a loss interrupts it, awaits it, and fails the whole. The effect
+   * finds this handle in `Current`.
+   */
+  readonly whileHeld: <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | LockLost, Exclude<R, Current>>
   /**
    * Fails if the lock is known to be lost, or its lease to be too old to be
    * trusted. Local and synchronous: call it right before a side effect, to notice
@@ -285,6 +303,8 @@ export type AcquireError = LockTimeout | LockLost | ForeignKey | Etcd.EtcdError
  * lost, the effect is interrupted and awaited, and the whole fails with
  * `LockLost`; the failure of the effect itself while it unwinds is kept beside it.
  *
+ * The effect finds the handle of the lock in `Lock.Current`.
+ *
  * **Example** (Handling what can go wrong)
  *
  * ```ts
@@ -301,18 +321,20 @@ export type AcquireError = LockTimeout | LockLost | ForeignKey | Etcd.EtcdError
  *   )
  * ```
  *
+ * @see {@link Current} for writes that only the holder can make
+ *
  * @category critical sections
  * @since 0.1.0
  */
 export const withLock: {
   (name: string, options?: Options): <A, E, R>(
     self: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E | AcquireError, R | Session>
+  ) => Effect.Effect<A, E | AcquireError, Exclude<R, Current> | Session>
   <A, E, R>(
     self: Effect.Effect<A, E, R>,
     name: string,
     options?: Options
-  ): Effect.Effect<A, E | AcquireError, R | Session>
+  ): Effect.Effect<A, E | AcquireError, Exclude<R, Current> | Session>
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: Options) =>
@@ -330,12 +352,12 @@ export const withLock: {
 export const tryWithLock: {
   (name: string, options?: TryOptions): <A, E, R>(
     self: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E | LockHeld | LockLost | ForeignKey | Etcd.EtcdError, R | Session>
+  ) => Effect.Effect<A, E | LockHeld | LockLost | ForeignKey | Etcd.EtcdError, Exclude<R, Current> | Session>
   <A, E, R>(
     self: Effect.Effect<A, E, R>,
     name: string,
     options?: TryOptions
-  ): Effect.Effect<A, E | LockHeld | LockLost | ForeignKey | Etcd.EtcdError, R | Session>
+  ): Effect.Effect<A, E | LockHeld | LockLost | ForeignKey | Etcd.EtcdError, Exclude<R, Current> | Session>
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
@@ -352,12 +374,12 @@ export const tryWithLock: {
 export const withLockIfAvailable: {
   (name: string, options?: TryOptions): <A, E, R>(
     self: Effect.Effect<A, E, R>
-  ) => Effect.Effect<Option.Option<A>, E | LockLost | ForeignKey | Etcd.EtcdError, R | Session>
+  ) => Effect.Effect<Option.Option<A>, E | LockLost | ForeignKey | Etcd.EtcdError, Exclude<R, Current> | Session>
   <A, E, R>(
     self: Effect.Effect<A, E, R>,
     name: string,
     options?: TryOptions
-  ): Effect.Effect<Option.Option<A>, E | LockLost | ForeignKey | Etcd.EtcdError, R | Session>
+  ): Effect.Effect<Option.Option<A>, E | LockLost | ForeignKey | Etcd.EtcdError, Exclude<R, Current> | Session>
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>

@@ -3,6 +3,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import { identity } from "effect/Function"
 
 /** Calls its listener once at most, and returns how to unsubscribe it. */
 export interface OnLoss<E> {
@@ -78,10 +79,19 @@ export const supervise = <A, E, R, E2>(
   onLoss: OnLoss<E2>,
   bodies: Bodies,
   owner: Owner
-): Effect.Effect<A, E | E2, R> =>
+): Effect.Effect<A, E | E2, R> => superviseIn(self, identity, onLoss, bodies, owner)
+
+/** Supervises `self` in a context that is made of the caller's. */
+export const superviseIn = <A, E, R, R2, E2>(
+  self: Effect.Effect<A, E, R>,
+  contextOf: (context: Context.Context<R2>) => Context.Context<R>,
+  onLoss: OnLoss<E2>,
+  bodies: Bodies,
+  owner: Owner
+): Effect.Effect<A, E | E2, R2> =>
   Effect.withFiber((parent) =>
     // The child starts and gets its observer in one step, so that no interruption comes between.
-    Effect.callback<A, E | E2, R>((resume) => {
+    Effect.callback<A, E | E2, R2>((resume) => {
       let lost: Cause.Cause<E2> | undefined
       let child: Fiber.Fiber<A, E> | undefined
       const unsubscribe = onLoss((loss) => {
@@ -90,7 +100,7 @@ export const supervise = <A, E, R, E2>(
       })
       if (lost !== undefined) return resume(Effect.failCause(lost))
       bodies.start(owner)
-      child = Effect.runForkWith(parent.context as Context.Context<R>)(self)
+      child = Effect.runForkWith(contextOf(parent.context as Context.Context<R2>))(self)
       // The body may have lost its lock by itself, before it first waited.
       if (lost !== undefined) child.interruptUnsafe()
       const trouble = (exit: Exit.Exit<A, E>): Cause.Cause<E | E2> => Cause.combine(lost ?? Cause.empty, failures(exit))

@@ -2,28 +2,32 @@
  * The handle of every recipe: an entry whose turn has come, with all that its owner can
  * do until it is lost or released.
  */
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type { Current } from "../../Current.ts"
 import * as Etcd from "../../Etcd.ts"
+import type { Handle, LockLost } from "../../Lock.ts"
 import { type Entry, EntryLost, giveAway } from "../line/entry.ts"
 import { guard } from "../line/requests.ts"
 import type { Contention } from "../session/contention.ts"
-import { awaitLoss, supervise } from "../supervise.ts"
+import { awaitLoss, superviseIn } from "../supervise.ts"
+import { enter } from "./enclosing.ts"
 
-/** Makes a recipe's own error of a loss. The token is undefined when the turn had not come yet. */
-export interface ToLost<E> {
-  (name: string, fencingToken: bigint | undefined, loss: EntryLost): E
+/** Makes the error of a loss. The token is undefined when the turn had not come yet. */
+export interface ToLost {
+  (name: string, fencingToken: bigint | undefined, loss: EntryLost): LockLost
 }
 
-export class Ownership<E> {
+export class Ownership implements Handle {
   readonly name: string
   readonly #entry: Entry
   readonly #etcd: Etcd.Etcd["Service"]
   readonly #contention: Contention
-  readonly #toLost: ToLost<E>
+  readonly #toLost: ToLost
   #release: Effect.Effect<void> | undefined
 
-  constructor(name: string, entry: Entry, etcd: Etcd.Etcd["Service"], contention: Contention, toLost: ToLost<E>) {
+  constructor(name: string, entry: Entry, etcd: Etcd.Etcd["Service"], contention: Contention, toLost: ToLost) {
     this.name = name
     this.#entry = entry
     this.#etcd = etcd
@@ -51,44 +55,51 @@ export class Ownership<E> {
     return guard(this.#entry)
   }
 
-  get awaitLoss(): Effect.Effect<never, E> {
+  get awaitLoss(): Handle["awaitLoss"] {
     return awaitLoss((listener) => this.#onLoss(listener))
   }
 
-  get whileHeld(): <A, E2, R>(self: Effect.Effect<A, E2, R>) => Effect.Effect<A, E | E2, R> {
-    return (self) => {
+  get whileHeld(): Handle["whileHeld"] {
+    return <A, E, R>(self: Effect.Effect<A, E, R>) => {
       const entry = this.#entry
-      return supervise(self, (listener) => this.#onLoss(listener), entry.ref.lease.bodies, entry)
+      return superviseIn(
+        self,
+        (context: Context.Context<Exclude<R, Current>>) => enter(context, this) as Context.Context<R>,
+        (listener) => this.#onLoss(listener),
+        entry.ref.lease.bodies,
+        entry
+      )
     }
   }
 
-  get check(): Effect.Effect<void, E> {
+  /** Whether a body runs under it, and it is what a caller of this name would wait for. */
+  isRunning(name: string, contention: Contention): boolean {
+    const entry = this.#entry
+    return this.name === name && this.#contention === contention && entry.ref.lease.bodies.isRunning(entry)
+  }
+
+  get check(): Handle["check"] {
     return Effect.suspend(() => {
       const loss = this.#entry.checkLoss()
       return loss === undefined ? Effect.void : Effect.fail(this.#lost(loss))
     })
   }
 
-  get remaining(): Effect.Effect<Duration.Duration> {
+  get remaining(): Handle["remaining"] {
     return Effect.flatMap(
       this.#entry.ref.lease.remaining,
       (remaining) => Effect.match(this.check, { onSuccess: () => remaining, onFailure: () => Duration.zero })
     )
   }
 
-  get verify(): Effect.Effect<void, E | Etcd.EtcdError> {
+  get verify(): Handle["verify"] {
     return Effect.flatMap(
       this.#etcd.range(Etcd.get(this.key)),
       ({ kvs }) => kvs[0]?.createRevision === this.createRevision ? Effect.void : this.#notOwner
     )
   }
 
-  get txn(): <
-    const Then extends ReadonlyArray<Etcd.Op>,
-    const Else extends ReadonlyArray<Etcd.Op> = readonly []
-  >(
-    request: Etcd.TxnRequest<Then, Else>
-  ) => Effect.Effect<Etcd.TxnResult<Then, Else> & Etcd.TxnHeader, E | Etcd.EtcdError> {
+  get txn(): Handle["txn"] {
     return ({ compare, else: otherwise, idempotent, then }) =>
       this.#etcd.txn({
         compare: [this.isOwner],
@@ -104,7 +115,7 @@ export class Ownership<E> {
   }
 
   // An interruption ends the wait for the release and not the release itself, which no other fiber would finish.
-  get release(): Effect.Effect<void> {
+  get release(): Handle["release"] {
     return Effect.suspend(() => {
       if (this.#release !== undefined) return this.#release
       const entry = this.#entry
@@ -113,11 +124,11 @@ export class Ownership<E> {
     })
   }
 
-  #onLoss(listener: (loss: E) => void): () => void {
+  #onLoss(listener: (loss: LockLost) => void): () => void {
     return this.#entry.onLoss((loss) => listener(this.#lost(loss)))
   }
 
-  get #notOwner(): Effect.Effect<never, E> {
+  get #notOwner(): Effect.Effect<never, LockLost> {
     return Effect.failSync(() => {
       const loss = new EntryLost("KeyDeleted")
       this.#entry.lose(loss)
@@ -125,7 +136,7 @@ export class Ownership<E> {
     })
   }
 
-  #lost(loss: EntryLost): E {
+  #lost(loss: EntryLost): LockLost {
     return this.#toLost(this.name, this.fencingToken, loss)
   }
 }

@@ -6,10 +6,12 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
+import type { Current } from "../../Current.ts"
 import { EtcdError } from "../../EtcdError.ts"
 import type { Holder } from "../../Holder.ts"
-import type { Options, TryOptions } from "../../Lock.ts"
+import type { LockLost, Options, TryOptions } from "../../Lock.ts"
 import { Session } from "../../Session.ts"
 import { EntryLost, ForeignEntry } from "../line/entry.ts"
 import { type EntryKey, keyOf } from "../line/entryKey.ts"
@@ -21,6 +23,7 @@ import * as Engine from "../session/engine.ts"
 import { isLease } from "../session/lease.ts"
 import type { Request } from "../session/localQueue.ts"
 import { describe, encode } from "./description.ts"
+import { isInside } from "./enclosing.ts"
 import { Ownership, type ToLost } from "./ownership.ts"
 
 /** Restores the interruptibility of the caller. */
@@ -40,24 +43,23 @@ export interface Place {
 }
 
 /** What a recipe is, besides its discipline: where its callers contend, and its own errors. */
-export interface Recipe<Held, Timeout, Lost, Foreign> {
+export interface Recipe<Held, Timeout, Foreign> {
   /** The module that takes the options, as messages name it. */
   readonly module: string
   /** Checks the name and the options that choose the place. */
   readonly place: (session: Engine.SessionImpl, name: string, options: TryOptions | undefined) => Place
   readonly held: (name: string, holder: Holder | undefined) => Held
   readonly timeout: (name: string, waited: Duration.Duration, holder: Holder | undefined) => Timeout
-  readonly lost: ToLost<Lost>
+  readonly lost: ToLost
   readonly foreign: (name: string, key: string) => Foreign
 }
 
 /** The ways to acquire by a recipe. */
-export const make = <Held, Timeout, Lost, Foreign>(recipe: Recipe<Held, Timeout, Lost, Foreign>) => {
-  type Owned = Ownership<Lost>
+export const make = <Held, Timeout, Foreign>(recipe: Recipe<Held, Timeout, Foreign>) => {
   const { foreign, held, lost, module, place, timeout } = recipe
   const limitOf = limitIn(module)
 
-  const explain = (name: string) => <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | Lost | Foreign => {
+  const explain = (name: string) => <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | LockLost | Foreign => {
     if (error instanceof EntryLost) return lost(name, undefined, error)
     if (error instanceof ForeignEntry) return foreign(name, keyOf(error.kv))
     return error as Exclude<E, EntryLost | ForeignEntry>
@@ -65,17 +67,19 @@ export const make = <Held, Timeout, Lost, Foreign>(recipe: Recipe<Held, Timeout,
 
   /** Waits for the turn, within the timeout of the options. */
   const acquire =
-    (name: string, options: Options | undefined): Acquire<Owned, Timeout | Lost | Foreign | EtcdError> => (restore) =>
-      withSession((session, clock) => {
+    (name: string, options: Options | undefined): Acquire<Ownership, Timeout | LockLost | Foreign | EtcdError> =>
+    (restore) =>
+      withSession((session, fiber) => {
         const at = place(session, name, options)
         const limit = limitOf(options)
         // A wait of no time is a try: etcd says whether it is free, however long that takes.
         if (limit !== undefined && Duration.isZero(limit)) {
           return tryOr(name, options, (holder) => timeout(name, Duration.zero, holder))(restore)
         }
+        if (isInside(fiber.context, (outer) => outer.isRunning(name, at.contention))) return Effect.die(selfWait(name))
         const wait: Wait<Timeout | EtcdError> = limit === undefined
           ? restore
-          : deadline(limit, clock, restore, (waited) =>
+          : deadline(limit, fiber.getRef(Clock.Clock), restore, (waited) =>
             Effect.flatMap(
               Effect.timeoutOrElse(at.contention.holder(at.prefix), {
                 duration: holderTimeout,
@@ -83,7 +87,7 @@ export const make = <Held, Timeout, Lost, Foreign>(recipe: Recipe<Held, Timeout,
               }),
               (holder) => Effect.failSync(() => timeout(name, waited(), described(holder)))
             ))
-        return Effect.mapBoth(at.contention.acquire(requestOf(module, at, options, clock), wait), {
+        return Effect.mapBoth(at.contention.acquire(requestOf(module, at, options, fiber.getRef(Clock.Clock)), wait), {
           onSuccess: (entry) => new Ownership(name, entry, session.etcd, at.contention, lost),
           onFailure: explain(name)
         })
@@ -91,14 +95,17 @@ export const make = <Held, Timeout, Lost, Foreign>(recipe: Recipe<Held, Timeout,
 
   /** Takes what is free, and returns how it was refused otherwise. */
   const attempt =
-    (name: string, options: TryOptions | undefined): Acquire<Owned | Refused, Lost | Foreign | EtcdError> =>
+    (name: string, options: TryOptions | undefined): Acquire<Ownership | Refused, LockLost | Foreign | EtcdError> =>
     (restore) =>
-      withSession((session, clock) => {
+      withSession((session, fiber) => {
         const at = place(session, name, options)
-        const tried = at.contention.tryAcquire<never>(requestOf(module, at, options, clock), restore)
+        const tried = at.contention.tryAcquire<never>(
+          requestOf(module, at, options, fiber.getRef(Clock.Clock)),
+          restore
+        )
         return Effect.flatMap(
           Effect.mapError(tried, explain(name)),
-          (tried): Effect.Effect<Owned | Refused, Foreign> => {
+          (tried): Effect.Effect<Ownership | Refused, Foreign> => {
             if (!(tried instanceof Refused)) {
               return Effect.succeed(new Ownership(name, tried, session.etcd, at.contention, lost))
             }
@@ -111,13 +118,13 @@ export const make = <Held, Timeout, Lost, Foreign>(recipe: Recipe<Held, Timeout,
       })
 
   const tryOr = <E>(name: string, options: TryOptions | undefined, onHeld: (holder: Holder | undefined) => E): Acquire<
-    Owned,
-    E | Lost | Foreign | EtcdError
+    Ownership,
+    E | LockLost | Foreign | EtcdError
   > =>
   (restore) =>
     Effect.filterOrFail(
       attempt(name, options)(restore),
-      (tried): tried is Owned => tried instanceof Ownership,
+      (tried): tried is Ownership => tried instanceof Ownership,
       (refused) => onHeld(described((refused as Refused).holder))
     )
 
@@ -133,12 +140,12 @@ export const make = <Held, Timeout, Lost, Foreign>(recipe: Recipe<Held, Timeout,
 // -----------------------------------------------------------------------------
 
 /** Runs an effect while holding what `acquire` acquires. */
-export const section = <A, E, R, Lost, E2>(
+export const section = <A, E, R, E2>(
   operation: string,
   name: string,
-  acquire: Acquire<Ownership<Lost>, E2>,
+  acquire: Acquire<Ownership, E2>,
   self: Effect.Effect<A, E, R>
-): Effect.Effect<A, E | Lost | E2, R | Session> =>
+): Effect.Effect<A, E | LockLost | E2, Exclude<R, Current> | Session> =>
   spanned(
     operation,
     name,
@@ -148,8 +155,8 @@ export const section = <A, E, R, Lost, E2>(
   )
 
 /** Runs an effect if `attempt` acquires, and returns `None` otherwise. */
-export const sectionIfAvailable = <A, E, R, Lost, E2>(
-  attempt: Acquire<Ownership<Lost> | Refused, E2>,
+export const sectionIfAvailable = <A, E, R, E2>(
+  attempt: Acquire<Ownership | Refused, E2>,
   self: Effect.Effect<A, E, R>
 ) =>
   Effect.uninterruptibleMask((restore) =>
@@ -160,11 +167,11 @@ export const sectionIfAvailable = <A, E, R, Lost, E2>(
   )
 
 /** Holds what `acquire` acquires until the scope closes. */
-export const scoped = <Lost, E>(
+export const scoped = <E>(
   operation: string,
   name: string,
-  acquire: Acquire<Ownership<Lost>, E>
-): Effect.Effect<Ownership<Lost>, E, Session | Scope.Scope> =>
+  acquire: Acquire<Ownership, E>
+): Effect.Effect<Ownership, E, Session | Scope.Scope> =>
   spanned(
     operation,
     name,
@@ -176,7 +183,7 @@ export const scoped = <Lost, E>(
     )
   )
 
-const holding = <A, E, R, Lost>(ownership: Ownership<Lost>, self: Effect.Effect<A, E, R>, restore: Restore) =>
+const holding = <A, E, R>(ownership: Ownership, self: Effect.Effect<A, E, R>, restore: Restore) =>
   Effect.onExit(restore(ownership.whileHeld(self)), () => ownership.release)
 
 /** Adds a span where there is a tracer or a parent span. Elsewhere it would cost, and no reader would see it. */
@@ -196,10 +203,14 @@ const spanned = <A, E, R>(operation: string, name: string, self: Effect.Effect<A
 // -----------------------------------------------------------------------------
 
 const withSession = <A, E>(
-  use: (session: Engine.SessionImpl, clock: Clock.Clock) => Effect.Effect<A, E, Session>
+  use: (session: Engine.SessionImpl, fiber: Fiber.Fiber<unknown, unknown>) => Effect.Effect<A, E, Session>
 ): Effect.Effect<A, E, Session> =>
-  Effect.withFiber((fiber) =>
-    use(Engine.of(Context.get(fiber.context as Context.Context<Session>, Session)), fiber.getRef(Clock.Clock))
+  Effect.withFiber((fiber) => use(Engine.of(Context.get(fiber.context as Context.Context<Session>, Session)), fiber))
+
+const selfWait = (name: string) =>
+  new Error(
+    `Lock '${name}' is already held by this fiber: it would wait for itself. Leave out the inner acquire, since the ` +
+      "body runs under the lock already (its handle is Lock.Current), or use another name."
   )
 
 const requestOf = (
