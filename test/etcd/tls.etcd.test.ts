@@ -3,6 +3,7 @@ import { Effect, Fiber } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import { execFile } from "node:child_process"
 import { inject } from "vitest"
+import * as Auth from "../support/Auth.ts"
 import { connect, fromVariables, random63 } from "../support/connect.ts"
 import * as EtcdServer from "../support/EtcdServer.ts"
 import * as Proxy from "../support/Proxy.ts"
@@ -110,9 +111,12 @@ describe.concurrent("TLS", () => {
       ]
       for (const { env, options, says } of mistakes) {
         const byOption = yield* connect({ requestTimeout: "2 seconds", ...options })
+        // Here each call waits for a token.
+        const withAuth = yield* connect({ requestTimeout: "2 seconds", ...options, ...Auth.user("ann", "secret") })
         const byVariable = yield* fromVariables({ ETCDCTL_COMMAND_TIMEOUT: "2s", ...env })
         const connections = [
           [byOption, says((option) => `\`${option}\``)],
+          [withAuth, says((option) => `\`${option}\``)],
           [byVariable, says((_, variable) => variable)]
         ] as const
         for (const [etcd, said] of connections) {

@@ -48,7 +48,7 @@ const decodeEvent = ({ kv, type }: Rpc.WatchResponse["events"][number]): WatchEv
 interface Creating {
   readonly id: number
   readonly subscriber: Subscriber
-  /** Undefined once nobody waits for it any more. */
+  /** Undefined once no caller waits for it any more. */
   resume: ((answer: Effect.Effect<bigint, EtcdError>) => void) | undefined
 }
 
@@ -113,7 +113,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     connect: (options) => member.open(Rpc.watch, options),
     onData,
     onOver
-  })
+  }).pipe(Effect.catch(members.explain(member)))
 
   const cancelById = (id: number) => {
     if (!over) stream.write({ cancel_request: { watch_id: { low: id, high: 0 } } })
