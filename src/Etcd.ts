@@ -1,5 +1,5 @@
 /**
- * The part of etcd that locks stand on: transactions, ranges, leases and
+ * The part of etcd that locks are built on: transactions, ranges, leases and
  * watches, in etcd's own terms, with typed errors and a deadline on every call.
  *
  * @since 0.1.0
@@ -157,7 +157,7 @@ export interface Txn<
 export type Op = Put | Range | Delete | Txn<any, any>
 
 /**
- * Says that a key was written.
+ * Reports that a key was written.
  *
  * @category models
  * @since 0.1.0
@@ -213,7 +213,7 @@ export type TxnResult<Then extends ReadonlyArray<Op>, Else extends ReadonlyArray
 export interface TxnHeader {
   /** The store's revision after the transaction. */
   readonly revision: bigint
-  /** The answer to an earlier attempt was lost. etcd may have applied that one, too, or may yet do so. */
+  /** The response to an earlier attempt was lost. etcd may have applied that one, too, or may yet do so. */
   readonly repeated: boolean
 }
 
@@ -248,7 +248,7 @@ export interface TxnRequest<Then extends ReadonlyArray<Op>, Else extends Readonl
   readonly then: Then
   readonly else?: Else | undefined
   /**
-   * Whether the transaction may be sent again when its answer was lost, although
+   * Whether the transaction may be sent again when its response was lost, although
    * etcd may have applied it. Without it such a transaction fails, with an
    * `outcome` of `Unknown`.
    */
@@ -517,9 +517,11 @@ export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Etcd, Co
  *
  * `ETCDCTL_DIAL_TIMEOUT`, `ETCDCTL_KEEPALIVE_TIME`, `ETCDCTL_KEEPALIVE_TIMEOUT`,
  * `ETCDCTL_MAX_REQUEST_BYTES` and `ETCDCTL_MAX_RECV_BYTES` are not read, and a warning
- * names those that are set. All others are about etcdctl's output, and have no effect.
+ * names those that are set. The others have no effect: they are about etcdctl's output, or
+ * its search in DNS.
  *
- * An `EtcdError` about a certificate or a user names the variable and its file, too.
+ * An `EtcdError` names the variable, and its file, as well: that of the certificate that is
+ * wrong, or that of the user.
  *
  * **Example** (Connecting as etcdctl does, on Node)
  *
