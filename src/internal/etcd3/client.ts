@@ -21,8 +21,8 @@ export class Client extends Etcd3 {
 
   constructor(options: IOptions) {
     super(options)
-    // By itself the client fetches each token over a connection that it never closes, and that keeps to itself why it
-    // failed the second time.
+    // By itself the client fetches each token over a connection of its own, which it never closes, and which gRPC holds
+    // back for up to two minutes after a failure.
     const host: Host = this.pool["hosts"][0]
     const fetchToken = (_: string, name: string, password: string, options: CallOptions): Promise<string> =>
       new Promise((resolve, reject) => {
