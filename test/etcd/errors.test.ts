@@ -151,6 +151,17 @@ describe("what is wrong with a certificate", () => {
       "\"CN=Test CA\" signed it"
     ],
     [alert(42), expired, `${refused}: it expired on 2020-02-01T00:00:00.000Z; renew it`],
+    [
+      alert(42),
+      Tls.certificates(Tls.noClient),
+      `${refused}: its extended key usage is not for clients; use one with clientAuth`
+    ],
+    // It is for any use.
+    [
+      alert(42),
+      { ...client, cert: client.ca },
+      `${refused}: use one for clients, signed by an authority that etcd trusts (by --trusted-ca-file); "CN=Test CA" signed it`
+    ],
     [alert(44), client, `${refused}: it was revoked; use another`],
     [
       alert(45),

@@ -45,6 +45,8 @@ describe.concurrent("TLS", () => {
     Effect.gen(function*() {
       const server = yield* EtcdServer.start({ tls: { ...Tls.server, clientCertAuth: true } })
       const https = `https://${server.endpoint}`
+      const otherName = `https://${(yield* Proxy.make(server.endpoint)).endpoint.replace("127.0.0.1", "127.1")}`
+      const expired = `https://${(yield* EtcdServer.start({ tls: Tls.expiredServer })).endpoint}`
       const good = Tls.certificates(Tls.client)
       /** What `options` and the variables `env` get wrong alike, and what may be said of it, with the names of both. */
       const mistakes: ReadonlyArray<{
@@ -95,6 +97,29 @@ describe.concurrent("TLS", () => {
               `etcd refused the client certificate in ${name("tls.cert", file("CERT", Tls.foreignClient.cert))}: ` +
               `${wrong} an authority that etcd trusts (by --trusted-ca-file); "CN=Foreign test CA" signed it`
             )
+        },
+        {
+          options: { hosts: https, tls: Tls.certificates(Tls.noClient) },
+          env: { ETCDCTL_ENDPOINTS: https, ...variables(Tls.noClient) },
+          says: (name) => [
+            `etcd refused the client certificate in ${name("tls.cert", file("CERT", Tls.noClient.cert))}: ` +
+            "its extended key usage is not for clients; use one with clientAuth"
+          ]
+        },
+        {
+          // This is another way to write 127.0.0.1, and not a name that the certificate has.
+          options: { hosts: otherName, tls: good },
+          env: { ETCDCTL_ENDPOINTS: otherName, ...variables(Tls.client) },
+          says: (name) => [
+            "etcd's certificate is for another host (Host: 127.1. is not in the cert's altnames: DNS:localhost, " +
+            `IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1); use a name in ${name("hosts", "ETCDCTL_ENDPOINTS")} ` +
+            "that it has"
+          ]
+        },
+        {
+          options: { hosts: expired, tls: { ca: good.ca } },
+          env: { ETCDCTL_ENDPOINTS: expired, ETCDCTL_CACERT: Tls.ca },
+          says: () => ["etcd's certificate, or that of its authority, has expired; renew it"]
         },
         {
           options: { hosts: server.endpoint },

@@ -94,7 +94,8 @@ const ofOurs = (alert: number, cert: string | undefined): string | undefined => 
       ? "etcd wants a client certificate, and got none; set `tls.cert` and `tls.key`"
       : undefined
   }
-  const { issuer, validFromDate, validToDate } = new X509Certificate(cert)
+  const ours = new X509Certificate(cert)
+  const { issuer, validFromDate, validToDate } = ours
   const [from, until] = [validFromDate.toISOString(), validToDate.toISOString()]
   const refused = "etcd refused the client certificate in `tls.cert`"
   const signer = `an authority that etcd trusts (by --trusted-ca-file); ${JSON.stringify(issuer.replace(/\n/g, ", "))}`
@@ -103,6 +104,7 @@ const ofOurs = (alert: number, cert: string | undefined): string | undefined => 
     case certificateExpired: {
       if (validToDate.getTime() < Date.now()) return `${refused}: it expired on ${until}; renew it`
       if (validFromDate.getTime() > Date.now()) return `${refused}: it is not valid before ${from}; check the clocks`
+      if (!isForClients(ours)) return `${refused}: its extended key usage is not for clients; use one with clientAuth`
       return alert === certificateExpired
         ? `${refused}: it is out of date by etcd's clock, but valid from ${from} until ${until}; check the clocks`
         : `${refused}: use one for clients, signed by ${signer} signed it`
@@ -118,6 +120,15 @@ const ofOurs = (alert: number, cert: string | undefined): string | undefined => 
     }
   }
 }
+
+const isForClients = (certificate: X509Certificate): boolean => {
+  // Without the extension it is for any use, and the type does not say that it may be absent.
+  const usages: ReadonlyArray<string> | undefined = certificate.keyUsage
+  return usages === undefined || usages.includes(clientAuth) || usages.includes(anyUsage)
+}
+
+const clientAuth = "1.3.6.1.5.5.7.3.2"
+const anyUsage = "2.5.29.37.0"
 
 const badCertificate = 42
 const certificateRevoked = 44
