@@ -108,6 +108,7 @@ describe("what etcd says", () => {
 describe("what is wrong with a certificate", () => {
   afterEach(() => {
     vi.unstubAllEnvs()
+    vi.restoreAllMocks()
   })
 
   const client = Tls.certificates(Tls.client)
@@ -156,6 +157,12 @@ describe("what is wrong with a certificate", () => {
       Tls.certificates(Tls.noClient),
       `${refused}: its extended key usage is not for clients; use one with clientAuth`
     ],
+    [
+      alert(45),
+      Tls.certificates(Tls.noClient),
+      `${refused}: it is out of date by etcd's clock, but valid from 2020-01-01T00:00:00.000Z ` +
+      "until 2120-01-01T00:00:00.000Z; check the clocks"
+    ],
     // It is for any use.
     [
       alert(42),
@@ -195,6 +202,19 @@ describe("what is wrong with a certificate", () => {
       [error.description, error.reason, error.outcome, error.method, error.cause],
       [said, "Tls", "Refused", "txn", cause]
     )
+  })
+
+  it("is that its time has not come, by the clock of this machine", () => {
+    vi.spyOn(Date, "now").mockReturnValue(Date.parse("2019-12-31T00:00:00Z"))
+    for (const number of [42, 45]) {
+      const cause = new Error(
+        `14 UNAVAILABLE: No connection established. Last error: ${alert(number)}. Resolution note: `
+      )
+      assert.strictEqual(
+        aboutCertificates(toEtcdError("txn", cause), client).description,
+        `${refused}: it is not valid before 2020-01-01T00:00:00.000Z; check the clocks`
+      )
+    }
   })
 
   it("is nothing when something else is wrong", () => {

@@ -104,10 +104,12 @@ const ofOurs = (alert: number, cert: string | undefined): string | undefined => 
     case certificateExpired: {
       if (validToDate.getTime() < Date.now()) return `${refused}: it expired on ${until}; renew it`
       if (validFromDate.getTime() > Date.now()) return `${refused}: it is not valid before ${from}; check the clocks`
-      if (!isForClients(ours)) return `${refused}: its extended key usage is not for clients; use one with clientAuth`
-      return alert === certificateExpired
-        ? `${refused}: it is out of date by etcd's clock, but valid from ${from} until ${until}; check the clocks`
-        : `${refused}: use one for clients, signed by ${signer} signed it`
+      if (alert === certificateExpired) {
+        return `${refused}: it is out of date by etcd's clock, but valid from ${from} until ${until}; check the clocks`
+      }
+      return isForClients(ours)
+        ? `${refused}: use one for clients, signed by ${signer} signed it`
+        : `${refused}: its extended key usage is not for clients; use one with clientAuth`
     }
     case certificateRevoked: {
       return `${refused}: it was revoked; use another`
