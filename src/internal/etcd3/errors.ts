@@ -67,7 +67,7 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
         }
       }
       if (details.includes("too many requests")) return { reason: "TooManyRequests", description: details }
-      // Only gRPC's own client writes it with a capital letter. etcd has answered, so it has applied the request.
+      // Only gRPC's own client writes it with a capital letter. etcd has responded, so it has applied the request.
       const answer = /^Received message larger than max \((\d+) vs (\d+)\)/.exec(details)
       if (answer !== null) {
         return {
@@ -78,7 +78,7 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
         }
       }
       if (says("grpc: received message larger than max")) return { reason: "InvalidArgument", description: details }
-      // A server that may not send its answer has applied the request, too.
+      // A server that may not send its response has applied the request, too.
       if (says("larger than max")) return { reason: "InvalidArgument", description: details, outcome: "Unknown" }
       return { reason: "Unavailable", description: details, outcome: "Unknown" }
     }

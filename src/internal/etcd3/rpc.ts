@@ -1,6 +1,6 @@
 /**
  * etcd's methods, from the definitions that come with npm's etcd3, for the calls that
- * the caller of a lock waits for.
+ * callers who want a lock wait for.
  *
  * The client by itself takes each message through a second object on its way in and
  * out, with numbers as text. That costs more than the encoding, and several times as
@@ -11,7 +11,7 @@ import protobuf, { type Type } from "protobufjs"
 
 export type Service = "KV" | "Watch"
 
-/** A method with the messages that it takes and answers. Of what is absent in an answer, the message's prototype has the default. */
+/** A method with the messages that it takes and returns. Of what is absent in a response, its prototype has the default. */
 export interface Method<Request, Response> {
   readonly service: Service
   readonly path: string

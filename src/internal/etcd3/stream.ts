@@ -27,7 +27,7 @@ export interface Stream<Request> {
  * stream ended for any other reason.
  *
  * The client's stream reports its end as `error`, as `end`, or as both, and takes
- * writes as if nothing had happened afterwards: only these events show it.
+ * writes as if nothing had happened afterwards: only these events report the end.
  */
 export const open = <Request, Response>(options: {
   readonly method: string
@@ -105,8 +105,8 @@ const requireLeader: Interceptor = (options, next) =>
   })
 
 /**
- * Shares one stream between all callers that need one at a time, replaces it when it is
- * over, and closes it when no caller has needed it for a while.
+ * Shares one stream between all who need one at a time, replaces it when it is
+ * over, and closes it when none has needed it for a while.
  */
 export const shared = Effect.fnUntraced(function*<S extends { readonly isOver: () => boolean }>(
   method: string,

@@ -113,7 +113,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     connect: (options) => member.open(Rpc.watch, options),
     onData,
     onOver
-  })
+  }).pipe(Effect.catch(members.explain(member)))
 
   const cancelById = (id: number) => {
     if (!over) stream.write({ cancel_request: { watch_id: { low: id, high: 0 } } })
