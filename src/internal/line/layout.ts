@@ -34,7 +34,10 @@ export const queue: Layout = {
     used.add(key)
     return key
   },
-  isEntry: (prefix, kv) => kv.lease !== 0n && !keyOf(kv).slice(prefix.length).includes("/"),
+  isEntry: (prefix, kv) => {
+    const suffix = keyOf(kv).slice(prefix.length)
+    return kv.lease !== 0n && suffix !== "" && !suffix.includes("/")
+  },
   hasOwnKeys: true
 }
 

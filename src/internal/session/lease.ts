@@ -201,7 +201,8 @@ export const isLease = (u: unknown): u is LeaseImpl => Predicate.hasProperty(u, 
 // options
 // -----------------------------------------------------------------------------
 
-const maxSeconds = 9_000_000_000
+/** The longest TTL that etcd grants. */
+export const maxSeconds = 9_000_000_000
 
 /** Returns the TTL to ask for, in seconds. */
 export const validate = (options: Options | undefined): number => {
@@ -234,7 +235,7 @@ const safetyMargin = (options: Options | undefined, ttl: number): number => {
 }
 
 // An ID of our own makes the grant repeatable. It is not 0, which would ask etcd to choose one.
-const randomId = (): bigint => {
+export const randomId = (): bigint => {
   const id = BigInt.asUintN(63, crypto.getRandomValues(new BigUint64Array(1))[0]!)
   return id === 0n ? 1n : id
 }
