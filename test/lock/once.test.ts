@@ -61,7 +61,8 @@ describe("a run that is to succeed once", () => {
         yield* Effect.flatMap(Etcd.Etcd, (etcd) => etcd.txn({ then: [Etcd.remove(key)] }))
         return "late"
       }))
-      assert.include(yield* Effect.flip(a.run(nightly(body))) as Lock.LockLost, { _tag: "LockLost" })
+      const error = yield* Effect.flip(a.run(nightly(body)))
+      assert.include(error as Lock.LockLost, { _tag: "LockLost" })
       assert.deepStrictEqual(yield* keys, [])
       assert.deepStrictEqual(yield* b.run(nightly(Effect.succeed("report"))), Option.some("report"))
     })))
