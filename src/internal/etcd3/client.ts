@@ -1,8 +1,8 @@
 import type { CallOptions, Client as Stub, ClientDuplexStream, Metadata } from "@grpc/grpc-js"
-import { castGrpcError, Etcd3 } from "etcd3"
+import { castGrpcError, Etcd3 } from "./packages.ts"
 import type { Method, Service } from "./rpc.ts"
 
-type Pool = Etcd3["pool"]
+type Pool = InstanceType<typeof Etcd3>["pool"]
 type Host = Parameters<Pool["markFailed"]>[0]
 
 /** The client of npm etcd3, with a shorter way for the calls that a lock waits for. */
