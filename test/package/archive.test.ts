@@ -101,7 +101,7 @@ layer(ProjectLive, { excludeTestServices: true, timeout: 120_000 })("the archive
   it.effect("is imported and required without @effect/platform-node, and not below its public modules", () =>
     Effect.gen(function*() {
       const { directory } = yield* Project
-      // A project of its own, since npm may install optional peers.
+      // A project of its own, in which npm has installed no peer that the package can do without.
       const bare = yield* Consumer.temporary
       const modules = Path.join(bare, "node_modules")
       Fs.mkdirSync(modules)

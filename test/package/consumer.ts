@@ -50,7 +50,8 @@ export const repository = Effect.gen(function*() {
   const { stdout } = yield* run(root, "git", ["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
   for (const file of stdout.split("\0")) {
     const from = Path.join(root, file)
-    if (file !== "" && Fs.existsSync(from)) Fs.cpSync(from, Path.join(directory, file))
+    // One that was deleted is still listed.
+    if (Fs.lstatSync(from, { throwIfNoEntry: false })?.isFile() === true) Fs.cpSync(from, Path.join(directory, file))
   }
   const author = ["-c", "user.name=Test", "-c", "user.email=test@example.com"]
   yield* run(directory, "git", ["init", "--quiet"])
