@@ -10,6 +10,7 @@ const packaged = ["test/package/**/*.test.ts"]
 /** What takes longest, so that it starts first and the others end beside it. Two that compute do not start together. */
 const longest = [
   "test/lock/properties.test.ts",
+  "test/package/git.test.ts",
   "test/etcd/tokens.etcd.test.ts",
   "test/lock/faults.etcd.test.ts",
   "test/etcd/cluster.etcd.test.ts",
