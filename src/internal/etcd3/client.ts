@@ -1,8 +1,9 @@
 import type { CallOptions, Client as Stub, ClientDuplexStream, Metadata, ServiceError } from "@grpc/grpc-js"
-import { castGrpcError, Etcd3, type IOptions } from "etcd3"
+import type { IOptions } from "etcd3"
+import { castGrpcError, Etcd3 } from "./packages.ts"
 import type { Method, Service } from "./rpc.ts"
 
-type Pool = Etcd3["pool"]
+type Pool = InstanceType<typeof Etcd3>["pool"]
 type Host = Parameters<Pool["markFailed"]>[0]
 
 interface Authenticating {

@@ -1,10 +1,10 @@
+import { EtcdError, type EtcdErrorReason } from "../../EtcdError.ts"
 import {
   EtcdAuthenticationFailedError,
   EtcdInvalidAuthTokenError,
   EtcdLeaseInvalidError,
   EtcdPermissionDeniedError
-} from "etcd3"
-import { EtcdError, type EtcdErrorReason } from "../../EtcdError.ts"
+} from "./packages.ts"
 
 /** Types what the client rejected with. */
 export const toEtcdError = (method: string, cause: unknown): EtcdError => {

@@ -1,4 +1,3 @@
-import { noop } from "cockatiel"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type { IOptions } from "etcd3"
@@ -10,6 +9,7 @@ import * as Check from "../options.ts"
 import { Client } from "./client.ts"
 import { at, isScheme, isTokenOutOfDate, mayBeScheme } from "./errors.ts"
 import { normalize } from "./hosts.ts"
+import { noop } from "./packages.ts"
 import { aboutCertificates, denied, named, type Subject } from "./plainer.ts"
 import { speaksPlain, speaksTls } from "./probe.ts"
 

@@ -1,10 +1,11 @@
-import { type CallOptions, InterceptingCall, type Interceptor } from "@grpc/grpc-js"
+import type { CallOptions, Interceptor } from "@grpc/grpc-js"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as RcRef from "effect/RcRef"
 import type * as Scope from "effect/Scope"
 import { EtcdError } from "../../EtcdError.ts"
 import { toEtcdError } from "./errors.ts"
+import { InterceptingCall } from "./packages.ts"
 
 /** What the client's duplex streams have in common. */
 interface Duplex<Request, Response> {
