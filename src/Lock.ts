@@ -42,6 +42,7 @@ import * as Stream from "effect/Stream"
 import type { Current } from "./Current.ts"
 import type * as Etcd from "./Etcd.ts"
 import { Holder } from "./Holder.ts"
+import { exclusive } from "./internal/line/discipline.ts"
 import { queue, singleKey } from "./internal/line/layout.ts"
 import * as Check from "./internal/options.ts"
 import * as inspection from "./internal/recipe/inspection.ts"
@@ -597,7 +598,7 @@ const mutex = request.make({
   module: "Lock",
   place: ({ contention }, name, options) => {
     const { layout, prefix } = placeOf(name, options)
-    return { contention: contention(layout), prefix }
+    return { contention: contention(layout), prefix, claim: exclusive }
   },
   held: (name, holder) => new LockHeld({ name, holder }),
   timeout: (name, waited, holder) => new LockTimeout({ name, waited, holder }),

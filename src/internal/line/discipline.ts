@@ -1,37 +1,52 @@
-/** Who may hold beside whom. */
+/**
+ * Who may hold beside whom.
+ *
+ * Every line is a semaphore: an entry may hold when the permits of all entries ahead and its own are at most as many as
+ * there are. A mutex has one permit; a writer takes all permits of its line, and a reader one. Entries ahead can only
+ * leave, and others join behind, so the holders are always the beginning of the line, and no waiter is overtaken, be it
+ * a writer behind readers or a claim to many permits behind claims to one.
+ */
 import type { EntryKey } from "./entryKey.ts"
 
-/** What a discipline looks at. */
-export type Claim = Pick<EntryKey, "key" | "value">
+/** What an entry asks for. */
+export interface Claim {
+  readonly permits: number
+  /** How many permits there are, as far as the claimant knows. */
+  readonly of: number
+}
+
+/** The claim to a lock that has one holder. */
+export const exclusive: Claim = { permits: 1, of: 1 }
+
+/** Whether the claim of an entry is met, given all entries ahead of it. */
+export const admits = (claim: Claim, ahead: Iterable<EntryKey>, permitsOf: (kv: EntryKey) => number): boolean => {
+  let used = claim.permits
+  for (const kv of ahead) used += permitsOf(kv)
+  return used <= claim.of
+}
 
 /**
- * Walks a line from its head and says of each entry whether it may hold beside those before it. The first one that may
- * not ends the walk, so the holders are always the beginning of the line, and no waiter is overtaken.
+ * The guards among the entries ahead, which come newest first: the nearest ones that cannot all stay if the claim is to
+ * be met, and of those as few as possible, so that the end of one is likely to matter. Undefined where more entries are
+ * needed to name them.
  */
-export interface Discipline {
-  readonly walk: () => (claim: Claim) => boolean
-  /**
-   * The guards among the entries ahead, which come newest first: the nearest ones that cannot all stay if the turn is
-   * to come. Undefined where more entries are needed to name them.
-   */
-  readonly guards: (ahead: ReadonlyArray<EntryKey>) => ReadonlyArray<EntryKey> | undefined
-  /** How many of the entries ahead are enough to name the guards. */
-  readonly guardsAmong: number
-}
-
-/** One holder: the head of the line. An entry's turn cannot come while the one directly before it is there. */
-export const mutex: Discipline = {
-  walk: () => {
-    let before = 0
-    return () => before++ === 0
-  },
-  guards: (ahead) => ahead.length > 0 ? ahead.slice(0, 1) : undefined,
-  guardsAmong: 1
-}
-
-/** Whether an entry may hold, given all entries ahead of it, oldest first. */
-export const admits = ({ walk }: Discipline, ahead: Iterable<EntryKey>, own: Claim): boolean => {
-  const next = walk()
-  for (const entry of ahead) if (!next(entry)) return false
-  return next(own)
+export const guards = (
+  claim: Claim,
+  ahead: ReadonlyArray<EntryKey>,
+  permitsOf: (kv: EntryKey) => number
+): ReadonlyArray<EntryKey> | undefined => {
+  const room = claim.of - claim.permits
+  const nearest: Array<EntryKey> = []
+  let used = 0
+  for (const kv of ahead) {
+    nearest.push(kv)
+    used += permitsOf(kv)
+    if (used > room) break
+  }
+  if (used <= room) return undefined
+  return nearest.filter((kv) => {
+    const others = used - permitsOf(kv)
+    if (others > room) used = others
+    return others <= room
+  })
 }

@@ -19,6 +19,7 @@ import { type Place, unplaced } from "./view.ts"
 export interface EntryOptions {
   readonly ref: LeaseRef
   readonly value: Uint8Array
+  readonly claim: Claim
 }
 
 /** Why an entry does not become or stay a holder. */
@@ -51,6 +52,7 @@ export class ForeignEntry {
 export class Entry implements Owner {
   readonly line: Line
   readonly ref: LeaseRef
+  readonly claim: Claim
   readonly key: string
   /** As `idOf` names the key. */
   readonly id: string
@@ -67,20 +69,20 @@ export class Entry implements Owner {
   readonly #loss = new Signal<EntryLost>()
   #failure: ForeignEntry | Etcd.EtcdError | undefined
   #turn: Deferred.Deferred<void, EntryError> | undefined
-  #claim: Claim | undefined
 
-  constructor(line: Line, key: string, { ref, value }: EntryOptions) {
+  constructor(line: Line, { claim, ref, value }: EntryOptions) {
     this.line = line
-    this.key = key
+    this.claim = claim
+    const key = this.key = line.layout.key(line.prefix, ref.lease, claim)
     // ASCII is the same text either way, and one string less to keep.
     this.id = Buffer.byteLength(key) === key.length ? key : Buffer.from(key).toString("latin1")
     this.ref = ref
     this.value = value
   }
 
-  /** What disciplines look at. */
-  get claim(): Claim {
-    return this.#claim ??= { key: Buffer.from(this.key), value: this.value }
+  /** Where the entries are that can be in its way. */
+  get ahead(): ReadonlyArray<Etcd.Range> {
+    return this.line.layout.ahead(this.line.prefix, this.claim)
   }
 
   /** etcd has created its key. */
@@ -96,7 +98,6 @@ export class Entry implements Owner {
     this.since = now
     this.place = unplaced
     this.fencingToken = revision
-    this.#claim = undefined
     if (this.#turn !== undefined) Deferred.doneUnsafe(this.#turn, Effect.void)
   }
 

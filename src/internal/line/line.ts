@@ -18,7 +18,7 @@ import * as Effect from "effect/Effect"
 import type * as Semaphore from "effect/Semaphore"
 import type * as Etcd from "../../Etcd.ts"
 import { monotonicMillis } from "../monotonic.ts"
-import { admits, type Discipline } from "./discipline.ts"
+import { admits, type Claim } from "./discipline.ts"
 import { type Entry, EntryLost, ForeignEntry } from "./entry.ts"
 import { type EntryKey, idOf } from "./entryKey.ts"
 import { KeyWatches } from "./keyWatches.ts"
@@ -43,7 +43,6 @@ export interface LineHost extends Host {
   readonly clock: Clock.Clock
   readonly lengths: Lengths
   readonly layout: Layout
-  readonly discipline: Discipline
   /** Limits how many watches without waiters are opened at once. */
   readonly openingLimit: Semaphore.Semaphore
 }
@@ -87,10 +86,6 @@ export class Line implements Subject {
     return this.#host.layout
   }
 
-  get discipline(): Discipline {
-    return this.#host.discipline
-  }
-
   get isInUse(): boolean {
     return this.entries.size > 0 || this.#pending > 0
   }
@@ -110,9 +105,9 @@ export class Line implements Subject {
   }
 
   /** How many of the newest entries a join reads: as many as show what is ahead, which is all of a short line. */
-  get newestLimit(): number {
-    const limit = this.#limit
-    return this.#length > limit ? 1 + this.discipline.guardsAmong : limit
+  newestLimit(claim: Claim): number {
+    const limit = this.#shortLimit(claim)
+    return this.#length > limit ? 1 + this.layout.guardsAmong(claim) : Math.max(limit, 1)
   }
 
   enter(entry: Entry, createRevision: bigint) {
@@ -131,14 +126,13 @@ export class Line implements Subject {
   place(entry: Entry, { count, kvs, revision }: Newest) {
     const { createRevision } = entry
     const ahead = kvs.filter((kv) => kv.createRevision < createRevision)
-    const oldestFirst = ahead.toReversed()
     // If the line has more entries than were read, which of them are ahead is not known yet.
     const isComplete = count === kvs.length
     this.#length = count ?? this.#length
     this.isTaken = !isComplete || ahead.length > 0
-    if (isComplete && admits(this.discipline, oldestFirst, entry.claim)) {
+    if (isComplete && admits(entry.claim, ahead, (kv) => this.layout.permitsOf(this.prefix, kv, entry.claim))) {
       this.#takeTurn(entry, revision)
-    } else if (count === undefined || count > this.#limit) {
+    } else if (count === undefined || count > this.#shortLimit(entry.claim)) {
       if (count !== undefined) this.#closeWhole(entry)
       // An entry that was put again may be behind more than were read: then none of these is ahead of it, and it looks.
       this.#apply(entry, follow(this, entry.claim, ahead, isComplete, revision))
@@ -146,7 +140,7 @@ export class Line implements Subject {
       // Once the watch is open, the line is read.
       this.#open(this.#whole)
     } else if (isComplete && this.#whole.from < createRevision) {
-      this.#apply(entry, settle(this, entry.claim, oldestFirst, revision, this.#deletes))
+      this.#apply(entry, settle(this, entry.claim, ahead.toReversed(), revision, this.#deletes))
     } else {
       this.#repeat(this.read())
     }
@@ -221,7 +215,7 @@ export class Line implements Subject {
       const ours = [...this.entries.values()]
       if (ours.length === 0) return Effect.void
       const last = ours.reduce((last, { createRevision }) => createRevision > last ? createRevision : last, 0n)
-      return this.#answerOf(Requests.upTo(this.range, last), ({ kvs, revision }) => {
+      return this.#answerOf(this.#host.etcd.range(Requests.upTo(this.range, last)), ({ kvs, revision }) => {
         for (const entry of ours) {
           const { claim, createRevision, id } = entry
           if (kvs.some((kv) => kv.createRevision === createRevision && idOf(kv) === id)) {
@@ -241,15 +235,15 @@ export class Line implements Subject {
 
   /** Reads what is nearest ahead of an entry. */
   #lookAhead(entry: Entry) {
-    const { guardsAmong } = this.discipline
+    const limit = this.layout.guardsAmong(entry.claim)
     entry.place = unplaced
     const look = Effect.suspend(() => {
       if (entry.state !== "Waiting") return Effect.void
-      return this.#answerOf(Requests.nearest(entry, guardsAmong), ({ kvs: [own, ...ahead], revision }) => {
-        if (own === undefined || own.createRevision !== entry.createRevision || idOf(own) !== entry.id) {
-          return entry.lose(keyDeleted)
-        }
-        this.#apply(entry, follow(this, entry.claim, ahead, ahead.length < guardsAmong, revision))
+      return this.#answerOf(this.#host.etcd.txn(Requests.lookAhead(entry, limit)), ({ responses, revision }) => {
+        const [own, ...ahead] = responses as Requests.Looked
+        if (own.kvs[0]?.createRevision !== entry.createRevision) return entry.lose(keyDeleted)
+        const isComplete = ahead.every(({ kvs }) => kvs.length < limit)
+        this.#apply(entry, follow(this, entry.claim, Requests.together(ahead).kvs, isComplete, revision))
       })
     })
     this.#repeat(look)
@@ -297,10 +291,15 @@ export class Line implements Subject {
     for (const entry of this.entries.values()) if (entry !== except && entry.state === "Waiting") this.#lookAhead(entry)
   }
 
-  /** More entries make the line a long one. */
-  get #limit(): number {
-    const { lengths } = this.#host
-    return this.#whole.isOpen ? lengths.long : lengths.short
+  /**
+   * More entries make the line a long one for a claim. It is for one that only some of the entries can be in the way of:
+   * the watch of the whole line would report the end of all others, too.
+   */
+  #shortLimit(claim: Claim): number {
+    const { ahead, guardsAmong } = this.layout
+    if (ahead(this.prefix, claim).length > 1) return 0
+    const { long, short } = this.#host.lengths
+    return Math.max(this.#whole.isOpen ? long : short, 2 * guardsAmong(claim))
   }
 
   // ---------------------------------------------------------------------------
@@ -340,10 +339,10 @@ export class Line implements Subject {
     return whole > single ? whole : single
   }
 
-  #answerOf(range: Etcd.Range, onAnswer: (answer: Etcd.RangeResult & { readonly revision: bigint }) => void) {
+  #answerOf<A>(request: Effect.Effect<A, Etcd.EtcdError>, onAnswer: (answer: A) => void) {
     return Effect.suspend(() => {
       const answered = this.expectAnswer()
-      return Effect.ensuring(Effect.map(this.#host.etcd.range(range), onAnswer), Effect.sync(answered))
+      return Effect.ensuring(Effect.map(request, onAnswer), Effect.sync(answered))
     })
   }
 

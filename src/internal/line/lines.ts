@@ -14,7 +14,6 @@ import * as Batch from "../etcd/batch.ts"
 import type { Done } from "../etcd/batch.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import * as Cleanup from "./cleanup.ts"
-import type { Discipline } from "./discipline.ts"
 import { Entry, type EntryError, EntryLost, type EntryOptions, giveAway, lostWith } from "./entry.ts"
 import type { EntryKey } from "./entryKey.ts"
 import { type Layout, releaseKey } from "./layout.ts"
@@ -45,6 +44,8 @@ export interface Lines {
   readonly leave: (entry: Entry, done: () => void) => void
   /** Changes what the entry says of its holder. */
   readonly describe: (entry: Entry, value: Uint8Array) => void
+  /** An entry of ours that holds. */
+  readonly held: (prefix: string) => EntryKey | undefined
   /** Gives away all entries that do not end with the session's leases. */
   readonly end: Effect.Effect<void>
   /** Closes all watches. */
@@ -59,13 +60,12 @@ export const make = (
   clock: Clock.Clock,
   background: Background,
   lengths: Lengths,
-  layout: Layout,
-  discipline: Discipline
+  layout: Layout
 ): Lines => {
   const batch = Batch.make(etcd, clock, background)
   const cleanup = Cleanup.make(etcd, clock, background, ({ ref, key }) => releaseKey(ref.lease, key))
   const openingLimit = Semaphore.makeUnsafe(openAtOnce)
-  const host: LineHost = { etcd, clock, background, lengths, layout, discipline, openingLimit }
+  const host: LineHost = { etcd, clock, background, lengths, layout, openingLimit }
   const lines = new Map<string, Line>()
   const leases = new Set<EntryLease>()
   let sweeper: Fiber.Fiber<void> | undefined
@@ -75,7 +75,7 @@ export const make = (
   // ---------------------------------------------------------------------------
 
   const join = (prefix: string, options: EntryOptions, done: Done<Entry, EntryError>) => {
-    const entry = makeEntry(lineOf(prefix), options)
+    const entry = new Entry(lineOf(prefix), options)
     if (entry.line.isTaken) return joinBehind(entry, done)
     takeFree(entry, (exit) => {
       if (Exit.isSuccess(exit) && exit.value instanceof Refused) joinBehind(entry, done)
@@ -84,9 +84,10 @@ export const make = (
   }
 
   const joinBehind = (entry: Entry, done: Done<Entry, EntryError>) =>
-    send(entry, Requests.join(entry, entry.line.newestLimit), done, ({ responses: [, own, newest], revision }) => {
-      enter(entry, own!.kvs[0]!.createRevision)
-      entry.line.place(entry, { ...newest!, revision })
+    send(entry, Requests.join(entry, entry.line.newestLimit(entry.claim)), done, ({ responses, revision }) => {
+      const [, own, ...newest] = responses as Requests.Joined
+      enter(entry, own.kvs[0]!.createRevision)
+      entry.line.place(entry, { ...Requests.together(newest), revision })
       return Exit.succeed(entry)
     })
 
@@ -95,9 +96,9 @@ export const make = (
     if (!line.isTaken) return tryToTake(line, options, done)
     // A try that was refused just now will be again, which a read shows without a proposal to all members.
     const answered = line.expectAnswer()
-    batch.send(prefix, Requests.head(line.range), (exit) => {
+    batch.send(prefix, Requests.heads(layout.ahead(prefix, options.claim)), (exit) => {
       answered()
-      const holder = Exit.map(exit, ({ responses }) => responses[0]?.kvs[0])
+      const holder = Exit.map(exit, ({ responses }) => Requests.headOf(responses as ReadonlyArray<Etcd.RangeResult>))
       if (Exit.isSuccess(holder) && holder.value === undefined) return tryToTake(line, options, done)
       options.ref.release()
       markIdle(line)
@@ -106,22 +107,24 @@ export const make = (
   }
 
   const tryToTake = (line: Line, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => {
-    const entry = makeEntry(line, options)
+    const entry = new Entry(line, options)
     takeFree(entry, (exit) => {
       if (Exit.isSuccess(exit) && exit.value instanceof Refused) withdraw(entry)
       done(exit)
     })
   }
 
-  /** Takes the lock if the line is empty. */
+  /** Takes the lock if nothing is in the way. */
   const takeFree = (entry: Entry, done: Done<Entry | Refused, EntryError>) =>
     send(entry, Requests.takeFree(entry), done, (result) => {
       const { line } = entry
-      const holder = result.succeeded ? undefined : result.responses[0].kvs[0]
-      line.isTaken = holder !== undefined && !Requests.isOwn(entry, holder)
-      if (line.isTaken) return Exit.succeed(new Refused(holder))
+      const [ownKey, ...heads] = result.succeeded ? [] : result.responses
+      const holder = Requests.headOf(heads)
       // The lock may be ours by an earlier attempt, whose answer was lost.
-      enter(entry, holder?.createRevision ?? result.revision)
+      const own = [ownKey?.kvs[0], holder].find((kv) => kv !== undefined && Requests.isOwn(entry, kv))
+      line.isTaken = !result.succeeded && own === undefined
+      if (line.isTaken) return Exit.succeed(new Refused(holder))
+      enter(entry, own?.createRevision ?? result.revision)
       line.hold(entry)
       return Exit.succeed(entry)
     })
@@ -129,8 +132,8 @@ export const make = (
   const handOver: Lines["handOver"] = (entry, options, done) => {
     const { line } = entry
     detach(entry)
-    const next = makeEntry(line, options)
-    send(next, Requests.handOver(entry, next, line.newestLimit), done, (result) => {
+    const next = new Entry(line, options)
+    send(next, Requests.handOver(entry, next, line.newestLimit(next.claim)), done, (result) => {
       const { revision } = result
       const createRevision = result.succeeded ? revision : result.responses[0].kvs[0]?.createRevision
       if (createRevision === undefined) {
@@ -138,10 +141,10 @@ export const make = (
         return Exit.fail(new EntryLost("KeyDeleted"))
       }
       enter(next, createRevision)
-      line.place(
-        next,
-        result.succeeded ? { ...result.responses[2], revision } : { kvs: [], count: undefined, revision }
-      )
+      const newest = result.succeeded
+        ? Requests.together((result.responses as Requests.HandedOver).slice(2) as ReadonlyArray<Etcd.RangeResult>)
+        : { kvs: [], count: undefined }
+      line.place(next, { ...newest, revision })
       return Exit.succeed(next)
     }, (exit) => finishLeaving(entry, exit))
   }
@@ -155,7 +158,7 @@ export const make = (
     onExit?: (exit: Exit.Exit<unknown, unknown>) => void
   ) => {
     const answered = entry.line.expectAnswer()
-    batch.send(entry.line.prefix, txn, (exit) => {
+    batch.send(laneOf(entry), txn, (exit) => {
       onExit?.(exit)
       if (Exit.isFailure(exit)) {
         answered()
@@ -194,7 +197,7 @@ export const make = (
       return done()
     }
     detach(entry)
-    batch.send(entry.line.prefix, Requests.leave(entry), (exit) => {
+    batch.send(laneOf(entry), Requests.leave(entry), (exit) => {
       finishLeaving(entry, exit)
       done()
     })
@@ -203,7 +206,7 @@ export const make = (
   const describe: Lines["describe"] = (entry, value) => {
     entry.value = value
     // If it fails, the entry goes on under the former description.
-    batch.send(entry.line.prefix, Requests.describe(entry), () => {})
+    batch.send(laneOf(entry), Requests.describe(entry), () => {})
   }
 
   /** The entry is over, and there is nothing of it to remove now. */
@@ -280,6 +283,13 @@ export const make = (
     })
   }
 
+  const held: Lines["held"] = (prefix) => {
+    for (const { createRevision, key, ref, state, value } of lines.get(prefix)?.entries.values() ?? []) {
+      if (state === "Held") return { key: Buffer.from(key), value, lease: ref.lease.id, createRevision }
+    }
+    return undefined
+  }
+
   const end = Effect.suspend(() => {
     const own = [...lines.values()].flatMap(({ entries }) => [...entries.values()].filter(({ ref }) => !ref.isShared))
     for (const entry of own) entry.lose(new EntryLost("Released"))
@@ -289,11 +299,10 @@ export const make = (
 
   const close = () => lines.forEach((line) => line.unwatch())
 
-  return { layout, join, tryJoin, handOver, leave, describe, end, close }
+  return { layout, join, tryJoin, handOver, leave, describe, held, end, close }
 }
 
-const makeEntry = (line: Line, options: EntryOptions): Entry =>
-  new Entry(line, line.layout.key(line.prefix, options.ref.lease), options)
+const laneOf = ({ claim, key, line: { layout, prefix } }: Entry): string => layout.lane(prefix, key, claim)
 
 // In milliseconds.
 const sweepEvery = 250

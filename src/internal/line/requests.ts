@@ -19,9 +19,14 @@ export const first = (range: Etcd.Range) => ({ ...range, limit: 1, sort: "Create
 export const newest = (range: Etcd.Range, limit: number) =>
   ({ ...range, limit, sort: "CreateDescending", keysOnly: true }) as const
 
-/** An entry and those nearest ahead of it, newest first. */
-export const nearest = ({ createRevision, line: { range } }: Entry, limit: number) =>
-  ({ ...newest(range, 1 + limit), maxCreateRevision: createRevision }) as const
+/** An entry's own key, and so many of the nearest entries in its way in each range, newest first. */
+export const lookAhead = ({ ahead, createRevision, key }: Entry, limit: number) => {
+  const then: readonly [Etcd.Range, ...Array<Etcd.Range>] = [
+    getKey(key),
+    ...ahead.map((range) => ({ ...newest(range, limit), maxCreateRevision: createRevision - 1n }))
+  ]
+  return { then }
+}
 
 /** All entries up to a create revision, oldest first. */
 export const upTo = (range: Etcd.Range, maxCreateRevision: bigint) =>
@@ -30,31 +35,50 @@ export const upTo = (range: Etcd.Range, maxCreateRevision: bigint) =>
 /** One key, if it is there. */
 export const getKey = (key: string | Uint8Array) => ({ ...Etcd.get(key), keysOnly: true }) as const
 
+/** What several ranges of one line have, newest first. */
+export const together = (results: ReadonlyArray<Etcd.RangeResult>): Pick<Etcd.RangeResult, "kvs" | "count"> => {
+  if (results.length === 1) return results[0]!
+  const kvs = results.flatMap(({ kvs }) => kvs).sort((a, b) => a.createRevision < b.createRevision ? 1 : -1)
+  return { kvs, count: results.reduce((sum, { count }) => sum + count, 0) }
+}
+
+export const headOf = (heads: ReadonlyArray<Etcd.RangeResult>): EntryKey | undefined =>
+  heads.length === 0 ? undefined : together(heads).kvs.at(-1)
+
 // -----------------------------------------------------------------------------
 // transactions
 // -----------------------------------------------------------------------------
 
-/** Reads the head of a line, along with other requests. */
-export const head = (range: Etcd.Range) => Etcd.nested({ then: [first(range)] })
+/** Reads the first entry of each range, along with other requests. */
+export const heads = (ranges: ReadonlyArray<Etcd.Range>) => Etcd.nested({ then: ranges.map(first) })
 
-/** Takes an empty line, without reading it, which would cost etcd as much again. */
-export const takeFree = (entry: Entry) =>
-  Etcd.nested({
-    compare: [isEmpty(entry.line.range)],
-    then: [put(entry)],
-    else: [first(entry.line.range)]
-  })
+/** Joins if nothing is in the way, without reading the line, which would cost etcd as much again. */
+export const takeFree = (entry: Entry) => {
+  const { ahead, key } = entry
+  const others: readonly [Etcd.Range, ...Array<Etcd.Range>] = [getKey(key), ...ahead.map(first)]
+  // Where its own key is not among those that can be in its way, a request that is repeated would find it free again.
+  const isNew = ahead.length === 1 ? [] : [isEmpty(Etcd.get(key))]
+  return Etcd.nested({ compare: [...ahead.map(isEmpty), ...isNew], then: [put(entry)], else: others })
+}
 
-export const join = (entry: Entry, newestLimit: number) =>
-  Etcd.nested({ then: [put(entry), getKey(entry.key), newest(entry.line.range, newestLimit)] })
+export const join = (entry: Entry, newestLimit: number) => {
+  const then: readonly [Etcd.Op, Etcd.Range, ...Array<Etcd.Range>] = [
+    putOnce(entry),
+    getKey(entry.key),
+    ...entry.ahead.map((range) => newest(range, newestLimit))
+  ]
+  return Etcd.nested({ then })
+}
 
 /** Leaves with one entry and joins with the next. If the first is gone, the next may be there by an earlier attempt. */
-export const handOver = (entry: Entry, next: Entry, newestLimit: number) =>
-  Etcd.nested({
-    compare: [guard(entry)],
-    then: [Etcd.remove(entry.key), put(next), newest(next.line.range, newestLimit)],
-    else: [getKey(next.key)]
-  })
+export const handOver = (entry: Entry, next: Entry, newestLimit: number) => {
+  const then: readonly [Etcd.Delete, Etcd.Put, ...ReadonlyArray<Etcd.Range>] = [
+    Etcd.remove(entry.key),
+    put(next),
+    ...next.ahead.map((range) => newest(range, newestLimit))
+  ]
+  return Etcd.nested({ compare: [guard(entry)], then, else: [getKey(next.key)] })
+}
 
 export const leave = (entry: Entry) => Etcd.nested({ compare: [guard(entry)], then: [Etcd.remove(entry.key)] })
 
@@ -62,6 +86,10 @@ export const describe = (entry: Entry) => Etcd.nested({ compare: [guard(entry)],
 
 /** Removes an entry whose create revision was never learned. */
 export const cleanUp = (entry: Entry) => Etcd.nested({ compare: isOurs(entry), then: [Etcd.remove(entry.key)] })
+
+/** Go's programs may order a line by the last revisions of its keys, so an entry is not put again there. */
+const putOnce = (entry: Entry): Etcd.Op =>
+  entry.line.layout.putsOnce ? Etcd.nested({ compare: [isEmpty(Etcd.get(entry.key))], then: [put(entry)] }) : put(entry)
 
 const put = ({ ref, key, value }: Entry): Etcd.Put => Etcd.put(key, value, { lease: ref.lease.id })
 
@@ -86,3 +114,13 @@ const isOurs = (entry: Entry): ReadonlyArray<Etcd.Compare> => {
 /** Whether a key that was read was put for this entry. */
 export const isOwn = ({ id, line: { layout }, ref, value }: Entry, kv: EntryKey): boolean =>
   idOf(kv) === id && kv.lease === ref.lease.id && (layout.hasOwnKeys || Buffer.compare(kv.value, value) === 0)
+
+// -----------------------------------------------------------------------------
+// answers
+// -----------------------------------------------------------------------------
+
+export type Looked = readonly [Etcd.RangeResult, ...ReadonlyArray<Etcd.RangeResult>]
+
+export type Joined = readonly [Etcd.OpResult<Etcd.Op>, Etcd.RangeResult, ...ReadonlyArray<Etcd.RangeResult>]
+
+export type HandedOver = readonly [Etcd.DeleteResult, Etcd.PutResult, ...ReadonlyArray<Etcd.RangeResult>]

@@ -9,7 +9,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
-import { mutex } from "./discipline.ts"
 import { Entry, ForeignEntry } from "./entry.ts"
 import { singleKey } from "./layout.ts"
 import type { Lengths } from "./line.ts"
@@ -22,7 +21,7 @@ export const make = (
   background: Background,
   lengths: Lengths
 ): Lines.Lines => {
-  const lines = Lines.make(etcd, clock, background, lengths, singleKey, mutex)
+  const lines = Lines.make(etcd, clock, background, lengths, singleKey)
 
   const join: Lines.Lines["join"] = (name, options, done) =>
     lines.tryJoin(name, options, (exit) => {

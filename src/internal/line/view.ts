@@ -13,7 +13,7 @@
  * revision is the token. Each is greater than the token of the holder before, whose
  * key was deleted at or before it.
  */
-import { admits, type Claim, type Discipline } from "./discipline.ts"
+import { admits, type Claim, guards } from "./discipline.ts"
 import { type EntryKey, idOf } from "./entryKey.ts"
 import type { Layout } from "./layout.ts"
 
@@ -49,8 +49,7 @@ export type Step =
 /** What makes a line the one that it is. */
 export interface Rules {
   readonly prefix: string
-  readonly layout: Pick<Layout, "isEntry">
-  readonly discipline: Discipline
+  readonly layout: Pick<Layout, "isEntry" | "permitsOf">
 }
 
 /** When keys were last deleted, by their `idOf`. */
@@ -74,7 +73,7 @@ export const settle = (
     left.delete(id)
     if (deleted > latest) latest = deleted
   }
-  return foreignAmong(rules, ahead) ?? (admits(rules.discipline, left.values(), own)
+  return foreignAmong(rules, ahead) ?? (admits(own, left.values(), permitsFor(rules, own))
     ? { _tag: "Turn", revision: latest }
     : { _tag: "Wait", place: { _tag: "Complete", ahead: left } })
 }
@@ -89,18 +88,19 @@ export const follow = (
 ): Step => {
   const foreign = foreignAmong(rules, nearest)
   if (foreign !== undefined) return foreign
-  if (isComplete && admits(rules.discipline, nearest.toReversed(), own)) return { _tag: "Turn", revision }
-  const guards = rules.discipline.guards(nearest)
-  if (guards === undefined) return { _tag: "Look" }
+  const permitsOf = permitsFor(rules, own)
+  if (isComplete && admits(own, nearest, permitsOf)) return { _tag: "Turn", revision }
+  const found = guards(own, nearest, permitsOf)
+  if (found === undefined) return { _tag: "Look" }
   return {
     _tag: "Wait",
-    place: { _tag: "Guarded", guards: new Map(guards.map((kv) => [idOf(kv), kv])), seenAt: revision }
+    place: { _tag: "Guarded", guards: new Map(found.map((kv) => [idOf(kv), kv])), seenAt: revision }
   }
 }
 
 /** A delete that a watch has reported. The watch of the whole line is the only one that reports all of a revision. */
 export const onDelete = (
-  { discipline }: Pick<Rules, "discipline">,
+  rules: Rules,
   own: Claim,
   place: Place,
   deleted: { readonly id: string; readonly revision: bigint },
@@ -114,8 +114,13 @@ export const onDelete = (
   const earlier = place.ahead.get(deleted.id)
   if (earlier === undefined || deleted.revision < earlier.createRevision) return undefined
   place.ahead.delete(deleted.id)
-  return admits(discipline, place.ahead.values(), own) ? { _tag: "Turn", revision: deleted.revision } : undefined
+  return admits(own, place.ahead.values(), permitsFor(rules, own))
+    ? { _tag: "Turn", revision: deleted.revision }
+    : undefined
 }
+
+const permitsFor = ({ layout, prefix }: Rules, own: Claim) => (kv: EntryKey): number =>
+  layout.permitsOf(prefix, kv, own)
 
 const foreignAmong = ({ layout, prefix }: Rules, ahead: ReadonlyArray<EntryKey>): Step | undefined => {
   const kv = ahead.find((kv) => !layout.isEntry(prefix, kv))

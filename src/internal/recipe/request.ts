@@ -13,6 +13,7 @@ import { EtcdError } from "../../EtcdError.ts"
 import type { Holder } from "../../Holder.ts"
 import type { LockLost, Options, TryOptions } from "../../Lock.ts"
 import { Session } from "../../Session.ts"
+import type { Claim } from "../line/discipline.ts"
 import { EntryLost, ForeignEntry } from "../line/entry.ts"
 import { type EntryKey, keyOf } from "../line/entryKey.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
@@ -40,6 +41,7 @@ export interface Acquire<A, E> {
 export interface Place {
   readonly contention: Contention
   readonly prefix: string
+  readonly claim: Claim
 }
 
 /** What a recipe is, besides its discipline: where its callers contend, and its own errors. */
@@ -81,7 +83,7 @@ export const make = <Held, Timeout, Foreign>(recipe: Recipe<Held, Timeout, Forei
           ? restore
           : deadline(limit, fiber.getRef(Clock.Clock), restore, (waited) =>
             Effect.flatMap(
-              Effect.timeoutOrElse(at.contention.holder(at.prefix), {
+              Effect.timeoutOrElse(at.contention.holder(at.prefix, at.claim), {
                 duration: holderTimeout,
                 orElse: () => unanswered(name)
               }),
@@ -215,13 +217,14 @@ const selfWait = (name: string) =>
 
 const requestOf = (
   module: string,
-  { contention: { layout }, prefix }: Place,
+  { claim, contention: { layout }, prefix }: Place,
   options: TryOptions | undefined,
   clock: Clock.Clock
 ): Request => {
   const metadata = options?.metadata
   return {
     prefix,
+    claim,
     metadata: metadata === undefined ? "" : Check.metadata(module, metadata),
     value: encode({
       since: clock.currentTimeMillisUnsafe(),

@@ -17,6 +17,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
+import type { Claim } from "../line/discipline.ts"
 import { Entry, type EntryError, EntryLost, lostWith } from "../line/entry.ts"
 import type { EntryKey } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
@@ -41,8 +42,8 @@ export interface Contention {
   /** Takes the lock if it is free; else returns who holds it, if that is known. */
   readonly tryAcquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry | Refused, EntryError | E>
   readonly release: (entry: Entry, done: () => void) => void
-  /** Who holds the lock now. */
-  readonly holder: (prefix: string) => Effect.Effect<EntryKey | undefined, Etcd.EtcdError>
+  /** Who is in the way of a claim now. */
+  readonly holder: (prefix: string, claim: Claim) => Effect.Effect<EntryKey | undefined, Etcd.EtcdError>
   /** The session ends: all waiters fail, and so does every later request. */
   readonly close: () => void
 }
@@ -72,11 +73,13 @@ export const make = (
 
   const tryAcquire: Contention["tryAcquire"] = <E>(request: Request, wait: Wait<E>) =>
     Effect.suspend((): Effect.Effect<Entry | Refused, EntryError | E> => {
-      const { prefix } = request
+      const { claim, prefix } = request
       // It takes its place in the same step, since a try that found another one there would have to wait.
-      if (isClosed() || !queues.has(prefix)) return contend(request, wait, (waiter) => join(waiter, lines.tryJoin))
+      if (isClosed() || queues.get(prefix)?.admits(claim) !== false) {
+        return contend(request, wait, (waiter) => join(waiter, lines.tryJoin))
+      }
       // It would be refused anyway, so it is not worth a proposal.
-      return wait(Effect.map(readFirst(prefix), (holder) => new Refused(holder ?? localHolder(prefix))))
+      return wait(Effect.map(readHolder(prefix, claim), (holder) => new Refused(holder ?? lines.held(prefix))))
     })
 
   const contend = <A extends Entry | Refused, E>(
@@ -126,9 +129,9 @@ export const make = (
 
   const joinOn = (ref: LeaseRef, waiter: Waiter, via: Via, attempt = 1) =>
     Effect.callback<Entry | Refused, EntryError>((resume) => {
-      const { prefix, value } = waiter.request
+      const { claim, prefix, value } = waiter.request
       waiter.state = "Joining"
-      via(prefix, { ref, value }, (exit) => {
+      via(prefix, { ref, value, claim }, (exit) => {
         answered(waiter, exit)
         // A lease that was revoked from outside is noticed at its next use at the latest; the session grants another.
         if (Exit.isSuccess(exit) || !isLeaseNotFound(exit.cause)) resume(exit)
@@ -147,23 +150,20 @@ export const make = (
 
   const enter = (request: Request): Waiter => {
     const waiter = new Waiter(request)
-    const queue = queues.get(request.prefix)
-    if (queue !== undefined) {
-      queue.add(waiter)
-    } else {
-      queues.set(request.prefix, new LocalQueue(waiter))
-      waiter.call()
-    }
+    let queue = queues.get(request.prefix)
+    if (queue === undefined) queues.set(request.prefix, queue = new LocalQueue())
+    queue.add(waiter)
     return waiter
   }
 
-  const advance = (prefix: string): Waiter | undefined => {
-    const next = queues.get(prefix)?.advance()
-    if (next === undefined) queues.delete(prefix)
-    return next
+  /** Calls those that are next after one that was called has left without an entry to pass on. */
+  const callNext = ({ claim, prefix }: Pick<Request, "claim" | "prefix">) => {
+    const queue = queues.get(prefix)
+    queue?.release(claim)
+    if (queue?.isEmpty) queues.delete(prefix)
   }
 
-  /** Without etcd none of those who wait behind the first gets any further. */
+  /** Without etcd none of those who have not joined gets any further. */
   const failWaiting = (prefix: string, outage: Cause.Cause<EntryError>) => queues.get(prefix)?.failWaiting(outage)
 
   /** A join or a hand-over has been answered. */
@@ -173,7 +173,7 @@ export const make = (
     if (outage !== undefined) failWaiting(prefix, outage)
     if (waiter.state === "Gone") {
       if (Exit.isSuccess(exit) && exit.value instanceof Entry) passOn(exit.value, request)
-      else advance(prefix)?.call()
+      else callNext(request)
     } else if (Exit.isSuccess(exit) && exit.value instanceof Entry) {
       waiter.place(exit.value)
     } else {
@@ -186,7 +186,7 @@ export const make = (
     const { entry, request, request: { prefix }, state } = waiter
     waiter.state = "Gone"
     if (state === "Queued") queues.get(prefix)?.remove(waiter)
-    else if (state === "Called") advance(prefix)?.call()
+    else if (state === "Called") callNext(request)
     else if (state === "Placed") passOn(entry!, request)
   }
 
@@ -194,16 +194,17 @@ export const make = (
    * Gives the place in etcd's line, or a turn that its caller never learned of, to the next fiber without a request: a
    * waiter that gives up does not cost those behind it their place.
    */
-  const passOn = (entry: Entry, { lease, metadata, prefix }: Request) => {
-    const next = queues.get(prefix)?.next
-    if (next === undefined || next.request.lease !== lease || entry.failure !== undefined) {
+  const passOn = (entry: Entry, { claim, lease, metadata, prefix }: Request) => {
+    const queue = queues.get(prefix)
+    const next = queue?.next
+    if (next?.request.claim !== claim || next.request.lease !== lease || entry.failure !== undefined) {
       return release(entry, () => {})
     }
     if (next.request.metadata !== metadata) {
-      if (!lines.layout.hasOwnKeys) return release(entry, () => {})
+      if (!canDescribe) return release(entry, () => {})
       lines.describe(entry, next.request.value)
     }
-    advance(prefix)
+    queue!.replace(claim)
     next.place(entry)
   }
 
@@ -212,15 +213,17 @@ export const make = (
     const queue = queues.get(prefix)
     if (queue === undefined || entry.state === "Left") return done()
     const ref = canHandOver(entry, queue.next) ? leases.acquireRefNow() : undefined
-    if (ref === undefined) {
+    const next = ref === undefined ? undefined : queue.replace(entry.claim)
+    if (ref === undefined || next === undefined) {
+      ref?.release()
       return lines.leave(entry, () => {
-        advance(prefix)?.call()
+        callNext({ prefix, claim: entry.claim })
         done()
       })
     }
-    const next = advance(prefix)!
+    const { claim, value } = next.request
     next.state = "Joining"
-    lines.handOver(entry, { ref, value: next.request.value }, (exit) => {
+    lines.handOver(entry, { ref, value, claim }, (exit) => {
       answered(next, exit)
       done()
     })
@@ -234,27 +237,26 @@ export const make = (
   // who holds it, and the end
   // ---------------------------------------------------------------------------
 
-  const localHolder = (prefix: string): EntryKey | undefined => {
-    const entry = queues.get(prefix)?.first?.entry
-    if (entry?.state !== "Held") return undefined
-    const { claim, createRevision, ref: { lease: { id: lease } } } = entry
-    return { ...claim, lease, createRevision }
-  }
+  const readHolder = (prefix: string, claim: Claim): Effect.Effect<EntryKey | undefined, Etcd.EtcdError> =>
+    Effect.map(
+      Effect.forEach(lines.layout.ahead(prefix, claim), (range) => etcd.range(Requests.first(range))),
+      Requests.headOf
+    )
 
-  const readFirst = (prefix: string): Effect.Effect<EntryKey | undefined, Etcd.EtcdError> =>
-    Effect.map(etcd.range(Requests.first(lines.layout.range(prefix))), ({ kvs }) => kvs[0])
-
-  const holder: Contention["holder"] = (prefix) =>
+  const holder: Contention["holder"] = (prefix, claim) =>
     Effect.suspend(() => {
-      const known = localHolder(prefix)
+      const known = lines.held(prefix)
       if (known !== undefined) return Effect.succeed(known)
-      let read = reads.get(prefix)
+      const id = `${prefix}${claim.permits}`
+      let read = reads.get(id)
       if (read === undefined) {
-        reads.set(prefix, read = background(readFirst(prefix)))
-        read.addObserver(() => reads.delete(prefix))
+        reads.set(id, read = background(readHolder(prefix, claim)))
+        read.addObserver(() => reads.delete(id))
       }
       return Fiber.join(read)
     })
+
+  const canDescribe = lines.layout.hasOwnKeys && !lines.layout.putsOnce
 
   const isClosed = () => Deferred.isDoneUnsafe(closed)
 

@@ -11,7 +11,6 @@ import type { EtcdError } from "../../EtcdError.ts"
 import type { Lease, Options } from "../../Lease.ts"
 import type { Session } from "../../Session.ts"
 import * as Background from "../background.ts"
-import { mutex } from "../line/discipline.ts"
 import { type Layout, queue } from "../line/layout.ts"
 import type { LeaseRef } from "../line/leaseRef.ts"
 import { Lengths } from "../line/line.ts"
@@ -41,7 +40,7 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
   const background = yield* Scope.provide(Background.make, scope)
   const leases = yield* Leases.make(background, options)
   const lines = [
-    Lines.make(etcd, clock, background, lengths, queue, mutex),
+    Lines.make(etcd, clock, background, lengths, queue),
     SingleKey.make(etcd, clock, background, lengths)
   ]
   const contentions = new Map(lines.map((some) => [some.layout, Contention.make(etcd, background, leases, some)]))

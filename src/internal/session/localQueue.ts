@@ -1,16 +1,18 @@
 /**
- * The fibers of this process that contend for one name, in the order of their requests. The first of them has the
- * process's place in etcd's line, or is to get it; the others cost etcd nothing.
+ * The fibers of this process that contend for one name, in the order of their requests. Those whose claims would be met
+ * if there were no other process are called to join etcd's line; the others cost etcd nothing.
  */
 import type * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type { Claim } from "../line/discipline.ts"
 import type { Entry, EntryError } from "../line/entry.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
 
 export interface Request {
   readonly prefix: string
+  readonly claim: Claim
   readonly value: Uint8Array
   /** What the caller says of itself, as the value has it. */
   readonly metadata: string
@@ -22,8 +24,7 @@ export interface Request {
 export class Waiter {
   readonly request: Request
   /**
-   * Behind others of this process; the first of them, and called to join etcd's line; with a join under way; with an
-   * entry there; or given up.
+   * Behind others of this process; called to join etcd's line; with a join under way; with an entry there; or given up.
    */
   state: "Queued" | "Called" | "Joining" | "Placed" | "Gone" = "Queued"
   /** Its place in etcd's line. */
@@ -41,7 +42,7 @@ export class Waiter {
     return Effect.suspend(() => this.#outcome ?? Deferred.await(this.#called ??= Deferred.makeUnsafe()))
   }
 
-  /** It is the first now, and is to join by itself, unless its wait has failed. */
+  /** It is to join by itself, unless its wait has failed. */
   call(outcome: Exit.Exit<void, EntryError> = Exit.void) {
     this.state = "Called"
     this.#end(outcome)
@@ -66,43 +67,69 @@ export class Waiter {
 }
 
 export class LocalQueue {
-  #first: Waiter | undefined
+  /** The permits of those that were called and have not left. */
+  #used = 0
   /** Made for the first fiber that has to wait: for most locks none has to. */
   #waiting: Set<Waiter> | undefined
 
-  constructor(first: Waiter) {
-    this.#first = first
-  }
-
-  get first(): Waiter | undefined {
-    return this.#first
+  get isEmpty(): boolean {
+    return this.#used === 0 && this.next === undefined
   }
 
   get next(): Waiter | undefined {
     return this.#waiting?.values().next().value
   }
 
+  /** Whether a claim would be called at once. */
+  admits({ of, permits }: Claim): boolean {
+    return this.next === undefined && this.#used + permits <= of
+  }
+
   add(waiter: Waiter) {
-    ;(this.#waiting ??= new Set()).add(waiter)
+    if (this.admits(waiter.request.claim)) this.#call(waiter)
+    else (this.#waiting ??= new Set()).add(waiter)
   }
 
   remove(waiter: Waiter) {
     this.#waiting?.delete(waiter)
+    this.#admit()
   }
 
-  /** Makes the next waiter the first, and returns it. */
-  advance(): Waiter | undefined {
+  /** One that was called has left: others are called in its place. */
+  release({ permits }: Claim) {
+    this.#used -= permits
+    this.#admit()
+  }
+
+  /** Takes out the next waiter if it can have the place of one that leaves. It is not called, since it gets that place. */
+  replace(left: Claim): Waiter | undefined {
     const { next } = this
-    // V8 keeps a map's outgrown table until the next major collection: a queue that is over must not keep its last waiter.
-    this.#first = next
-    if (next !== undefined) this.remove(next)
+    if (next === undefined || this.#used - left.permits + next.request.claim.permits > next.request.claim.of) {
+      return undefined
+    }
+    this.#waiting!.delete(next)
+    this.#used += next.request.claim.permits - left.permits
     return next
   }
 
-  /** Fails all that wait behind the first. */
+  /** Fails all that have not been called. */
   failWaiting(cause: Cause.Cause<EntryError>) {
     const waiting = this.#waiting
     this.#waiting = undefined
     for (const waiter of waiting ?? []) waiter.fail(cause)
+  }
+
+  #admit() {
+    let { next } = this
+    while (next !== undefined && this.#used + next.request.claim.permits <= next.request.claim.of) {
+      this.#waiting!.delete(next)
+      this.#call(next)
+      next = this.next
+    }
+  }
+
+  #call(waiter: Waiter) {
+    this.#used += waiter.request.claim.permits
+    waiter.call()
   }
 }
