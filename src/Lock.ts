@@ -42,7 +42,7 @@ import * as Stream from "effect/Stream"
 import type { Current } from "./Current.ts"
 import type * as Etcd from "./Etcd.ts"
 import { Holder } from "./Holder.ts"
-import { exclusive } from "./internal/line/discipline.ts"
+import { lock } from "./internal/line/discipline.ts"
 import { queue, singleKey } from "./internal/line/layout.ts"
 import * as Check from "./internal/options.ts"
 import * as inspection from "./internal/recipe/inspection.ts"
@@ -598,7 +598,7 @@ const mutex = request.make({
   module: "Lock",
   place: ({ contention }, name, options) => {
     const { layout, prefix } = placeOf(name, options)
-    return { contention: contention(layout), prefix, claim: exclusive }
+    return { contention: contention(layout), prefix, claim: lock }
   },
   held: (name, holder) => new LockHeld({ name, holder }),
   timeout: (name, waited, holder) => new LockTimeout({ name, waited, holder }),
@@ -621,5 +621,8 @@ const rangeOf = (name: string, options: Pick<TryOptions, "layout"> | undefined):
 
 const inspectIn = (etcd: Etcd.Etcd["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
   const { layout, prefix } = placeOf(name, options)
-  return Effect.map(inspection.inspect(etcd, layout, prefix), (found): Inspection => ({ name, ...found }))
+  return Effect.map(
+    inspection.inspect(etcd, layout, prefix, lock),
+    ({ holders: [holder], queue, foreignKeys }): Inspection => ({ name, holder, queue, foreignKeys })
+  )
 }

@@ -1,6 +1,6 @@
 /** What follows from each answer and each event, without etcd and without fibers. */
 import { assert, describe, it } from "@effect/vitest"
-import { admits, type Claim, exclusive, guards } from "../../src/internal/line/discipline.ts"
+import { admits, type Claim, guards, lock } from "../../src/internal/line/discipline.ts"
 import { type EntryKey, idOf } from "../../src/internal/line/entryKey.ts"
 import { queue } from "../../src/internal/line/layout.ts"
 import { follow, onDelete, type Place, settle, unplaced } from "../../src/internal/line/view.ts"
@@ -18,9 +18,10 @@ const b = entry("b", 5n)
 const ids = (entries: ReadonlyArray<EntryKey>) => entries.map(idOf)
 
 /** Two may hold side by side. */
-const oneOfTwo: Claim = { permits: 1, of: 2 }
+const oneOfTwo: Claim = { ...lock, permits: 1, of: 2 }
 
 const job = { prefix: "job/", layout: queue }
+const pairs = { ...job, layout: { ...queue, permitsOf: () => 1 } }
 
 const complete = (ahead: ReadonlyArray<EntryKey>): Place => ({
   _tag: "Complete",
@@ -37,50 +38,50 @@ describe("a claim", () => {
   const all = () => 1
 
   it("is met while the permits of all entries ahead leave enough", () => {
-    assert.isTrue(admits(exclusive, [], all))
-    assert.isFalse(admits(exclusive, [a], all))
+    assert.isTrue(admits(lock, [], all))
+    assert.isFalse(admits(lock, [a], all))
     assert.isTrue(admits(oneOfTwo, [a], all))
     assert.isFalse(admits(oneOfTwo, [a, b], all))
-    assert.isTrue(admits({ permits: 3, of: 4 }, [a], all))
-    assert.isFalse(admits({ permits: 3, of: 4 }, [a], () => 2))
+    assert.isTrue(admits({ kind: "lock", permits: 3, of: 4 }, [a], all))
+    assert.isFalse(admits({ kind: "lock", permits: 3, of: 4 }, [a], () => 2))
   })
 
   it("is guarded by the nearest entries that cannot all stay, and by no more than that takes", () => {
     const [c, d] = [entry("c", 6n), entry("d", 7n)]
     const permits = new Map([[d, 1], [c, 1], [b, 3], [a, 1]])
     const guardsOf = (claim: Claim, ahead: ReadonlyArray<EntryKey>) => guards(claim, ahead, (kv) => permits.get(kv)!)
-    assert.deepStrictEqual(guardsOf({ permits: 1, of: 4 }, [d, c, b, a]), [c, b])
-    assert.deepStrictEqual(guardsOf({ permits: 2, of: 4 }, [d, c, b, a]), [b])
-    assert.deepStrictEqual(guardsOf({ permits: 4, of: 4 }, [d, c, b, a]), [d])
-    assert.isUndefined(guardsOf({ permits: 1, of: 4 }, [d, c]))
+    assert.deepStrictEqual(guardsOf({ kind: "lock", permits: 1, of: 4 }, [d, c, b, a]), [c, b])
+    assert.deepStrictEqual(guardsOf({ kind: "lock", permits: 2, of: 4 }, [d, c, b, a]), [b])
+    assert.deepStrictEqual(guardsOf({ kind: "lock", permits: 4, of: 4 }, [d, c, b, a]), [d])
+    assert.isUndefined(guardsOf({ kind: "lock", permits: 1, of: 4 }, [d, c]))
   })
 })
 
 describe("all that is ahead", () => {
   it("is the turn, at the read's revision, when nothing is", () => {
-    assert.deepStrictEqual(settle(job, exclusive, [], 20n, undefined), { _tag: "Turn", revision: 20n })
+    assert.deepStrictEqual(settle(job, lock, [], 20n, undefined), { _tag: "Turn", revision: 20n })
   })
 
   it("is waited for in its order", () => {
-    const step = settle(job, exclusive, [a, b], 20n, undefined)
+    const step = settle(job, lock, [a, b], 20n, undefined)
     assert.deepStrictEqual(step, { _tag: "Wait", place: complete([a, b]) } as never)
   })
 
   it("leaves out what the watch has reported deleted, whose revision is the token if that was the last", () => {
     const deletes = new Map([[idOf(a), 21n], [idOf(b), 22n]])
-    assert.deepStrictEqual(settle(job, exclusive, [a, b], 20n, deletes), { _tag: "Turn", revision: 22n })
-    const one = settle(job, exclusive, [a, b], 20n, new Map([[idOf(a), 21n]]))
+    assert.deepStrictEqual(settle(job, lock, [a, b], 20n, deletes), { _tag: "Turn", revision: 22n })
+    const one = settle(job, lock, [a, b], 20n, new Map([[idOf(a), 21n]]))
     assert.deepStrictEqual(one, { _tag: "Wait", place: complete([b]) } as never)
   })
 
   it("is not shortened by the end of an earlier entry of the same key", () => {
-    const step = settle(job, exclusive, [b], 20n, new Map([[idOf(b), 4n]]))
+    const step = settle(job, lock, [b], 20n, new Map([[idOf(b), 4n]]))
     assert.deepStrictEqual(step, { _tag: "Wait", place: complete([b]) } as never)
   })
 
   it("names a key that is no entry, and would be waited for in vain", () => {
     const plain = entry("plain", 4n, 0n)
-    assert.deepStrictEqual(settle(job, exclusive, [a, plain], 20n, undefined), {
+    assert.deepStrictEqual(settle(job, lock, [a, plain], 20n, undefined), {
       _tag: "Foreign",
       kv: plain
     })
@@ -89,28 +90,28 @@ describe("all that is ahead", () => {
 
 describe("what is nearest ahead", () => {
   it("guards the entry, and is not its turn, since more may be before it", () => {
-    const step = follow(job, exclusive, [b], false, 20n)
+    const step = follow(job, lock, [b], false, 20n)
     assert.deepStrictEqual(step, { _tag: "Wait", place: { ...guarded([b]), seenAt: 20n } } as never)
   })
 
   it("is the turn, at the read's revision, when nothing is", () => {
-    assert.deepStrictEqual(follow(job, exclusive, [], true, 20n), { _tag: "Turn", revision: 20n })
-    assert.deepStrictEqual(follow(job, oneOfTwo, [a], true, 20n), { _tag: "Turn", revision: 20n })
+    assert.deepStrictEqual(follow(job, lock, [], true, 20n), { _tag: "Turn", revision: 20n })
+    assert.deepStrictEqual(follow(pairs, oneOfTwo, [a], true, 20n), { _tag: "Turn", revision: 20n })
   })
 
   it("is no turn when it may not be all that is ahead", () => {
-    assert.deepStrictEqual(follow(job, exclusive, [], false, 20n), { _tag: "Look" })
-    assert.deepStrictEqual(follow(job, oneOfTwo, [b], false, 20n), { _tag: "Look" })
+    assert.deepStrictEqual(follow(job, lock, [], false, 20n), { _tag: "Look" })
+    assert.deepStrictEqual(follow(pairs, oneOfTwo, [b], false, 20n), { _tag: "Look" })
   })
 
   it("are as many guards as the discipline asks for", () => {
-    const step = follow(job, oneOfTwo, [b, a], false, 20n)
+    const step = follow(pairs, oneOfTwo, [b, a], false, 20n)
     assert.deepStrictEqual(step, { _tag: "Wait", place: { ...guarded([b, a]), seenAt: 20n } } as never)
   })
 
   it("names a key that is no entry", () => {
     const deeper = entry("x/y", 4n)
-    assert.deepStrictEqual(follow(job, exclusive, [deeper], false, 20n), { _tag: "Foreign", kv: deeper })
+    assert.deepStrictEqual(follow(job, lock, [deeper], false, 20n), { _tag: "Foreign", kv: deeper })
   })
 })
 
@@ -119,35 +120,35 @@ describe("a delete", () => {
 
   it("of the last entry in the way is the turn, at its revision", () => {
     const place = complete([a, b])
-    assert.isUndefined(onDelete(job, exclusive, place, deleted(a, 21n), true))
-    assert.deepStrictEqual(onDelete(job, exclusive, place, deleted(b, 22n), true), { _tag: "Turn", revision: 22n })
+    assert.isUndefined(onDelete(job, lock, place, deleted(a, 21n), true))
+    assert.deepStrictEqual(onDelete(job, lock, place, deleted(b, 22n), true), { _tag: "Turn", revision: 22n })
   })
 
   it("of one of several is the turn of an entry that may hold beside the others", () => {
-    const step = onDelete(job, oneOfTwo, complete([a, b]), deleted(a, 21n), true)
+    const step = onDelete(pairs, oneOfTwo, complete([a, b]), deleted(a, 21n), true)
     assert.deepStrictEqual(step, { _tag: "Turn", revision: 21n })
   })
 
   it("that is older than the entry, or of another key, changes nothing", () => {
     const place = complete([b])
-    assert.isUndefined(onDelete(job, exclusive, place, deleted(b, 4n), true))
-    assert.isUndefined(onDelete(job, exclusive, place, deleted(a, 21n), true))
+    assert.isUndefined(onDelete(job, lock, place, deleted(b, 4n), true))
+    assert.isUndefined(onDelete(job, lock, place, deleted(a, 21n), true))
     assert.deepStrictEqual(place._tag === "Complete" && ids([...place.ahead.values()]), ids([b]))
   })
 
   it("which the watch of one key reports is never a turn, since it does not tell of one's own in the same revision", () => {
-    assert.isUndefined(onDelete(job, exclusive, complete([b]), deleted(b, 21n), false))
+    assert.isUndefined(onDelete(job, lock, complete([b]), deleted(b, 21n), false))
   })
 
   for (const isWhole of [true, false]) {
     it(`of a guard makes the entry look, and is no turn (watch of the ${isWhole ? "line" : "key"})`, () => {
-      assert.deepStrictEqual(onDelete(job, exclusive, guarded([b]), deleted(b, 21n), isWhole), { _tag: "Look" })
-      assert.isUndefined(onDelete(job, exclusive, guarded([b]), deleted(b, 4n), isWhole))
-      assert.isUndefined(onDelete(job, exclusive, guarded([b]), deleted(a, 21n), isWhole))
+      assert.deepStrictEqual(onDelete(job, lock, guarded([b]), deleted(b, 21n), isWhole), { _tag: "Look" })
+      assert.isUndefined(onDelete(job, lock, guarded([b]), deleted(b, 4n), isWhole))
+      assert.isUndefined(onDelete(job, lock, guarded([b]), deleted(a, 21n), isWhole))
     })
   }
 
   it("says nothing while what is ahead is being read", () => {
-    assert.isUndefined(onDelete(job, exclusive, unplaced, deleted(a, 21n), true))
+    assert.isUndefined(onDelete(job, lock, unplaced, deleted(a, 21n), true))
   })
 })

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Option, Tracer } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
-import { exclusive } from "../../src/internal/line/discipline.ts"
+import { lock } from "../../src/internal/line/discipline.ts"
 import { Entry, EntryLost } from "../../src/internal/line/entry.ts"
 import { queue } from "../../src/internal/line/layout.ts"
 import type { LeaseRef } from "../../src/internal/line/leaseRef.ts"
@@ -433,7 +433,7 @@ describe("an entry", () => {
   it("notifies each remaining listener of its loss once", () => {
     const ref = { lease: { isAlive: () => true, id: 7n } } as LeaseRef
     const line = { prefix: "job/", layout: queue } as Line
-    const entry = new Entry(line, { ref, value: new Uint8Array(), claim: exclusive })
+    const entry = new Entry(line, { ref, value: new Uint8Array(), claim: lock })
     const told: Array<string> = []
     const [stay, leave] = ["stays", "leaves"].map((name) =>
       entry.onLoss(({ reason }) => told.push(`${name}: ${reason}`))

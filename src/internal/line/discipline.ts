@@ -2,7 +2,7 @@
  * Who may hold beside whom.
  *
  * Every line is a semaphore: an entry may hold when the permits of all entries ahead and its own are at most as many as
- * there are. A mutex has one permit; a writer takes all permits of its line, and a reader one. Entries ahead can only
+ * there are. The holder of a mutex, and a writer, take all permits of the line, and a reader one. Entries ahead can only
  * leave, and others join behind, so the holders are always the beginning of the line, and no waiter is overtaken, be it
  * a writer behind readers or a claim to many permits behind claims to one.
  */
@@ -10,13 +10,21 @@ import type { EntryKey } from "./entryKey.ts"
 
 /** What an entry asks for. */
 export interface Claim {
+  readonly kind: "lock" | "read" | "write"
   readonly permits: number
-  /** How many permits there are, as far as the claimant knows. */
+  /** How many permits there are. */
   readonly of: number
 }
 
-/** The claim to a lock that has one holder. */
-export const exclusive: Claim = { permits: 1, of: 1 }
+/** More permits than a line can ever have readers. */
+const all = Number.MAX_SAFE_INTEGER
+
+/** The claim to be the only holder. */
+export const lock: Claim = { kind: "lock", permits: all, of: all }
+
+/** The claims to a lock that has many readers or one writer. */
+export const read: Claim = { kind: "read", permits: 1, of: all }
+export const write: Claim = { kind: "write", permits: all, of: all }
 
 /** Whether the claim of an entry is met, given all entries ahead of it. */
 export const admits = (claim: Claim, ahead: Iterable<EntryKey>, permitsOf: (kv: EntryKey) => number): boolean => {

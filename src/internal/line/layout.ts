@@ -19,8 +19,8 @@ export interface Layout {
   readonly guardsAmong: (claim: Claim) => number
   /** Requests of one lane cannot travel together: each would be answered as if it was the only one. */
   readonly lane: (prefix: string, key: string, claim: Claim) => string
-  /** Whether an entry's value must not change, since others order the line by the keys' last revisions. */
-  readonly putsOnce: boolean
+  /** Whether an entry is put only once and never changed, since others order the line by the keys' last revisions. */
+  readonly putsOnce: (claim: Claim) => boolean
   /**
    * Whether each entry has a key of its own. Where all have the same, they cannot stand in line, only the value shows
    * whose the key is, and etcd neither deletes nor puts it twice in one transaction.
@@ -29,21 +29,22 @@ export interface Layout {
 }
 
 /**
- * A key for each entry, as Go's `concurrency` package has them: the lease's ID, and a number since a lease may have
- * several entries.
+ * A key for each entry, as Go's client has them: the lease's ID, and a number since a lease may have several entries.
+ *
+ * Those of readers and writers lie in two folders, as `recipe.RWMutex` has them, and those of others directly under the
+ * prefix, as `concurrency.Mutex` has them. All stand in one line. Every key outside of the readers' folder is in the way
+ * of a reader, and no other one, so a reader reads and watches no other reader.
  */
 export const queue: Layout = {
   range: Etcd.getPrefix,
-  ahead: (prefix) => [Etcd.getPrefix(prefix)],
-  key: (prefix, lease) => newKey(prefix, lease, ""),
-  isEntry: (prefix, kv) => {
-    const suffix = keyOf(kv).slice(prefix.length)
-    return kv.lease !== 0n && suffix !== "" && !suffix.includes("/")
-  },
-  permitsOf: () => 1,
+  ahead: (prefix, { kind }) => kind === "read" ? allBut(prefix, readers) : [Etcd.getPrefix(prefix)],
+  key: (prefix, lease, { kind }) => newKey(`${prefix}${folders[kind]}`, lease),
+  isEntry: (prefix, kv) => kv.lease !== 0n && isEntryKey.test(keyOf(kv).slice(prefix.length)),
+  permitsOf: (prefix, kv, { of }) => isReader(prefix, kv) ? 1 : of,
   guardsAmong: () => 1,
-  lane: (prefix) => prefix,
-  putsOnce: false,
+  // A reader's request is answered as if it was the only one, and so it may be: another reader changes nothing for it.
+  lane: (prefix, key, { kind }) => kind === "read" ? key : prefix,
+  putsOnce: ({ kind }) => kind !== "lock",
   hasOwnKeys: true
 }
 
@@ -54,7 +55,28 @@ export const singleKey: Layout = {
   ahead: (name) => [Etcd.get(name)],
   key: (name) => name,
   isEntry: (_, kv) => kv.lease !== 0n,
+  permitsOf: (_, __, { of }) => of,
   hasOwnKeys: false
+}
+
+// -----------------------------------------------------------------------------
+// folders
+// -----------------------------------------------------------------------------
+
+const readers = "read/"
+const folders = { lock: "", read: readers, write: "write/" }
+
+/** What follows the prefix: a name, which may be in one of the folders. */
+const isEntryKey = /^(read\/|write\/)?[^/]+$/
+
+export const isReader = (prefix: string, kv: Pick<EntryKey, "key">): boolean =>
+  keyOf(kv).startsWith(readers, prefix.length)
+
+/** All keys of a line that are not in a folder of it. */
+const allBut = (prefix: string, folder: string): ReadonlyArray<Etcd.Range> => {
+  const all = Etcd.getPrefix(prefix)
+  const excluded = Etcd.getPrefix(`${prefix}${folder}`)
+  return [{ ...all, rangeEnd: excluded.key }, { ...all, key: excluded.rangeEnd! }]
 }
 
 // -----------------------------------------------------------------------------
@@ -66,12 +88,12 @@ export const releaseKey = (lease: EntryLease, key: string): void => void keys.ge
 
 // The smallest number that is free: etcd keeps every key that ever was until it is compacted, and walks over all of them
 // to read the line.
-const newKey = (folder: string, lease: EntryLease, suffix: string): string => {
+const newKey = (folder: string, lease: EntryLease): string => {
   const { hex, used } = keysOf(lease)
   let number = 1
   let key: string
   do {
-    key = `${folder}${hex}-${number++}${suffix}`
+    key = `${folder}${hex}-${number++}`
   } while (used.has(key))
   used.add(key)
   return key

@@ -106,8 +106,10 @@ export class Line implements Subject {
 
   /** How many of the newest entries a join reads: as many as show what is ahead, which is all of a short line. */
   newestLimit(claim: Claim): number {
+    const among = this.layout.guardsAmong(claim)
+    if (this.#isPart(claim)) return among
     const limit = this.#shortLimit(claim)
-    return this.#length > limit ? 1 + this.layout.guardsAmong(claim) : Math.max(limit, 1)
+    return this.#length > limit ? 1 + among : limit
   }
 
   enter(entry: Entry, createRevision: bigint) {
@@ -128,12 +130,13 @@ export class Line implements Subject {
     const ahead = kvs.filter((kv) => kv.createRevision < createRevision)
     // If the line has more entries than were read, which of them are ahead is not known yet.
     const isComplete = count === kvs.length
-    this.#length = count ?? this.#length
+    const isPart = this.#isPart(entry.claim)
+    if (!isPart) this.#length = count ?? this.#length
     this.isTaken = !isComplete || ahead.length > 0
     if (isComplete && admits(entry.claim, ahead, (kv) => this.layout.permitsOf(this.prefix, kv, entry.claim))) {
       this.#takeTurn(entry, revision)
-    } else if (count === undefined || count > this.#shortLimit(entry.claim)) {
-      if (count !== undefined) this.#closeWhole(entry)
+    } else if (isPart || count === undefined || count > this.#shortLimit(entry.claim)) {
+      if (!isPart && count !== undefined) this.#closeWhole(entry)
       // An entry that was put again may be behind more than were read: then none of these is ahead of it, and it looks.
       this.#apply(entry, follow(this, entry.claim, ahead, isComplete, revision))
     } else if (this.#whole.from === undefined) {
@@ -291,15 +294,18 @@ export class Line implements Subject {
     for (const entry of this.entries.values()) if (entry !== except && entry.state === "Waiting") this.#lookAhead(entry)
   }
 
-  /**
-   * More entries make the line a long one for a claim. It is for one that only some of the entries can be in the way of:
-   * the watch of the whole line would report the end of all others, too.
-   */
+  /** More entries make the line a long one. */
   #shortLimit(claim: Claim): number {
-    const { ahead, guardsAmong } = this.layout
-    if (ahead(this.prefix, claim).length > 1) return 0
     const { long, short } = this.#host.lengths
-    return Math.max(this.#whole.isOpen ? long : short, 2 * guardsAmong(claim))
+    return Math.max(this.#whole.isOpen ? long : short, 2 * this.layout.guardsAmong(claim))
+  }
+
+  /**
+   * Whether only a part of the line can be in the way of a claim. Such an entry always watches its guards: the watch of
+   * the whole line would report the end of all others, too.
+   */
+  #isPart(claim: Claim): boolean {
+    return this.layout.ahead(this.prefix, claim).length > 1
   }
 
   // ---------------------------------------------------------------------------
@@ -307,10 +313,11 @@ export class Line implements Subject {
   // ---------------------------------------------------------------------------
 
   /** Watches for the end of an entry of our own, whose loss its holder or waiter is to notice. */
-  watchOwn({ id, key }: Entry) {
+  watchOwn({ claim, id, key }: Entry) {
     if (this.#whole.isOpen) return
-    if (this.#length > this.#host.lengths.short) this.#keyWatches.open(id, Buffer.from(key), this.#openingLimit)
-    else this.#open(this.#whole)
+    if (this.#isPart(claim) || this.#length > this.#host.lengths.short) {
+      this.#keyWatches.open(id, Buffer.from(key), this.#openingLimit)
+    } else this.#open(this.#whole)
   }
 
   unwatch() {

@@ -89,7 +89,9 @@ export const cleanUp = (entry: Entry) => Etcd.nested({ compare: isOurs(entry), t
 
 /** Go's programs may order a line by the last revisions of its keys, so an entry is not put again there. */
 const putOnce = (entry: Entry): Etcd.Op =>
-  entry.line.layout.putsOnce ? Etcd.nested({ compare: [isEmpty(Etcd.get(entry.key))], then: [put(entry)] }) : put(entry)
+  entry.line.layout.putsOnce(entry.claim)
+    ? Etcd.nested({ compare: [isEmpty(Etcd.get(entry.key))], then: [put(entry)] })
+    : put(entry)
 
 const put = ({ ref, key, value }: Entry): Etcd.Put => Etcd.put(key, value, { lease: ref.lease.id })
 

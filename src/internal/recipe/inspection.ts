@@ -11,13 +11,15 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Etcd from "../../Etcd.ts"
 import { Holder } from "../../Holder.ts"
+import type { Claim } from "../line/discipline.ts"
 import { keyOf } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
 import { describe } from "./description.ts"
 
 type Service = Etcd.Etcd["Service"]
 
-export const inspect = Effect.fnUntraced(function*(etcd: Service, layout: Layout, prefix: string) {
+/** Reads the line under a prefix. Those whose claims are met, if there are so many permits, are the holders. */
+export const inspect = Effect.fnUntraced(function*(etcd: Service, layout: Layout, prefix: string, claim: Claim) {
   const isEntry = (kv: Etcd.KeyValue) => layout.isEntry(prefix, kv)
   const { kvs } = yield* etcd.range({ ...layout.range(prefix), sort: "CreateAscending", keysOnly: true })
   const entries = yield* withValues(etcd, kvs.filter(isEntry))
@@ -30,8 +32,15 @@ export const inspect = Effect.fnUntraced(function*(etcd: Service, layout: Layout
       }),
     { concurrency: 16 }
   )
-  const [holder, ...queue] = entries.map((kv) => new Holder({ ...describe(kv), remaining: leases.get(kv.lease) }))
-  return { holder, queue, foreignKeys: kvs.filter((kv) => !isEntry(kv)).map(keyOf) }
+  const described = entries.map((kv) => new Holder({ ...describe(kv), remaining: leases.get(kv.lease) }))
+  let used = 0
+  const waiting = entries.findIndex((kv) => (used += layout.permitsOf(prefix, kv, claim)) > claim.of)
+  const holding = waiting < 0 ? entries.length : waiting
+  return {
+    holders: described.slice(0, holding),
+    queue: described.slice(holding),
+    foreignKeys: kvs.filter((kv) => !isEntry(kv)).map(keyOf)
+  }
 })
 
 /** Looks now, and again after every change in the range. */

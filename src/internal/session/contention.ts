@@ -201,7 +201,7 @@ export const make = (
       return release(entry, () => {})
     }
     if (next.request.metadata !== metadata) {
-      if (!canDescribe) return release(entry, () => {})
+      if (!lines.layout.hasOwnKeys || lines.layout.putsOnce(claim)) return release(entry, () => {})
       lines.describe(entry, next.request.value)
     }
     queue!.replace(claim)
@@ -227,6 +227,7 @@ export const make = (
       answered(next, exit)
       done()
     })
+    queue.admit()
   }
 
   /** A lease of the waiter's own is not to be lost along with the entry that another one leaves behind. */
@@ -255,8 +256,6 @@ export const make = (
       }
       return Fiber.join(read)
     })
-
-  const canDescribe = lines.layout.hasOwnKeys && !lines.layout.putsOnce
 
   const isClosed = () => Deferred.isDoneUnsafe(closed)
 

@@ -92,13 +92,13 @@ export class LocalQueue {
 
   remove(waiter: Waiter) {
     this.#waiting?.delete(waiter)
-    this.#admit()
+    this.admit()
   }
 
   /** One that was called has left: others are called in its place. */
   release({ permits }: Claim) {
     this.#used -= permits
-    this.#admit()
+    this.admit()
   }
 
   /** Takes out the next waiter if it can have the place of one that leaves. It is not called, since it gets that place. */
@@ -119,7 +119,8 @@ export class LocalQueue {
     for (const waiter of waiting ?? []) waiter.fail(cause)
   }
 
-  #admit() {
+  /** Calls those whose claims can be met now. */
+  admit() {
     let { next } = this
     while (next !== undefined && this.#used + next.request.claim.permits <= next.request.claim.of) {
       this.#waiting!.delete(next)

@@ -1,0 +1,383 @@
+/**
+ * A lock across machines that many readers or one writer hold: first come, first
+ * served, lost in a typed way, and fenced, as `Lock` is.
+ *
+ * **When to use**
+ *
+ * Use it where work that only reads may go on side by side, and is long enough for that
+ * to matter. Where all work excludes all other work, use `Lock`.
+ *
+ * **Details**
+ *
+ * Readers and writers stand in one line, in the order in which they came. A reader
+ * behind a writer that waits does not overtake it, so no writer starves. A read lock
+ * that is free costs one commit, and a reader watches at most one key, however many
+ * other readers there are.
+ *
+ * The fencing tokens of writers strictly increase, and the token of a reader is greater
+ * than those of all writers before it.
+ *
+ * The keys are those of `recipe.RWMutex` of Go's client, in two folders under the
+ * name. A `Lock` of the same name, Go's `concurrency.Mutex` and `etcdctl lock` stand in
+ * the line as writers.
+ *
+ * **Gotchas**
+ *
+ * A lock is not reentrant, and a read lock cannot become a write lock, since two readers
+ * that try would wait for each other: a body that waits for the lock that it runs under
+ * fails with a defect that says so.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import { dual } from "effect/Function"
+import type * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { Current } from "./Current.ts"
+import type * as Etcd from "./Etcd.ts"
+import type { Holder } from "./Holder.ts"
+import { type Claim, read, write } from "./internal/line/discipline.ts"
+import { isReader, queue } from "./internal/line/layout.ts"
+import * as Check from "./internal/options.ts"
+import * as inspection from "./internal/recipe/inspection.ts"
+import * as request from "./internal/recipe/request.ts"
+import * as Engine from "./internal/session/engine.ts"
+import * as Lock from "./Lock.ts"
+import { Session } from "./Session.ts"
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+/**
+ * How to take a read or a write lock that may be free.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type TryOptions = Omit<Lock.TryOptions, "layout">
+
+/**
+ * How to take a read or a write lock, and how long to wait for it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Options = Omit<Lock.Options, "layout">
+
+type TryError = Lock.LockHeld | Lock.LockLost | Lock.ForeignKey | Etcd.EtcdError
+
+// -----------------------------------------------------------------------------
+// critical sections
+// -----------------------------------------------------------------------------
+
+/**
+ * Runs an effect while holding the lock for reading, waiting for its turn first. Other
+ * readers may hold it at the same time, and no writer does.
+ *
+ * It ends as a section of `Lock.withLock` does: a loss interrupts the effect, and the
+ * whole fails with `LockLost`.
+ *
+ * **Example** (A cache that is refreshed while nobody reads it)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { ReadWriteLock } from "effect-etcd-lock"
+ *
+ * export const render = (page: Effect.Effect<string>) => page.pipe(ReadWriteLock.withReadLock("catalogue"))
+ *
+ * export const refresh = (load: Effect.Effect<void>) =>
+ *   load.pipe(ReadWriteLock.withWriteLock("catalogue", { timeout: "30 seconds" }))
+ * ```
+ *
+ * @category critical sections
+ * @since 0.1.0
+ */
+export const withReadLock: {
+  (name: string, options?: Options): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | Lock.AcquireError, Exclude<R, Current> | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    name: string,
+    options?: Options
+  ): Effect.Effect<A, E | Lock.AcquireError, Exclude<R, Current> | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: Options) =>
+    request.section("ReadWriteLock.withReadLock", name, reading.acquire(name, options), self)
+)
+
+/**
+ * Runs an effect while holding the lock for writing, waiting for its turn first. No other
+ * reader or writer holds it at the same time.
+ *
+ * @category critical sections
+ * @since 0.1.0
+ */
+export const withWriteLock: {
+  (name: string, options?: Options): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | Lock.AcquireError, Exclude<R, Current> | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    name: string,
+    options?: Options
+  ): Effect.Effect<A, E | Lock.AcquireError, Exclude<R, Current> | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: Options) =>
+    request.section("ReadWriteLock.withWriteLock", name, writing.acquire(name, options), self)
+)
+
+/**
+ * Runs an effect while holding the lock for reading, or fails with `LockHeld` at once when
+ * a writer holds it or waits for it; the error names the first writer.
+ *
+ * @category critical sections
+ * @since 0.1.0
+ */
+export const tryWithReadLock: {
+  (name: string, options?: TryOptions): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | TryError, Exclude<R, Current> | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    name: string,
+    options?: TryOptions
+  ): Effect.Effect<A, E | TryError, Exclude<R, Current> | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
+    request.section("ReadWriteLock.tryWithReadLock", name, reading.tryAcquire(name, options), self)
+)
+
+/**
+ * Runs an effect while holding the lock for writing, or fails with `LockHeld` at once when
+ * a reader or a writer holds it or waits for it.
+ *
+ * @category critical sections
+ * @since 0.1.0
+ */
+export const tryWithWriteLock: {
+  (name: string, options?: TryOptions): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | TryError, Exclude<R, Current> | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    name: string,
+    options?: TryOptions
+  ): Effect.Effect<A, E | TryError, Exclude<R, Current> | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
+    request.section("ReadWriteLock.tryWithWriteLock", name, writing.tryAcquire(name, options), self)
+)
+
+/**
+ * Runs an effect while holding the lock for reading, or returns `None` at once when a
+ * writer holds it or waits for it.
+ *
+ * @category critical sections
+ * @since 0.1.0
+ */
+export const withReadLockIfAvailable: {
+  (name: string, options?: TryOptions): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<Option.Option<A>, E | Exclude<TryError, Lock.LockHeld>, Exclude<R, Current> | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    name: string,
+    options?: TryOptions
+  ): Effect.Effect<Option.Option<A>, E | Exclude<TryError, Lock.LockHeld>, Exclude<R, Current> | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
+    request.sectionIfAvailable(reading.attempt(name, options), self)
+)
+
+/**
+ * Runs an effect while holding the lock for writing, or returns `None` at once when a
+ * reader or a writer holds it or waits for it.
+ *
+ * @category critical sections
+ * @since 0.1.0
+ */
+export const withWriteLockIfAvailable: {
+  (name: string, options?: TryOptions): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<Option.Option<A>, E | Exclude<TryError, Lock.LockHeld>, Exclude<R, Current> | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    name: string,
+    options?: TryOptions
+  ): Effect.Effect<Option.Option<A>, E | Exclude<TryError, Lock.LockHeld>, Exclude<R, Current> | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
+    request.sectionIfAvailable(writing.attempt(name, options), self)
+)
+
+// -----------------------------------------------------------------------------
+// handles
+// -----------------------------------------------------------------------------
+
+/**
+ * Takes the lock for reading, waiting for its turn, and holds it until the scope closes.
+ *
+ * @category handles
+ * @since 0.1.0
+ */
+export const acquireRead = (
+  name: string,
+  options?: Options
+): Effect.Effect<Lock.Handle, Lock.AcquireError, Session | Scope.Scope> =>
+  request.scoped("ReadWriteLock.acquireRead", name, reading.acquire(name, options))
+
+/**
+ * Takes the lock for writing, waiting for its turn, and holds it until the scope closes.
+ *
+ * @category handles
+ * @since 0.1.0
+ */
+export const acquireWrite = (
+  name: string,
+  options?: Options
+): Effect.Effect<Lock.Handle, Lock.AcquireError, Session | Scope.Scope> =>
+  request.scoped("ReadWriteLock.acquireWrite", name, writing.acquire(name, options))
+
+/**
+ * Takes the lock for reading and holds it until the scope closes, or fails with `LockHeld`
+ * at once when a writer holds it or waits for it.
+ *
+ * @category handles
+ * @since 0.1.0
+ */
+export const tryAcquireRead = (
+  name: string,
+  options?: TryOptions
+): Effect.Effect<Lock.Handle, TryError, Session | Scope.Scope> =>
+  request.scoped("ReadWriteLock.tryAcquireRead", name, reading.tryAcquire(name, options))
+
+/**
+ * Takes the lock for writing and holds it until the scope closes, or fails with `LockHeld`
+ * at once when a reader or a writer holds it or waits for it.
+ *
+ * @category handles
+ * @since 0.1.0
+ */
+export const tryAcquireWrite = (
+  name: string,
+  options?: TryOptions
+): Effect.Effect<Lock.Handle, TryError, Session | Scope.Scope> =>
+  request.scoped("ReadWriteLock.tryAcquireWrite", name, writing.tryAcquire(name, options))
+
+// -----------------------------------------------------------------------------
+// operating
+// -----------------------------------------------------------------------------
+
+/**
+ * A client that holds a lock or waits for it, and for what.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Claimant {
+  readonly mode: "read" | "write"
+  readonly client: Holder
+}
+
+/**
+ * A lock's line as it was at one moment.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Inspection {
+  readonly name: string
+  /** The readers, or the writer, that hold the lock. */
+  readonly holders: ReadonlyArray<Claimant>
+  /** The clients that wait, in order. Fibers of one process that wait behind each other are not seen. */
+  readonly queue: ReadonlyArray<Claimant>
+  /** Keys in the lock's place that are no entries; they make every caller fail. */
+  readonly foreignKeys: ReadonlyArray<string>
+}
+
+/**
+ * Reads which clients hold a lock and which wait for it.
+ *
+ * @category operating
+ * @since 0.1.0
+ */
+export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError, Session> =>
+  Effect.flatMap(Session, (session) => inspectIn(Engine.of(session).etcd, name))
+
+/**
+ * Reads which clients hold a lock and which wait for it, now and after every change.
+ *
+ * @category operating
+ * @since 0.1.0
+ */
+export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError, Session> =>
+  Stream.unwrap(Effect.map(Session, (session) => {
+    const { etcd } = Engine.of(session)
+    return inspection.changes(etcd, queue.range(prefixOf(name)), inspectIn(etcd, name))
+  }))
+
+/**
+ * Deletes an entry from a lock's line, whichever client it belongs to, and returns whether
+ * it was still there. See `Lock.forceRelease`.
+ *
+ * @category operating
+ * @since 0.1.0
+ */
+export const forceRelease = (
+  name: string,
+  options: { readonly createRevision: bigint }
+): Effect.Effect<boolean, Etcd.EtcdError, Session> =>
+  Effect.flatMap(Session, (session) => {
+    const range = queue.range(prefixOf(name))
+    Check.revision("ReadWriteLock", "createRevision", options?.createRevision)
+    return inspection.forceRelease(Engine.of(session).etcd, range, options.createRevision)
+  })
+
+// -----------------------------------------------------------------------------
+// internal
+// -----------------------------------------------------------------------------
+
+const recipe = (claim: Claim) =>
+  request.make({
+    module: "ReadWriteLock",
+    place: ({ contention }, name, options) => {
+      const prefix = prefixOf(name)
+      Check.object("ReadWriteLock", "options", options, "{ timeout: \"15 seconds\" }")
+      return { contention: contention(queue), prefix, claim }
+    },
+    held: (name, holder) => new Lock.LockHeld({ name, holder }),
+    timeout: (name, waited, holder) => new Lock.LockTimeout({ name, waited, holder }),
+    lost: (name, fencingToken, { reason }) => new Lock.LockLost({ name, fencingToken, reason }),
+    foreign: (name, key) => new Lock.ForeignKey({ name, key })
+  })
+
+const reading = recipe(read)
+const writing = recipe(write)
+
+const prefixOf = (name: string): string => {
+  Check.name("ReadWriteLock", name)
+  return `${name}/`
+}
+
+const inspectIn = (etcd: Etcd.Etcd["Service"], name: string) => {
+  const prefix = prefixOf(name)
+  const claimant = (client: Holder): Claimant => ({
+    mode: isReader(prefix, { key: Buffer.from(client.key) }) ? "read" : "write",
+    client
+  })
+  return Effect.map(inspection.inspect(etcd, queue, prefix, write), ({ foreignKeys, holders, queue }) => ({
+    name,
+    holders: holders.map(claimant),
+    queue: queue.map(claimant),
+    foreignKeys
+  }))
+}
