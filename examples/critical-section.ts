@@ -26,7 +26,7 @@ const deposit = (who: string, balance: Ref.Ref<number>, amount: number, timeout:
     Effect.catchTags({
       LockTimeout: ({ holder }) => say(who, `has waited long enough: ${holder?.metadata?.who} holds the lock`),
       LockLost: ({ reason }) => say(who, `has lost the lock (${reason}) and does not know how far it came`),
-      ForeignKey: ({ key }) => say(who, `cannot have the lock before somebody deletes ${key}`),
+      LockNameConflict: ({ message }) => say(who, `cannot have a lock of this name: ${message}`),
       EtcdError: ({ message }) => say(who, `cannot reach etcd: ${message}`)
     })
   )
@@ -38,10 +38,12 @@ const deposits = Effect.gen(function*() {
     deposit("Ben", balance, 20, "5 seconds"),
     deposit("Dora", balance, 30, "5 seconds")
   ], { concurrency: "unbounded" })
-  yield* say("Auditor", "takes the lock for as long as somebody else would wait for it").pipe(
-    Effect.andThen(deposit("Anna", balance, 40, "200 millis")),
+  const audit = say("Auditor", "holds the lock for longer than Anna waits").pipe(
+    Effect.andThen(Effect.sleep("1 second")),
     Lock.withLock(account, { metadata: { who: "Auditor" } })
   )
+  const late = Effect.andThen(Effect.sleep("300 millis"), deposit("Anna", balance, 40, "200 millis"))
+  yield* Effect.all([audit, late], { concurrency: 2 })
   yield* say("Account", `has ${yield* Ref.get(balance)}`)
 })
 
