@@ -1,13 +1,16 @@
 import { defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
 
-// A test that needs a real etcd is named so: `*.etcd.test.ts`. Those of `interop` need Go and etcdctl as well.
+// A test that needs a real etcd is named so: `*.etcd.test.ts`. Those of `interop` need Go and etcdctl as well, and those
+// of `package` need npm and git.
 const etcd = ["test/**/*.etcd.test.ts"]
 const interop = ["test/interop/**/*.test.ts"]
+const packaged = ["test/package/**/*.test.ts"]
 
 /** What takes longest, so that it starts first and the others end beside it. Two that compute do not start together. */
 const longest = [
   "test/lock/properties.test.ts",
+  "test/package/git.test.ts",
   "test/etcd/tokens.etcd.test.ts",
   "test/lock/faults.etcd.test.ts",
   "test/etcd/cluster.etcd.test.ts",
@@ -38,8 +41,12 @@ export default defineConfig({
     isolate: false,
     sequence: { sequencer: LongestFirst },
     projects: [
-      { extends: true, test: { name: "unit", include: ["test/**/*.test.ts"], exclude: [...etcd, ...interop] } },
+      {
+        extends: true,
+        test: { name: "unit", include: ["test/**/*.test.ts"], exclude: [...etcd, ...interop, ...packaged] }
+      },
       { extends: true, test: { name: "etcd", include: etcd, globalSetup: ["test/support/globalSetup.ts"] } },
+      { extends: true, test: { name: "package", include: packaged, globalSetup: ["test/support/globalSetup.ts"] } },
       {
         extends: true,
         test: {

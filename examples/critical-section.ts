@@ -38,12 +38,12 @@ const deposits = Effect.gen(function*() {
     deposit("Ben", balance, 20, "5 seconds"),
     deposit("Dora", balance, 30, "5 seconds")
   ], { concurrency: "unbounded" })
-  const audit = say("Auditor", "holds the lock for longer than Anna waits").pipe(
+  const audit = say("Auditor", "takes the lock for longer than Anna waits for it").pipe(
     Effect.andThen(Effect.sleep("1 second")),
     Lock.withLock(account, { metadata: { who: "Auditor" } })
   )
-  const late = Effect.andThen(Effect.sleep("300 millis"), deposit("Anna", balance, 40, "200 millis"))
-  yield* Effect.all([audit, late], { concurrency: 2 })
+  const late = Effect.delay(deposit("Anna", balance, 40, "200 millis"), "300 millis")
+  yield* Effect.all([audit, late], { concurrency: "unbounded" })
   yield* say("Account", `has ${yield* Ref.get(balance)}`)
 })
 

@@ -1,4 +1,5 @@
 /** What the examples share. Copy it with them. */
+import { NodeFileSystem } from "@effect/platform-node"
 import { Clock, Config, ConfigProvider, Console, Effect, Layer, Option } from "effect"
 import { Etcd } from "effect-etcd-lock"
 
@@ -35,9 +36,12 @@ const given = Config.option(
 const fromEnvironment = (endpoints: string) =>
   Effect.as(
     say("etcd", `at ${endpoints}, as the environment says`),
-    Etcd.layerConfig().pipe(Layer.provide(ConfigProvider.layer(
-      ConfigProvider.fromEnv({ env: { ...process.env, ETCDCTL_ENDPOINTS: endpoints } })
-    )))
+    Etcd.layerEtcdctl().pipe(
+      Layer.provide(NodeFileSystem.layer),
+      Layer.provide(ConfigProvider.layer(
+        ConfigProvider.fromEnv({ env: { ...process.env, ETCDCTL_ENDPOINTS: endpoints } })
+      ))
+    )
   )
 
 const inMemory = (why: string) => Effect.as(say("etcd", `in memory, ${why}`), Etcd.layerMemory())

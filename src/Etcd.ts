@@ -8,15 +8,18 @@ import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import type { EtcdError } from "./EtcdError.ts"
 import { Faults } from "./EtcdFaults.ts"
+import { configured } from "./internal/config.ts"
 import { bytes, prefixEnd } from "./internal/etcd/bytes.ts"
 import { prefixed } from "./internal/etcd/namespace.ts"
 import { attemptTimeout } from "./internal/etcd/retry.ts"
 import * as Service from "./internal/etcd/service.ts"
+import * as Etcdctl from "./internal/etcd3/etcdctl.ts"
 import * as memory from "./internal/memory/transport.ts"
 import * as Check from "./internal/options.ts"
 
@@ -154,7 +157,7 @@ export interface Txn<
 export type Op = Put | Range | Delete | Txn<any, any>
 
 /**
- * The result of a `Put`: the key was written.
+ * Reports that a key was written.
  *
  * @category models
  * @since 0.1.0
@@ -210,7 +213,7 @@ export type TxnResult<Then extends ReadonlyArray<Op>, Else extends ReadonlyArray
 export interface TxnHeader {
   /** The store's revision after the transaction. */
   readonly revision: bigint
-  /** The reply to an earlier attempt was lost. etcd may have applied that one, too, or may yet do so. */
+  /** The response to an earlier attempt was lost. etcd may have applied that one, too, or may yet do so. */
   readonly repeated: boolean
 }
 
@@ -245,7 +248,7 @@ export interface TxnRequest<Then extends ReadonlyArray<Op>, Else extends Readonl
   readonly then: Then
   readonly else?: Else | undefined
   /**
-   * Whether the transaction may be sent again when its reply was lost, although
+   * Whether the transaction may be sent again when its response was lost, although
    * etcd may have applied it. Without it such a transaction fails, with an
    * `outcome` of `Unknown`.
    */
@@ -411,9 +414,10 @@ export interface Options {
   } | undefined
   /**
    * Certificates as PEM text. Without `ca`, as with an `https://` host alone, the
-   * authorities of Node's own list are trusted, and not those of the system.
-   * `NODE_EXTRA_CA_CERTS` and `NODE_USE_SYSTEM_CA=1` add to them, gRPC's
-   * `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH` replaces them.
+   * authorities on the list that Node comes with are trusted. That is not the list of
+   * the system: `NODE_USE_SYSTEM_CA=1` adds the system's to it, and
+   * `NODE_EXTRA_CA_CERTS` a file. gRPC's `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH` replaces
+   * all of them.
    */
   readonly tls?: {
     readonly ca?: string | undefined
@@ -459,37 +463,90 @@ export interface Options {
 export const layer = (options: Options): Layer.Layer<Etcd> => Layer.effect(Etcd, make(options))
 
 /**
- * Connects to the etcd that the environment names, in `etcdctl`'s own variables.
+ * Connects to a real etcd, with options from configuration.
+ *
+ * **Details**
+ *
+ * Each option is a `Config`, and so can be all of them, or those of `auth` or `tls`,
+ * together. An option that can never work fails the layer with a `ConfigError` that
+ * names the option, as a variable that is missing does.
+ *
+ * **Example** (Connecting to the etcd that an application's own variables name)
+ *
+ * ```ts
+ * import { Config } from "effect"
+ * import { Etcd } from "effect-etcd-lock"
+ *
+ * export const EtcdLive = Etcd.layerConfig({
+ *   hosts: Config.String("ETCD_HOSTS").pipe(
+ *     Config.withDefault("127.0.0.1:2379"),
+ *     Config.map((hosts) => hosts.split(","))
+ *   ),
+ *   auth: Config.all({
+ *     username: Config.String("ETCD_USER"),
+ *     password: Config.Redacted("ETCD_PASSWORD")
+ *   }).pipe(Config.withDefault(undefined)),
+ *   prefix: Config.succeed("my-application/")
+ * })
+ * ```
+ *
+ * @see {@link layerEtcdctl} for the variables of etcdctl
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Etcd, Config.ConfigError> =>
+  Layer.effect(Etcd, configured("Etcd.layerConfig", options, make))
+
+/**
+ * Connects to the etcd that etcdctl would connect to, by the variables that etcdctl reads.
  *
  * **Details**
  *
  * - `ETCDCTL_ENDPOINTS`: comma-separated hosts; default `127.0.0.1:2379`
  * - `ETCDCTL_CACERT`, `ETCDCTL_CERT`, `ETCDCTL_KEY`: paths of PEM files
+ * - `ETCDCTL_INSECURE_TRANSPORT`: `false` for TLS without any of these files; `true`,
+ *   which is etcdctl's default, changes nothing
  * - `ETCDCTL_USER`: `name:password`, or a name with `ETCDCTL_PASSWORD`
  * - `ETCDCTL_COMMAND_TIMEOUT`: the request timeout, such as `5s`; default 5 seconds
  *
- * Variables that cannot be understood fail the layer with a `ConfigError`.
+ * A variable that is empty counts as absent. One that cannot be understood, or whose file
+ * cannot be read, fails the layer with a `ConfigError` that names it, and so do
+ *
+ * - `ETCDCTL_INSECURE_SKIP_TLS_VERIFY=true`, since etcd's certificate is always verified
+ * - `ETCDCTL_DISCOVERY_SRV`, since members are not looked up in DNS
+ *
+ * `ETCDCTL_DIAL_TIMEOUT`, `ETCDCTL_KEEPALIVE_TIME`, `ETCDCTL_KEEPALIVE_TIMEOUT`,
+ * `ETCDCTL_MAX_REQUEST_BYTES` and `ETCDCTL_MAX_RECV_BYTES` are not read, and a warning
+ * names those that are set. The others have no effect: they are about etcdctl's output, or
+ * its search in DNS.
+ *
+ * An `EtcdError` names the variable, and its file, as well: that of the certificate that is
+ * wrong, or that of the user.
+ *
+ * **Example** (Connecting as etcdctl does, on Node)
+ *
+ * ```ts
+ * import { NodeFileSystem } from "@effect/platform-node"
+ * import { Layer } from "effect"
+ * import { Etcd } from "effect-etcd-lock"
+ *
+ * export const EtcdLive = Etcd.layerEtcdctl({ prefix: "my-application/" }).pipe(
+ *   Layer.provide(NodeFileSystem.layer)
+ * )
+ * ```
  *
  * @category layers
  * @since 0.1.0
  */
-export const layerConfig = (
+export const layerEtcdctl = (
   options?: Pick<Options, "prefix">
-): Layer.Layer<Etcd, Config.ConfigError> =>
+): Layer.Layer<Etcd, Config.ConfigError, FileSystem.FileSystem> =>
   Layer.effect(
     Etcd,
     Effect.gen(function*() {
-      const environment = yield* Effect.promise(() => import("./internal/etcd3/config.ts"))
-      return yield* environment.load.pipe(
-        Effect.flatMap((found) => {
-          Check.object("Etcd.layerConfig", "options", options, "{ prefix: \"my-application/\" }")
-          return make({ ...found, ...options })
-        }),
-        // A programmer's mistake in `layer` is the operator's mistake here.
-        Effect.catchDefect((defect) =>
-          defect instanceof Check.InvalidOption ? environment.refused(defect) : Effect.die(defect)
-        )
-      )
+      Check.object("Etcd.layerEtcdctl", "options", options, "{ prefix: \"my-application/\" }")
+      const { naming, options: found } = yield* Etcdctl.load
+      return yield* Etcdctl.blamingVariables(naming)(make({ ...found, ...options }, naming))
     })
   )
 
@@ -634,14 +691,14 @@ export const nested = <const Then extends ReadonlyArray<Op>, const Else extends 
 // internal
 // -----------------------------------------------------------------------------
 
-const make = Effect.fnUntraced(function*(options: Options) {
+const make = Effect.fnUntraced(function*(options: Options, naming?: Check.Naming) {
   Check.object("Etcd.layer", "options", options, "{ hosts: [\"127.0.0.1:2379\"] }")
   const requestTimeout = requestTimeoutOf("Etcd.layer", options)
   Check.prefix("Etcd.layer", options?.prefix)
   // etcd3 and gRPC take longer to load than all else, and programs on an etcd in memory never need them.
   const etcd3 = yield* Effect.promise(() => import("./internal/etcd3/transport.ts"))
   // Where there are no options at all, the error is about the missing hosts.
-  const transport = yield* etcd3.make({ ...options }, attemptTimeout(requestTimeout))
+  const transport = yield* etcd3.make({ ...options }, attemptTimeout(requestTimeout), naming)
   return Service.make(options.prefix ? prefixed(transport, Buffer.from(options.prefix)) : transport, requestTimeout)
 })
 

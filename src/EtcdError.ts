@@ -5,13 +5,13 @@ import { TaggedError } from "./internal/taggedError.ts"
  * What went wrong, by what a caller can do about it.
  *
  * - `Unavailable`: no member could be reached, or none had a leader. Transient.
- * - `Timeout`: no reply within the request timeout. Transient.
+ * - `Timeout`: no response within the request timeout. Transient.
  * - `TooManyRequests`: etcd asks to slow down. Transient.
  * - `Tls`: the TLS handshake failed; certificates or the scheme are wrong.
  * - `Unauthenticated`: the user name or the password is missing or wrong.
  * - `PermissionDenied`: the user may not do this to this key.
  * - `InvalidArgument`: etcd refused the request as malformed or too large,
- *   or its reply was too large to receive.
+ *   or its response was too large to receive.
  * - `NoSpace`: etcd's database is full; it takes no writes.
  * - `LeaseNotFound`: the lease has expired or was revoked.
  * - `LeaseExists`: a lease with this ID exists already.

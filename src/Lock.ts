@@ -36,7 +36,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
-import type * as Option from "effect/Option"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -47,6 +47,7 @@ import { queue, singleKey } from "./internal/line/layout.ts"
 import * as Check from "./internal/options.ts"
 import * as inspection from "./internal/recipe/inspection.ts"
 import * as names from "./internal/recipe/name.ts"
+import * as once from "./internal/recipe/once.ts"
 import * as request from "./internal/recipe/request.ts"
 import * as Engine from "./internal/session/engine.ts"
 import { TaggedError } from "./internal/taggedError.ts"
@@ -470,6 +471,84 @@ export const withLockIfAvailable: {
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
     request.sectionIfAvailable(mutex.attempt(name, options), self)
+)
+
+/**
+ * Which run this is, and for how long others are to know that it has succeeded.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OnceOptions extends Options {
+  /** What names the run, such as the day that a nightly job is for. Text of 1 byte to 1 KiB. */
+  readonly run: string
+  /** For how long the run is known to have succeeded, counted by etcd. Default: 7 days. */
+  readonly keepFor?: Duration.Input | undefined
+}
+
+/**
+ * Runs an effect while holding the lock, unless the run of that ID has succeeded
+ * already, here or on another machine: then it returns `None`. At most one run of an ID
+ * succeeds, whatever the machines' clocks say.
+ *
+ * **When to use**
+ *
+ * Use it for a job that several replicas start by their own clocks, and that is to be
+ * done once: a lock alone lets a late replica run again after the first has ended.
+ *
+ * **Details**
+ *
+ * When the effect has succeeded, a key `NAME.done/RUN/` is put on a lease of its own,
+ * by a transaction that etcd applies only if the lock is still owned. A run that fails,
+ * or that loses its lock, leaves no such key, and may be run again by any caller. A
+ * caller that finds the key does not wait for the lock.
+ *
+ * **Gotchas**
+ *
+ * If the lock is lost, or etcd cannot be reached, after the effect has succeeded and
+ * before the key is put, the whole fails, and the run may be repeated. Make the writes
+ * of the effect repeatable, or fence them by the handle in `Lock.Current`.
+ *
+ * **Example** (A nightly job on three replicas)
+ *
+ * ```ts
+ * import { DateTime, Effect } from "effect"
+ * import { Lock } from "effect-etcd-lock"
+ *
+ * export const nightly = (report: Effect.Effect<void>) =>
+ *   Effect.gen(function*() {
+ *     const today = DateTime.formatIsoDate(yield* DateTime.now)
+ *     return yield* Lock.withLockOnce(report, "nightly-report", { run: today })
+ *   })
+ * ```
+ *
+ * @category critical sections
+ * @since 0.1.0
+ */
+export const withLockOnce: {
+  (name: string, options: OnceOptions): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<Option.Option<A>, E | AcquireError, Exclude<R, Current> | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    name: string,
+    options: OnceOptions
+  ): Effect.Effect<Option.Option<A>, E | AcquireError, Exclude<R, Current> | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options: OnceOptions) =>
+    Effect.gen(function*() {
+      placeOf(name, options)
+      const mark = once.markOf("Lock", name, options)
+      const { etcd } = Engine.of(yield* Session)
+      if (yield* once.isSet(etcd, mark)) return Option.none<A>()
+      return yield* request.section(
+        "Lock.withLockOnce",
+        name,
+        mutex.acquire(name, options),
+        once.unlessSet(self, etcd, mark)
+      )
+    })
 )
 
 // -----------------------------------------------------------------------------

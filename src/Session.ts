@@ -5,11 +5,13 @@
  *
  * @since 0.1.0
  */
+import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Etcd, EtcdError } from "./Etcd.ts"
+import { configured } from "./internal/config.ts"
 import * as engine from "./internal/session/engine.ts"
 import type * as Lease from "./Lease.ts"
 
@@ -89,3 +91,27 @@ export const make: (options?: Options) => Effect.Effect<Session["Service"], neve
  * @since 0.1.0
  */
 export const layer = (options?: Options): Layer.Layer<Session, never, Etcd> => Layer.effect(Session, make(options))
+
+/**
+ * Provides a session as `layer` does, with options from configuration. An option that can
+ * never work fails the layer with a `ConfigError` that names the option, as a variable that
+ * is missing does.
+ *
+ * **Example** (Providing a session whose TTL an operator can set)
+ *
+ * ```ts
+ * import { Config, Layer } from "effect"
+ * import { Etcd, Session } from "effect-etcd-lock"
+ *
+ * export const SessionLive = Session.layerConfig({
+ *   ttl: Config.Duration("LOCK_TTL").pipe(Config.withDefault("15 seconds"))
+ * }).pipe(
+ *   Layer.provide(Etcd.layerConfig({ hosts: Config.String("ETCD_HOST").pipe(Config.withDefault("127.0.0.1:2379")) }))
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Session, Config.ConfigError, Etcd> =>
+  Layer.effect(Session, configured("Session.layerConfig", options, make))

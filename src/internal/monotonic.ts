@@ -1,4 +1,4 @@
 import type * as Clock from "effect/Clock"
 
-/** Milliseconds of a clock that nobody sets, for everything that is timed within this process. */
+/** Milliseconds of a clock that is never set, for everything that is timed within this process. */
 export const monotonicMillis = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6

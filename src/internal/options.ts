@@ -188,6 +188,17 @@ export const isSingleKey = (module: string, layout: "queue" | "single-key" | und
   })
 }
 
+/** Checks the ID of a run. */
+export const run = (module: string, run: unknown): void => {
+  if (typeof run === "string" && run !== "" && isShort(run) && run.isWellFormed()) return
+  throw new InvalidOption({
+    module,
+    option: "run",
+    problem: (name) => `${name("run")} must be well-formed text of 1 to ${maxNameBytes} bytes, got ${show(run)}`,
+    cure: (name) => `Write what the run is for, such as ${name("run")}: "2026-11-25".`
+  })
+}
+
 /** Returns the metadata as JSON. */
 export const metadata = (module: string, value: unknown): string => {
   const json = Result.try((): string | undefined => JSON.stringify(value))

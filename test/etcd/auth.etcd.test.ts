@@ -23,6 +23,15 @@ describe.concurrent("authentication", () => {
       ["watch", Effect.asVoid(Effect.scoped(etcd.watch({ key: Buffer.from("reports/a") })))]
     ] as const
 
+  it.live("takes place on the connection of the calls", () =>
+    Effect.gen(function*() {
+      const server = yield* startWithAuth()
+      const proxy = yield* Proxy.make(server.endpoint)
+      const etcd = yield* connect({ hosts: proxy.endpoint, ...Auth.user("ann", "secret") })
+      for (const [, call] of inScope(etcd)) yield* call
+      assert.strictEqual(yield* proxy.connections, 1)
+    }))
+
   it.live("is told apart from permission, by every call", () =>
     Effect.gen(function*() {
       const { endpoint: hosts } = yield* startWithAuth()

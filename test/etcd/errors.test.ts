@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Etcd } from "effect-etcd-lock"
 import { castGrpcError } from "etcd3"
+import { afterEach, vi } from "vitest"
 import { toEtcdError } from "../../src/internal/etcd3/errors.ts"
 import { aboutCertificates, denied } from "../../src/internal/etcd3/plainer.ts"
 import * as Tls from "../support/Tls.ts"
@@ -105,49 +106,82 @@ describe("what etcd says", () => {
 })
 
 describe("what is wrong with a certificate", () => {
+  afterEach(() => {
+    vi.unstubAllEnvs()
+    vi.restoreAllMocks()
+  })
+
   const client = Tls.certificates(Tls.client)
   const expired = Tls.certificates(Tls.expiredClient)
   const alert = (number: number) =>
     `40AD:error:0A00:SSL routines:ssl3_read_bytes:an alert:a.c:918:SSL alert number ${number}`
+  const notByCa =
+    "etcd's certificate is not signed by an authority in `tls.ca`; set it to the authority that signed that certificate"
+  const notOnList =
+    "etcd's certificate is not signed by an authority on Node's own list, which is not that of the system; " +
+    "set `tls.ca` to the authority that signed it, or add to the list: " +
+    "the file of an authority by NODE_EXTRA_CA_CERTS, the system's list by NODE_USE_SYSTEM_CA=1"
+  const refused = "etcd refused the client certificate in `tls.cert`"
   const rows: ReadonlyArray<readonly [string, Etcd.Options["tls"], string]> = [
     [
       "Error: unable to verify the first certificate; if the root CA is installed locally, try running Node.js with --use-system-ca",
       client,
-      "etcd's certificate is not signed by `tls.ca`"
+      notByCa
     ],
-    ["Error: self-signed certificate in certificate chain", client, "etcd's certificate is not signed by `tls.ca`"],
+    ["Error: self-signed certificate in certificate chain", client, notByCa],
+    ["Error: self-signed certificate", {}, notOnList],
+    ["Error: unable to get local issuer certificate", undefined, notOnList],
+    ["Error: certificate has expired", client, "etcd's certificate, or that of its authority, has expired; renew it"],
     [
-      "Error: self-signed certificate",
-      {},
-      "etcd's certificate is not signed by an authority that Node trusts; set `tls.ca`"
+      "Error: certificate is not yet valid",
+      client,
+      "etcd's certificate, or that of its authority, is not valid yet; check the clocks"
     ],
-    [
-      "Error: unable to get local issuer certificate",
-      undefined,
-      "etcd's certificate is not signed by an authority that Node trusts; set `tls.ca`"
-    ],
-    ["Error: certificate has expired", client, "etcd's certificate, or that of its authority, has expired"],
     [
       "Error: Hostname/IP does not match certificate's altnames: Host: x. is not in the cert's altnames: DNS:y",
       client,
-      "etcd's certificate is for another host (Host: x. is not in the cert's altnames: DNS:y)"
+      "etcd's certificate is for another host (Host: x. is not in the cert's altnames: DNS:y); " +
+      "use a name in `hosts` that it has"
     ],
-    [alert(42), { ca: client.ca }, "etcd wants a client certificate; set `tls.cert` and `tls.key`"],
-    [alert(116), undefined, "etcd wants a client certificate; set `tls.cert` and `tls.key`"],
+    [alert(42), { ca: client.ca }, "etcd wants a client certificate, and got none; set `tls.cert` and `tls.key`"],
+    [alert(116), undefined, "etcd wants a client certificate, and got none; set `tls.cert` and `tls.key`"],
     [
       alert(42),
       client,
-      "etcd refused our client certificate; an authority that etcd trusts must have signed it, for use by clients"
+      `${refused}: use one for clients, signed by an authority that etcd trusts (by --trusted-ca-file); ` +
+      "\"CN=Test CA\" signed it"
     ],
-    [alert(42), expired, "etcd refused our client certificate: expired (on 2020-02-01T00:00:00.000Z)"],
-    [alert(44), client, "etcd refused our client certificate: revoked"],
+    [alert(42), expired, `${refused}: it expired on 2020-02-01T00:00:00.000Z; renew it`],
+    [
+      alert(42),
+      Tls.certificates(Tls.noClient),
+      `${refused}: its extended key usage is not for clients; use one with clientAuth`
+    ],
+    [
+      alert(45),
+      Tls.certificates(Tls.noClient),
+      `${refused}: it is out of date by etcd's clock, but valid from 2020-01-01T00:00:00.000Z ` +
+      "until 2120-01-01T00:00:00.000Z; check the clocks"
+    ],
+    // It is for any use.
+    [
+      alert(42),
+      { ...client, cert: client.ca },
+      `${refused}: use one for clients, signed by an authority that etcd trusts (by --trusted-ca-file); "CN=Test CA" signed it`
+    ],
+    [alert(44), client, `${refused}: it was revoked; use another`],
     [
       alert(45),
       client,
-      "etcd refused our client certificate: expired, by etcd's clock (its time is until 2120-01-01T00:00:00.000Z)"
+      `${refused}: it is out of date by etcd's clock, but valid from 2020-01-01T00:00:00.000Z ` +
+      "until 2120-01-01T00:00:00.000Z; check the clocks"
     ],
-    [alert(45), expired, "etcd refused our client certificate: expired (on 2020-02-01T00:00:00.000Z)"],
-    [alert(48), client, "etcd refused our client certificate: not signed by an authority that etcd trusts"],
+    [alert(45), expired, `${refused}: it expired on 2020-02-01T00:00:00.000Z; renew it`],
+    [
+      alert(48),
+      client,
+      `${refused}: it is not signed by an authority that etcd trusts (by --trusted-ca-file); "CN=Test CA" signed it`
+    ],
     // What is not known is passed on.
     [
       alert(40),
@@ -161,12 +195,26 @@ describe("what is wrong with a certificate", () => {
     ]
   ]
   it.each(rows)("%s", (trouble, tls, said) => {
+    vi.stubEnv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", undefined)
     const cause = new Error(`14 UNAVAILABLE: No connection established. Last error: ${trouble}. Resolution note: `)
     const error = aboutCertificates(toEtcdError("txn", cause), tls)
     assert.deepStrictEqual(
       [error.description, error.reason, error.outcome, error.method, error.cause],
       [said, "Tls", "Refused", "txn", cause]
     )
+  })
+
+  it("is that its time has not come, by the clock of this machine", () => {
+    vi.spyOn(Date, "now").mockReturnValue(Date.parse("2019-12-31T00:00:00Z"))
+    for (const number of [42, 45]) {
+      const cause = new Error(
+        `14 UNAVAILABLE: No connection established. Last error: ${alert(number)}. Resolution note: `
+      )
+      assert.strictEqual(
+        aboutCertificates(toEtcdError("txn", cause), client).description,
+        `${refused}: it is not valid before 2020-01-01T00:00:00.000Z; check the clocks`
+      )
+    }
   })
 
   it("is nothing when something else is wrong", () => {

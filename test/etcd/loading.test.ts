@@ -1,7 +1,10 @@
 /** What is loaded, and when. In a process of its own, which sees every module that it loads. */
 import { assert, describe, it } from "@effect/vitest"
 import { execFileSync } from "node:child_process"
+import * as Fs from "node:fs"
 import * as Path from "node:path"
+
+const root = Path.resolve(import.meta.dirname, "../..")
 
 const program = `
   import { registerHooks } from "node:module"
@@ -13,7 +16,7 @@ const program = `
       return next(url, context)
     }
   })
-  const { Effect, Layer } = await import("effect")
+  const { Config, Effect, FileSystem, Layer } = await import("effect")
   const { Etcd, Lock, Session } = await import("effect-etcd-lock")
   const seen = {}
   const look = (name) => {
@@ -23,20 +26,50 @@ const program = `
   const session = Session.layer().pipe(Layer.provide(Etcd.layerMemory()))
   await Effect.runPromise(Effect.provide(Lock.withLock(Effect.void, "job"), session))
   look("in memory")
-  await Effect.runPromise(Effect.scoped(Layer.build(Etcd.layer({ hosts: "127.0.0.1:1" }))))
+  const build = (layer) => Effect.runPromise(Effect.scoped(Layer.build(layer)))
+  await build(Etcd.layer({ hosts: "127.0.0.1:1" }))
   look("real")
+  await build(Etcd.layerConfig({ hosts: Config.succeed("127.0.0.1:1") }))
+  await build(Etcd.layerEtcdctl().pipe(Layer.provide(FileSystem.layerNoop({}))))
+  look("from variables")
   console.log(JSON.stringify(seen))
 `
 
 describe("etcd3 and gRPC", () => {
   it("are loaded when the layer of a real etcd is built, and not before", () => {
     const args = ["--conditions=@effect-etcd-lock/source", "--input-type=module", "--eval", program]
-    const cwd = Path.resolve(import.meta.dirname, "../..")
-    const seen = JSON.parse(execFileSync(process.execPath, args, { cwd, encoding: "utf8" }))
+    const seen = JSON.parse(execFileSync(process.execPath, args, { cwd: root, encoding: "utf8" }))
     assert.deepStrictEqual(seen, {
       imported: [],
       "in memory": [],
-      real: ["@grpc/grpc-js", "etcd3", "protobufjs"]
+      real: ["@grpc/grpc-js", "etcd3", "protobufjs"],
+      "from variables": ["@grpc/grpc-js", "etcd3", "protobufjs"]
     })
+  })
+})
+
+describe("what the sources import", () => {
+  it("is Node's own, or what is installed with the package", () => {
+    const { dependencies, peerDependencies, peerDependenciesMeta } = JSON.parse(
+      Fs.readFileSync(Path.join(root, "package.json"), "utf8")
+    )
+    const installed = new Set([
+      ...Object.keys(dependencies),
+      ...Object.keys(peerDependencies).filter((name) => peerDependenciesMeta[name]?.optional !== true)
+    ])
+    const sources = Fs.readdirSync(Path.join(root, "src"), { recursive: true, encoding: "utf8" })
+      .filter((file) => file.endsWith(".ts"))
+    const imports = sources.flatMap((file) => {
+      // Examples are in comments.
+      const code = Fs.readFileSync(Path.join(root, "src", file), "utf8").replace(/\/\*\*.*?\*\//gs, "")
+      return [...code.matchAll(/(?:\bfrom |\bimport |\bimport\(|\bresolve\()"((?:@[^/"]+\/)?[^./"][^/"]*)/g)].map((
+        [, name]
+      ) => ({
+        file,
+        name: name!
+      }))
+    })
+    assert.isTrue(imports.some(({ name }) => name === "@grpc/grpc-js"))
+    assert.deepStrictEqual(imports.filter(({ name }) => !name.startsWith("node:") && !installed.has(name)), [])
   })
 })

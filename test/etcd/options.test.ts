@@ -2,6 +2,7 @@
  * What can never work is refused before etcd is asked for anything. Each row has the input, and what the defect says
  * of it: the option's name, the value, and a right one.
  */
+import { NodeFileSystem } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import {
   Cause,
@@ -26,6 +27,8 @@ import * as Tls from "../support/Tls.ts"
 
 /** For what the types do not allow. */
 const untyped = (value: unknown): any => value
+
+const onNode = Layer.provide(NodeFileSystem.layer)
 
 const asked = () => Effect.die(new Error("etcd was asked"))
 
@@ -461,7 +464,7 @@ describe("a prefix is refused:", () => {
   const layers: Readonly<Record<string, (prefix: any) => Layer.Layer<any, unknown>>> = {
     layer: (prefix) => Etcd.layer({ hosts: "etcd:2379", prefix }),
     layerMemory: (prefix) => Etcd.layerMemory({ prefix }),
-    layerConfig: (prefix) => Etcd.layerConfig({ prefix })
+    layerEtcdctl: (prefix) => onNode(Etcd.layerEtcdctl({ prefix }))
   }
   refuse(prefixes.flatMap(([prefix, got]) =>
     Object.entries(layers).map(([name, layer]) => ({
@@ -471,9 +474,9 @@ describe("a prefix is refused:", () => {
     }))
   ))
   refuse([{
-    input: "Etcd.layerConfig, for all options",
-    use: Layer.build(Etcd.layerConfig(untyped("my-application/"))),
-    says: ["Etcd.layerConfig: options must be an object, such as { prefix: \"my-application/\" }, got text"]
+    input: "Etcd.layerEtcdctl, for all options",
+    use: Layer.build(onNode(Etcd.layerEtcdctl(untyped("my-application/")))),
+    says: ["Etcd.layerEtcdctl: options must be an object, such as { prefix: \"my-application/\" }, got text"]
   }])
 })
 
@@ -566,7 +569,7 @@ describe("a variable is refused:", () => {
     "%s",
     ([, [env, says, hides = []]]) =>
       Effect.gen(function*() {
-        const exit = yield* Layer.build(Etcd.layerConfig()).pipe(
+        const exit = yield* Layer.build(onNode(Etcd.layerEtcdctl())).pipe(
           Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromEnv({ env })),
           Effect.scoped,
           Effect.exit

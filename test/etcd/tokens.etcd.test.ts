@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
 import * as Auth from "../support/Auth.ts"
+import { connect } from "../support/connect.ts"
 import * as Proxy from "../support/Proxy.ts"
 
 const ann = { password: "secret", prefix: "locks/" }
@@ -36,6 +37,19 @@ describe.concurrent("a token that expires", () => {
           yield* Effect.sleep("10 seconds")
         }).pipe(lease.whileAlive)
       }).pipe(Effect.scoped, Effect.provide(Etcd.layer({ hosts: server.endpoint, ...asAnn })))
+    }))
+
+  it.live("is fetched as soon as etcd can be reached again", () =>
+    Effect.gen(function*() {
+      const proxy = yield* Proxy.make((yield* Auth.start({ users: { ann } })).endpoint)
+      yield* proxy.refuse
+      const etcd = yield* connect({ hosts: proxy.endpoint, requestTimeout: "2 seconds", ...asAnn })
+      const read = etcd.range(Etcd.get("locks/a"))
+      // By then gRPC would connect every ten seconds by itself.
+      const outage = yield* Effect.forkChild(Effect.sleep("18 seconds"))
+      while (outage.pollUnsafe() === undefined) yield* Effect.flip(read)
+      yield* proxy.accept
+      yield* read
     }))
 
   it.live("is replaced when the rights of a role have changed", () =>

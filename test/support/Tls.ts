@@ -13,6 +13,12 @@ export const server = { ca, cert: pem("server"), key: pem("server-key") }
 /** Signed by `ca`. */
 export const client = { ca, cert: pem("client"), key: pem("client-key") }
 
+/** Signed by `ca`, for use by servers alone. */
+export const noClient = { ca, cert: pem("no-client"), key: pem("no-client-key") }
+
+/** Signed by `ca`, as `server` is, and over. */
+export const expiredServer = { ca, cert: pem("expired-server"), key: pem("expired-server-key") }
+
 /** Has signed `foreignClient` and none of the others. */
 export const foreignCa = pem("foreign-ca")
 

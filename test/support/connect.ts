@@ -1,4 +1,5 @@
 /** Connections to a real etcd, and what their tests have in common. */
+import { NodeFileSystem } from "@effect/platform-node"
 import { ConfigProvider, Context, Duration, Effect, Layer } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import { inject } from "vitest"
@@ -12,8 +13,9 @@ export const connect = (options?: Partial<Etcd.Options>) =>
 
 /** A connection that is set up from variables of etcdctl's. */
 export const fromVariables = (env: Record<string, string>, options?: Pick<Etcd.Options, "prefix">) =>
-  Layer.build(Layer.fresh(Etcd.layerConfig(options))).pipe(
+  Layer.build(Layer.fresh(Etcd.layerEtcdctl(options))).pipe(
     Effect.map(Context.get(Etcd.Etcd)),
+    Effect.provide(NodeFileSystem.layer),
     Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromEnv({ env }))
   )
 

@@ -1,15 +1,41 @@
-import type { CallOptions, Client as Stub, ClientDuplexStream, Metadata } from "@grpc/grpc-js"
-import { castGrpcError, Etcd3 } from "etcd3"
+import type { CallOptions, Client as Stub, ClientDuplexStream, Metadata, ServiceError } from "@grpc/grpc-js"
+import type { IOptions } from "etcd3"
+import { castGrpcError, Etcd3 } from "./packages.ts"
 import type { Method, Service } from "./rpc.ts"
 
-type Pool = Etcd3["pool"]
+type Pool = InstanceType<typeof Etcd3>["pool"]
 type Host = Parameters<Pool["markFailed"]>[0]
+
+interface Authenticating {
+  readonly authenticate: (
+    request: { readonly name: string; readonly password: string },
+    options: CallOptions,
+    callback: (error: ServiceError | null, response?: { readonly token: string }) => void
+  ) => void
+}
 
 /** The client of npm etcd3, with a shorter way for the calls that a lock waits for. */
 export class Client extends Etcd3 {
   // Otherwise the pool shuffles them again for each call.
   #hosts: Parameters<Pool["withConnection"]>[2]
   #isRenewingToken = false
+
+  constructor(options: IOptions) {
+    super(options)
+    // By itself the client fetches each token over a connection of its own, which it never closes, and which gRPC holds
+    // back for up to two minutes after a failure.
+    const host: Host = this.pool["hosts"][0]
+    const fetchToken = (_: string, name: string, password: string, options: CallOptions): Promise<string> =>
+      new Promise((resolve, reject) => {
+        const stub = host.getServiceClient("Auth") as unknown as Authenticating
+        stub.authenticate({ name, password }, options, (error, response) => {
+          if (error === null) return resolve(response!.token)
+          this.pool.markFailed(host, error)
+          reject(castGrpcError(error))
+        })
+      })
+    this.pool["authenticator"]["getCredentialsFromHost"] = fetchToken
+  }
 
   async call<Request, Response>(
     method: Method<Request, Response>,

@@ -1,5 +1,5 @@
-import { CompareResult, CompareTarget, SortOrder, SortTarget } from "etcd3"
 import type { Compare, KeyValue, Op, OpResult, Range, RangeResult, Txn } from "../../Etcd.ts"
+import { CompareResult, CompareTarget, SortOrder, SortTarget } from "./packages.ts"
 import type * as Rpc from "./rpc.ts"
 
 const targets = {

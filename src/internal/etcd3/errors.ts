@@ -1,10 +1,10 @@
+import { EtcdError, type EtcdErrorReason } from "../../EtcdError.ts"
 import {
   EtcdAuthenticationFailedError,
   EtcdInvalidAuthTokenError,
   EtcdLeaseInvalidError,
   EtcdPermissionDeniedError
-} from "etcd3"
-import { EtcdError, type EtcdErrorReason } from "../../EtcdError.ts"
+} from "./packages.ts"
 
 /** Types what the client rejected with. */
 export const toEtcdError = (method: string, cause: unknown): EtcdError => {
@@ -20,7 +20,7 @@ interface Classified {
   readonly outcome?: "Unknown"
 }
 
-// The client has classes for what etcd says, but only for unary calls: streams and cancelled watches tell it as text.
+// The client has classes for what etcd says, but only for unary calls: streams and cancelled watches report it as text.
 const classify = (cause: unknown, code: number | undefined, details: string): Classified => {
   const says = (text: string) => details.includes(text)
   if (cause instanceof EtcdLeaseInvalidError || says("requested lease not found")) {
@@ -67,7 +67,7 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
         }
       }
       if (details.includes("too many requests")) return { reason: "TooManyRequests", description: details }
-      // Only gRPC's own client writes it with a capital letter. etcd has answered, so it has applied the request.
+      // Only gRPC's own client writes it with a capital letter. etcd has responded, so it has applied the request.
       const answer = /^Received message larger than max \((\d+) vs (\d+)\)/.exec(details)
       if (answer !== null) {
         return {
@@ -78,7 +78,7 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
         }
       }
       if (says("grpc: received message larger than max")) return { reason: "InvalidArgument", description: details }
-      // A server that may not send its answer has applied the request, too.
+      // A server that may not send its response has applied the request, too.
       if (says("larger than max")) return { reason: "InvalidArgument", description: details, outcome: "Unknown" }
       return { reason: "Unavailable", description: details, outcome: "Unknown" }
     }

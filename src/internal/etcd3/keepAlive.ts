@@ -31,7 +31,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       members.failed(member, error)
       for (const resume of waiting.values()) resume(Effect.fail(error))
     }
-  })
+  }).pipe(Effect.catch(members.explain(member)))
 
   const renew = (leaseId: string, timeout: number): Effect.Effect<number, EtcdError> =>
     Effect.callback<number, EtcdError>((resume) => {

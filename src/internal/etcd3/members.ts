@@ -1,4 +1,3 @@
-import { noop } from "cockatiel"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type { IOptions } from "etcd3"
@@ -10,7 +9,8 @@ import * as Check from "../options.ts"
 import { Client } from "./client.ts"
 import { at, isScheme, isTokenOutOfDate, mayBeScheme } from "./errors.ts"
 import { normalize } from "./hosts.ts"
-import { aboutCertificates, denied, type Subject } from "./plainer.ts"
+import { noop } from "./packages.ts"
+import { aboutCertificates, denied, named, type Subject } from "./plainer.ts"
 import { speaksPlain, speaksTls } from "./probe.ts"
 
 /**
@@ -24,12 +24,12 @@ export interface Members {
   readonly failed: (member: Client, error: EtcdError) => void
   /**
    * Fails with the error, or with a plainer one where the options, the subject of the request or a question to the
-   * member's host tell more.
+   * member's host explain it.
    */
   readonly explain: (member: Client, subject?: Subject) => (error: EtcdError) => Effect.Effect<never, EtcdError>
 }
 
-export const make = Effect.fnUntraced(function*(options: Options, timeout: number) {
+export const make = Effect.fnUntraced(function*(options: Options, timeout: number, naming: Check.Naming | undefined) {
   const members = yield* Effect.acquireRelease(
     Effect.sync(() => connect(options, timeout)),
     (members) => Effect.sync(() => members.forEach(({ client }) => client.close()))
@@ -43,12 +43,13 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
     },
     explain: (member, subject) => (error) => {
       const { address, secure } = members.find(({ client }) => client === member)!
+      const fail = (error: EtcdError) => Effect.fail(naming === undefined ? error : named(error, naming))
       const plainer = denied(aboutCertificates(error, options.tls), options.auth?.username, subject)
-      const known = Effect.fail(at(address, plainer))
+      const known = fail(at(address, plainer))
       if (!mayBeScheme(error)) return known
       return secure
-        ? Effect.flatMap(speaksPlain(address), (yes) => yes ? Effect.fail(isScheme("https", error)) : known)
-        : Effect.flatMap(speaksTls(address), (yes) => yes ? Effect.fail(isScheme("http", error)) : known)
+        ? Effect.flatMap(speaksPlain(address), (yes) => yes ? fail(isScheme("https", error)) : known)
+        : Effect.flatMap(speaksTls(address), (yes) => yes ? fail(isScheme("http", error)) : known)
     }
   } as Members
 })

@@ -5,6 +5,7 @@
 import { X509Certificate } from "node:crypto"
 import type { Op, Options, Txn } from "../../Etcd.ts"
 import { EtcdError } from "../../EtcdError.ts"
+import type { Naming } from "../options.ts"
 import { isHandshake, notAllowed } from "./errors.ts"
 
 /** What a request is about. */
@@ -12,6 +13,17 @@ export type Subject = Txn | { readonly key: Uint8Array }
 
 const describe = ({ cause, method, outcome, reason }: EtcdError, description: string): EtcdError =>
   new EtcdError({ reason, method, outcome, description, cause })
+
+// -----------------------------------------------------------------------------
+// options
+// -----------------------------------------------------------------------------
+
+/** Calls the options by the names under which the caller gave them. */
+export const named = (error: EtcdError, naming: Naming): EtcdError =>
+  describe(
+    error,
+    error.description.replace(/`((?:hosts|auth|tls)(?:\.\w+)?)`/g, (_, option: string) => naming(option))
+  )
 
 // -----------------------------------------------------------------------------
 // permissions
@@ -40,57 +52,85 @@ const keysOf = (subject: Subject | Op): ReadonlyArray<string> =>
 // certificates
 // -----------------------------------------------------------------------------
 
-/** Says whose certificate the handshake failed for, and why. */
+/** Says whose certificate the handshake failed for, why, and what to do about it. */
 export const aboutCertificates = (error: EtcdError, tls: Options["tls"]): EtcdError => {
   if (!isHandshake(error)) return error
   const alert = /SSL alert number (\d+)/.exec(error.description)?.[1]
-  const cure = alert === undefined ? ofEtcd(error.description, tls) : ofOurs(Number(alert), tls?.cert)
-  return cure === undefined ? error : describe(error, cure)
+  const plainer = alert === undefined ? ofEtcd(error.description, tls) : ofOurs(Number(alert), tls?.cert)
+  return plainer === undefined ? error : describe(error, plainer)
 }
 
 /** Why we refused etcd's certificate. */
 const ofEtcd = (trouble: string, tls: Options["tls"]): string | undefined => {
   if (/unable to verify the first certificate|self.signed certificate|unable to get (local )?issuer/.test(trouble)) {
-    return tls?.ca === undefined
-      ? "etcd's certificate is not signed by an authority that Node trusts; set `tls.ca`"
-      : "etcd's certificate is not signed by `tls.ca`"
+    return `etcd's certificate is not signed by ${unknownTo(tls?.ca)}`
   }
-  if (trouble.includes("certificate has expired")) return "etcd's certificate, or that of its authority, has expired"
+  if (trouble.includes("certificate has expired")) {
+    return "etcd's certificate, or that of its authority, has expired; renew it"
+  }
+  if (trouble.includes("certificate is not yet valid")) {
+    return "etcd's certificate, or that of its authority, is not valid yet; check the clocks"
+  }
   const names = /does not match certificate's altnames: (.*)\)$/.exec(trouble)?.[1]
-  return names === undefined ? undefined : `etcd's certificate is for another host (${names})`
+  return names === undefined
+    ? undefined
+    : `etcd's certificate is for another host (${names}); use a name in \`hosts\` that it has`
+}
+
+const unknownTo = (ca: string | undefined): string => {
+  if (ca !== undefined) return "an authority in `tls.ca`; set it to the authority that signed that certificate"
+  // gRPC takes this file instead of Node's list.
+  const { GRPC_DEFAULT_SSL_ROOTS_FILE_PATH: roots } = process.env
+  return roots === undefined || roots === ""
+    ? "an authority on Node's own list, which is not that of the system; set `tls.ca` to the authority that signed it, " +
+      "or add to the list: the file of an authority by NODE_EXTRA_CA_CERTS, the system's list by NODE_USE_SYSTEM_CA=1"
+    : "an authority in the file of GRPC_DEFAULT_SSL_ROOTS_FILE_PATH; set `tls.ca` to the authority that signed it"
 }
 
 /** Why etcd refused ours, by the number of its alert: older versions have one for all reasons. */
 const ofOurs = (alert: number, cert: string | undefined): string | undefined => {
   if (cert === undefined) {
     return alert === badCertificate || alert === certificateRequired
-      ? "etcd wants a client certificate; set `tls.cert` and `tls.key`"
+      ? "etcd wants a client certificate, and got none; set `tls.cert` and `tls.key`"
       : undefined
   }
-  const { validFromDate, validToDate } = new X509Certificate(cert)
-  const refused = "etcd refused our client certificate"
+  const ours = new X509Certificate(cert)
+  const { issuer, validFromDate, validToDate } = ours
+  const [from, until] = [validFromDate.toISOString(), validToDate.toISOString()]
+  const refused = "etcd refused the client certificate in `tls.cert`"
+  const signer = `an authority that etcd trusts (by --trusted-ca-file); ${JSON.stringify(issuer.replace(/\n/g, ", "))}`
   switch (alert) {
     case badCertificate:
     case certificateExpired: {
-      if (validToDate.getTime() < Date.now()) return `${refused}: expired (on ${validToDate.toISOString()})`
-      if (validFromDate.getTime() > Date.now()) {
-        return `${refused}: not valid yet (but from ${validFromDate.toISOString()})`
+      if (validToDate.getTime() < Date.now()) return `${refused}: it expired on ${until}; renew it`
+      if (validFromDate.getTime() > Date.now()) return `${refused}: it is not valid before ${from}; check the clocks`
+      if (alert === certificateExpired) {
+        return `${refused}: it is out of date by etcd's clock, but valid from ${from} until ${until}; check the clocks`
       }
-      return alert === certificateExpired
-        ? `${refused}: expired, by etcd's clock (its time is until ${validToDate.toISOString()})`
-        : `${refused}; an authority that etcd trusts must have signed it, for use by clients`
+      return isForClients(ours)
+        ? `${refused}: use one for clients, signed by ${signer} signed it`
+        : `${refused}: its extended key usage is not for clients; use one with clientAuth`
     }
     case certificateRevoked: {
-      return `${refused}: revoked`
+      return `${refused}: it was revoked; use another`
     }
     case unknownAuthority: {
-      return `${refused}: not signed by an authority that etcd trusts`
+      return `${refused}: it is not signed by ${signer} signed it`
     }
     default: {
       return undefined
     }
   }
 }
+
+const isForClients = (certificate: X509Certificate): boolean => {
+  // Without the extension it is for any use, and the type does not say that it may be absent.
+  const usages: ReadonlyArray<string> | undefined = certificate.keyUsage
+  return usages === undefined || usages.includes(clientAuth) || usages.includes(anyUsage)
+}
+
+const clientAuth = "1.3.6.1.5.5.7.3.2"
+const anyUsage = "2.5.29.37.0"
 
 const badCertificate = 42
 const certificateRevoked = 44

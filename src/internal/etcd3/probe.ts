@@ -3,7 +3,7 @@ import * as Net from "node:net"
 import * as Tls from "node:tls"
 
 // An etcd that is spoken to with the wrong scheme closes the connection without a word, as a dying one does: only
-// asking it the other way tells which. Nothing is sent over these connections, so they need not be trusted.
+// an attempt with the other scheme distinguishes them. Nothing is sent over these connections, so they need not be trusted.
 
 /** Whether a server speaks TLS at `host:port`. */
 export const speaksTls = (address: string): Effect.Effect<boolean> =>
@@ -14,7 +14,7 @@ export const speaksTls = (address: string): Effect.Effect<boolean> =>
     return socket
   })
 
-/** Whether a server at `host:port` answers HTTP/2 without TLS in kind. */
+/** Whether a server at `host:port` speaks HTTP/2 without TLS. */
 export const speaksPlain = (address: string): Effect.Effect<boolean> =>
   ask((answer) => {
     const socket = Net.connect(target(address), () => socket.write(`PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n${noSettings}`))

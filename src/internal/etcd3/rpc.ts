@@ -1,17 +1,17 @@
 /**
  * etcd's methods, from the definitions that come with npm's etcd3, for the calls that
- * whoever wants a lock waits for.
+ * callers who want a lock wait for.
  *
  * The client by itself takes each message through a second object on its way in and
  * out, with numbers as text. That costs more than the encoding, and several times as
  * much after a pause.
  */
-import { createRequire } from "node:module"
-import protobuf, { type Type } from "protobufjs"
+import type { Method as Definition, Type } from "protobufjs"
+import { definitionsFile, protobuf } from "./packages.ts"
 
 export type Service = "KV" | "Watch"
 
-/** A method with the messages that it takes and answers. Of what is absent in an answer, the message's prototype has the default. */
+/** A method with the messages that it takes and returns. Of what is absent in a response, its prototype has the default. */
 export interface Method<Request, Response> {
   readonly service: Service
   readonly path: string
@@ -110,17 +110,14 @@ export interface WatchResponse {
   readonly events: ReadonlyArray<{ readonly type: number; readonly kv: KeyValue }>
 }
 
-const definitions = new protobuf.Root().loadSync(
-  createRequire(import.meta.url).resolve("etcd3/proto/rpc.proto"),
-  { keepCase: true }
-)
+const definitions = new protobuf.Root().loadSync(definitionsFile, { keepCase: true })
 
 const method = <Request extends object, Response extends object>(
   service: Service,
   name: string
 ): Method<Request, Response> => {
   const { resolvedRequestType, resolvedResponseType } = definitions.lookupService(`etcdserverpb.${service}`)
-    .methods[name]!.resolve() as protobuf.Method & { resolvedRequestType: Type; resolvedResponseType: Type }
+    .methods[name]!.resolve() as Definition & { resolvedRequestType: Type; resolvedResponseType: Type }
   return {
     service,
     path: `/etcdserverpb.${service}/${name}`,

@@ -1,10 +1,11 @@
-import { type CallOptions, InterceptingCall, type Interceptor } from "@grpc/grpc-js"
+import type { CallOptions, Interceptor } from "@grpc/grpc-js"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as RcRef from "effect/RcRef"
 import type * as Scope from "effect/Scope"
 import { EtcdError } from "../../EtcdError.ts"
 import { toEtcdError } from "./errors.ts"
+import { InterceptingCall } from "./packages.ts"
 
 /** What the client's duplex streams have in common. */
 interface Duplex<Request, Response> {
@@ -27,7 +28,7 @@ export interface Stream<Request> {
  * stream ended for any other reason.
  *
  * The client's stream reports its end as `error`, as `end`, or as both, and takes
- * writes as if nothing had happened afterwards: only these events tell.
+ * writes as if nothing had happened afterwards: only these events report the end.
  */
 export const open = <Request, Response>(options: {
   readonly method: string
@@ -106,7 +107,7 @@ const requireLeader: Interceptor = (options, next) =>
 
 /**
  * Shares one stream between all who need one at a time, replaces it when it is
- * over, and closes it when nobody has needed it for a while.
+ * over, and closes it when none has needed it for a while.
  */
 export const shared = Effect.fnUntraced(function*<S extends { readonly isOver: () => boolean }>(
   method: string,

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type { Options } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Transport } from "../etcd/transport.ts"
+import type { Naming } from "../options.ts"
 import type { Client } from "./client.ts"
 import { bigint, decodeRange, decodeTxn, encodeRange, encodeTxn } from "./codec.ts"
 import { toEtcdError } from "./errors.ts"
@@ -14,8 +15,8 @@ import { timedOut } from "./stream.ts"
 import * as Watch from "./watch.ts"
 
 /** Speaks to a real etcd through the raw clients of npm's etcd3. */
-export const make = Effect.fnUntraced(function*(options: Options, timeout: number) {
-  const members = yield* Members.make(options, timeout)
+export const make = Effect.fnUntraced(function*(options: Options, timeout: number, naming: Naming | undefined) {
+  const members = yield* Members.make(options, timeout, naming)
   const leaseKeepAlive = yield* KeepAlive.make(members)
   const watch = yield* Watch.make(members)
 

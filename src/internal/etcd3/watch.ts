@@ -1,13 +1,13 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import { EventType, FilterType } from "etcd3"
 import type { WatchEvent, WatchOptions } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Source, Subscriber } from "../etcd/subscriber.ts"
 import { bigint, decodeKeyValue, rangeBounds } from "./codec.ts"
 import { isTokenOutOfDate, toEtcdError } from "./errors.ts"
 import { type Members, withFreshToken } from "./members.ts"
+import { EventType, FilterType } from "./packages.ts"
 import * as Rpc from "./rpc.ts"
 import { ended, open, shared, timedOut } from "./stream.ts"
 
@@ -48,7 +48,7 @@ const decodeEvent = ({ kv, type }: Rpc.WatchResponse["events"][number]): WatchEv
 interface Creating {
   readonly id: number
   readonly subscriber: Subscriber
-  /** Undefined once nobody waits for it any more. */
+  /** Undefined once no caller waits for it any more. */
   resume: ((answer: Effect.Effect<bigint, EtcdError>) => void) | undefined
 }
 
@@ -113,7 +113,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     connect: (options) => member.open(Rpc.watch, options),
     onData,
     onOver
-  })
+  }).pipe(Effect.catch(members.explain(member)))
 
   const cancelById = (id: number) => {
     if (!over) stream.write({ cancel_request: { watch_id: { low: id, high: 0 } } })

@@ -6,34 +6,14 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
 import type * as Etcd from "../../Etcd.ts"
-import type { Lease } from "../../Lease.ts"
 import type { LeaseExpired } from "../../LeaseExpired.ts"
 import { Signal } from "../signal.ts"
-import type { Bodies, OnLoss, Owner } from "../supervise.ts"
+import type { OnLoss, Owner } from "../supervise.ts"
 import type { Claim } from "./discipline.ts"
 import type { EntryKey } from "./entryKey.ts"
+import type { LeaseRef } from "./leaseRef.ts"
 import type { Line } from "./line.ts"
 import { type Place, unplaced } from "./view.ts"
-
-/** What an entry needs of its lease. */
-export interface EntryLease extends Lease {
-  readonly isAlive: () => boolean
-  readonly onLoss: OnLoss<LeaseExpired>
-  /** Called when a request on this lease was answered with "no such lease". */
-  readonly notFound: () => void
-  /** All that runs under the lease or under a lock on it. */
-  readonly bodies: Bodies
-}
-
-/** One reference to a lease. A session's lease is revoked after the last one is released. */
-export interface LeaseRef {
-  readonly lease: EntryLease
-  /** It is the session's lease, and ends with it. */
-  readonly isShared: boolean
-  readonly release: () => void
-  /** The outcome of a write on this lease stays unknown: no entry gets another reference to it. */
-  readonly retire: () => void
-}
 
 /** What an entry is made of. */
 export interface EntryOptions {

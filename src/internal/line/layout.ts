@@ -1,7 +1,7 @@
 /** Which keys make a line. */
 import * as Etcd from "../../Etcd.ts"
-import type { EntryLease } from "./entry.ts"
 import { type EntryKey, keyOf } from "./entryKey.ts"
+import type { EntryLease } from "./leaseRef.ts"
 
 export interface Layout {
   readonly range: (prefix: string) => Etcd.Range
@@ -10,7 +10,7 @@ export interface Layout {
   /** Whether a key in the range is an entry. Another one might stay for ever. */
   readonly isEntry: (prefix: string, kv: EntryKey) => boolean
   /**
-   * Whether each entry has a key of its own. Where all have the same, they cannot stand in line, only its value tells
+   * Whether each entry has a key of its own. Where all have the same, they cannot stand in line, only the value shows
    * whose the key is, and etcd neither deletes nor puts it twice in one transaction.
    */
   readonly hasOwnKeys: boolean
@@ -34,7 +34,10 @@ export const queue: Layout = {
     used.add(key)
     return key
   },
-  isEntry: (prefix, kv) => kv.lease !== 0n && !keyOf(kv).slice(prefix.length).includes("/"),
+  isEntry: (prefix, kv) => {
+    const suffix = keyOf(kv).slice(prefix.length)
+    return kv.lease !== 0n && suffix !== "" && !suffix.includes("/")
+  },
   hasOwnKeys: true
 }
 

@@ -6,10 +6,10 @@
  * showed ahead stays an upper bound of what is there, and an entry that may hold by
  * it may hold for as long as its own key exists.
  *
- * A turn comes in three ways, whose revisions compare: the join found nobody in the
+ * A turn comes in three ways, whose revisions compare: the join found no entry in the
  * way, and its own revision is the token; the watch of the whole line, which reports
  * every delete since a read, reported the last one that was in the way, and the
- * delete's revision is the token; or a read found nobody in the way, and the read's
+ * delete's revision is the token; or a read found no entry in the way, and the read's
  * revision is the token. Each is greater than the token of the holder before, whose
  * key was deleted at or before it.
  */

@@ -16,7 +16,7 @@ import { Etcd } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Lease, Options, Renewal } from "../../Lease.ts"
 import { LeaseExpired } from "../../LeaseExpired.ts"
-import type { EntryLease } from "../line/entry.ts"
+import type { EntryLease } from "../line/leaseRef.ts"
 import * as Check from "../options.ts"
 import { awaitLoss, Bodies, type OnLoss, type Owner, supervise } from "../supervise.ts"
 
@@ -244,7 +244,8 @@ export const isLease = (u: unknown): u is LeaseImpl => Predicate.hasProperty(u, 
 // options
 // -----------------------------------------------------------------------------
 
-const maxSeconds = 9_000_000_000
+/** The longest TTL that etcd grants. */
+export const maxSeconds = 9_000_000_000
 
 /** Returns the TTL to ask for, in seconds. */
 export const validate = (options: Options | undefined): number => {
@@ -277,7 +278,7 @@ const safetyMargin = (options: Options | undefined, ttl: number): number => {
 }
 
 // An ID of our own makes the grant repeatable. It is not 0, which would ask etcd to choose one.
-const randomId = (): bigint => {
+export const randomId = (): bigint => {
   const id = BigInt.asUintN(63, crypto.getRandomValues(new BigUint64Array(1))[0]!)
   return id === 0n ? 1n : id
 }

@@ -6,7 +6,8 @@ import type * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { Entry, EntryError, EntryLease } from "../line/entry.ts"
+import type { Entry, EntryError } from "../line/entry.ts"
+import type { EntryLease } from "../line/leaseRef.ts"
 
 export interface Request {
   readonly prefix: string

@@ -12,7 +12,7 @@ import { Etcd, EtcdError } from "../../Etcd.ts"
 import type { Options } from "../../Lease.ts"
 import type { Background } from "../background.ts"
 import { sessionClosed } from "../etcd/batch.ts"
-import type { LeaseRef } from "../line/entry.ts"
+import type { LeaseRef } from "../line/leaseRef.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import * as Lease from "./lease.ts"
 

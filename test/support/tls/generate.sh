@@ -30,6 +30,10 @@ keyUsage = digitalSignature
 # etcd dials itself with its own certificate, so it is a client as well
 extendedKeyUsage = serverAuth, clientAuth
 subjectAltName = DNS:localhost, IP:127.0.0.1, IP:::1
+[servers-only]
+basicConstraints = CA:FALSE
+keyUsage = digitalSignature
+extendedKeyUsage = serverAuth
 [client]
 basicConstraints = CA:FALSE
 keyUsage = digitalSignature
@@ -61,9 +65,13 @@ authority ca "Test CA"
 authority foreign-ca "Foreign test CA"
 certificate server localhost server $(signed_by ca)
 certificate client test-client client $(signed_by ca)
+certificate no-client test-client servers-only $(signed_by ca)
 certificate foreign-client test-client client $(signed_by foreign-ca)
 end=20200201000000Z
 certificate expired-client test-client client $(signed_by ca)
+certificate expired-server localhost server $(signed_by ca)
 # the keys of the authorities are not kept: nothing is signed after this
-mv "$work/server-key.pem" "$work/client-key.pem" "$work/foreign-client-key.pem" "$work/expired-client-key.pem" .
+for name in server client no-client foreign-client expired-client expired-server; do
+  mv "$work/$name-key.pem" .
+done
 chmod 644 ./*.pem

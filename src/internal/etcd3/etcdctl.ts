@@ -1,0 +1,190 @@
+/** The connection that etcdctl would make of its environment. */
+import * as Config from "effect/Config"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import type { Options } from "../../Etcd.ts"
+import { configError, refusing } from "../config.ts"
+import type { Naming } from "../options.ts"
+
+export interface Environment {
+  readonly options: Options
+  /** Names the variable that an option came from, and the file where it is one. */
+  readonly naming: Naming
+}
+
+// -----------------------------------------------------------------------------
+// values as Go writes them
+// -----------------------------------------------------------------------------
+
+const boolean = (variable: string): Config.Config<boolean | undefined> =>
+  Config.String(variable).pipe(
+    Config.mapEffect((text) =>
+      /^(1|0|t|f|true|false)$/i.test(text)
+        ? Effect.succeed(/^(1|t)/i.test(text))
+        : Effect.fail(configError(`${variable}: ${JSON.stringify(text)} is neither true nor false`))
+    ),
+    Config.withDefault(undefined)
+  )
+
+const units = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
+
+const duration = (variable: string): Config.Config<Duration.Duration> =>
+  Config.mapEffect(Config.String(variable), (text) => {
+    const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)]
+    return parts.length > 0 && parts.map(([part]) => part).join("") === text
+      ? Effect.succeed(
+        Duration.millis(
+          parts.reduce((sum, [, count, unit]) => sum + Number(count) * units[unit as keyof typeof units], 0)
+        )
+      )
+      : Effect.fail(configError(`${variable}: ${JSON.stringify(text)} is no duration; write it as 5s, 500ms or 1m30s`))
+  })
+
+// -----------------------------------------------------------------------------
+// variables
+// -----------------------------------------------------------------------------
+
+const variables = Config.all({
+  endpoints: Config.String("ETCDCTL_ENDPOINTS").pipe(Config.withDefault("127.0.0.1:2379")),
+  cacert: Config.option(Config.String("ETCDCTL_CACERT")),
+  cert: Config.option(Config.String("ETCDCTL_CERT")),
+  key: Config.option(Config.String("ETCDCTL_KEY")),
+  user: Config.option(Config.Redacted("ETCDCTL_USER")),
+  password: Config.option(Config.Redacted("ETCDCTL_PASSWORD")),
+  timeout: duration("ETCDCTL_COMMAND_TIMEOUT").pipe(Config.withDefault(Duration.seconds(5))),
+  insecureTransport: boolean("ETCDCTL_INSECURE_TRANSPORT"),
+  insecureSkipVerify: boolean("ETCDCTL_INSECURE_SKIP_TLS_VERIFY"),
+  discovery: Config.option(Config.String("ETCDCTL_DISCOVERY_SRV"))
+})
+
+type Variables = Config.Success<typeof variables>
+
+/** What shapes etcdctl's connection and not this one. The other variables are about etcdctl's output. */
+const unread = [
+  "ETCDCTL_DIAL_TIMEOUT",
+  "ETCDCTL_KEEPALIVE_TIME",
+  "ETCDCTL_KEEPALIVE_TIMEOUT",
+  "ETCDCTL_MAX_REQUEST_BYTES",
+  "ETCDCTL_MAX_RECV_BYTES"
+]
+
+const warnOfUnread = Effect.gen(function*() {
+  const values = yield* Config.all(unread.map((variable) => Config.option(Config.String(variable))))
+  const set = unread.filter((_, i) => Option.isSome(values[i]!))
+  if (set.length > 0) {
+    yield* Effect.logWarning(`Etcd.layerEtcdctl does not read ${set.join(", ")}, which etcdctl reads.`)
+  }
+})
+
+/** Reads the variables that etcdctl reads, and the files that they name. */
+export const load: Effect.Effect<Environment, Config.ConfigError, FileSystem.FileSystem> = Effect.gen(function*() {
+  const found = yield* variables
+  if (found.insecureSkipVerify === true) {
+    return yield* Effect.fail(configError(
+      "ETCDCTL_INSECURE_SKIP_TLS_VERIFY is true, but etcd's certificate is always verified. " +
+        "Unset it, and set ETCDCTL_CACERT to the file of the authority that signed etcd's certificate."
+    ))
+  }
+  // The members that etcdctl finds there go before ETCDCTL_ENDPOINTS, and another etcd has other locks.
+  if (Option.isSome(found.discovery)) {
+    return yield* Effect.fail(configError(
+      "ETCDCTL_DISCOVERY_SRV is set, but members are not looked up in DNS. " +
+        "Unset it, and set ETCDCTL_ENDPOINTS to the members."
+    ))
+  }
+  const ca = yield* readFile("ETCDCTL_CACERT", found.cacert)
+  const cert = yield* readFile("ETCDCTL_CERT", found.cert)
+  const key = yield* readFile("ETCDCTL_KEY", found.key)
+  const options: Options = {
+    hosts: found.endpoints.split(",").map((host) => host.trim()).filter((host) => host !== ""),
+    requestTimeout: found.timeout,
+    auth: yield* credentials(found),
+    tls: (ca ?? cert ?? key) !== undefined || found.insecureTransport === false
+      ? { ca, cert, key: key === undefined ? undefined : Redacted.make(key) }
+      : undefined
+  }
+  yield* warnOfUnread
+  return { options, naming: namingOf(found) }
+})
+
+const readFile = Effect.fnUntraced(function*(variable: string, path: Option.Option<string>) {
+  if (Option.isNone(path)) return undefined
+  // It may be a key, which no message may show: PEM text as it is, or in base64.
+  if (/-----BEGIN |^LS0tLS1/.test(path.value)) {
+    return yield* Effect.fail(configError(`${variable} has the content of a PEM file. Write the file's path.`))
+  }
+  const files = yield* FileSystem.FileSystem
+  const text = yield* Effect.mapError(
+    files.readFileString(path.value),
+    (error) => configError(`${variable}: cannot read ${JSON.stringify(path.value)} (${error.message})`, error)
+  )
+  return text.includes("-----BEGIN ")
+    ? text
+    : yield* Effect.fail(configError(`${variable}: ${JSON.stringify(path.value)} is no PEM file`))
+})
+
+const credentials = (
+  { password, user }: Variables
+): Effect.Effect<Options["auth"], Config.ConfigError> => {
+  if (Option.isNone(user)) {
+    return Option.isNone(password)
+      ? Effect.undefined
+      : Effect.fail(configError("ETCDCTL_PASSWORD is set without ETCDCTL_USER. Set it to the user's name."))
+  }
+  const [username = "", ...rest] = Redacted.value(user.value).split(":")
+  if (Option.isNone(password)) {
+    return rest.length === 0
+      ? Effect.fail(configError("ETCDCTL_USER has no password; write it as name:password, or set ETCDCTL_PASSWORD"))
+      : Effect.succeed({ username, password: Redacted.make(rest.join(":")) })
+  }
+  // Messages show a user's name.
+  return rest.length === 0
+    ? Effect.succeed({ username, password: password.value })
+    : Effect.fail(configError(
+      "ETCDCTL_USER has a password, and ETCDCTL_PASSWORD is set as well. " +
+        "Write the name alone into ETCDCTL_USER, or unset ETCDCTL_PASSWORD."
+    ))
+}
+
+// -----------------------------------------------------------------------------
+// errors
+// -----------------------------------------------------------------------------
+
+const namingOf = ({ cacert, cert, insecureTransport, key }: Variables): Naming => {
+  const file = (variable: string, path: Option.Option<string>) =>
+    Option.isNone(path) ? variable : `${variable} (${JSON.stringify(path.value)})`
+  const tls = [
+    ...Option.isSome(cacert) ? ["ETCDCTL_CACERT"] : [],
+    ...Option.isSome(cert) ? ["ETCDCTL_CERT"] : [],
+    ...insecureTransport === false ? ["ETCDCTL_INSECURE_TRANSPORT=false"] : []
+  ]
+  const variableOf: Readonly<Record<string, string>> = {
+    hosts: "ETCDCTL_ENDPOINTS",
+    auth: "ETCDCTL_USER",
+    "auth.username": "ETCDCTL_USER",
+    "auth.password": "ETCDCTL_PASSWORD",
+    tls: tls.length === 0 ? "ETCDCTL_CACERT" : tls.join(" and "),
+    "tls.ca": file("ETCDCTL_CACERT", cacert),
+    "tls.cert": file("ETCDCTL_CERT", cert),
+    "tls.key": file("ETCDCTL_KEY", key),
+    requestTimeout: "ETCDCTL_COMMAND_TIMEOUT"
+  }
+  return (option) => variableOf[option] ?? option
+}
+
+// Some variables are written in another way than the option.
+const cureOf: Readonly<Record<string, string>> = {
+  "auth.username": "Write it as name:password, or as a name with ETCDCTL_PASSWORD.",
+  requestTimeout: "Write it as 5s, 500ms or 1m30s."
+}
+
+/** Names the variable that an option came from. An option that came from none is a mistake in the code. */
+export const blamingVariables = (naming: Naming) =>
+  refusing((defect) =>
+    naming(defect.option) === defect.option
+      ? undefined
+      : configError(defect.describe(naming, cureOf[defect.option]), defect)
+  )

@@ -1,0 +1,23 @@
+/** What entries need of leases. */
+import type { Lease } from "../../Lease.ts"
+import type { LeaseExpired } from "../../LeaseExpired.ts"
+import type { Bodies, OnLoss } from "../supervise.ts"
+
+export interface EntryLease extends Lease {
+  readonly isAlive: () => boolean
+  readonly onLoss: OnLoss<LeaseExpired>
+  /** Called when a request on this lease was answered with "no such lease". */
+  readonly notFound: () => void
+  /** All that runs under the lease or under a lock on it. */
+  readonly bodies: Bodies
+}
+
+/** One reference to a lease. A session's lease is revoked after the last one is released. */
+export interface LeaseRef {
+  readonly lease: EntryLease
+  /** It is the session's lease, and ends with it. */
+  readonly isShared: boolean
+  readonly release: () => void
+  /** The outcome of a write on this lease stays unknown: no entry gets another reference to it. */
+  readonly retire: () => void
+}

@@ -1,0 +1,75 @@
+/**
+ * The mark that a run has succeeded: a key on a lease of its own, so that etcd deletes it when its time is over, by
+ * etcd's clock and no other.
+ */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { Current } from "../../Current.ts"
+import * as Etcd from "../../Etcd.ts"
+import type { Handle, LockLost, OnceOptions } from "../../Lock.ts"
+import { getKey } from "../line/requests.ts"
+import * as Check from "../options.ts"
+import { maxSeconds, randomId } from "../session/lease.ts"
+import { encode } from "./description.ts"
+
+type Service = Etcd.Etcd["Service"]
+
+/** Where the mark of a run is, and for how many seconds it stays. */
+export interface Mark {
+  readonly key: string
+  readonly seconds: number
+}
+
+/** Checks the options of a run. The name has been checked. */
+export const markOf = (module: string, name: string, options: OnceOptions): Mark => {
+  Check.run(module, options?.run)
+  const keepFor = Check.duration(keepForIn(module), options.keepFor ?? defaultKeepFor)
+  // Beside the lock's own entries, and with a slash more than any entry of a lock of that name would have.
+  return { key: `${name}.done/${encodeURIComponent(options.run)}/`, seconds: Math.ceil(Duration.toSeconds(keepFor)) }
+}
+
+export const isSet = (etcd: Service, { key }: Mark): Effect.Effect<boolean, Etcd.EtcdError> =>
+  Effect.map(etcd.range(getKey(key)), ({ kvs }) => kvs.length > 0)
+
+/** Runs the body of a section and sets the mark, unless it is set already. */
+export const unlessSet = <A, E, R>(
+  self: Effect.Effect<A, E, R>,
+  etcd: Service,
+  mark: Mark
+): Effect.Effect<Option.Option<A>, E | LockLost | Etcd.EtcdError, R | Current> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function*() {
+      if (yield* restore(isSet(etcd, mark))) return Option.none()
+      const succeeded = yield* restore(self)
+      // The run is done: an interruption that comes now does not undo it.
+      yield* set(etcd, yield* Current, mark)
+      return Option.some(succeeded)
+    })
+  )
+
+/** Sets the mark, if the lock is still owned. A mark that is not known to be set is taken back. */
+const set = Effect.fnUntraced(function*(etcd: Service, lock: Handle, { key, seconds }: Mark) {
+  const lease = randomId()
+  const value = encode({ since: yield* Clock.currentTimeMillis, metadata: undefined, id: undefined })
+  yield* Effect.catchIf(
+    etcd.leaseGrant(lease, seconds),
+    // Only our own grant can have this ID, by an attempt whose answer was lost.
+    ({ reason }) => reason === "LeaseExists",
+    () => Effect.void
+  ).pipe(
+    Effect.andThen(lock.txn({ then: [Etcd.put(key, value, { lease })], idempotent: true })),
+    Effect.onError(() => Effect.ignore(etcd.leaseRevoke(lease)))
+  )
+})
+
+const defaultKeepFor = "7 days"
+
+const keepForIn = (module: string): Check.DurationOption => ({
+  module,
+  option: "keepFor",
+  range: `from 1 second to ${maxSeconds} seconds`,
+  accepts: (keepFor) => Duration.toSeconds(keepFor) >= 1 && Math.ceil(Duration.toSeconds(keepFor)) <= maxSeconds,
+  example: defaultKeepFor
+})

@@ -1,0 +1,167 @@
+/** A run that is to succeed once. On an etcd in memory. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Option } from "effect"
+import { Etcd, Lock } from "effect-etcd-lock"
+import { cite } from "../promises.ts"
+import { defectOf, failureOf } from "../support/exits.ts"
+import { fork, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+
+const run = "2026-11-25"
+
+const keys = Effect.gen(function*() {
+  const faults = yield* Etcd.Faults
+  return (yield* faults.keys).map(({ key }) => Buffer.from(key).toString())
+})
+
+const nightly = Lock.withLockOnce("nightly", { run })
+
+describe("a run that is to succeed once", () => {
+  it.effect("is not repeated by a caller that comes late, which does not even join the line", () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      assert.deepStrictEqual(yield* a.run(nightly(Effect.succeed("report"))), Option.some("report"))
+      yield* pass("1 hour")
+      const holder = yield* fork(a.run(Lock.withLock(Effect.never, "nightly")))
+      yield* pass(1)
+      assert.deepStrictEqual(yield* b.run(nightly(Effect.die("twice"))), Option.none())
+      yield* stop(holder)
+      yield* pass(1)
+      assert.deepStrictEqual(yield* keys, [`nightly.done/${run}/`])
+    })))
+
+  it.effect("is done by one of those who come together", () =>
+    provideMemory(Effect.gen(function*() {
+      const sessions = yield* Effect.all([session(), session(), session()])
+      let runs = 0
+      const work = Effect.andThen(Effect.sleep("1 second"), Effect.sync(() => ++runs))
+      const callers = yield* Effect.forEach([...sessions, ...sessions], ({ run }) => fork(run(nightly(work))))
+      yield* pass("5 seconds")
+      const exits = callers.map((fiber) => fiber.pollUnsafe())
+      assert.deepStrictEqual(exits[0], Exit.succeed(Option.some(1)))
+      for (const exit of exits.slice(1)) assert.deepStrictEqual(exit, Exit.succeed(Option.none()))
+      assert.strictEqual(runs, 1)
+    })))
+
+  it.effect("is repeated when it failed, died or was interrupted", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      assert.strictEqual(yield* Effect.flip(run(nightly(Effect.fail("no paper")))), "no paper")
+      assert.strictEqual(defectOf(yield* Effect.exit(run(nightly(Effect.die("on fire"))))), "on fire")
+      const interrupted = yield* fork(run(nightly(Effect.never)))
+      yield* pass(1)
+      yield* Fiber.interrupt(interrupted)
+      assert.deepStrictEqual(yield* run(nightly(Effect.succeed("report"))), Option.some("report"))
+    })))
+
+  it.effect(`is repeated when it lost its lock, even if its body went on to succeed (${cite("P2")})`, () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      const body = Effect.uninterruptible(Effect.gen(function*() {
+        const { key } = yield* Lock.Current
+        yield* Effect.flatMap(Etcd.Etcd, (etcd) => etcd.txn({ then: [Etcd.remove(key)] }))
+        return "late"
+      }))
+      const error = yield* Effect.flip(a.run(nightly(body)))
+      assert.include(error as Lock.LockLost, { _tag: "LockLost" })
+      assert.deepStrictEqual(yield* keys, [])
+      assert.deepStrictEqual(yield* b.run(nightly(Effect.succeed("report"))), Option.some("report"))
+    })))
+
+  it.effect("is known to have succeeded for as long as it is to be, by etcd's clock", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session({ ttl: "60 seconds" })
+      const once = Lock.withLockOnce("nightly", { run: "1", keepFor: "90 seconds" })
+      yield* run(once(Effect.void))
+      yield* pass("80 seconds")
+      assert.deepStrictEqual(yield* run(once(Effect.die("twice"))), Option.none())
+      yield* pass("20 seconds")
+      assert.deepStrictEqual(yield* run(once(Effect.succeed("again"))), Option.some("again"))
+    })))
+
+  it.effect("is known for seven days unless the options say otherwise", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      yield* run(nightly(Effect.void))
+      const etcd = yield* Etcd.Etcd
+      const { kvs: [mark] } = yield* etcd.range(Etcd.getPrefix("nightly.done/"))
+      assert.deepStrictEqual(yield* etcd.leaseTimeToLive(mark!.lease), { granted: 604_800, remaining: 604_800 })
+    })))
+
+  for (const method of ["leaseGrant", "txn"] as const) {
+    it.effect(`succeeds once although the answer to the ${method} that marks it was lost`, () =>
+      provideMemory(Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { run } = yield* session({ ttl: "60 seconds" })
+        yield* run(Lock.withLock(Effect.void, "warm"))
+        const body = Effect.as(faults.drop("Reply", { method, times: 1 }), "report")
+        const first = yield* fork(run(nightly(body)))
+        yield* Effect.repeat(pass("1 second"), { times: 10 })
+        assert.deepStrictEqual(first.pollUnsafe(), Exit.succeed(Option.some("report")))
+        assert.deepStrictEqual(yield* run(nightly(Effect.die("twice"))), Option.none())
+      })))
+  }
+
+  for (const method of ["leaseGrant", "txn"] as const) {
+    it.effect(`fails without the ${method} that marks it, and leaves nothing behind`, () =>
+      provideMemory(Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { run } = yield* session({ ttl: "60 seconds" })
+        yield* run(Lock.withLock(Effect.void, "warm"))
+        const first = yield* fork(
+          run(nightly(Effect.as(faults.drop("Request", { method, times: Infinity }), "report")))
+        )
+        yield* Effect.repeat(pass("1 second"), { times: 20 })
+        assert.include(failureOf(first.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", method })
+        yield* faults.heal
+        assert.isAtMost((yield* faults.leases).length, 1, "only the session's own lease")
+        assert.deepStrictEqual((yield* keys).filter((key) => key.startsWith("nightly.done")), [])
+        yield* Effect.repeat(pass("10 seconds"), { times: 8 })
+        assert.deepStrictEqual([yield* keys, yield* faults.leases], [[], []])
+        assert.deepStrictEqual(yield* run(nightly(Effect.succeed("again"))), Option.some("again"))
+      })))
+  }
+
+  it.effect("stands in the way of no lock, and is taken for no entry of one", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      yield* run(Lock.withLockOnce(Effect.void, "nightly", { run: "a/b" }))
+      yield* run(Lock.withLock(Effect.void, "nightly", { timeout: 0 }))
+      const names = ["nightly.done", "nightly.done/a%2Fb"]
+      for (const name of names) {
+        const error = yield* Effect.flip(run(Lock.withLock(Effect.void, name, { timeout: "1 second" })))
+        assert.include(error as Lock.LockNameConflict, { _tag: "LockNameConflict", key: "nightly.done/a%2Fb/" })
+      }
+    })))
+
+  it.effect("has an ID of its own, whatever characters that is made of", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      for (const id of ["a/b", "a%2Fb", "a", "..", "ä €", "\0"]) {
+        assert.deepStrictEqual(
+          yield* run(Lock.withLockOnce(Effect.succeed(id), "nightly", { run: id })),
+          Option.some(id)
+        )
+      }
+    })))
+
+  const wrong: ReadonlyArray<readonly [options: any, message: RegExp]> = [
+    [
+      undefined,
+      /^Lock: run must be well-formed text of 1 to 1024 bytes, got undefined\. Write .* run: "2026-11-25"\.$/
+    ],
+    [{ run: "" }, /run must be well-formed text/],
+    [{ run: 7 }, /got 7/],
+    [{ run: "\ud800" }, /run must be well-formed text/],
+    [{ run: "x".repeat(1025) }, /1025 characters/],
+    [{ run, keepFor: 0 }, /^Lock: keepFor must be from 1 second to 9000000000 seconds, got 0 ms\./],
+    [{ run, keepFor: "Infinity" }, /keepFor must be/],
+    [{ run, keepFor: Number.NaN }, /keepFor must be/],
+    [{ run, timeout: "soon" }, /timeout must be/]
+  ]
+  it.effect.each(wrong)("is refused with the options %j", ([options, message]) =>
+    provideMemory(Effect.gen(function*() {
+      const process = yield* session()
+      const exit = yield* Effect.exit(process.run(Lock.withLockOnce(Effect.void, "nightly", options)))
+      assert.match((defectOf(exit) as Error).message, message)
+    })))
+})
