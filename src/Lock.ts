@@ -171,6 +171,13 @@ export interface Handle {
    * that the process had been frozen.
    */
   readonly check: Effect.Effect<void, LockLost>
+  /** The same for code that is no effect: whether the lock is neither known to be lost nor its lease too old. */
+  readonly isHeldUnsafe: () => boolean
+  /**
+   * Aborted with the `LockLost` as its reason as soon as the lock is lost or released; for `fetch` and other promises.
+   * Such a promise is asked to stop, and the lock does not wait for it.
+   */
+  readonly signal: AbortSignal
   /** For how long the lock is safe if no further renewal succeeds. */
   readonly remaining: Effect.Effect<Duration.Duration>
   /** Asks etcd whether the lock is still owned, with a linearizable read. */

@@ -33,6 +33,7 @@ export class Ownership implements Handle {
   readonly #session: SessionImpl
   readonly #contention: Contention
   readonly #toLost: ToLost
+  #controller: AbortController | undefined
   #heldFor: Duration.Duration | undefined
   #release: Effect.Effect<void> | undefined
 
@@ -98,6 +99,19 @@ export class Ownership implements Handle {
       const loss = this.#entry.checkLoss()
       return loss === undefined ? Effect.void : Effect.fail(this.#lost(loss))
     })
+  }
+
+  get isHeldUnsafe(): Handle["isHeldUnsafe"] {
+    return () => this.#entry.checkLoss() === undefined
+  }
+
+  // Made for the first caller that asks: most locks are held without one.
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      const controller = this.#controller = new AbortController()
+      this.#onLoss((loss) => controller.abort(loss))
+    }
+    return this.#controller.signal
   }
 
   get remaining(): Handle["remaining"] {
