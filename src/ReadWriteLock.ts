@@ -66,7 +66,7 @@ export type TryOptions = Omit<Lock.TryOptions, "layout">
  */
 export type Options = Omit<Lock.Options, "layout">
 
-type TryError = Lock.LockHeld | Lock.LockLost | Lock.ForeignKey | Etcd.EtcdError
+type TryError = Lock.LockHeld | Lock.LockLost | Lock.LockNameConflict | Etcd.EtcdError
 
 // -----------------------------------------------------------------------------
 // critical sections
@@ -295,13 +295,13 @@ export interface Claimant {
  * @since 0.1.0
  */
 export interface Inspection {
-  readonly name: string
+  readonly lock: string
   /** The readers, or the writer, that hold the lock. */
   readonly holders: ReadonlyArray<Claimant>
   /** The clients that wait, in order. Fibers of one process that wait behind each other are not seen. */
   readonly queue: ReadonlyArray<Claimant>
-  /** Keys in the lock's place that are no entries; they make every caller fail. */
-  readonly foreignKeys: ReadonlyArray<string>
+  /** Keys in the lock's place that are no entries of it; they make every caller fail with `LockNameConflict`. */
+  readonly conflicts: Lock.Inspection["conflicts"]
 }
 
 /**
@@ -354,10 +354,11 @@ const recipe = (claim: Claim) =>
       Check.object("ReadWriteLock", "options", options, "{ timeout: \"15 seconds\" }")
       return { contention: contention(queue), prefix, claim }
     },
-    held: (name, holder) => new Lock.LockHeld({ name, holder }),
-    timeout: (name, waited, holder) => new Lock.LockTimeout({ name, waited, holder }),
-    lost: (name, fencingToken, { reason }) => new Lock.LockLost({ name, fencingToken, reason }),
-    foreign: (name, key) => new Lock.ForeignKey({ name, key })
+    held: (lock, holder) => new Lock.LockHeld({ lock, holder }),
+    timeout: (lock, waited, holder) => new Lock.LockTimeout({ lock, waited, holder }),
+    lost: (lock, { cause, reason }, held) =>
+      new Lock.LockLost({ lock, fencingToken: held?.fencingToken, reason, heldFor: held?.heldFor, cause }),
+    conflict: (lock, { key, kind }) => new Lock.LockNameConflict({ lock, key, kind })
   })
 
 const reading = recipe(read)
@@ -374,10 +375,10 @@ const inspectIn = (etcd: Etcd.Etcd["Service"], name: string) => {
     mode: isReader(prefix, { key: Buffer.from(client.key) }) ? "read" : "write",
     client
   })
-  return Effect.map(inspection.inspect(etcd, queue, prefix, write), ({ foreignKeys, holders, queue }) => ({
-    name,
+  return Effect.map(inspection.inspect(etcd, queue, prefix, write), ({ conflicts, holders, queue }) => ({
+    lock: name,
     holders: holders.map(claimant),
     queue: queue.map(claimant),
-    foreignKeys
+    conflicts
   }))
 }

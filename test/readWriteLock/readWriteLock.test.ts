@@ -300,11 +300,11 @@ describe("inspect", () => {
       yield* pass(1)
       fibers.push(yield* fork(sessions[3].run(ReadWriteLock.withReadLock(Effect.never, "job", options("d")))))
       yield* pass(1)
-      const { foreignKeys, holders, queue } = yield* sessions[0].run(ReadWriteLock.inspect("job"))
+      const { conflicts, holders, queue } = yield* sessions[0].run(ReadWriteLock.inspect("job"))
       const shown = ({ client, mode }: ReadWriteLock.Claimant) => `${client.metadata?.who} ${mode}`
       assert.deepStrictEqual(holders.map(shown).toSorted(), ["a read", "b read"])
       assert.deepStrictEqual(queue.map(shown), ["c write", "d read"])
-      assert.deepStrictEqual(foreignKeys, [])
+      assert.deepStrictEqual(conflicts, [])
       const { createRevision } = queue[0]!.client
       assert.isTrue(yield* sessions[0].run(ReadWriteLock.forceRelease("job", { createRevision })))
       yield* pass("3 seconds")

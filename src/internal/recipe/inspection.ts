@@ -12,9 +12,8 @@ import * as Stream from "effect/Stream"
 import * as Etcd from "../../Etcd.ts"
 import { Holder } from "../../Holder.ts"
 import type { Claim } from "../line/discipline.ts"
-import { keyOf } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
-import { describe } from "./description.ts"
+import { conflictOf, describe } from "./description.ts"
 
 type Service = Etcd.Etcd["Service"]
 
@@ -39,7 +38,7 @@ export const inspect = Effect.fnUntraced(function*(etcd: Service, layout: Layout
   return {
     holders: described.slice(0, holding),
     queue: described.slice(holding),
-    foreignKeys: kvs.filter((kv) => !isEntry(kv)).map(keyOf)
+    conflicts: kvs.filter((kv) => !isEntry(kv)).map(conflictOf)
   }
 })
 
