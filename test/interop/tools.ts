@@ -25,10 +25,15 @@ const toolchain = Effect.gen(function*() {
   if (compiler === undefined) return yield* missing("There is no go on the PATH")
   const etcd = Path.join(gopath, "src/go.etcd.io/etcd")
   // the client's place since etcd 3.5, and that until then
-  const client = ["client/v3", "clientv3"].find((path) => Fs.existsSync(Path.join(etcd, path, "concurrency/mutex.go")))
+  const client = (["client/v3", "clientv3"] as const).find((path) =>
+    Fs.existsSync(Path.join(etcd, path, "concurrency/mutex.go"))
+  )
   if (client === undefined) return yield* missing(`There are no sources of etcd's Go client in ${etcd}`)
   return { gopath, compiler, client }
 })
+
+/** Where etcd's recipes are, by the place of its client. */
+const recipesBeside = { "client/v3": "client/v3/experimental/recipes", clientv3: "contrib/recipes" }
 
 /**
  * Why the tests with the programs of others do not run, unless they do. With `INTEROP=on` they run, and fail, where a
@@ -54,11 +59,12 @@ const root = Path.resolve(import.meta.dirname, "../..")
  * Builds a program of `test/interop/go` with the sources of etcd's own client that Debian and Ubuntu package, below
  * `.cache`, once for each state of it and of them.
  */
-export const go = (program: "mutex" | "tutorial"): Effect.Effect<string, ToolMissing> =>
+export const go = (program: "mutex" | "rwmutex" | "tutorial"): Effect.Effect<string, ToolMissing> =>
   Effect.gen(function*() {
     const { client, compiler, gopath } = yield* toolchain
     const source = Fs.readFileSync(Path.join(import.meta.dirname, "go", `${program}.go`), "utf8")
       .replaceAll("go.etcd.io/etcd/clientv3", `go.etcd.io/etcd/${client}`)
+      .replaceAll("go.etcd.io/etcd/contrib/recipes", `go.etcd.io/etcd/${recipesBeside[client]}`)
     const version = createHash("sha256").update(source).update(compiler).update(gopath).digest("hex").slice(0, 16)
     const binary = Path.join(root, ".cache/interop", `${program}-${version}`)
     if (!Fs.existsSync(binary)) yield* build(compiler, gopath, source, binary)

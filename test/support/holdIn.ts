@@ -1,13 +1,16 @@
-import { Deferred, Effect, Fiber } from "effect"
-import { Lock } from "effect-etcd-lock"
+import { Deferred, Effect, Fiber, type Scope } from "effect"
+import { Lock, type Session } from "effect-etcd-lock"
 import type * as World from "./World.ts"
 
-/** Holds a lock in a fiber until it is told to release it. */
-export const holdIn = Effect.fnUntraced(function*(process: World.Process, name: string, options?: Lock.Options) {
+/** Holds what is acquired in a fiber until the test releases it. */
+export const hold = Effect.fnUntraced(function*(
+  process: World.Process,
+  acquire: Effect.Effect<Lock.Handle, Lock.AcquireError, Session.Session | Scope.Scope>
+) {
   const release = yield* Deferred.make<void>()
   const held = yield* Deferred.make<Lock.Handle, Lock.AcquireError>()
   const fiber = yield* Effect.scoped(Effect.gen(function*() {
-    const handle = yield* Effect.onError(Lock.acquire(name, options), (cause) => Deferred.failCause(held, cause))
+    const handle = yield* Effect.onError(acquire, (cause) => Deferred.failCause(held, cause))
     yield* Deferred.succeed(held, handle)
     yield* handle.whileHeld(Deferred.await(release))
   })).pipe(process.run, Effect.forkChild({ startImmediately: true }))
@@ -18,3 +21,7 @@ export const holdIn = Effect.fnUntraced(function*(process: World.Process, name: 
     fiber
   }
 })
+
+/** Holds a lock in a fiber until the test releases it. */
+export const holdIn = (process: World.Process, name: string, options?: Lock.Options) =>
+  hold(process, Lock.acquire(name, options))
