@@ -1,6 +1,6 @@
 /** What follows from each answer and each event, without etcd and without fibers. */
 import { assert, describe, it } from "@effect/vitest"
-import { admits, type Claim, guards, lock } from "../../src/internal/line/discipline.ts"
+import { admits, type Claim, guards, lock, read, write } from "../../src/internal/line/discipline.ts"
 import { type EntryKey, idOf } from "../../src/internal/line/entryKey.ts"
 import { queue } from "../../src/internal/line/layout.ts"
 import { follow, onDelete, type Place, settle, unplaced } from "../../src/internal/line/view.ts"
@@ -21,7 +21,7 @@ const ids = (entries: ReadonlyArray<EntryKey>) => entries.map(idOf)
 const oneOfTwo: Claim = { ...lock, permits: 1, of: 2 }
 
 const job = { prefix: "job/", layout: queue }
-const pairs = { ...job, layout: { ...queue, permitsOf: () => 1 } }
+const pairs = { ...job, layout: { ...queue, claimOf: () => oneOfTwo } }
 
 const complete = (ahead: ReadonlyArray<EntryKey>): Place => ({
   _tag: "Complete",
@@ -35,25 +35,61 @@ const guarded = (guards: ReadonlyArray<EntryKey>): Place => ({
 })
 
 describe("a claim", () => {
-  const all = () => 1
+  const claim = (permits: number, of: number): Claim => ({ kind: "permits", permits, of })
 
   it("is met while the permits of all entries ahead leave enough", () => {
-    assert.isTrue(admits(lock, [], all))
-    assert.isFalse(admits(lock, [a], all))
-    assert.isTrue(admits(oneOfTwo, [a], all))
-    assert.isFalse(admits(oneOfTwo, [a, b], all))
-    assert.isTrue(admits({ kind: "lock", permits: 3, of: 4 }, [a], all))
-    assert.isFalse(admits({ kind: "lock", permits: 3, of: 4 }, [a], () => 2))
+    assert.isTrue(admits(lock, []))
+    assert.isFalse(admits(lock, [lock]))
+    assert.isTrue(admits(read, [read, read]))
+    assert.isFalse(admits(read, [read, write]))
+    assert.isFalse(admits(write, [read]))
+    assert.isTrue(admits(claim(3, 4), [claim(1, 4)]))
+    assert.isFalse(admits(claim(3, 4), [claim(2, 4)]))
+  })
+
+  it("counts the smaller number of permits where two are known", () => {
+    assert.isTrue(admits(claim(1, 8), [claim(2, 8)]))
+    assert.isFalse(admits(claim(1, 8), [claim(2, 2)]))
   })
 
   it("is guarded by the nearest entries that cannot all stay, and by no more than that takes", () => {
     const [c, d] = [entry("c", 6n), entry("d", 7n)]
     const permits = new Map([[d, 1], [c, 1], [b, 3], [a, 1]])
-    const guardsOf = (claim: Claim, ahead: ReadonlyArray<EntryKey>) => guards(claim, ahead, (kv) => permits.get(kv)!)
-    assert.deepStrictEqual(guardsOf({ kind: "lock", permits: 1, of: 4 }, [d, c, b, a]), [c, b])
-    assert.deepStrictEqual(guardsOf({ kind: "lock", permits: 2, of: 4 }, [d, c, b, a]), [b])
-    assert.deepStrictEqual(guardsOf({ kind: "lock", permits: 4, of: 4 }, [d, c, b, a]), [d])
-    assert.isUndefined(guardsOf({ kind: "lock", permits: 1, of: 4 }, [d, c]))
+    const guardsOf = (own: Claim, ahead: ReadonlyArray<EntryKey>) =>
+      guards(own, ahead, (kv) => claim(permits.get(kv)!, 4))
+    assert.deepStrictEqual(guardsOf(claim(1, 4), [d, c, b, a]), [c, b])
+    assert.deepStrictEqual(guardsOf(claim(2, 4), [d, c, b, a]), [b])
+    assert.deepStrictEqual(guardsOf(claim(4, 4), [d, c, b, a]), [d])
+    assert.isUndefined(guardsOf(claim(1, 4), [d, c]))
+    assert.deepStrictEqual(guardsOf(claim(3, 8), [d, c]), [d, c], "there are four permits only")
+  })
+})
+
+describe("an entry's key", () => {
+  const key = (name: string) => entry(name, 3n)
+  const claimOf = (name: string, own: Claim) => queue.claimOf("job/", key(name), own)
+  const permits: Claim = { kind: "permits", permits: 2, of: 8 }
+
+  it("shows what it claims", () => {
+    assert.strictEqual(claimOf("7f-1", lock), lock)
+    assert.strictEqual(claimOf("read/7f-1", write), read)
+    assert.strictEqual(claimOf("write/7f-1", read)?.permits, write.permits)
+    assert.include(claimOf("7f-1-3of8", permits), { permits: 3, of: 8 })
+    assert.include(claimOf("7f-1-3of8", lock), { permits: lock.permits })
+    assert.include(claimOf("7f-1", permits), { permits: 8, of: 8 }, "a mutex takes all permits")
+  })
+
+  it("is in no line with one that knows of another number of permits, unless that is accepted", () => {
+    assert.isUndefined(claimOf("7f-1-3of9", permits))
+    assert.include(claimOf("7f-1-3of9", { ...permits, acceptOf: (of) => of === 9 }), { permits: 3, of: 9 })
+    assert.isUndefined(claimOf("7f-1-3of10", { ...permits, acceptOf: (of) => of === 9 }))
+  })
+
+  it("is no entry's if it lies deeper or has no lease", () => {
+    assert.isUndefined(claimOf("a/b", lock))
+    assert.isUndefined(claimOf("read/a/b", read))
+    assert.isUndefined(claimOf("", lock))
+    assert.isUndefined(queue.claimOf("job/", entry("7f-1", 3n, 0n), lock))
   })
 })
 

@@ -10,10 +10,12 @@ import type { EntryKey } from "./entryKey.ts"
 
 /** What an entry asks for. */
 export interface Claim {
-  readonly kind: "lock" | "read" | "write"
+  readonly kind: "lock" | "read" | "write" | "permits"
   readonly permits: number
   /** How many permits there are. */
   readonly of: number
+  /** Whether it may stand in line with entries that know of another number of permits; the smaller one counts. */
+  readonly acceptOf?: ((theirs: number) => boolean) | undefined
 }
 
 /** More permits than a line can ever have readers. */
@@ -26,34 +28,40 @@ export const lock: Claim = { kind: "lock", permits: all, of: all }
 export const read: Claim = { kind: "read", permits: 1, of: all }
 export const write: Claim = { kind: "write", permits: all, of: all }
 
-/** Whether the claim of an entry is met, given all entries ahead of it. */
-export const admits = (claim: Claim, ahead: Iterable<EntryKey>, permitsOf: (kv: EntryKey) => number): boolean => {
-  let used = claim.permits
-  for (const kv of ahead) used += permitsOf(kv)
-  return used <= claim.of
+export const isSame = (a: Claim, b: Claim): boolean => a.kind === b.kind && a.permits === b.permits && a.of === b.of
+
+/** Whether a claim is met, given those of all entries ahead. */
+export const admits = (own: Claim, ahead: Iterable<Claim>): boolean => {
+  let used = own.permits
+  let { of } = own
+  for (const claim of ahead) {
+    used += claim.permits
+    of = Math.min(of, claim.of)
+  }
+  return used <= of
 }
 
 /**
- * The guards among the entries ahead, which come newest first: the nearest ones that cannot all stay if the claim is to
- * be met, and of those as few as possible, so that the end of one is likely to matter. Undefined where more entries are
- * needed to name them.
+ * The guards of an entry among those ahead, which come newest first: the nearest ones that cannot all stay if the claim
+ * is to be met, and of those as few as possible, so that the end of one is likely to matter. Undefined where more entries
+ * are needed to name them.
  */
-export const guards = (
-  claim: Claim,
-  ahead: ReadonlyArray<EntryKey>,
-  permitsOf: (kv: EntryKey) => number
-): ReadonlyArray<EntryKey> | undefined => {
-  const room = claim.of - claim.permits
-  const nearest: Array<EntryKey> = []
+export const guards = <A extends EntryKey>(
+  own: Claim,
+  ahead: ReadonlyArray<A>,
+  claimOf: (kv: A) => Claim
+): ReadonlyArray<A> | undefined => {
+  const room = ahead.reduce((of, kv) => Math.min(of, claimOf(kv).of), own.of) - own.permits
+  const nearest: Array<A> = []
   let used = 0
   for (const kv of ahead) {
     nearest.push(kv)
-    used += permitsOf(kv)
+    used += claimOf(kv).permits
     if (used > room) break
   }
   if (used <= room) return undefined
   return nearest.filter((kv) => {
-    const others = used - permitsOf(kv)
+    const others = used - claimOf(kv).permits
     if (others > room) used = others
     return others <= room
   })

@@ -1,6 +1,6 @@
 /** Which keys make a line, and what each of them claims. */
 import * as Etcd from "../../Etcd.ts"
-import type { Claim } from "./discipline.ts"
+import { type Claim, lock, read } from "./discipline.ts"
 import { type EntryKey, keyOf } from "./entryKey.ts"
 import type { EntryLease } from "./leaseRef.ts"
 
@@ -13,10 +13,12 @@ export interface Layout {
   readonly key: (prefix: string, lease: EntryLease, claim: Claim) => string
   /** Whether a key in the range is an entry. Another one might stay for ever. */
   readonly isEntry: (prefix: string, kv: EntryKey) => boolean
-  /** How many permits an entry has, by its key. */
-  readonly permitsOf: (prefix: string, kv: EntryKey, claim: Claim) => number
+  /** What an entry claims, by its key, as far as that matters to a claim. Undefined if the two cannot stand in one line. */
+  readonly claimOf: (prefix: string, kv: EntryKey, own: Claim) => Claim | undefined
   /** How many of the nearest entries in the way of a claim are enough to name its guards. */
   readonly guardsAmong: (claim: Claim) => number
+  /** Whether a claim may be met although there are entries in its way. */
+  readonly sharesWithAhead: (claim: Claim) => boolean
   /** Requests of one lane cannot travel together: each would be answered as if it was the only one. */
   readonly lane: (prefix: string, key: string, claim: Claim) => string
   /** Whether an entry is put only once and never changed, since others order the line by the keys' last revisions. */
@@ -38,13 +40,21 @@ export interface Layout {
 export const queue: Layout = {
   range: Etcd.getPrefix,
   ahead: (prefix, { kind }) => kind === "read" ? allBut(prefix, readers) : [Etcd.getPrefix(prefix)],
-  key: (prefix, lease, { kind }) => newKey(`${prefix}${folders[kind]}`, lease),
+  key: (prefix, lease, claim) => newKey(`${prefix}${folders[claim.kind]}`, lease, suffixOf(claim)),
   isEntry: (prefix, kv) => kv.lease !== 0n && isEntryKey.test(keyOf(kv).slice(prefix.length)),
-  permitsOf: (prefix, kv, { of }) => isReader(prefix, kv) ? 1 : of,
-  guardsAmong: () => 1,
+  claimOf: (prefix, kv, own) => {
+    if (!queue.isEntry(prefix, kv)) return undefined
+    if (own.kind !== "permits") return isReader(prefix, kv) ? read : lock
+    const claim = permitsIn(kv)
+    if (claim === undefined) return { ...own, permits: own.of }
+    return claim.of === own.of || own.acceptOf?.(claim.of) === true ? claim : undefined
+  },
+  // Every entry has a permit at least.
+  guardsAmong: ({ kind, of }) => kind === "permits" ? of : 1,
+  sharesWithAhead: ({ kind }) => kind === "permits",
   // A reader's request is answered as if it was the only one, and so it may be: another reader changes nothing for it.
   lane: (prefix, key, { kind }) => kind === "read" ? key : prefix,
-  putsOnce: ({ kind }) => kind !== "lock",
+  putsOnce: ({ kind }) => kind === "read" || kind === "write",
   hasOwnKeys: true
 }
 
@@ -55,7 +65,7 @@ export const singleKey: Layout = {
   ahead: (name) => [Etcd.get(name)],
   key: (name) => name,
   isEntry: (_, kv) => kv.lease !== 0n,
-  permitsOf: (_, __, { of }) => of,
+  claimOf: (_, kv) => kv.lease === 0n ? undefined : lock,
   hasOwnKeys: false
 }
 
@@ -64,7 +74,7 @@ export const singleKey: Layout = {
 // -----------------------------------------------------------------------------
 
 const readers = "read/"
-const folders = { lock: "", read: readers, write: "write/" }
+const folders = { lock: "", read: readers, write: "write/", permits: "" }
 
 /** What follows the prefix: a name, which may be in one of the folders. */
 const isEntryKey = /^(read\/|write\/)?[^/]+$/
@@ -80,6 +90,19 @@ const allBut = (prefix: string, folder: string): ReadonlyArray<Etcd.Range> => {
 }
 
 // -----------------------------------------------------------------------------
+// permits
+// -----------------------------------------------------------------------------
+
+/** A semaphore's entries have their permits in their keys, so that they need not be read with their values. */
+const suffixOf = ({ kind, of, permits }: Claim): string => kind === "permits" ? `-${permits}of${of}` : ""
+
+/** The claim to permits that an entry's key shows, if it is a semaphore's. */
+export const permitsIn = (kv: Pick<EntryKey, "key">): Claim | undefined => {
+  const [, permits, of] = /-(\d+)of(\d+)$/.exec(keyOf(kv)) ?? []
+  return permits === undefined ? undefined : { kind: "permits", permits: Number(permits), of: Number(of) }
+}
+
+// -----------------------------------------------------------------------------
 // the keys of a lease
 // -----------------------------------------------------------------------------
 
@@ -88,12 +111,12 @@ export const releaseKey = (lease: EntryLease, key: string): void => void keys.ge
 
 // The smallest number that is free: etcd keeps every key that ever was until it is compacted, and walks over all of them
 // to read the line.
-const newKey = (folder: string, lease: EntryLease): string => {
+const newKey = (folder: string, lease: EntryLease, suffix: string): string => {
   const { hex, used } = keysOf(lease)
   let number = 1
   let key: string
   do {
-    key = `${folder}${hex}-${number++}`
+    key = `${folder}${hex}-${number++}${suffix}`
   } while (used.has(key))
   used.add(key)
   return key

@@ -18,7 +18,7 @@ import * as Effect from "effect/Effect"
 import type * as Semaphore from "effect/Semaphore"
 import type * as Etcd from "../../Etcd.ts"
 import { monotonicMillis } from "../monotonic.ts"
-import { admits, type Claim } from "./discipline.ts"
+import type { Claim } from "./discipline.ts"
 import { type Entry, EntryLost, ForeignEntry } from "./entry.ts"
 import { type EntryKey, idOf } from "./entryKey.ts"
 import { KeyWatches } from "./keyWatches.ts"
@@ -133,12 +133,13 @@ export class Line implements Subject {
     const isPart = this.#isPart(entry.claim)
     if (!isPart) this.#length = count ?? this.#length
     this.isTaken = !isComplete || ahead.length > 0
-    if (isComplete && admits(entry.claim, ahead, (kv) => this.layout.permitsOf(this.prefix, kv, entry.claim))) {
-      this.#takeTurn(entry, revision)
+    // An entry that was put again may be behind more than were read: then none of these is ahead of it, and it looks.
+    const step = follow(this, entry.claim, ahead, isComplete, revision)
+    if (step._tag === "Turn" || step._tag === "Foreign") {
+      this.#apply(entry, step)
     } else if (isPart || count === undefined || count > this.#shortLimit(entry.claim)) {
       if (!isPart && count !== undefined) this.#closeWhole(entry)
-      // An entry that was put again may be behind more than were read: then none of these is ahead of it, and it looks.
-      this.#apply(entry, follow(this, entry.claim, ahead, isComplete, revision))
+      this.#apply(entry, step)
     } else if (this.#whole.from === undefined) {
       // Once the watch is open, the line is read.
       this.#open(this.#whole)
@@ -297,7 +298,7 @@ export class Line implements Subject {
   /** More entries make the line a long one. */
   #shortLimit(claim: Claim): number {
     const { long, short } = this.#host.lengths
-    return Math.max(this.#whole.isOpen ? long : short, 2 * this.layout.guardsAmong(claim))
+    return Math.max(this.#whole.isOpen ? long : short, Math.min(2 * this.layout.guardsAmong(claim), longest))
   }
 
   /**
@@ -358,6 +359,9 @@ export class Line implements Subject {
     this.#host.background(Effect.catch(persistently(read), (error) => Effect.sync(() => this.onError(error))))
   }
 }
+
+/** Of a line with more entries than that never all are read, however many may hold. */
+const longest = 256
 
 const keyDeleted = new EntryLost("KeyDeleted")
 

@@ -14,6 +14,8 @@ import * as Batch from "../etcd/batch.ts"
 import type { Done } from "../etcd/batch.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import * as Cleanup from "./cleanup.ts"
+import { admits } from "./discipline.ts"
+import { admits, type Claim } from "./discipline.ts"
 import { Entry, type EntryError, EntryLost, type EntryOptions, giveAway, lostWith } from "./entry.ts"
 import type { EntryKey } from "./entryKey.ts"
 import { type Layout, releaseKey } from "./layout.ts"
@@ -27,9 +29,12 @@ export class Refused {
   readonly holder: EntryKey | undefined
   /** Ends when that client has released it. Undefined where a line can be joined instead. */
   readonly untilReleased: Effect.Effect<void, Etcd.EtcdError> | undefined
-  constructor(holder: EntryKey | undefined, untilReleased?: Refused["untilReleased"]) {
+  /** How many permits were left, where some can be. */
+  readonly available: number
+  constructor(holder: EntryKey | undefined, untilReleased?: Refused["untilReleased"], available = 0) {
     this.holder = holder
     this.untilReleased = untilReleased
+    this.available = available
   }
 }
 
@@ -37,7 +42,7 @@ export class Refused {
 export interface Lines {
   readonly layout: Layout
   readonly join: (prefix: string, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => void
-  /** Joins only an empty line. */
+  /** Joins only if that is the turn. */
   readonly tryJoin: (prefix: string, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => void
   /** Leaves with one entry and joins with another in one commit. When that fails, the first leaves all the same. */
   readonly handOver: (entry: Entry, options: EntryOptions, done: Done<Entry, EntryError>) => void
@@ -76,7 +81,7 @@ export const make = (
 
   const join = (prefix: string, options: EntryOptions, done: Done<Entry, EntryError>) => {
     const entry = new Entry(lineOf(prefix), options)
-    if (entry.line.isTaken) return joinBehind(entry, done)
+    if (entry.line.isTaken || layout.sharesWithAhead(options.claim)) return joinBehind(entry, done)
     takeFree(entry, (exit) => {
       if (Exit.isSuccess(exit) && exit.value instanceof Refused) joinBehind(entry, done)
       else done(exit as Exit.Exit<Entry, EntryError>)
@@ -93,6 +98,10 @@ export const make = (
 
   const tryJoin: Lines["tryJoin"] = (prefix, options, done) => {
     const line = lineOf(prefix)
+    if (layout.sharesWithAhead(options.claim)) {
+      background(Effect.uninterruptible(tryToShare(line, options))).addObserver(done)
+      return
+    }
     if (!line.isTaken) return tryToTake(line, options, done)
     // A try that was refused just now will be again, which a read shows without a proposal to all members.
     const answered = line.expectAnswer()
@@ -105,6 +114,52 @@ export const make = (
       done(Exit.map(holder, (kv) => new Refused(kv)))
     })
   }
+
+  /** Reads which claims are ahead, and joins if they leave enough permits and no entry has joined since. */
+  const tryToShare = Effect.fnUntraced(function*(line: Line, options: EntryOptions) {
+    const { claim, ref } = options
+    for (let round = 1; round <= 3; round++) {
+      // More entries than there are permits cannot all hold.
+      const seen = yield* Effect.onError(
+        answerOf(line, Requests.beginning(line.range, claim.of + 1)),
+        () => Effect.sync(ref.release)
+      )
+      const refused = refusalOf(line, claim, seen.responses[0]!.kvs)
+      if (refused !== undefined) {
+        ref.release()
+        return refused
+      }
+      const entry = new Entry(line, options)
+      if (yield* joinUnlessChanged(entry, seen.revision)) return entry
+    }
+    ref.release()
+    return new Refused(undefined)
+  })
+
+  const joinUnlessChanged = (entry: Entry, revision: bigint) =>
+    Effect.callback<boolean, EntryError>((resume) =>
+      send(entry, Requests.joinUnlessChanged(entry, revision), resume, (result) => {
+        const createRevision = result.succeeded ? result.revision : result.responses[0].kvs[0]?.createRevision
+        if (createRevision === undefined) {
+          detach(entry)
+          forgetKey(entry)
+          return Exit.succeed(false)
+        }
+        enter(entry, createRevision)
+        entry.line.hold(entry)
+        return Exit.succeed(true)
+      })
+    )
+
+  const answerOf = <const Then extends ReadonlyArray<Etcd.Op>>(line: Line, txn: Etcd.Txn<Then, readonly []>) =>
+    Effect.callback<Batch.Answer<Then, readonly []>, EntryError>((resume) => {
+      const answered = line.expectAnswer()
+      batch.send(line.prefix, txn, (exit) => {
+        answered()
+        resume(exit)
+        markIdle(line)
+      })
+    })
 
   const tryToTake = (line: Line, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => {
     const entry = new Entry(line, options)
@@ -224,10 +279,14 @@ export const make = (
   /** Its key is free for the next entry, unless something of this one may remain. */
   const finishLeaving = (entry: Entry, removed: Exit.Exit<unknown, unknown> = Exit.void) => {
     if (Exit.isFailure(removed)) retireAndRemember(entry)
-    if (entry.outcomeUnknown) cleanup.add(entry)
-    else releaseKey(entry.ref.lease, entry.key)
+    forgetKey(entry)
     entry.ref.release()
     markIdle(entry.line)
+  }
+
+  const forgetKey = (entry: Entry) => {
+    if (entry.outcomeUnknown) cleanup.add(entry)
+    else releaseKey(entry.ref.lease, entry.key)
   }
 
   /** An entry without an owner would block the line. With its lease retired it goes with the lease's last holder. */
@@ -303,6 +362,16 @@ export const make = (
 }
 
 const laneOf = ({ claim, key, line: { layout, prefix } }: Entry): string => layout.lane(prefix, key, claim)
+
+/** Why a claim is not met behind those ahead, if it is not. */
+const refusalOf = ({ layout, prefix }: Line, claim: Claim, ahead: ReadonlyArray<EntryKey>): Refused | undefined => {
+  const conflict = ahead.find((kv) => layout.claimOf(prefix, kv, claim) === undefined)
+  if (conflict !== undefined) return new Refused(conflict)
+  const claims = ahead.map((kv) => layout.claimOf(prefix, kv, claim)!)
+  if (admits(claim, claims)) return undefined
+  const used = claims.reduce((sum, { permits }) => sum + permits, 0)
+  return new Refused(ahead[0], undefined, Math.max(0, claim.of - used))
+}
 
 // In milliseconds.
 const sweepEvery = 250

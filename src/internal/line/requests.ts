@@ -61,6 +61,17 @@ export const takeFree = (entry: Entry) => {
   return Etcd.nested({ compare: [...ahead.map(isEmpty), ...isNew], then: [put(entry)], else: others })
 }
 
+/** The beginning of a line, and the revision at which it was so. */
+export const beginning = (range: Etcd.Range, limit: number) =>
+  Etcd.nested({ then: [{ ...first(range), limit, keysOnly: true } as const] })
+
+/** Joins if no entry has joined since a revision. Others may have left. */
+export const joinUnlessChanged = (entry: Entry, since: bigint) => {
+  const { key, rangeEnd } = entry.line.range
+  const isUnchanged = { key, rangeEnd, target: "CreateRevision", operator: "<", value: since + 1n } as const
+  return Etcd.nested({ compare: [isUnchanged], then: [put(entry)], else: [getKey(entry.key)] })
+}
+
 export const join = (entry: Entry, newestLimit: number) => {
   const then: readonly [Etcd.Op, Etcd.Range, ...Array<Etcd.Range>] = [
     putOnce(entry),

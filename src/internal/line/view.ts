@@ -49,7 +49,7 @@ export type Step =
 /** What makes a line the one that it is. */
 export interface Rules {
   readonly prefix: string
-  readonly layout: Pick<Layout, "isEntry" | "permitsOf">
+  readonly layout: Pick<Layout, "claimOf">
 }
 
 /** When keys were last deleted, by their `idOf`. */
@@ -73,7 +73,7 @@ export const settle = (
     left.delete(id)
     if (deleted > latest) latest = deleted
   }
-  return foreignAmong(rules, ahead) ?? (admits(own, left.values(), permitsFor(rules, own))
+  return foreignAmong(rules, own, ahead) ?? (isMet(rules, own, left.values())
     ? { _tag: "Turn", revision: latest }
     : { _tag: "Wait", place: { _tag: "Complete", ahead: left } })
 }
@@ -86,11 +86,10 @@ export const follow = (
   isComplete: boolean,
   revision: bigint
 ): Step => {
-  const foreign = foreignAmong(rules, nearest)
+  const foreign = foreignAmong(rules, own, nearest)
   if (foreign !== undefined) return foreign
-  const permitsOf = permitsFor(rules, own)
-  if (isComplete && admits(own, nearest, permitsOf)) return { _tag: "Turn", revision }
-  const found = guards(own, nearest, permitsOf)
+  if (isComplete && isMet(rules, own, nearest)) return { _tag: "Turn", revision }
+  const found = guards(own, nearest, (kv) => claimOf(rules, own, kv))
   if (found === undefined) return { _tag: "Look" }
   return {
     _tag: "Wait",
@@ -114,15 +113,20 @@ export const onDelete = (
   const earlier = place.ahead.get(deleted.id)
   if (earlier === undefined || deleted.revision < earlier.createRevision) return undefined
   place.ahead.delete(deleted.id)
-  return admits(own, place.ahead.values(), permitsFor(rules, own))
-    ? { _tag: "Turn", revision: deleted.revision }
-    : undefined
+  return isMet(rules, own, place.ahead.values()) ? { _tag: "Turn", revision: deleted.revision } : undefined
 }
 
-const permitsFor = ({ layout, prefix }: Rules, own: Claim) => (kv: EntryKey): number =>
-  layout.permitsOf(prefix, kv, own)
+const isMet = (rules: Rules, own: Claim, ahead: Iterable<EntryKey>): boolean =>
+  admits(own, Array.from(ahead, (kv) => claimOf(rules, own, kv)))
 
-const foreignAmong = ({ layout, prefix }: Rules, ahead: ReadonlyArray<EntryKey>): Step | undefined => {
-  const kv = ahead.find((kv) => !layout.isEntry(prefix, kv))
+/** Of an entry that is known to be one. */
+const claimOf = ({ layout, prefix }: Rules, own: Claim, kv: EntryKey): Claim => layout.claimOf(prefix, kv, own)!
+
+const foreignAmong = (
+  { layout, prefix }: Rules,
+  own: Claim,
+  ahead: ReadonlyArray<EntryKey>
+): Extract<Step, { readonly _tag: "Foreign" }> | undefined => {
+  const kv = ahead.find((kv) => layout.claimOf(prefix, kv, own) === undefined)
   return kv === undefined ? undefined : { _tag: "Foreign", kv }
 }

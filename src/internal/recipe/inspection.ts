@@ -11,7 +11,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Etcd from "../../Etcd.ts"
 import { Holder } from "../../Holder.ts"
-import type { Claim } from "../line/discipline.ts"
+import { admits, type Claim } from "../line/discipline.ts"
 import type { Layout } from "../line/layout.ts"
 import { conflictOf, describe } from "./description.ts"
 
@@ -32,8 +32,8 @@ export const inspect = Effect.fnUntraced(function*(etcd: Service, layout: Layout
     { concurrency: 16 }
   )
   const described = entries.map((kv) => new Holder({ ...describe(kv), remaining: leases.get(kv.lease) }))
-  let used = 0
-  const waiting = entries.findIndex((kv) => (used += layout.permitsOf(prefix, kv, claim)) > claim.of)
+  const claims = entries.map((kv) => layout.claimOf(prefix, kv, claim) ?? claim)
+  const waiting = claims.findIndex((own, i) => !admits(own, claims.slice(0, i)))
   const holding = waiting < 0 ? entries.length : waiting
   return {
     holders: described.slice(0, holding),

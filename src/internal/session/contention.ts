@@ -17,7 +17,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
-import type { Claim } from "../line/discipline.ts"
+import { type Claim, isSame } from "../line/discipline.ts"
 import { Entry, type EntryError, EntryLost, lostWith } from "../line/entry.ts"
 import type { EntryKey } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
@@ -197,7 +197,10 @@ export const make = (
   const passOn = (entry: Entry, { claim, lease, metadata, prefix }: Request) => {
     const queue = queues.get(prefix)
     const next = queue?.next
-    if (next?.request.claim !== claim || next.request.lease !== lease || entry.failure !== undefined) {
+    if (
+      next === undefined || !isSame(next.request.claim, claim) || next.request.lease !== lease ||
+      entry.failure !== undefined
+    ) {
       return release(entry, () => {})
     }
     if (next.request.metadata !== metadata) {
