@@ -41,7 +41,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Current } from "./Current.ts"
-import type * as Etcd from "./Etcd.ts"
+import * as Etcd from "./Etcd.ts"
 import { Holder } from "./Holder.ts"
 import { lock } from "./internal/line/discipline.ts"
 import { queue, singleKey } from "./internal/line/layout.ts"
@@ -627,7 +627,8 @@ export interface Inspection {
 }
 
 /**
- * Returns the holder of a lock and its waiters.
+ * Returns the holder of a lock and its waiters. Like `changes`, `list` and
+ * `forceRelease`, it needs no session, and takes no part in the line.
  *
  * @category operating
  * @since 0.1.0
@@ -635,8 +636,8 @@ export interface Inspection {
 export const inspect = (
   name: string,
   options?: Pick<TryOptions, "layout">
-): Effect.Effect<Inspection, Etcd.EtcdError, Session> =>
-  Effect.flatMap(Session, (session) => inspectIn(Engine.of(session).etcd, name, options))
+): Effect.Effect<Inspection, Etcd.EtcdError, Etcd.Etcd> =>
+  Effect.flatMap(Etcd.Etcd, (etcd) => inspectIn(etcd, name, options))
 
 /**
  * Emits the holder of a lock and its waiters, now and after every change.
@@ -647,11 +648,63 @@ export const inspect = (
 export const changes = (
   name: string,
   options?: Pick<TryOptions, "layout">
-): Stream.Stream<Inspection, Etcd.EtcdError, Session> =>
-  Stream.unwrap(Effect.map(Session, (session) => {
-    const { etcd } = Engine.of(session)
-    return inspection.changes(etcd, rangeOf(name, options), inspectIn(etcd, name, options))
-  }))
+): Stream.Stream<Inspection, Etcd.EtcdError, Etcd.Etcd> =>
+  Stream.unwrap(Effect.map(
+    Etcd.Etcd,
+    (etcd) => inspection.changes(etcd, rangeOf(name, options), inspectIn(etcd, name, options))
+  ))
+
+/**
+ * A lock that is held, and how many wait for it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Summary {
+  readonly lock: string
+  readonly layout: Layout
+  readonly holder: Holder
+  /** How many entries wait. The fibers of one process are one entry. Waiters for a single key cannot be seen. */
+  readonly waiting: number
+}
+
+/**
+ * Returns all locks that are held and whose names begin with a prefix, in the order of
+ * their names; without a prefix, all locks within reach of the connection.
+ *
+ * **Details**
+ *
+ * That takes one read, and a few where the entries are more than a reply of etcd can
+ * hold, which is 4 MiB. `holder.remaining` is undefined: use `inspect` for it.
+ *
+ * **Gotchas**
+ *
+ * A lock is known by its keys alone. A key under a name that ends with the ID of its
+ * own lease, as the entries of this library, of Go's mutex and of `etcdctl lock` do, is
+ * an entry of a queue. Any other key on a lease may be a single key, and is listed as
+ * one, also if it is something else; keys on no lease are not listed.
+ *
+ * **Example** (Which orders are being worked on)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Lock } from "effect-etcd-lock"
+ *
+ * export const busy = Effect.gen(function*() {
+ *   for (const { holder, lock, waiting } of yield* Lock.list("orders/")) {
+ *     yield* Effect.log(`${lock} is held by ${holder}; ${waiting} wait`)
+ *   }
+ * })
+ * ```
+ *
+ * @category operating
+ * @since 0.1.0
+ */
+export const list = (prefix = ""): Effect.Effect<ReadonlyArray<Summary>, Etcd.EtcdError, Etcd.Etcd> =>
+  Effect.flatMap(Etcd.Etcd, (etcd) => {
+    Check.prefix("Lock", prefix)
+    return inspection.list(etcd, prefix)
+  })
 
 /**
  * Deletes an entry from a lock's line, whichever client it belongs to, and returns
@@ -676,11 +729,11 @@ export const changes = (
 export const forceRelease = (
   name: string,
   options: Pick<TryOptions, "layout"> & { readonly createRevision: bigint }
-): Effect.Effect<boolean, Etcd.EtcdError, Session> =>
-  Effect.flatMap(Session, (session) => {
+): Effect.Effect<boolean, Etcd.EtcdError, Etcd.Etcd> =>
+  Effect.flatMap(Etcd.Etcd, (etcd) => {
     const range = rangeOf(name, options)
     Check.revision("Lock", "createRevision", options?.createRevision)
-    return inspection.forceRelease(Engine.of(session).etcd, range, options.createRevision)
+    return inspection.forceRelease(etcd, range, options.createRevision)
   })
 
 // -----------------------------------------------------------------------------

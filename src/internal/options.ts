@@ -160,8 +160,11 @@ const showDuration = (input: unknown): string => {
 
 const maxNameBytes = 1024
 
+export const isName = (name: unknown): name is string =>
+  typeof name === "string" && isShort(name) && !hasEmptySegment(name) && name.isWellFormed()
+
 export const name = (module: string, name: string): void => {
-  if (typeof name === "string" && isShort(name) && !hasEmptySegment(name) && name.isWellFormed()) return
+  if (isName(name)) return
   throw new InvalidOption({
     module,
     option: "name",

@@ -516,6 +516,52 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         yield* world.etcd.txn({ then: [Etcd.remove("job/config")] })
       }))
 
+    it.live("lists the locks under a prefix, of both layouts and of other clients, with their holders", () =>
+      Effect.gen(function*() {
+        const world = yield* makeWorld
+        const [a, b] = yield* Effect.all([world.process(), world.process()])
+        const held = [
+          yield* holdIn(a, "jobs/a", { metadata: { team: "blue" } }),
+          yield* holdIn(a, "jobs/ab"),
+          yield* holdIn(b, "jobs/b", { layout: "single-key" }),
+          yield* holdIn(a, "other")
+        ]
+        const [first, part, single] = yield* Effect.forEach(held, ({ held }) => held)
+        const waiting = yield* holdIn(b, "jobs/a")
+        yield* world.untilLine("jobs/a", 2)
+        yield* Effect.scoped(Effect.gen(function*() {
+          const { id } = yield* Lease.make({ ttl: "10 seconds" }).pipe(Effect.provideService(Etcd.Etcd, world.etcd))
+          yield* world.etcd.txn({
+            then: [
+              // as `etcdctl lock`, a plain key, and something else on a lease
+              Etcd.put(`jobs/go/${id.toString(16)}`, "", { lease: id }),
+              Etcd.put("jobs/config", "x"),
+              Etcd.put("jobs/worker", "10.0.0.7:80", { lease: id })
+            ]
+          })
+          const listed = yield* Lock.list("jobs/").pipe(Effect.provideService(Etcd.Etcd, world.etcd))
+          assert.deepStrictEqual(
+            listed.map(({ holder, layout, lock, waiting }) => [lock, layout, holder.key, waiting]),
+            [
+              ["jobs/a", "queue", first!.key, 1],
+              ["jobs/ab", "queue", part!.key, 0],
+              ["jobs/b", "single-key", single!.key, 0],
+              ["jobs/go", "queue", `jobs/go/${id.toString(16)}`, 0],
+              ["jobs/worker", "single-key", "jobs/worker", 0]
+            ]
+          )
+          assert.include(listed[0]!.holder, { pid: process.pid, createRevision: first!.createRevision })
+          assert.deepStrictEqual(listed[0]!.holder.metadata, { team: "blue" })
+          assert.deepStrictEqual(listed[3]!.holder.host, undefined)
+          const names = Effect.map(Lock.list("jobs/a"), (listed) => listed.map(({ lock }) => lock))
+          assert.deepStrictEqual(yield* a.run(names), ["jobs/a", "jobs/ab"])
+          yield* world.etcd.txn({ then: [Etcd.remove("jobs/config")] })
+        }))
+        yield* Effect.forEach(held, ({ release }) => release)
+        yield* waiting.release
+        assert.deepStrictEqual(yield* a.run(Lock.list()), [])
+      }))
+
     it.live("can force a release, of the holder that was looked at and no other", () =>
       Effect.gen(function*() {
         const world = yield* makeWorld

@@ -29,7 +29,11 @@ export interface ProcessOptions extends Lease.Options {
 
 export interface Process {
   /** Runs an effect in this process. */
-  readonly run: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, Session.Session>>
+  readonly run: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<
+    A,
+    E,
+    Exclude<R, Session.Session | Etcd.Etcd>
+  >
   /** Ends the session before the test does. */
   readonly close: Effect.Effect<void>
 }
@@ -76,7 +80,7 @@ const makeWith = Effect.fnUntraced(function*(endpoint: string, prefix: string, c
       Scope.provide(scope)
     )
     return {
-      run: Effect.provideService(Session.Session, session),
+      run: Effect.provideContext(Context.make(Session.Session, session).pipe(Context.add(Etcd.Etcd, client))),
       close: Scope.close(scope, Exit.void)
     }
   })

@@ -12,7 +12,9 @@ import * as Stream from "effect/Stream"
 import * as Etcd from "../../Etcd.ts"
 import { Holder } from "../../Holder.ts"
 import { admits, type Claim } from "../line/discipline.ts"
+import { idOf, keyOf } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
+import { isName } from "../options.ts"
 import { conflictOf, describe } from "./description.ts"
 
 type Service = Etcd.Etcd["Service"]
@@ -41,6 +43,52 @@ export const inspect = Effect.fnUntraced(function*(etcd: Service, layout: Layout
     conflicts: kvs.filter((kv) => !isEntry(kv)).map(conflictOf)
   }
 })
+
+/** Returns the locks of both layouts whose names begin with a prefix, in the order of their names. */
+export const list = Effect.fnUntraced(function*(etcd: Service, prefix: string) {
+  // etcd takes an empty key for none.
+  const range = { ...Etcd.getPrefix(prefix), key: Buffer.from(prefix || "\0") }
+  const { kvs, withoutValues } = yield* etcd.range(range).pipe(
+    Effect.map(({ kvs }) => ({ kvs, withoutValues: false })),
+    Effect.catchIf(isTooLarge, () => Effect.map(readKeys(etcd, range), (kvs) => ({ kvs, withoutValues: true })))
+  )
+  const locks = locksOf(kvs, prefix)
+  const holders = locks.map(({ entries }) =>
+    entries.reduce((first, kv) => kv.createRevision < first.createRevision ? kv : first)
+  )
+  const described = new Map(
+    (withoutValues ? yield* withValues(etcd, holders) : holders).map((kv) => [idOf(kv), describe(kv)])
+  )
+  return locks.flatMap(({ entries, layout, lock }, i) => {
+    // It has been released since its key was read.
+    const holder = described.get(idOf(holders[i]!))
+    return holder === undefined ? [] : [{ lock, layout, holder, waiting: entries.length - 1 }]
+  })
+})
+
+interface ListedLock {
+  readonly lock: string
+  readonly layout: "queue" | "single-key"
+  readonly entries: Array<Etcd.KeyValue>
+}
+
+const locksOf = (kvs: ReadonlyArray<Etcd.KeyValue>, prefix: string): ReadonlyArray<ListedLock> => {
+  const locks = new Map<string, ListedLock>()
+  for (const kv of kvs) {
+    const key = keyOf(kv)
+    const end = key.lastIndexOf("/")
+    // The last part of an entry's key is the ID of its lease, and maybe a number.
+    const isEntry = end > 0 && key.slice(end + 1).split("-", 1)[0] === kv.lease.toString(16)
+    const [lock, layout] = isEntry ? [key.slice(0, end), "queue"] as const : [key, "single-key"] as const
+    // The prefix may end within an entry's key.
+    if (kv.lease === 0n || !isName(lock) || !lock.startsWith(prefix)) continue
+    const id = `${layout} ${lock}`
+    const found = locks.get(id)
+    if (found === undefined) locks.set(id, { lock, layout, entries: [kv] })
+    else found.entries.push(kv)
+  }
+  return [...locks.values()].sort((a, b) => a.lock < b.lock ? -1 : a.lock > b.lock ? 1 : 0)
+}
 
 /** Looks now, and again after every change in the range. */
 export const changes = <A>(
@@ -78,6 +126,23 @@ export const forceRelease = Effect.fnUntraced(function*(etcd: Service, range: Et
 // internal
 // -----------------------------------------------------------------------------
 
+/** Reads the keys of a range, in as many replies as they need. */
+const readKeys = (
+  etcd: Service,
+  range: Etcd.Range
+): Effect.Effect<ReadonlyArray<Etcd.KeyValue>, Etcd.EtcdError> =>
+  Effect.flatMap(etcd.range({ ...range, keysOnly: true, limit: 10_000 }), ({ count, kvs }) =>
+    count === kvs.length
+      ? Effect.succeed(kvs)
+      // The key right after the last one.
+      : Effect.map(
+        readKeys(etcd, { ...range, key: Buffer.concat([kvs.at(-1)!.key, Buffer.of(0)]) }),
+        (rest) => [...kvs, ...rest]
+      ))
+
+/** A reply of etcd was too large to receive. */
+const isTooLarge = ({ reason }: Etcd.EtcdError): boolean => reason === "InvalidArgument"
+
 /** Reads the values of entries, those that are still there, in as many answers as they need. */
 const withValues = (etcd: Service, entries: ReadonlyArray<Etcd.KeyValue>) =>
   Effect.map(
@@ -92,8 +157,7 @@ const readAll = (
   etcd.txn({ then: entries.map(({ key }) => Etcd.get(key)) }).pipe(
     Effect.map(({ responses }) => (responses as ReadonlyArray<Etcd.RangeResult>).map(({ kvs }) => kvs[0])),
     Effect.catchIf(
-      // The answer is too large to receive.
-      ({ reason }) => reason === "InvalidArgument" && entries.length > 1,
+      (error) => isTooLarge(error) && entries.length > 1,
       () => {
         const half = entries.length >> 1
         const halves = [entries.slice(0, half), entries.slice(half)]

@@ -1,0 +1,104 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { Etcd, Lock } from "effect-etcd-lock"
+import { defectOf } from "../support/exits.ts"
+import { provideMemory } from "../support/inMemory.ts"
+
+/** Puts entries of locks that other processes hold, as many as one transaction takes at a time. */
+const put = Effect.fnUntraced(function*(keys: ReadonlyArray<string>, lease: bigint) {
+  const etcd = yield* Etcd.Etcd
+  for (let start = 0; start < keys.length; start += 100) {
+    yield* etcd.txn({
+      then: keys.slice(start, start + 100).map((key) => Etcd.put(key, "{\"host\":\"box\"}", { lease }))
+    })
+  }
+})
+
+const lease = 0x1fn
+
+/** Lists locks through a connection that counts its requests, and that may not receive large replies. */
+const listed = Effect.fnUntraced(function*(prefix: string, receives: "all" | "keys") {
+  const etcd = yield* Etcd.Etcd
+  const requests: Array<string> = []
+  const locks = yield* Lock.list(prefix).pipe(Effect.provideService(Etcd.Etcd, {
+    ...etcd,
+    range: (range) => {
+      requests.push(range.keysOnly ? "keys" : "range")
+      return receives === "keys" && !range.keysOnly
+        ? Effect.fail(
+          new Etcd.EtcdError({
+            reason: "InvalidArgument",
+            method: "range",
+            outcome: "Unknown",
+            description: "larger than max"
+          })
+        )
+        : etcd.range(range)
+    },
+    txn: (request) => {
+      requests.push("txn")
+      return etcd.txn(request)
+    }
+  }))
+  return { locks, requests }
+})
+
+describe("a list of locks", () => {
+  it.effect("is read at once, however many there are", () =>
+    provideMemory(Effect.gen(function*() {
+      yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
+      const names = Array.from({ length: 3000 }, (_, i) => `orders/${1000 + i}`)
+      yield* put(names.flatMap((name) => [`${name}/1f-1`, `${name}/1f-2`]), lease)
+      const { locks, requests } = yield* listed("orders/", "all")
+      assert.deepStrictEqual(requests, ["range"])
+      assert.deepStrictEqual(locks.map(({ lock }) => lock), names)
+      for (const { holder, layout, waiting } of locks) {
+        assert.deepStrictEqual([layout, holder.host, waiting], ["queue", "box", 1])
+      }
+    })))
+
+  it.effect("is read in parts when a reply would be too large: the keys, and then the holders' values", () =>
+    provideMemory(Effect.gen(function*() {
+      yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
+      const waiters = Array.from({ length: 10_050 }, (_, i) => `orders/b/1f-${1 + i}`)
+      yield* put(["orders/a", ...waiters, "orders/c/1f-7"], lease)
+      const { locks, requests } = yield* listed("orders/", "keys")
+      assert.deepStrictEqual(requests, ["range", "keys", "keys", "txn"])
+      assert.deepStrictEqual(locks.map(({ holder, lock, waiting }) => [lock, holder.key, holder.host, waiting]), [
+        ["orders/a", "orders/a", "box", 0],
+        ["orders/b", "orders/b/1f-1", "box", 10_049],
+        ["orders/c", "orders/c/1f-7", "box", 0]
+      ])
+    })))
+
+  it.effect("has the first entry as the holder, whatever the order of the keys", () =>
+    provideMemory(Effect.gen(function*() {
+      yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
+      for (const n of [7, 3, 9]) yield* put([`orders/1f-${n}`], lease)
+      const { locks: [lock] } = yield* listed("", "all")
+      assert.strictEqual(lock!.holder.key, "orders/1f-7")
+    })))
+
+  it.effect("has no other locks than those whose names begin with the prefix, and no keys that can be none", () =>
+    provideMemory(Effect.gen(function*() {
+      yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
+      yield* put(["orders/1f-1", "orders/7/1f-1", "orders/1f-1/x", "nightly.done/run/", "a//b", "/1f-1", "1f-1"], lease)
+      const names = (prefix: string) =>
+        Effect.map(listed(prefix, "all"), ({ locks }) => locks.map(({ layout, lock }) => `${layout} ${lock}`))
+      assert.deepStrictEqual(yield* names(""), [
+        "single-key 1f-1",
+        "queue orders",
+        "single-key orders/1f-1/x",
+        "queue orders/7"
+      ])
+      assert.deepStrictEqual(yield* names("orders/1"), ["single-key orders/1f-1/x"])
+      assert.deepStrictEqual(yield* names("orders/7"), ["queue orders/7"])
+      assert.deepStrictEqual(yield* names("orders/7/"), [])
+    })))
+
+  it.effect("of a prefix that is no text is a defect", () =>
+    provideMemory(Effect.gen(function*() {
+      const exit = yield* Effect.exit(Lock.list(7 as unknown as string))
+      assert.include((defectOf(exit) as Error).message, "Lock: prefix must be text")
+    })))
+})
