@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Semaphore } from "effect"
 import { spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -11,13 +11,20 @@ const examples = Path.resolve(import.meta.dirname, "../../examples")
 /** What `npm run demo` runs an example through. */
 const withEtcd = Path.join(import.meta.dirname, "withEtcd.ts")
 
-describe.concurrent("examples", () => {
+/** The examples go by a real clock, so they do not all run at the same time. A test's time includes its wait. */
+const turns = Semaphore.makeUnsafe(5)
+
+const etcds = () =>
+  [
+    ["a real etcd", { ETCD_ENDPOINTS: inject("etcdEndpoint") }],
+    ["an etcd in memory", {}]
+  ] as const
+
+describe.concurrent("examples", { timeout: 180_000 }, () => {
   it.live("tutorial: held, refused, released, the same again, lost and taken again", () =>
     Effect.gen(function*() {
-      const { code, errors, lines } = yield* run("tutorial", { ETCD_ENDPOINTS: inject("etcdEndpoint") })
-      assert.strictEqual(errors, "")
-      assert.strictEqual(code, 0)
-      tellsInOrder(lines, [
+      const lines = yield* linesOf("tutorial", { ETCD_ENDPOINTS: inject("etcdEndpoint") })
+      printsInOrder(lines, [
         "Anna has a lease of 5 s",
         "Anna holds the lock and works for 4 s",
         "Ben has a lease of 5 s",
@@ -46,10 +53,8 @@ describe.concurrent("examples", () => {
 
   it.live("critical-section: in turn, timed out, skipped, and fenced", () =>
     Effect.gen(function*() {
-      const { code, errors, lines } = yield* run("critical-section", { ETCD_ENDPOINTS: inject("etcdEndpoint") })
-      assert.strictEqual(errors, "")
-      assert.strictEqual(code, 0)
-      tellsInOrder(lines, [
+      const lines = yield* linesOf("critical-section", { ETCD_ENDPOINTS: inject("etcdEndpoint") })
+      printsInOrder(lines, [
         "Anna deposits 10, which makes 10",
         "Ben deposits 20, which makes 30",
         "Dora deposits 30, which makes 60",
@@ -67,11 +72,23 @@ describe.concurrent("examples", () => {
       assert.include(lines, "Ben leaves it to whoever cleans up already")
     }))
 
+  it.live.each(etcds())("fenced-sql on %s: fenced off, and no such row", ([, environment]) =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(withoutEtcd(yield* linesOf("fenced-sql", environment)), [
+        "Anna has written the morning edition",
+        "Anna is frozen",
+        "Operator deletes the lock's key in etcd",
+        "Ben has written the morning edition",
+        "Ben has found no evening edition",
+        "Anna is fenced off from the morning edition: a later holder has written it",
+        "Anna learns that the lock is lost: KeyDeleted",
+        "Database has: Sun"
+      ])
+    }))
+
   it.live("run on an etcd that the demo starts, and takes with it", () =>
     Effect.gen(function*() {
-      const { code, errors, lines } = yield* run("critical-section", {}, withEtcd)
-      assert.strictEqual(errors, "")
-      assert.strictEqual(code, 0)
+      const lines = yield* linesOf("critical-section", {}, withEtcd)
       assert.match(lines[0]!, /^etcd etcd \d+\.\d+\.\d+ \(.+\), started for this program$/)
       const [, endpoint] = /^etcd at (\S+), as the environment says$/.exec(lines[1]!) ?? []
       assert.isFalse(yield* accepts(endpoint!))
@@ -79,18 +96,14 @@ describe.concurrent("examples", () => {
 
   it.live("run in memory, and say why, where the demo can start no etcd", () =>
     Effect.gen(function*() {
-      const { code, errors, lines } = yield* run("critical-section", { ETCD_BINARY: "/nowhere/etcd" }, withEtcd)
-      assert.strictEqual(errors, "")
-      assert.strictEqual(code, 0)
+      const lines = yield* linesOf("critical-section", { ETCD_BINARY: "/nowhere/etcd" }, withEtcd)
       assert.match(lines[0]!, /^etcd cannot be started: '\/nowhere\/etcd' is not an etcd that runs here: /)
       assert.strictEqual(lines[1], "etcd in memory, since ETCD_ENDPOINTS names no other")
     }))
 
   it.live("run on an etcd in memory when the environment names no other, and say so", () =>
     Effect.gen(function*() {
-      const { code, errors, lines } = yield* run("critical-section", {})
-      assert.strictEqual(errors, "")
-      assert.strictEqual(code, 0)
+      const lines = yield* linesOf("critical-section", {})
       assert.strictEqual(lines[0], "etcd in memory, since ETCD_ENDPOINTS names no other")
       assert.strictEqual(lines.at(-1), "Anna is refused by etcd: LockLost, KeyDeleted")
     }))
@@ -105,9 +118,7 @@ describe.concurrent("examples", () => {
 
   it.live("testing: a job's test that needs no etcd", () =>
     Effect.gen(function*() {
-      const { code, errors, lines } = yield* run("testing", {})
-      assert.strictEqual(errors, "")
-      assert.strictEqual(code, 0)
+      const lines = yield* linesOf("testing", {})
       assert.deepStrictEqual(lines, ["The job stopped when its lease ran out, and put its work back"])
     }))
 
@@ -148,9 +159,20 @@ const run = (example: string, environment: Record<string, string>, ...through: R
       })
       return Effect.sync(() => child.kill("SIGKILL"))
     }
-  )
+  ).pipe(turns.withPermit)
 
-const tellsInOrder = (lines: ReadonlyArray<string>, expected: ReadonlyArray<string | RegExp>) => {
+/** What an example prints that succeeds. */
+const linesOf = (...args: Parameters<typeof run>) =>
+  Effect.map(run(...args), ({ code, errors, lines }) => {
+    assert.strictEqual(errors, "")
+    assert.strictEqual(code, 0)
+    return lines
+  })
+
+/** The lines but those about where etcd is. */
+const withoutEtcd = (lines: ReadonlyArray<string>) => lines.filter((line) => !line.startsWith("etcd "))
+
+const printsInOrder = (lines: ReadonlyArray<string>, expected: ReadonlyArray<string | RegExp>) => {
   let at = 0
   for (const wanted of expected) {
     const found = lines.findIndex((line, i) =>
