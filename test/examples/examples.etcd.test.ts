@@ -86,6 +86,23 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
       ])
     }))
 
+  it.live.each(etcds())("nightly-job on %s: begun twice, done once", ([, environment]) =>
+    Effect.gen(function*() {
+      const lines = yield* linesOf("nightly-job", environment)
+      printsInOrder(lines, [
+        "Ada has two o'clock",
+        "Ada begins the report",
+        "Ada dies in the middle of the report",
+        "Ben begins the report",
+        "Ben has finished the report",
+        "Cleo finds that this night's run is done"
+      ])
+      assert.deepStrictEqual(lines.filter((line) => / has (finished|done) /.test(line)), [
+        "Ben has finished the report",
+        "Ben has done the run of this night"
+      ])
+    }))
+
   it.live("run on an etcd that the demo starts, and takes with it", () =>
     Effect.gen(function*() {
       const lines = yield* linesOf("critical-section", {}, withEtcd)
