@@ -103,6 +103,27 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
       ])
     }))
 
+  it.live.each(etcds())("http-api on %s: 409 with Retry-After, and 503", ([, environment]) =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(withoutEtcd(yield* linesOf("http-api", environment)), [
+        "Server has cancelled order 6",
+        "Server responds 204",
+        "Server has cancelled order 8",
+        "Server responds 204",
+        "Server responds 409, Retry-After: 3",
+        "Cleo gives up: the order is locked by Anna",
+        "Server responds 409, Retry-After: 3",
+        "Ben tries again in 3s: the order is locked by Anna",
+        "Server has changed order 7 to 3 pieces",
+        "Server responds 204",
+        "Server has changed order 7 to 5 pieces",
+        "Server responds 204",
+        "Operator starts a server for which etcd is out of reach",
+        "Server responds 503",
+        "Cleo gives up: the server cannot lock orders now"
+      ])
+    }))
+
   it.live("run on an etcd that the demo starts, and takes with it", () =>
     Effect.gen(function*() {
       const lines = yield* linesOf("critical-section", {}, withEtcd)
