@@ -26,7 +26,7 @@ const deposit = (who: string, balance: Ref.Ref<number>, amount: number, timeout:
     Effect.catchTags({
       LockTimeout: ({ holder }) => say(who, `has waited long enough: ${holder?.metadata?.who} holds the lock`),
       LockLost: ({ reason }) => say(who, `has lost the lock (${reason}) and does not know how far it came`),
-      ForeignKey: ({ key }) => say(who, `cannot have the lock before somebody deletes ${key}`),
+      LockNameConflict: ({ message }) => say(who, `cannot have a lock of this name: ${message}`),
       EtcdError: ({ message }) => say(who, `cannot reach etcd: ${message}`)
     })
   )

@@ -1,4 +1,5 @@
 import * as Schema from "effect/Schema"
+import { TaggedError } from "./internal/taggedError.ts"
 
 /**
  * What went wrong, by what a caller can do about it.
@@ -53,7 +54,7 @@ export type EtcdErrorReason = typeof EtcdErrorReason.Type
  * @category errors
  * @since 0.1.0
  */
-export class EtcdError extends Schema.TaggedError<EtcdError>("effect-etcd-lock/Etcd/EtcdError")("EtcdError", {
+export class EtcdError extends TaggedError<EtcdError>("effect-etcd-lock/Etcd/EtcdError")("EtcdError", {
   reason: EtcdErrorReason,
   method: Schema.String,
   outcome: Schema.Literals(["Refused", "Unknown"]),

@@ -1,27 +1,36 @@
+import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
+import { EtcdError } from "./EtcdError.ts"
+import { TaggedError } from "./internal/taggedError.ts"
 
 /**
  * The lease is lost, and with it every key that was attached to it.
  *
- * - `Expired`: it was not renewed in time. Reported before etcd's own expiry.
+ * - `Expired`: it was not renewed in time. Reported before etcd's own expiry; the other fields say what happened.
  * - `Revoked`: etcd has no such lease any more; it was revoked.
  * - `Released`: its scope has closed, or is about to.
  *
  * @category errors
  * @since 0.1.0
  */
-export class LeaseExpired extends Schema.TaggedError<LeaseExpired>("effect-etcd-lock/Lease/LeaseExpired")(
-  "LeaseExpired",
-  {
-    leaseId: Schema.BigInt,
-    reason: Schema.Literals(["Expired", "Revoked", "Released"])
-  }
-) {
+export class LeaseExpired extends TaggedError<LeaseExpired>("effect-etcd-lock/Lease/LeaseExpired")("LeaseExpired", {
+  leaseId: Schema.BigInt,
+  reason: Schema.Literals(["Expired", "Revoked", "Released"]),
+  /** For how long etcd had acknowledged no renewal when the lease expired. */
+  unacknowledgedFor: Schema.optional(Schema.DurationFromMillis),
+  /**
+   * For how long of that time this process stood still, as far as its clocks say: it was stopped, its event loop was
+   * blocked, or its machine slept. Undefined for less than a tenth of the TTL.
+   */
+  stoodStillFor: Schema.optional(Schema.DurationFromMillis),
+  /** Why the last renewal failed, if one has failed in that time. */
+  cause: Schema.optional(EtcdError)
+}) {
   override get message(): string {
     const id = this.leaseId.toString(16)
     switch (this.reason) {
       case "Expired": {
-        return `Lease ${id} expired: etcd acknowledged no renewal in time`
+        return `Lease ${id} expired: ${this.#story}`
       }
       case "Revoked": {
         return `Lease ${id} was revoked: etcd has no such lease any more`
@@ -30,5 +39,15 @@ export class LeaseExpired extends Schema.TaggedError<LeaseExpired>("effect-etcd-
         return `Lease ${id} was released: its scope has closed`
       }
     }
+  }
+
+  get #story(): string {
+    const { cause, stoodStillFor, unacknowledgedFor } = this
+    const time = unacknowledgedFor === undefined ? "in time" : `for ${Duration.format(unacknowledgedFor)}`
+    const pause = stoodStillFor === undefined
+      ? ""
+      : `, and this process stood still for ${Duration.format(stoodStillFor)} of that time`
+    const error = cause === undefined ? "" : `; the last error was: ${cause.message}`
+    return `etcd acknowledged no renewal ${time}${pause}${error}`
   }
 }

@@ -28,7 +28,8 @@
  *
  * A name is text of at most 1 KiB in UTF-8, is not empty, and has no `/` at its
  * ends and no `//` in it. Any other name, and an option that can never work, is a
- * defect that names the option and shows a right value.
+ * defect that names the option and shows a right value. Use the template `name` for
+ * names with values of your users in them.
  *
  * @since 0.1.0
  */
@@ -45,10 +46,13 @@ import { Holder } from "./Holder.ts"
 import { queue, singleKey } from "./internal/line/layout.ts"
 import * as Check from "./internal/options.ts"
 import * as inspection from "./internal/recipe/inspection.ts"
+import * as names from "./internal/recipe/name.ts"
 import * as once from "./internal/recipe/once.ts"
 import * as request from "./internal/recipe/request.ts"
 import * as Engine from "./internal/session/engine.ts"
+import { TaggedError } from "./internal/taggedError.ts"
 import type { Lease } from "./Lease.ts"
+import { LeaseExpired } from "./LeaseExpired.ts"
 import { Session } from "./Session.ts"
 
 // -----------------------------------------------------------------------------
@@ -138,7 +142,8 @@ export interface Options extends TryOptions {
  * @since 0.1.0
  */
 export interface Handle {
-  readonly name: string
+  /** The lock's name. */
+  readonly lock: string
   /** The key in etcd whose existence is the ownership. */
   readonly key: string
   readonly leaseId: bigint
@@ -166,6 +171,13 @@ export interface Handle {
    * that the process had been frozen.
    */
   readonly check: Effect.Effect<void, LockLost>
+  /** The same for code that is no effect: whether the lock is neither known to be lost nor its lease too old. */
+  readonly isHeldUnsafe: () => boolean
+  /**
+   * Aborted with the `LockLost` as its reason as soon as the lock is lost or released; for `fetch` and other promises.
+   * Such a promise is asked to stop, and the lock does not wait for it.
+   */
+  readonly signal: AbortSignal
   /** For how long the lock is safe if no further renewal succeeds. */
   readonly remaining: Effect.Effect<Duration.Duration>
   /** Asks etcd whether the lock is still owned, with a linearizable read. */
@@ -200,15 +212,15 @@ export interface Handle {
  * @category errors
  * @since 0.1.0
  */
-export class LockHeld extends Schema.TaggedError<LockHeld>("effect-etcd-lock/Lock/LockHeld")("LockHeld", {
-  name: Schema.String,
+export class LockHeld extends TaggedError<LockHeld>("effect-etcd-lock/Lock/LockHeld")("LockHeld", {
+  lock: Schema.String,
   /** Undefined when the lock has just been released. */
   holder: Schema.UndefinedOr(Holder)
 }) {
   override get message(): string {
     return this.holder === undefined
-      ? `Lock '${this.name}' was held, and has just been released`
-      : `Lock '${this.name}' is held by ${this.holder}`
+      ? `Lock '${this.lock}' was held, and has just been released`
+      : `Lock '${this.lock}' is held by ${this.holder}`
   }
 }
 
@@ -218,8 +230,8 @@ export class LockHeld extends Schema.TaggedError<LockHeld>("effect-etcd-lock/Loc
  * @category errors
  * @since 0.1.0
  */
-export class LockTimeout extends Schema.TaggedError<LockTimeout>("effect-etcd-lock/Lock/LockTimeout")("LockTimeout", {
-  name: Schema.String,
+export class LockTimeout extends TaggedError<LockTimeout>("effect-etcd-lock/Lock/LockTimeout")("LockTimeout", {
+  lock: Schema.String,
   /** Never less than the timeout of the options; zero where that was zero, since the caller did not wait. */
   waited: Schema.DurationFromMillis,
   /** Undefined when the lock has just been released. */
@@ -228,58 +240,80 @@ export class LockTimeout extends Schema.TaggedError<LockTimeout>("effect-etcd-lo
   override get message(): string {
     const time = Duration.isZero(this.waited) ? "at once" : `within ${Duration.format(this.waited)}`
     const held = this.holder === undefined ? "" : `; it is held by ${this.holder}`
-    return `Lock '${this.name}' was not acquired ${time}${held}`
+    return `Lock '${this.lock}' was not acquired ${time}${held}`
   }
 }
 
 /**
  * The lock, or the place in the line for it, was lost.
  *
- * - `LeaseExpired`: the lease was not renewed in time, or was revoked.
+ * - `LeaseExpired`: its lease was not renewed in time, or was revoked. `cause` says what happened: for how long etcd had
+ *   not been reached and why, or for how long this process stood still.
  * - `KeyDeleted`: its key was deleted from etcd, by another client, or with its lease when that was revoked.
  * - `Released`: the handle was released, or the session or the lease that the lock is attached to has closed.
  *
  * @category errors
  * @since 0.1.0
  */
-export class LockLost extends Schema.TaggedError<LockLost>("effect-etcd-lock/Lock/LockLost")("LockLost", {
-  name: Schema.String,
+export class LockLost extends TaggedError<LockLost>("effect-etcd-lock/Lock/LockLost")("LockLost", {
+  lock: Schema.String,
   /** Undefined when the lock had not been acquired yet. */
   fencingToken: Schema.UndefinedOr(Schema.BigInt),
-  reason: Schema.Literals(["LeaseExpired", "KeyDeleted", "Released"])
+  reason: Schema.Literals(["LeaseExpired", "KeyDeleted", "Released"]),
+  /** For how long it had been held when the loss was noticed; undefined when it had not been acquired yet. */
+  heldFor: Schema.UndefinedOr(Schema.DurationFromMillis),
+  /** The end of its lease, where that is the reason. */
+  cause: Schema.optional(LeaseExpired)
 }) {
   override get message(): string {
-    const what = this.fencingToken === undefined
-      ? `The place in the line for lock '${this.name}'`
-      : `Lock '${this.name}'`
+    const { cause, heldFor } = this
+    const what = heldFor === undefined ? `The place in the line for lock '${this.lock}'` : `Lock '${this.lock}'`
+    const time = heldFor === undefined ? "" : ` after ${Duration.format(heldFor)}`
     switch (this.reason) {
       case "LeaseExpired": {
-        return `${what} was lost: its lease was not renewed in time, or was revoked`
+        const why = cause === undefined ? "its lease was not renewed in time, or was revoked" : cause.message
+        return `${what} was lost${time}: ${why}`
       }
       case "KeyDeleted": {
-        return `${what} was lost: its key was deleted from etcd`
+        return `${what} was lost${time}: its key was deleted from etcd`
       }
       case "Released": {
-        return `${what} was released: by its handle, or because its session or lease has closed`
+        return `${what} was released${time}: by its handle, or because its session or lease has closed`
       }
     }
   }
 }
 
 /**
- * There is a key in the lock's place that is no entry of a client: it is attached to
- * no lease, or lies deeper. A wait for its end could last for ever.
+ * A key that is no entry of this lock lies where its entries do, and could be there for ever.
+ *
+ * - `NestedLock`: the key is attached to a lease and lies deeper, as the entry of another lock does whose name begins
+ *   with this one's. Use other names. A client may hold that lock, and would lose it if the key was deleted.
+ * - `PlainKey`: the key is attached to no lease, so no client of a lock has put it there. Delete it, or use another
+ *   name.
  *
  * @category errors
  * @since 0.1.0
  */
-export class ForeignKey extends Schema.TaggedError<ForeignKey>("effect-etcd-lock/Lock/ForeignKey")("ForeignKey", {
-  name: Schema.String,
-  key: Schema.String
-}) {
+export class LockNameConflict
+  extends TaggedError<LockNameConflict>("effect-etcd-lock/Lock/LockNameConflict")("LockNameConflict", {
+    lock: Schema.String,
+    key: Schema.String,
+    kind: Schema.Literals(["NestedLock", "PlainKey"])
+  })
+{
   override get message(): string {
-    const what = this.key === this.name ? "its key is attached to no lease" : `'${this.key}' lies under its name`
-    return `Lock '${this.name}' cannot be acquired: ${what} and is no lock entry. Delete the key or use another name.`
+    const what = `Lock '${this.lock}' cannot be acquired`
+    switch (this.kind) {
+      case "NestedLock": {
+        return `${what}: '${this.key}' lies under its name and belongs to another lock. Use a name that is not the ` +
+          "beginning of another lock's path."
+      }
+      case "PlainKey": {
+        return `${what}: '${this.key}' lies in its place and is attached to no lease, so it is no lock's entry. ` +
+          "Delete the key, or use another name."
+      }
+    }
   }
 }
 
@@ -289,7 +323,66 @@ export class ForeignKey extends Schema.TaggedError<ForeignKey>("effect-etcd-lock
  * @category errors
  * @since 0.1.0
  */
-export type AcquireError = LockTimeout | LockLost | ForeignKey | Etcd.EtcdError
+export type AcquireError = LockTimeout | LockLost | LockNameConflict | Etcd.EtcdError
+
+/**
+ * One of the errors of this module.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type LockError = LockHeld | LockTimeout | LockLost | LockNameConflict
+
+/**
+ * Whether a value is one of the errors of this module, for code outside of Effect that
+ * catches all kinds of errors.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const isLockError: (u: unknown) => u is LockError = Schema.is(
+  Schema.Union([LockHeld, LockTimeout, LockLost, LockNameConflict])
+)
+
+// -----------------------------------------------------------------------------
+// names
+// -----------------------------------------------------------------------------
+
+/**
+ * Makes a lock's name of a program's own text and of values that may come from its
+ * users: ``Lock.name`orders/${id}` ``.
+ *
+ * **Details**
+ *
+ * A value is percent-encoded, so that it can neither break the name nor reach another
+ * lock: different values make different names. Letters, digits, `-`, `_`, `.` and `~`
+ * stay as they are. A value with more than 72 characters after that is replaced by its
+ * SHA-256, and empty text by `%empty`. The text around the values is not encoded.
+ *
+ * **Gotchas**
+ *
+ * A value that is neither text nor a number, such as `undefined`, is a defect, and so
+ * are two values without a character between them that no encoded value has, such as
+ * `/` or `:`.
+ *
+ * **Example** (A lock for each customer's order)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Lock } from "effect-etcd-lock"
+ *
+ * const ship = (customer: string, order: bigint) =>
+ *   Effect.log("ships it").pipe(Lock.withLock(Lock.name`orders/${customer}/${order}`))
+ *
+ * // the lock 'orders/anna%2F..%2Fben/7'
+ * export const shipped = ship("anna/../ben", 7n)
+ * ```
+ *
+ * @category names
+ * @since 0.1.0
+ */
+export const name = (text: TemplateStringsArray, ...values: ReadonlyArray<string | number | bigint>): string =>
+  names.make("Lock", text, values)
 
 // -----------------------------------------------------------------------------
 // critical sections
@@ -353,12 +446,12 @@ export const withLock: {
 export const tryWithLock: {
   (name: string, options?: TryOptions): <A, E, R>(
     self: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E | LockHeld | LockLost | ForeignKey | Etcd.EtcdError, Exclude<R, Current> | Session>
+  ) => Effect.Effect<A, E | LockHeld | LockLost | LockNameConflict | Etcd.EtcdError, Exclude<R, Current> | Session>
   <A, E, R>(
     self: Effect.Effect<A, E, R>,
     name: string,
     options?: TryOptions
-  ): Effect.Effect<A, E | LockHeld | LockLost | ForeignKey | Etcd.EtcdError, Exclude<R, Current> | Session>
+  ): Effect.Effect<A, E | LockHeld | LockLost | LockNameConflict | Etcd.EtcdError, Exclude<R, Current> | Session>
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
@@ -375,12 +468,12 @@ export const tryWithLock: {
 export const withLockIfAvailable: {
   (name: string, options?: TryOptions): <A, E, R>(
     self: Effect.Effect<A, E, R>
-  ) => Effect.Effect<Option.Option<A>, E | LockLost | ForeignKey | Etcd.EtcdError, Exclude<R, Current> | Session>
+  ) => Effect.Effect<Option.Option<A>, E | LockLost | LockNameConflict | Etcd.EtcdError, Exclude<R, Current> | Session>
   <A, E, R>(
     self: Effect.Effect<A, E, R>,
     name: string,
     options?: TryOptions
-  ): Effect.Effect<Option.Option<A>, E | LockLost | ForeignKey | Etcd.EtcdError, Exclude<R, Current> | Session>
+  ): Effect.Effect<Option.Option<A>, E | LockLost | LockNameConflict | Etcd.EtcdError, Exclude<R, Current> | Session>
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
@@ -510,7 +603,7 @@ export const acquire = (
 export const tryAcquire = (
   name: string,
   options?: TryOptions
-): Effect.Effect<Handle, LockHeld | LockLost | ForeignKey | Etcd.EtcdError, Session | Scope.Scope> =>
+): Effect.Effect<Handle, LockHeld | LockLost | LockNameConflict | Etcd.EtcdError, Session | Scope.Scope> =>
   request.scoped("Lock.tryAcquire", name, mutex.tryAcquire(name, options))
 
 // -----------------------------------------------------------------------------
@@ -524,12 +617,12 @@ export const tryAcquire = (
  * @since 0.1.0
  */
 export interface Inspection {
-  readonly name: string
+  readonly lock: string
   readonly holder: Holder | undefined
   /** The waiters, in order. The fibers of one process are one entry. Waiters for a single key cannot be seen. */
   readonly queue: ReadonlyArray<Holder>
-  /** Keys in the lock's place that are no entries; every acquire fails with `ForeignKey` because of them. */
-  readonly foreignKeys: ReadonlyArray<string>
+  /** Keys in the lock's place that are no entries of it: every acquire fails with `LockNameConflict` for one of them. */
+  readonly conflicts: ReadonlyArray<Pick<LockNameConflict, "key" | "kind">>
 }
 
 /**
@@ -599,10 +692,11 @@ const mutex = request.make({
     const { layout, prefix } = placeOf(name, options)
     return { contention: contention(layout), prefix }
   },
-  held: (name, holder) => new LockHeld({ name, holder }),
-  timeout: (name, waited, holder) => new LockTimeout({ name, waited, holder }),
-  lost: (name, fencingToken, { reason }) => new LockLost({ name, fencingToken, reason }),
-  foreign: (name, key) => new ForeignKey({ name, key })
+  held: (lock, holder) => new LockHeld({ lock, holder }),
+  timeout: (lock, waited, holder) => new LockTimeout({ lock, waited, holder }),
+  lost: (lock, { cause, reason }, held) =>
+    new LockLost({ lock, fencingToken: held?.fencingToken, reason, heldFor: held?.heldFor, cause }),
+  conflict: (lock, { key, kind }) => new LockNameConflict({ lock, key, kind })
 })
 
 const placeOf = (name: string, options: Pick<TryOptions, "layout"> | undefined) => {
@@ -620,5 +714,5 @@ const rangeOf = (name: string, options: Pick<TryOptions, "layout"> | undefined):
 
 const inspectIn = (etcd: Etcd.Etcd["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
   const { layout, prefix } = placeOf(name, options)
-  return Effect.map(inspection.inspect(etcd, layout, prefix), (found): Inspection => ({ name, ...found }))
+  return Effect.map(inspection.inspect(etcd, layout, prefix), (found): Inspection => ({ lock: name, ...found }))
 }

@@ -433,7 +433,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
       }))
   })
 
-  describe("a foreign key", () => {
+  describe("a key in a lock's place that is no entry of it", () => {
     it.live("under the name is named at once instead of waited for", () =>
       Effect.gen(function*() {
         const world = yield* makeWorld
@@ -445,7 +445,13 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         ]
         for (const attempt of attempts) {
           const error = yield* attempt
-          assert.include(error as Lock.ForeignKey, { _tag: "ForeignKey", key: "job/config" })
+          assert.include(error as Lock.LockNameConflict, {
+            _tag: "LockNameConflict",
+            lock: "job",
+            key: "job/config",
+            kind: "PlainKey"
+          })
+          assert.include(error.message, "Delete the key, or use another name.")
           yield* world.untilLine("job", 1)
         }
         yield* world.etcd.txn({ then: [Etcd.remove("job/config")] })
@@ -454,9 +460,18 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         yield* holder.held
         const nested = yield* holdIn(b, "job/part")
         yield* nested.held
-        assert.include((yield* Effect.flip(b.run(Lock.withLock(Effect.void, "job")))) as Lock.ForeignKey, {
-          _tag: "ForeignKey"
+        const conflict = yield* Effect.flip(b.run(Lock.withLock(Effect.void, "job")))
+        assert.include(conflict as Lock.LockNameConflict, {
+          _tag: "LockNameConflict",
+          lock: "job",
+          key: (yield* nested.held).key,
+          kind: "NestedLock"
         })
+        // its holder would lose it
+        assert.notMatch(conflict.message, /delete/i)
+        assert.deepStrictEqual((yield* b.run(Lock.inspect("job"))).conflicts, [
+          { key: (yield* nested.held).key, kind: "NestedLock" }
+        ])
         yield* nested.release
         yield* holder.release
       }))
@@ -487,7 +502,7 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         assert.deepStrictEqual(found.holder?.metadata, { team: "blue" })
         assert.isAbove(Duration.toSeconds(found.holder!.remaining!), 5)
         assert.lengthOf(found.queue, 1)
-        assert.deepStrictEqual(found.foreignKeys, [])
+        assert.deepStrictEqual(found.conflicts, [])
         yield* holder.release
         yield* waiting.release
         yield* eventually(Effect.sync(() => assert.deepStrictEqual(seen.at(-1), [false, 0])))
@@ -495,7 +510,9 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         assert.deepInclude(seen, [true, 1])
         yield* Fiber.interrupt(watching)
         yield* world.etcd.txn({ then: [Etcd.put("job/config", "x")] })
-        assert.deepStrictEqual((yield* b.run(Lock.inspect("job"))).foreignKeys, ["job/config"])
+        assert.deepStrictEqual((yield* b.run(Lock.inspect("job"))).conflicts, [
+          { key: "job/config", kind: "PlainKey" }
+        ])
         yield* world.etcd.txn({ then: [Etcd.remove("job/config")] })
       }))
 

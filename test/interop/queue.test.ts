@@ -116,12 +116,12 @@ describe.runIf(inject("interop"))("Go's mutex", () => {
       const { key } = yield* first.held
       yield* second.tell("lock")
       yield* world.untilLine("job", 2)
-      const { foreignKeys, holder, queue } = yield* a.run(Lock.inspect("job"))
+      const { conflicts, holder, queue } = yield* a.run(Lock.inspect("job"))
       assert.strictEqual(holder?.key, key)
       assert.isUndefined(holder?.host)
       assert.isAtMost(Duration.toSeconds(holder!.remaining!), 2)
       assert.lengthOf(queue, 1)
-      assert.deepStrictEqual(foreignKeys, [])
+      assert.deepStrictEqual(conflicts, [])
       yield* first.release
       assert.strictEqual(heldOf(world)(yield* second.heard).key, queue[0]?.key)
       yield* second.close
@@ -191,7 +191,10 @@ describe.runIf(inject("interop"))("Go's mutex", () => {
       yield* nested.held
       const peer = yield* goMutex(world, "a")
       assert.match(yield* peer.ask("trylock"), /^refused/)
-      assert.strictEqual((yield* Effect.flip(a.run(Lock.withLock(Effect.void, "a"))))._tag, "ForeignKey")
+      assert.include((yield* Effect.flip(a.run(Lock.withLock(Effect.void, "a")))) as Lock.LockNameConflict, {
+        _tag: "LockNameConflict",
+        kind: "NestedLock"
+      })
       yield* peer.tell("lock")
       yield* world.untilLine("a", 2)
       yield* nested.release

@@ -162,7 +162,11 @@ describe("a waiter in a long line", () => {
       yield* entries(count)
       yield* etcd.txn({ then: [Etcd.put("job/plain", "")] })
       const waiting = yield* wait(yield* session())
-      assert.include(failureOf(waiting.pollUnsafe()) as Lock.ForeignKey, { _tag: "ForeignKey", key: "job/plain" })
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockNameConflict, {
+        _tag: "LockNameConflict",
+        key: "job/plain",
+        kind: "PlainKey"
+      })
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("whose own key has gone hears of it with its guard's end at the latest, though others are ahead", () =>

@@ -129,7 +129,7 @@ describe("a run that is to succeed once", () => {
       const names = ["nightly.done", "nightly.done/a%2Fb"]
       for (const name of names) {
         const error = yield* Effect.flip(run(Lock.withLock(Effect.void, name, { timeout: "1 second" })))
-        assert.include(error as Lock.ForeignKey, { _tag: "ForeignKey", key: "nightly.done/a%2Fb/" })
+        assert.include(error as Lock.LockNameConflict, { _tag: "LockNameConflict", key: "nightly.done/a%2Fb/" })
       }
     })))
 

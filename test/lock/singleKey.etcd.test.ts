@@ -171,7 +171,7 @@ describe("a held single key", () => {
       yield* Effect.forEach(processes, (process) => process.run(Lock.withLock(Effect.void, "job", { layout })))
     }))
 
-  it.live("without a lease is reported as foreign", () =>
+  it.live("without a lease is reported as no lock's", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const a = yield* world.process()
@@ -182,11 +182,11 @@ describe("a held single key", () => {
       ]
       for (const attempt of attempts) {
         const error = yield* attempt
-        assert.include(error as Lock.ForeignKey, { _tag: "ForeignKey", key: "job" })
+        assert.include(error as Lock.LockNameConflict, { _tag: "LockNameConflict", key: "job", kind: "PlainKey" })
         assert.include(error.message, "is attached to no lease")
       }
       const found = yield* a.run(Lock.inspect("job", { layout }))
-      assert.deepStrictEqual([found.holder, found.foreignKeys], [undefined, ["job"]])
+      assert.deepStrictEqual([found.holder, found.conflicts], [undefined, [{ key: "job", kind: "PlainKey" }]])
       yield* world.etcd.txn({ then: [Etcd.remove("job")] })
       yield* a.run(Lock.withLock(Effect.void, "job", { layout }))
     }))

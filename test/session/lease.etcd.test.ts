@@ -77,6 +77,7 @@ describe.concurrent("on a real etcd", () => {
       yield* server.pause
       const loss = yield* Effect.flip(lease.awaitLoss)
       assert.strictEqual(loss.reason, "Expired")
+      assert.include(loss.cause!, { reason: "Timeout", method: "leaseKeepAlive" })
       // etcd counts from when it received what we count from when we sent it
       assert.isBelow(performance.now() - etcd.renewals().at(-1)!, 4000)
       yield* server.resume

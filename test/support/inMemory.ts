@@ -33,7 +33,7 @@ export const sessionThrough = (
 ) =>
   Effect.flatMap(Etcd.Etcd, (etcd) => Effect.provideService(session(options), Etcd.Etcd, { ...etcd, ...change(etcd) }))
 
-/** A process, and what lets it find that ten seconds have passed of which none of its timers knows. */
+/** A process, and what lets it find that time has passed, by default ten seconds, of which none of its timers knows. */
 export const freezable = Effect.gen(function*() {
   const clock = yield* Clock.Clock
   let frozen = 0n
@@ -41,8 +41,8 @@ export const freezable = Effect.gen(function*() {
     ...clock,
     monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe() + frozen
   }))
-  const freeze = () => {
-    frozen = 10_000_000_000n
+  const freeze = (millis = 10_000) => {
+    frozen += BigInt(millis) * 1_000_000n
   }
   return { freeze, process }
 })

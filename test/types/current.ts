@@ -24,6 +24,8 @@ const withLockIfAvailable: Effect.Effect<Option.Option<bigint>, unknown, Session
   Lock.withLockIfAvailable("job")
 )
 same<Requirements<typeof withLockIfAvailable>, Session.Session | Table>()
+const withLockOnce = fenced.pipe(Lock.withLockOnce("job", { run: "1" }))
+same<Requirements<typeof withLockOnce>, Session.Session | Table>()
 const whileHeld = Effect.flatMap(Lock.acquire("job"), (handle) => handle.whileHeld(fenced))
 same<Requirements<typeof whileHeld>, Session.Session | Scope.Scope | Table>()
 

@@ -39,3 +39,15 @@ export const describe = (kv: EntryKey): Holder =>
     createRevision: kv.createRevision,
     ...Option.getOrUndefined(decode(Buffer.from(kv.value).toString()))
   })
+
+/** A key in the range of a line that is no entry of it. */
+export interface Conflicting {
+  readonly key: string
+  readonly kind: "NestedLock" | "PlainKey"
+}
+
+/** Only a key with a lease can be another lock's entry. */
+export const conflictOf = (kv: EntryKey): Conflicting => ({
+  key: keyOf(kv),
+  kind: kv.lease === 0n ? "PlainKey" : "NestedLock"
+})

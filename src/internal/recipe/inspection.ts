@@ -11,9 +11,8 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Etcd from "../../Etcd.ts"
 import { Holder } from "../../Holder.ts"
-import { keyOf } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
-import { describe } from "./description.ts"
+import { conflictOf, describe } from "./description.ts"
 
 type Service = Etcd.Etcd["Service"]
 
@@ -31,7 +30,7 @@ export const inspect = Effect.fnUntraced(function*(etcd: Service, layout: Layout
     { concurrency: 16 }
   )
   const [holder, ...queue] = entries.map((kv) => new Holder({ ...describe(kv), remaining: leases.get(kv.lease) }))
-  return { holder, queue, foreignKeys: kvs.filter((kv) => !isEntry(kv)).map(keyOf) }
+  return { holder, queue, conflicts: kvs.filter((kv) => !isEntry(kv)).map(conflictOf) }
 })
 
 /** Looks now, and again after every change in the range. */

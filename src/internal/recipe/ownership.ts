@@ -10,29 +10,45 @@ import * as Etcd from "../../Etcd.ts"
 import type { Handle, LockLost } from "../../Lock.ts"
 import { type Entry, EntryLost, giveAway } from "../line/entry.ts"
 import { guard } from "../line/requests.ts"
+import { monotonicMillis } from "../monotonic.ts"
 import type { Contention } from "../session/contention.ts"
+import type { SessionImpl } from "../session/engine.ts"
 import { awaitLoss, superviseIn } from "../supervise.ts"
 import { enter } from "./enclosing.ts"
 
-/** Makes the error of a loss. The token is undefined when the turn had not come yet. */
+/** Makes the error of a loss. */
 export interface ToLost {
-  (name: string, fencingToken: bigint | undefined, loss: EntryLost): LockLost
+  (lock: string, loss: EntryLost, held: Held | undefined): LockLost
+}
+
+/** What was lost, when its turn had come already. */
+export interface Held {
+  readonly fencingToken: bigint
+  readonly heldFor: Duration.Duration
 }
 
 export class Ownership implements Handle {
-  readonly name: string
+  readonly lock: string
   readonly #entry: Entry
-  readonly #etcd: Etcd.Etcd["Service"]
+  readonly #session: SessionImpl
   readonly #contention: Contention
   readonly #toLost: ToLost
+  #controller: AbortController | undefined
+  #heldFor: Duration.Duration | undefined
   #release: Effect.Effect<void> | undefined
 
-  constructor(name: string, entry: Entry, etcd: Etcd.Etcd["Service"], contention: Contention, toLost: ToLost) {
-    this.name = name
-    this.#entry = entry
-    this.#etcd = etcd
-    this.#contention = contention
-    this.#toLost = toLost
+  constructor(options: {
+    readonly lock: string
+    readonly entry: Entry
+    readonly session: SessionImpl
+    readonly contention: Contention
+    readonly toLost: ToLost
+  }) {
+    this.lock = options.lock
+    this.#entry = options.entry
+    this.#session = options.session
+    this.#contention = options.contention
+    this.#toLost = options.toLost
   }
 
   get key(): string {
@@ -75,7 +91,7 @@ export class Ownership implements Handle {
   /** Whether a body runs under it, and it is what a caller of this name would wait for. */
   isRunning(name: string, contention: Contention): boolean {
     const entry = this.#entry
-    return this.name === name && this.#contention === contention && entry.ref.lease.bodies.isRunning(entry)
+    return this.lock === name && this.#contention === contention && entry.ref.lease.bodies.isRunning(entry)
   }
 
   get check(): Handle["check"] {
@@ -83,6 +99,19 @@ export class Ownership implements Handle {
       const loss = this.#entry.checkLoss()
       return loss === undefined ? Effect.void : Effect.fail(this.#lost(loss))
     })
+  }
+
+  get isHeldUnsafe(): Handle["isHeldUnsafe"] {
+    return () => this.#entry.checkLoss() === undefined
+  }
+
+  // Made for the first caller that asks: most locks are held without one.
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      const controller = this.#controller = new AbortController()
+      this.#onLoss((loss) => controller.abort(loss))
+    }
+    return this.#controller.signal
   }
 
   get remaining(): Handle["remaining"] {
@@ -94,14 +123,14 @@ export class Ownership implements Handle {
 
   get verify(): Handle["verify"] {
     return Effect.flatMap(
-      this.#etcd.range(Etcd.get(this.key)),
+      this.#session.etcd.range(Etcd.get(this.key)),
       ({ kvs }) => kvs[0]?.createRevision === this.createRevision ? Effect.void : this.#notOwner
     )
   }
 
   get txn(): Handle["txn"] {
     return ({ compare, else: otherwise, idempotent, then }) =>
-      this.#etcd.txn({
+      this.#session.etcd.txn({
         compare: [this.isOwner],
         then: [Etcd.nested({ compare, then, else: otherwise })],
         idempotent
@@ -137,6 +166,8 @@ export class Ownership implements Handle {
   }
 
   #lost(loss: EntryLost): LockLost {
-    return this.#toLost(this.name, this.fencingToken, loss)
+    const { fencingToken } = this
+    this.#heldFor ??= Duration.millis(Math.round(monotonicMillis(this.#session.clock) - this.#entry.since))
+    return this.#toLost(this.lock, loss, { fencingToken, heldFor: this.#heldFor })
   }
 }

@@ -6,15 +6,14 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import type { Current } from "../../Current.ts"
 import { EtcdError } from "../../EtcdError.ts"
 import type { Holder } from "../../Holder.ts"
 import type { LockLost, Options, TryOptions } from "../../Lock.ts"
 import { Session } from "../../Session.ts"
-import { EntryLost, ForeignEntry } from "../line/entry.ts"
-import { type EntryKey, keyOf } from "../line/entryKey.ts"
+import { type Entry, EntryLost, ForeignEntry } from "../line/entry.ts"
+import type { EntryKey } from "../line/entryKey.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
 import { Refused } from "../line/lines.ts"
 import * as Check from "../options.ts"
@@ -22,7 +21,7 @@ import type { Contention, Wait } from "../session/contention.ts"
 import * as Engine from "../session/engine.ts"
 import { isLease } from "../session/lease.ts"
 import type { Request } from "../session/localQueue.ts"
-import { describe, encode } from "./description.ts"
+import { type Conflicting, conflictOf, describe, encode } from "./description.ts"
 import { isInside } from "./enclosing.ts"
 import { Ownership, type ToLost } from "./ownership.ts"
 
@@ -43,7 +42,7 @@ export interface Place {
 }
 
 /** What a recipe is, besides its discipline: where its callers contend, and its own errors. */
-export interface Recipe<Held, Timeout, Foreign> {
+export interface Recipe<Held, Timeout, Conflict> {
   /** The module that takes the options, as messages name it. */
   readonly module: string
   /** Checks the name and the options that choose the place. */
@@ -51,75 +50,88 @@ export interface Recipe<Held, Timeout, Foreign> {
   readonly held: (name: string, holder: Holder | undefined) => Held
   readonly timeout: (name: string, waited: Duration.Duration, holder: Holder | undefined) => Timeout
   readonly lost: ToLost
-  readonly foreign: (name: string, key: string) => Foreign
+  readonly conflict: (name: string, conflict: Conflicting) => Conflict
+}
+
+/** A call of a recipe, with checked options. */
+interface Call {
+  readonly contention: Contention
+  readonly request: Request
+  readonly clock: Clock.Clock
+  /** The calling fiber runs under what it would wait for. */
+  readonly isInside: boolean
+  readonly own: (entry: Entry) => Ownership
 }
 
 /** The ways to acquire by a recipe. */
-export const make = <Held, Timeout, Foreign>(recipe: Recipe<Held, Timeout, Foreign>) => {
-  const { foreign, held, lost, module, place, timeout } = recipe
+export const make = <Held, Timeout, Conflict>(recipe: Recipe<Held, Timeout, Conflict>) => {
+  const { conflict, held, lost, module, place, timeout } = recipe
   const limitOf = limitIn(module)
 
-  const explain = (name: string) => <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | LockLost | Foreign => {
-    if (error instanceof EntryLost) return lost(name, undefined, error)
-    if (error instanceof ForeignEntry) return foreign(name, keyOf(error.kv))
+  const explain = (name: string) => <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | LockLost | Conflict => {
+    if (error instanceof EntryLost) return lost(name, error, undefined)
+    if (error instanceof ForeignEntry) return conflict(name, conflictOf(error.kv))
     return error as Exclude<E, EntryLost | ForeignEntry>
   }
 
+  /** Checks the options, and finds the place of the calling fiber. */
+  const call = <A, E>(name: string, options: Options | undefined, use: (call: Call) => Effect.Effect<A, E, Session>) =>
+    Effect.withFiber<A, E, Session>((fiber) => {
+      const session = Engine.of(Context.get(fiber.context as Context.Context<Session>, Session))
+      const clock = fiber.getRef(Clock.Clock)
+      const at = place(session, name, options)
+      const { contention } = at
+      return use({
+        contention,
+        request: requestOf(module, at, options, clock),
+        clock,
+        isInside: isInside(fiber.context, (outer) => outer.isRunning(name, contention)),
+        own: (entry) => new Ownership({ lock: name, entry, session, contention, toLost: lost })
+      })
+    })
+
   /** Waits for the turn, within the timeout of the options. */
   const acquire =
-    (name: string, options: Options | undefined): Acquire<Ownership, Timeout | LockLost | Foreign | EtcdError> =>
+    (name: string, options: Options | undefined): Acquire<Ownership, Timeout | LockLost | Conflict | EtcdError> =>
     (restore) =>
-      withSession((session, fiber) => {
-        const at = place(session, name, options)
+      call(name, options, ({ clock, contention, isInside, own, request }) => {
         const limit = limitOf(options)
         // A wait of no time is a try: etcd says whether it is free, however long that takes.
         if (limit !== undefined && Duration.isZero(limit)) {
           return tryOr(name, options, (holder) => timeout(name, Duration.zero, holder))(restore)
         }
-        if (isInside(fiber.context, (outer) => outer.isRunning(name, at.contention))) return Effect.die(selfWait(name))
+        if (isInside) return Effect.die(selfWait(name))
         const wait: Wait<Timeout | EtcdError> = limit === undefined
           ? restore
-          : deadline(limit, fiber.getRef(Clock.Clock), restore, (waited) =>
+          : deadline(limit, clock, restore, (waited) =>
             Effect.flatMap(
-              Effect.timeoutOrElse(at.contention.holder(at.prefix), {
+              Effect.timeoutOrElse(contention.holder(request.prefix), {
                 duration: holderTimeout,
                 orElse: () => unanswered(name)
               }),
               (holder) => Effect.failSync(() => timeout(name, waited(), described(holder)))
             ))
-        return Effect.mapBoth(at.contention.acquire(requestOf(module, at, options, fiber.getRef(Clock.Clock)), wait), {
-          onSuccess: (entry) => new Ownership(name, entry, session.etcd, at.contention, lost),
-          onFailure: explain(name)
-        })
+        return Effect.mapBoth(contention.acquire(request, wait), { onSuccess: own, onFailure: explain(name) })
       })
 
   /** Takes what is free, and returns how it was refused otherwise. */
   const attempt =
-    (name: string, options: TryOptions | undefined): Acquire<Ownership | Refused, LockLost | Foreign | EtcdError> =>
+    (name: string, options: TryOptions | undefined): Acquire<Ownership | Refused, LockLost | Conflict | EtcdError> =>
     (restore) =>
-      withSession((session, fiber) => {
-        const at = place(session, name, options)
-        const tried = at.contention.tryAcquire<never>(
-          requestOf(module, at, options, fiber.getRef(Clock.Clock)),
-          restore
-        )
-        return Effect.flatMap(
-          Effect.mapError(tried, explain(name)),
-          (tried): Effect.Effect<Ownership | Refused, Foreign> => {
-            if (!(tried instanceof Refused)) {
-              return Effect.succeed(new Ownership(name, tried, session.etcd, at.contention, lost))
-            }
-            if (tried.holder === undefined || at.contention.layout.isEntry(at.prefix, tried.holder)) {
-              return Effect.succeed(tried)
-            }
-            return Effect.fail(foreign(name, keyOf(tried.holder)))
+      call(name, options, ({ contention, own, request }) =>
+        Effect.flatMap(
+          Effect.mapError(contention.tryAcquire<never>(request, restore), explain(name)),
+          (tried): Effect.Effect<Ownership | Refused, Conflict> => {
+            if (!(tried instanceof Refused)) return Effect.succeed(own(tried))
+            return tried.holder === undefined || contention.layout.isEntry(request.prefix, tried.holder)
+              ? Effect.succeed(tried)
+              : Effect.fail(conflict(name, conflictOf(tried.holder)))
           }
-        )
-      })
+        ))
 
   const tryOr = <E>(name: string, options: TryOptions | undefined, onHeld: (holder: Holder | undefined) => E): Acquire<
     Ownership,
-    E | LockLost | Foreign | EtcdError
+    E | LockLost | Conflict | EtcdError
   > =>
   (restore) =>
     Effect.filterOrFail(
@@ -201,11 +213,6 @@ const spanned = <A, E, R>(operation: string, name: string, self: Effect.Effect<A
 // -----------------------------------------------------------------------------
 // internal
 // -----------------------------------------------------------------------------
-
-const withSession = <A, E>(
-  use: (session: Engine.SessionImpl, fiber: Fiber.Fiber<unknown, unknown>) => Effect.Effect<A, E, Session>
-): Effect.Effect<A, E, Session> =>
-  Effect.withFiber((fiber) => use(Engine.of(Context.get(fiber.context as Context.Context<Session>, Session)), fiber))
 
 const selfWait = (name: string) =>
   new Error(

@@ -28,6 +28,7 @@ export interface SessionImpl {
   readonly [TypeId]: typeof TypeId
   readonly lease: Effect.Effect<Lease, EtcdError, Scope.Scope>
   readonly etcd: Etcd["Service"]
+  readonly clock: Clock.Clock
   /** Where callers contend for the locks of one layout. */
   readonly contention: (layout: Layout) => Contention.Contention
 }
@@ -62,6 +63,7 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
       ({ lease }) => lease
     ),
     etcd,
+    clock,
     contention: (layout) => contentions.get(layout)!
   }
   return session

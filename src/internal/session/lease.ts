@@ -2,11 +2,13 @@
  * A lease as the rest of the package sees it: with its clock, its renewals and all
  * that runs under it. Users get the same object as a `Lease`.
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
+import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as PubSub from "effect/PubSub"
 import * as Stream from "effect/Stream"
@@ -40,6 +42,12 @@ export class LeaseImpl implements EntryLease {
   #validity: number
   #loss: LeaseExpired | undefined
   #isAbandoned = false
+  /** Since when the renewals sleep or wait for etcd, and for how long at most. */
+  #expected: { readonly since: Instant; readonly millis: number } | undefined
+  /** For how many milliseconds the process has stood still since the last acknowledged request. */
+  #stoodStill = 0
+  /** Why the last renewal failed, since then. */
+  #error: EtcdError | undefined
 
   constructor(options: {
     readonly id: bigint
@@ -108,18 +116,20 @@ export class LeaseImpl implements EntryLease {
     const pause = Math.min(Math.floor(period / 10), 100)
     const renewing = Effect.gen({ self: this }, function*() {
       while (true) {
-        yield* Effect.sleep(Math.max(0, Math.min(period - elapsed(this.#sent, now(this.#clock)), this.#remaining())))
+        yield* this.#sleep(Math.max(0, Math.min(period - elapsed(this.#sent, now(this.#clock)), this.#remaining())))
         while (true) {
           if (this.#remaining() === 0) return this.#lose("Expired")
           const sending = now(this.#clock)
-          const renewed = yield* Effect.exit(etcd.leaseKeepAlive(this.id, Math.min(attemptTimeout, this.#remaining())))
+          const timeout = Math.min(attemptTimeout, this.#remaining())
+          const renewed = yield* this.#within(timeout, Effect.exit(etcd.leaseKeepAlive(this.id, timeout)))
+          if (Exit.isFailure(renewed)) this.#error = Option.getOrUndefined(Cause.findErrorOption(renewed.cause))
           if (this.#remaining() === 0) return this.#lose("Expired")
           if (Exit.isSuccess(renewed)) {
             if (renewed.value === 0) return this.#lose("Revoked")
             this.#renewed(sending, renewed.value * 1000)
             break
           }
-          yield* Effect.sleep(Math.min(pause, this.#remaining()))
+          yield* this.#sleep(Math.min(pause, this.#remaining()))
         }
       }
     })
@@ -156,16 +166,49 @@ export class LeaseImpl implements EntryLease {
     return millis > 0.001 ? millis : 0
   }
 
+  #sleep(millis: number): Effect.Effect<void> {
+    return this.#within(millis, Effect.sleep(millis))
+  }
+
+  /** Runs what takes so long at most: where it takes longer, this process stood still. */
+  #within<A>(millis: number, self: Effect.Effect<A>): Effect.Effect<A> {
+    return Effect.suspend(() => {
+      this.#expected = { since: now(this.#clock), millis }
+      return Effect.tap(self, () => Effect.sync(() => this.#noteDelay()))
+    })
+  }
+
+  #noteDelay() {
+    if (this.#expected === undefined) return
+    const { millis, since } = this.#expected
+    this.#stoodStill += Math.max(0, elapsed(since, now(this.#clock)) - millis)
+    this.#expected = undefined
+  }
+
   #renewed(sent: Instant, ttlMillis: number) {
+    this.#stoodStill = 0
+    this.#error = undefined
     this.#sent = sent
     this.#validity = ttlMillis - this.#marginOf(ttlMillis)
     PubSub.publishUnsafe(this.#acknowledged, { leaseId: this.id, remaining: Duration.millis(this.#remaining()) })
   }
 
+  /** What happened since the last acknowledged request. */
+  #story() {
+    // Where the process has only just gone on, the renewals have not yet.
+    this.#noteDelay()
+    const stoodStill = Math.round(this.#stoodStill)
+    return {
+      unacknowledgedFor: Duration.millis(Math.round(elapsed(this.#sent, now(this.#clock)))),
+      stoodStillFor: stoodStill < Duration.toMillis(this.ttl) / 10 ? undefined : Duration.millis(stoodStill),
+      cause: this.#error
+    }
+  }
+
   #lose(reason: LeaseExpired["reason"]) {
     if (reason !== "Released") this.#gone.openUnsafe()
     if (this.#loss !== undefined) return
-    this.#loss = new LeaseExpired({ leaseId: this.id, reason })
+    this.#loss = new LeaseExpired({ leaseId: this.id, reason, ...(reason === "Expired" ? this.#story() : {}) })
     for (const listener of this.#listeners) listener(this.#loss)
     this.#listeners.clear()
   }
