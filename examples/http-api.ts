@@ -62,11 +62,11 @@ const asResponse = <A, R>(self: Effect.Effect<A, Lock.LockHeld | Lock.AcquireErr
     // The order may be half changed, as after a crash, and the client may repeat the request.
     LockLost: unavailable,
     // Only an operator can mend this, so it becomes a 500.
-    ForeignKey: Effect.die
+    LockNameConflict: Effect.die
   })
 }
 
-const lockOf = (id: string) => `http-api/orders/${encodeURIComponent(id)}`
+const lockOf = (id: string) => Lock.name`http-api/orders/${id}`
 
 /** Lets the clients below call while the first change is under way. */
 const paying = Deferred.makeUnsafe<void>()

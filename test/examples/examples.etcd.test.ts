@@ -124,6 +124,25 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
       ])
     }))
 
+  it.live.each(etcds())(
+    "promises on %s: saved, timed out, and aborted on loss",
+    ([, environment]) =>
+      Effect.gen(function*() {
+        const lines = yield* linesOf("promises", environment)
+        printsInOrder(lines, [
+          "Anna holds the lock",
+          /^Ben is rejected: LockTimeout: Lock 'promises\/report' was not acquired .+; it is held by .+ since /,
+          "Anna has downloaded page 4",
+          "Anna has saved the report and released the lock",
+          "Dora holds the lock",
+          "Operator deletes the lock's key in etcd",
+          /^Dora breaks off the download: LockLost: Lock 'promises\/report' was lost .*: its key was deleted from etcd$/,
+          /^Dora is rejected: LockLost: Lock 'promises\/report' was lost .*: its key was deleted from etcd$/
+        ])
+        assert.match(lines.at(-1)!, /^Dora is rejected: /)
+      })
+  )
+
   it.live("run on an etcd that the demo starts, and takes with it", () =>
     Effect.gen(function*() {
       const lines = yield* linesOf("critical-section", {}, withEtcd)
