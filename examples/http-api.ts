@@ -47,13 +47,10 @@ const Api = HttpApi.make("shop").add(
 // the server
 // -----------------------------------------------------------------------------
 
-/** Turns what can come of a lock into what the API promises. */
+/** Turns the errors of a lock into those of the API. */
 const asResponse = <A, R>(self: Effect.Effect<A, Lock.LockHeld | Lock.AcquireError, R>) => {
   const busy = ({ holder }: Lock.LockHeld | Lock.LockTimeout) =>
-    new OrderBusy({
-      heldBy: String(holder?.metadata?.user ?? "a client that has just ended"),
-      retryAfter: Duration.seconds(3)
-    })
+    new OrderBusy({ heldBy: String(holder?.metadata?.user ?? "another client"), retryAfter: Duration.seconds(3) })
   const unavailable = () => new LocksUnavailable()
   return Effect.catchTags(self, {
     LockHeld: busy,
@@ -77,7 +74,7 @@ const OrdersLive = HttpApiBuilder.group(Api, "orders", (handlers) =>
       Deferred.succeed(paying, undefined).pipe(
         Effect.andThen(Effect.sleep("3 seconds")),
         Effect.andThen(say("Server", `has changed order ${id} to ${pieces} pieces`)),
-        // A short wait, so that the client hears of a long one from the 409.
+        // A request waits for a short time only: a 409 says when to come back.
         Lock.withLock(lockOf(id), { timeout: "1 second", metadata: { user } }),
         asResponse
       ))
@@ -107,22 +104,20 @@ const makeClient = HttpApiClient.make(Api, {
     say("Server", `responds ${status}${"retry-after" in headers ? `, Retry-After: ${headers["retry-after"]}` : ""}`)
   )
 }).pipe(Effect.map(({ orders }) => ({
-  /** Repeats the request when the server has said so. */
+  /** Repeats the request after the time of `Retry-After`. */
   change: (user: string, id: string, pieces: number) =>
     orders.change({ headers: { user }, params: { id }, payload: { pieces } }).pipe(
-      Effect.tapErrorTag(
-        "OrderBusy",
-        ({ heldBy, retryAfter }) =>
-          say(user, `tries again in ${Duration.format(retryAfter)}: the order is locked by ${heldBy}`).pipe(
-            Effect.andThen(Effect.sleep(retryAfter))
-          )
-      ),
+      Effect.tapErrorTag("OrderBusy", ({ heldBy, retryAfter }) =>
+        Effect.andThen(
+          say(user, `tries again in ${Duration.format(retryAfter)}, since ${heldBy} holds the order's lock`),
+          Effect.sleep(retryAfter)
+        )),
       Effect.retry({ while: ({ _tag }) => _tag === "OrderBusy" })
     ),
   cancel: (user: string, id: string) =>
     orders.cancel({ headers: { user }, params: { id } }).pipe(Effect.catchTags({
-      OrderBusy: ({ heldBy }) => say(user, `gives up: the order is locked by ${heldBy}`),
-      LocksUnavailable: () => say(user, "gives up: the server cannot lock orders now")
+      OrderBusy: ({ heldBy }) => say(user, `gives up, since ${heldBy} holds the order's lock`),
+      LocksUnavailable: () => say(user, "gives up, since the server cannot lock orders now")
     }))
 })))
 
@@ -137,12 +132,11 @@ const contention = Effect.gen(function*() {
   yield* Fiber.join(anna)
 })
 
-const outage = Effect.flatMap(makeClient, ({ cancel }) => cancel("Cleo", "7"))
-
 const program = Effect.gen(function*() {
   yield* Effect.provide(contention, serverOn(EtcdLive))
   yield* say("Operator", "starts a server for which etcd is out of reach")
-  yield* Effect.provide(outage, serverOn(Etcd.layer({ hosts: "127.0.0.1:1", requestTimeout: "1 second" })))
+  const nowhere = Etcd.layer({ hosts: "127.0.0.1:1", requestTimeout: "1 second" })
+  yield* Effect.provide(Effect.flatMap(makeClient, ({ cancel }) => cancel("Cleo", "7")), serverOn(nowhere))
 })
 
 program.pipe(explained, NodeRuntime.runMain)

@@ -66,10 +66,10 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
         "Ben holds the lock",
         "Ben writes to the store",
         "Ben writes to etcd",
-        "Anna is refused by the store, which has seen a later token",
+        "Anna is refused by the store, which has seen a greater token",
         "Anna is refused by etcd: LockLost, KeyDeleted"
       ])
-      assert.include(lines, "Ben leaves it to whoever cleans up already")
+      assert.include(lines, "Ben leaves it, since another client cleans up already")
     }))
 
   it.live.each(etcds())("fenced-sql on %s: fenced off, and no such row", ([, environment]) =>
@@ -111,16 +111,16 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
         "Server has cancelled order 8",
         "Server responds 204",
         "Server responds 409, Retry-After: 3",
-        "Cleo gives up: the order is locked by Anna",
+        "Cleo gives up, since Anna holds the order's lock",
         "Server responds 409, Retry-After: 3",
-        "Ben tries again in 3s: the order is locked by Anna",
+        "Ben tries again in 3s, since Anna holds the order's lock",
         "Server has changed order 7 to 3 pieces",
         "Server responds 204",
         "Server has changed order 7 to 5 pieces",
         "Server responds 204",
         "Operator starts a server for which etcd is out of reach",
         "Server responds 503",
-        "Cleo gives up: the server cannot lock orders now"
+        "Cleo gives up, since the server cannot lock orders now"
       ])
     }))
 
