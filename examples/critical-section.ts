@@ -1,5 +1,5 @@
 /**
- * The ways to write a critical section, and what can come of each.
+ * The ways to write a critical section, and what can happen in each.
  *
  *   npm run example -- examples/critical-section.ts
  */
@@ -17,7 +17,7 @@ const account = "critical-section/account"
 const deposit = (who: string, balance: Ref.Ref<number>, amount: number, timeout: Duration.Input) =>
   Effect.gen(function*() {
     const before = yield* Ref.get(balance)
-    // without the lock, the others would read the same balance meanwhile
+    // Without the lock, the others would read the same balance meanwhile.
     yield* Effect.sleep("100 millis")
     yield* Ref.set(balance, before + amount)
     yield* say(who, `deposits ${amount}, which makes ${before + amount}`)
@@ -57,7 +57,7 @@ const cleanUp = (who: string) =>
     Lock.withLockIfAvailable("critical-section/clean-up"),
     Effect.flatMap(Option.match({
       onSome: () => say(who, "is done"),
-      onNone: () => say(who, "leaves it to whoever cleans up already")
+      onNone: () => say(who, "leaves it, since another client cleans up already")
     }))
   )
 
@@ -83,20 +83,20 @@ const publish = (
   Effect.gen(function*() {
     const lock = yield* Lock.acquire(publisher, { metadata: { who } })
     yield* say(who, "holds the lock")
-    // a loss interrupts this; but a process that is frozen comes too late for that, and may go on to write
+    // A loss interrupts this. But a process that was frozen goes on to write before it can be interrupted.
     yield* lock.whileHeld(say(who, "prepares the edition"))
     yield* beforeWriting
 
     const accepted = yield* store.write(`${who}'s edition`, lock.fencingToken)
-    yield* say(who, accepted ? "writes to the store" : "is refused by the store, which has seen a later token")
+    yield* say(who, accepted ? "writes to the store" : "is refused by the store, which has seen a greater token")
 
-    // etcd applies this only if the lock is still owned; with the lease, the key goes when the session ends
+    // etcd applies this only if the lock is still owned. The lease deletes the key when the session ends.
     yield* lock.txn({ then: [Etcd.put("critical-section/edition", who, { lease: lock.leaseId })] })
     yield* say(who, "writes to etcd")
   }).pipe(
     Effect.scoped,
     Effect.catchTag("LockLost", ({ reason }) => say(who, `is refused by etcd: LockLost, ${reason}`)),
-    // a session of its own, as if it was another process
+    // A session of its own, as if it was another process.
     Effect.provide(Session.layer())
   )
 

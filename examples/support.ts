@@ -1,15 +1,16 @@
 /** What the examples share. Copy it with them. */
 import { NodeFileSystem } from "@effect/platform-node"
-import { Clock, Config, ConfigProvider, Console, Effect, Layer, Option } from "effect"
+import { Clock, Config, ConfigProvider, Console, Duration, Effect, Layer, Option } from "effect"
 import { Etcd } from "effect-etcd-lock"
 
-let started: number | undefined
+let started: bigint | undefined
 
 /** Prints who does what, after the seconds since the first such line. */
 export const say = (who: string, what: string): Effect.Effect<void> =>
-  Effect.flatMap(Clock.currentTimeMillis, (now) => {
+  Effect.flatMap(Clock.monotonicTimeNanos, (now) => {
     started ??= now
-    return Console.log(`${((now - started) / 1000).toFixed(1)} s  ${who.padEnd(8)} ${what}`)
+    const seconds = Duration.toSeconds(Duration.nanos(now - started))
+    return Console.log(`${seconds.toFixed(1)} s  ${who.padEnd(8)} ${what}`)
   })
 
 /** Ends a program that has failed with one sentence and the exit code 1. */

@@ -1,6 +1,5 @@
 /**
- * How to test what a job of yours does when it loses its lock: without a server,
- * and without waiting.
+ * A test of what a job does when it loses its lock, without a server and without waiting.
  *
  *   npm run example -- examples/testing.ts
  */
@@ -10,7 +9,7 @@ import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import assert from "node:assert/strict"
 
-// the job: it has to put its work back when it may not go on
+// The job has to put its work back when it may not go on.
 const putBack: Array<string> = []
 const job = Effect.sleep("1 hour").pipe(
   Effect.onInterrupt(() => Effect.sync(() => putBack.push("invoice 7"))),
@@ -18,7 +17,7 @@ const job = Effect.sleep("1 hour").pipe(
   Effect.catchTag("LockLost", ({ reason }) => Effect.succeed(`stopped: ${reason}`))
 )
 
-// the test: etcd cannot be reached any more, and the lease runs out
+// In the test, etcd cannot be reached any more, and the lease runs out.
 const test = Effect.gen(function*() {
   const faults = yield* Etcd.Faults
   const running = yield* Effect.forkChild(job)
@@ -27,7 +26,7 @@ const test = Effect.gen(function*() {
   yield* TestClock.adjust("15 seconds")
   assert.equal(yield* Fiber.join(running), "stopped: LeaseExpired")
   assert.deepEqual(putBack, ["invoice 7"])
-  // the session revokes its lease when it ends, and would wait for the clock to try that again
+  // The session revokes its lease when it ends, and would wait for the clock to try that again.
   yield* faults.heal
   yield* TestClock.adjust("1 second")
   yield* Console.log("The job stopped when its lease ran out, and put its work back")

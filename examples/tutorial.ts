@@ -44,7 +44,7 @@ const contender = <E, R>(who: string, turns: Effect.Effect<void, E, R>) =>
   }).pipe(
     Effect.scoped,
     Effect.provide(Session.layer({ ttl: "5 seconds" })),
-    // the session has ended here
+    // The session has ended here.
     Effect.flatMap((leaseId) => Etcd.Etcd.use((etcd) => etcd.leaseTimeToLive(leaseId))),
     Effect.flatMap(({ remaining }) => say(who, remaining < 0 ? "has revoked the lease" : "has left the lease behind"))
   )

@@ -23,8 +23,7 @@
  *
  * A body is interrupted only where it can be: `Effect.uninterruptible` parts run to
  * their end, and the lock waits for them. A promise runs on after the interruption,
- * and the lock does not wait for it: pass the promise the signal that
- * `Effect.promise` provides, or make it uninterruptible.
+ * and the lock does not wait for it; `withLock` shows what to do about that.
  *
  * A name is text of at most 1 KiB in UTF-8, is not empty, and has no `/` at its
  * ends and no `//` in it. Any other name, and an option that can never work, is a
@@ -400,6 +399,19 @@ export const name = (text: TemplateStringsArray, ...values: ReadonlyArray<string
  *
  * The effect finds the handle of the lock in `Lock.Current`.
  *
+ * **Gotchas**
+ *
+ * A promise cannot be interrupted: it runs on when its effect is, and the lock goes to
+ * the next waiter meanwhile. There are three ways out:
+ *
+ * - `Effect.promise((signal) => work(signal))` asks the promise to stop, and does not
+ *   wait for it. It has the safety margin to stop in.
+ * - `Effect.uninterruptible(Effect.promise(() => work()))` waits for its end and does not
+ *   ask it to stop. The lock is not released before, but when it is lost, another client
+ *   may hold it until then.
+ * - `Effect.uninterruptible` with the handle's `signal` asks it to stop on a loss, and
+ *   waits for its end.
+ *
  * **Example** (Handling what can go wrong)
  *
  * ```ts
@@ -413,6 +425,19 @@ export const name = (text: TemplateStringsArray, ...values: ReadonlyArray<string
  *       LockTimeout: (error) => Effect.log(`still held by ${error.holder?.host}`),
  *       LockLost: (error) => Effect.logError(`lost it: ${error.reason}`)
  *     })
+ *   )
+ * ```
+ *
+ * **Example** (A promise that stops when the lock is lost, and is awaited)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Lock } from "effect-etcd-lock"
+ *
+ * export const upload = (work: (signal: AbortSignal) => Promise<void>) =>
+ *   Lock.Current.pipe(
+ *     Effect.flatMap(({ signal }) => Effect.uninterruptible(Effect.tryPromise(() => work(signal)))),
+ *     Lock.withLock("upload")
  *   )
  * ```
  *

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Semaphore } from "effect"
 import { spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -11,13 +11,20 @@ const examples = Path.resolve(import.meta.dirname, "../../examples")
 /** What `npm run demo` runs an example through. */
 const withEtcd = Path.join(import.meta.dirname, "withEtcd.ts")
 
-describe.concurrent("examples", () => {
+/** The examples go by a real clock, so they do not all run at the same time. A test's time includes its wait. */
+const turns = Semaphore.makeUnsafe(5)
+
+const etcds = () =>
+  [
+    ["a real etcd", { ETCD_ENDPOINTS: inject("etcdEndpoint") }],
+    ["an etcd in memory", {}]
+  ] as const
+
+describe.concurrent("examples", { timeout: 180_000 }, () => {
   it.live("tutorial: held, refused, released, the same again, lost and taken again", () =>
     Effect.gen(function*() {
-      const { code, errors, lines } = yield* run("tutorial", { ETCD_ENDPOINTS: inject("etcdEndpoint") })
-      assert.strictEqual(errors, "")
-      assert.strictEqual(code, 0)
-      tellsInOrder(lines, [
+      const lines = yield* linesOf("tutorial", { ETCD_ENDPOINTS: inject("etcdEndpoint") })
+      printsInOrder(lines, [
         "Anna has a lease of 5 s",
         "Anna holds the lock and works for 4 s",
         "Ben has a lease of 5 s",
@@ -46,10 +53,8 @@ describe.concurrent("examples", () => {
 
   it.live("critical-section: in turn, timed out, skipped, and fenced", () =>
     Effect.gen(function*() {
-      const { code, errors, lines } = yield* run("critical-section", { ETCD_ENDPOINTS: inject("etcdEndpoint") })
-      assert.strictEqual(errors, "")
-      assert.strictEqual(code, 0)
-      tellsInOrder(lines, [
+      const lines = yield* linesOf("critical-section", { ETCD_ENDPOINTS: inject("etcdEndpoint") })
+      printsInOrder(lines, [
         "Anna deposits 10, which makes 10",
         "Ben deposits 20, which makes 30",
         "Dora deposits 30, which makes 60",
@@ -61,17 +66,86 @@ describe.concurrent("examples", () => {
         "Ben holds the lock",
         "Ben writes to the store",
         "Ben writes to etcd",
-        "Anna is refused by the store, which has seen a later token",
+        "Anna is refused by the store, which has seen a greater token",
         "Anna is refused by etcd: LockLost, KeyDeleted"
       ])
-      assert.include(lines, "Ben leaves it to whoever cleans up already")
+      assert.include(lines, "Ben leaves it, since another client cleans up already")
     }))
+
+  it.live.each(etcds())("fenced-sql on %s: fenced off, and no such row", ([, environment]) =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(withoutEtcd(yield* linesOf("fenced-sql", environment)), [
+        "Anna has written the morning edition",
+        "Anna is frozen",
+        "Operator deletes the lock's key in etcd",
+        "Ben has written the morning edition",
+        "Ben has found no evening edition",
+        "Anna is fenced off from the morning edition: a later holder has written it",
+        "Anna learns that the lock is lost: KeyDeleted",
+        "Database has: Sun"
+      ])
+    }))
+
+  it.live.each(etcds())("nightly-job on %s: begun twice, done once", ([, environment]) =>
+    Effect.gen(function*() {
+      const lines = yield* linesOf("nightly-job", environment)
+      printsInOrder(lines, [
+        "Ada has two o'clock",
+        "Ada begins the report",
+        "Ada dies in the middle of the report",
+        "Ben begins the report",
+        "Ben has finished the report",
+        "Cleo finds that this night's run is done"
+      ])
+      assert.deepStrictEqual(lines.filter((line) => / has (finished|done) /.test(line)), [
+        "Ben has finished the report",
+        "Ben has done the run of this night"
+      ])
+    }))
+
+  it.live.each(etcds())("http-api on %s: 409 with Retry-After, and 503", ([, environment]) =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(withoutEtcd(yield* linesOf("http-api", environment)), [
+        "Server has cancelled order 6",
+        "Server responds 204",
+        "Server has cancelled order 8",
+        "Server responds 204",
+        "Server responds 409, Retry-After: 3",
+        "Cleo gives up, since Anna holds the order's lock",
+        "Server responds 409, Retry-After: 3",
+        "Ben tries again in 3s, since Anna holds the order's lock",
+        "Server has changed order 7 to 3 pieces",
+        "Server responds 204",
+        "Server has changed order 7 to 5 pieces",
+        "Server responds 204",
+        "Operator starts a server for which etcd is out of reach",
+        "Server responds 503",
+        "Cleo gives up, since the server cannot lock orders now"
+      ])
+    }))
+
+  it.live.each(etcds())(
+    "promises on %s: saved, timed out, and aborted on loss",
+    ([, environment]) =>
+      Effect.gen(function*() {
+        const lines = yield* linesOf("promises", environment)
+        printsInOrder(lines, [
+          "Anna holds the lock",
+          /^Ben is rejected: LockTimeout: Lock 'promises\/report' was not acquired .+; it is held by .+ since /,
+          "Anna has downloaded page 4",
+          "Anna has saved the report and released the lock",
+          "Dora holds the lock",
+          "Operator deletes the lock's key in etcd",
+          /^Dora breaks off the download: LockLost: Lock 'promises\/report' was lost .*: its key was deleted from etcd$/,
+          /^Dora is rejected: LockLost: Lock 'promises\/report' was lost .*: its key was deleted from etcd$/
+        ])
+        assert.match(lines.at(-1)!, /^Dora is rejected: /)
+      })
+  )
 
   it.live("run on an etcd that the demo starts, and takes with it", () =>
     Effect.gen(function*() {
-      const { code, errors, lines } = yield* run("critical-section", {}, withEtcd)
-      assert.strictEqual(errors, "")
-      assert.strictEqual(code, 0)
+      const lines = yield* linesOf("critical-section", {}, withEtcd)
       assert.match(lines[0]!, /^etcd etcd \d+\.\d+\.\d+ \(.+\), started for this program$/)
       const [, endpoint] = /^etcd at (\S+), as the environment says$/.exec(lines[1]!) ?? []
       assert.isFalse(yield* accepts(endpoint!))
@@ -79,18 +153,14 @@ describe.concurrent("examples", () => {
 
   it.live("run in memory, and say why, where the demo can start no etcd", () =>
     Effect.gen(function*() {
-      const { code, errors, lines } = yield* run("critical-section", { ETCD_BINARY: "/nowhere/etcd" }, withEtcd)
-      assert.strictEqual(errors, "")
-      assert.strictEqual(code, 0)
+      const lines = yield* linesOf("critical-section", { ETCD_BINARY: "/nowhere/etcd" }, withEtcd)
       assert.match(lines[0]!, /^etcd cannot be started: '\/nowhere\/etcd' is not an etcd that runs here: /)
       assert.strictEqual(lines[1], "etcd in memory, since ETCD_ENDPOINTS names no other")
     }))
 
   it.live("run on an etcd in memory when the environment names no other, and say so", () =>
     Effect.gen(function*() {
-      const { code, errors, lines } = yield* run("critical-section", {})
-      assert.strictEqual(errors, "")
-      assert.strictEqual(code, 0)
+      const lines = yield* linesOf("critical-section", {})
       assert.strictEqual(lines[0], "etcd in memory, since ETCD_ENDPOINTS names no other")
       assert.strictEqual(lines.at(-1), "Anna is refused by etcd: LockLost, KeyDeleted")
     }))
@@ -105,9 +175,7 @@ describe.concurrent("examples", () => {
 
   it.live("testing: a job's test that needs no etcd", () =>
     Effect.gen(function*() {
-      const { code, errors, lines } = yield* run("testing", {})
-      assert.strictEqual(errors, "")
-      assert.strictEqual(code, 0)
+      const lines = yield* linesOf("testing", {})
       assert.deepStrictEqual(lines, ["The job stopped when its lease ran out, and put its work back"])
     }))
 
@@ -148,9 +216,20 @@ const run = (example: string, environment: Record<string, string>, ...through: R
       })
       return Effect.sync(() => child.kill("SIGKILL"))
     }
-  )
+  ).pipe(turns.withPermit)
 
-const tellsInOrder = (lines: ReadonlyArray<string>, expected: ReadonlyArray<string | RegExp>) => {
+/** What an example prints that succeeds. */
+const linesOf = (...args: Parameters<typeof run>) =>
+  Effect.map(run(...args), ({ code, errors, lines }) => {
+    assert.strictEqual(errors, "")
+    assert.strictEqual(code, 0)
+    return lines
+  })
+
+/** The lines but those about where etcd is. */
+const withoutEtcd = (lines: ReadonlyArray<string>) => lines.filter((line) => !line.startsWith("etcd "))
+
+const printsInOrder = (lines: ReadonlyArray<string>, expected: ReadonlyArray<string | RegExp>) => {
   let at = 0
   for (const wanted of expected) {
     const found = lines.findIndex((line, i) =>
