@@ -32,7 +32,7 @@
  *
  * @since 0.1.0
  */
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
@@ -41,18 +41,18 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Current } from "./Current.ts"
 import * as Etcd from "./Etcd.ts"
-import { Holder } from "./Holder.ts"
+import type { Holder } from "./Holder.ts"
 import { lock } from "./internal/line/discipline.ts"
 import { queue, singleKey } from "./internal/line/layout.ts"
 import * as Check from "./internal/options.ts"
+import { errors } from "./internal/recipe/errors.ts"
 import * as inspection from "./internal/recipe/inspection.ts"
 import * as names from "./internal/recipe/name.ts"
 import * as once from "./internal/recipe/once.ts"
 import * as request from "./internal/recipe/request.ts"
 import * as Engine from "./internal/session/engine.ts"
-import { TaggedError } from "./internal/taggedError.ts"
 import type { Lease } from "./Lease.ts"
-import { LeaseExpired } from "./LeaseExpired.ts"
+import { LockHeld, LockLost, LockNameConflict, LockTimeout } from "./LockError.ts"
 import { Session } from "./Session.ts"
 
 // -----------------------------------------------------------------------------
@@ -206,116 +206,28 @@ export interface Handle {
 // errors
 // -----------------------------------------------------------------------------
 
-/**
- * Another client, or another fiber, holds the lock, and the caller did not want to wait.
- *
- * @category errors
- * @since 0.1.0
- */
-export class LockHeld extends TaggedError<LockHeld>("effect-etcd-lock/Lock/LockHeld")("LockHeld", {
-  lock: Schema.String,
-  /** Undefined when the lock has just been released. */
-  holder: Schema.UndefinedOr(Holder)
-}) {
-  override get message(): string {
-    return this.holder === undefined
-      ? `Lock '${this.lock}' was held, and has just been released`
-      : `Lock '${this.lock}' is held by ${this.holder}`
-  }
-}
-
-/**
- * The lock was not acquired within the time that the caller wanted to wait.
- *
- * @category errors
- * @since 0.1.0
- */
-export class LockTimeout extends TaggedError<LockTimeout>("effect-etcd-lock/Lock/LockTimeout")("LockTimeout", {
-  lock: Schema.String,
-  /** Never less than the timeout of the options; zero where that was zero, since the caller did not wait. */
-  waited: Schema.DurationFromMillis,
-  /** Undefined when the lock has just been released. */
-  holder: Schema.UndefinedOr(Holder)
-}) {
-  override get message(): string {
-    const time = Duration.isZero(this.waited) ? "at once" : `within ${Duration.format(this.waited)}`
-    const held = this.holder === undefined ? "" : `; it is held by ${this.holder}`
-    return `Lock '${this.lock}' was not acquired ${time}${held}`
-  }
-}
-
-/**
- * The lock, or the place in the line for it, was lost.
- *
- * - `LeaseExpired`: its lease was not renewed in time, or was revoked. `cause` says what happened: for how long etcd had
- *   not been reached and why, or for how long this process stood still.
- * - `KeyDeleted`: its key was deleted from etcd, by another client, or with its lease when that was revoked.
- * - `Released`: the handle was released, or the session or the lease that the lock is attached to has closed.
- *
- * @category errors
- * @since 0.1.0
- */
-export class LockLost extends TaggedError<LockLost>("effect-etcd-lock/Lock/LockLost")("LockLost", {
-  lock: Schema.String,
-  /** Undefined when the lock had not been acquired yet. */
-  fencingToken: Schema.UndefinedOr(Schema.BigInt),
-  reason: Schema.Literals(["LeaseExpired", "KeyDeleted", "Released"]),
-  /** For how long it had been held when the loss was noticed; undefined when it had not been acquired yet. */
-  heldFor: Schema.UndefinedOr(Schema.DurationFromMillis),
-  /** The end of its lease, where that is the reason. */
-  cause: Schema.optional(LeaseExpired)
-}) {
-  override get message(): string {
-    const { cause, heldFor } = this
-    const what = heldFor === undefined ? `The place in the line for lock '${this.lock}'` : `Lock '${this.lock}'`
-    const time = heldFor === undefined ? "" : ` after ${Duration.format(heldFor)}`
-    switch (this.reason) {
-      case "LeaseExpired": {
-        const why = cause === undefined ? "its lease was not renewed in time, or was revoked" : cause.message
-        return `${what} was lost${time}: ${why}`
-      }
-      case "KeyDeleted": {
-        return `${what} was lost${time}: its key was deleted from etcd`
-      }
-      case "Released": {
-        return `${what} was released${time}: by its handle, or because its session or lease has closed`
-      }
-    }
-  }
-}
-
-/**
- * A key that is no entry of this lock lies where its entries do, and could be there for ever.
- *
- * - `NestedLock`: the key is attached to a lease and lies deeper, as the entry of another lock does whose name begins
- *   with this one's. Use other names. A client may hold that lock, and would lose it if the key was deleted.
- * - `PlainKey`: the key is attached to no lease, so no client of a lock has put it there. Delete it, or use another
- *   name.
- *
- * @category errors
- * @since 0.1.0
- */
-export class LockNameConflict
-  extends TaggedError<LockNameConflict>("effect-etcd-lock/Lock/LockNameConflict")("LockNameConflict", {
-    lock: Schema.String,
-    key: Schema.String,
-    kind: Schema.Literals(["NestedLock", "PlainKey"])
-  })
-{
-  override get message(): string {
-    const what = `Lock '${this.lock}' cannot be acquired`
-    switch (this.kind) {
-      case "NestedLock": {
-        return `${what}: '${this.key}' lies under its name and belongs to another lock. Use a name that is not the ` +
-          "beginning of another lock's path."
-      }
-      case "PlainKey": {
-        return `${what}: '${this.key}' lies in its place and is attached to no lease, so it is no lock's entry. ` +
-          "Delete the key, or use another name."
-      }
-    }
-  }
-}
+export {
+  /**
+   * @category errors
+   * @since 0.1.0
+   */
+  LockHeld,
+  /**
+   * @category errors
+   * @since 0.1.0
+   */
+  LockLost,
+  /**
+   * @category errors
+   * @since 0.1.0
+   */
+  LockNameConflict,
+  /**
+   * @category errors
+   * @since 0.1.0
+   */
+  LockTimeout
+} from "./LockError.ts"
 
 /**
  * Why a lock was not acquired.
@@ -767,15 +679,11 @@ export const forceRelease = (
 
 const mutex = request.make({
   module: "Lock",
-  place: ({ contention }, name, options) => {
+  place: ({ contention }, name, options: Options | undefined) => {
     const { layout, prefix } = placeOf(name, options)
     return { contention: contention(layout), prefix, claim: lock }
   },
-  held: (lock, holder) => new LockHeld({ lock, holder }),
-  timeout: (lock, waited, holder) => new LockTimeout({ lock, waited, holder }),
-  lost: (lock, { cause, reason }, held) =>
-    new LockLost({ lock, fencingToken: held?.fencingToken, reason, heldFor: held?.heldFor, cause }),
-  conflict: (lock, { key, kind }) => new LockNameConflict({ lock, key, kind })
+  ...errors
 })
 
 const placeOf = (name: string, options: Pick<TryOptions, "layout"> | undefined) => {
@@ -794,7 +702,12 @@ const rangeOf = (name: string, options: Pick<TryOptions, "layout"> | undefined):
 const inspectIn = (etcd: Etcd.Etcd["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
   const { layout, prefix } = placeOf(name, options)
   return Effect.map(
-    inspection.inspect(etcd, layout, prefix, lock),
-    ({ holders: [holder], ...found }): Inspection => ({ lock: name, holder, ...found })
+    inspection.inspect(etcd, layout, prefix),
+    ({ conflicts, holders: [holder, ...others], queue }): Inspection => ({
+      lock: name,
+      holder: holder?.client,
+      queue: [...others, ...queue].map(({ client }) => client),
+      conflicts
+    })
   )
 }

@@ -35,16 +35,16 @@ import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Current } from "./Current.ts"
-import type * as Etcd from "./Etcd.ts"
+import * as Etcd from "./Etcd.ts"
 import type { Holder } from "./Holder.ts"
 import { type Claim, read, write } from "./internal/line/discipline.ts"
-import { isReader, queue } from "./internal/line/layout.ts"
+import { queue } from "./internal/line/layout.ts"
 import * as Check from "./internal/options.ts"
+import { errors } from "./internal/recipe/errors.ts"
 import * as inspection from "./internal/recipe/inspection.ts"
 import * as request from "./internal/recipe/request.ts"
-import * as Engine from "./internal/session/engine.ts"
-import * as Lock from "./Lock.ts"
-import { Session } from "./Session.ts"
+import type * as Lock from "./Lock.ts"
+import type { Session } from "./Session.ts"
 
 // -----------------------------------------------------------------------------
 // models
@@ -310,8 +310,8 @@ export interface Inspection {
  * @category operating
  * @since 0.1.0
  */
-export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError, Session> =>
-  Effect.flatMap(Session, (session) => inspectIn(Engine.of(session).etcd, name))
+export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError, Etcd.Etcd> =>
+  Effect.flatMap(Etcd.Etcd, (etcd) => inspectIn(etcd, name))
 
 /**
  * Reads which clients hold a lock and which wait for it, now and after every change.
@@ -319,11 +319,10 @@ export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError,
  * @category operating
  * @since 0.1.0
  */
-export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError, Session> =>
-  Stream.unwrap(Effect.map(Session, (session) => {
-    const { etcd } = Engine.of(session)
-    return inspection.changes(etcd, queue.range(prefixOf(name)), inspectIn(etcd, name))
-  }))
+export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError, Etcd.Etcd> =>
+  Stream.unwrap(
+    Effect.map(Etcd.Etcd, (etcd) => inspection.changes(etcd, queue.range(prefixOf(name)), inspectIn(etcd, name)))
+  )
 
 /**
  * Deletes an entry from a lock's line, whichever client it belongs to, and returns whether
@@ -335,11 +334,11 @@ export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError,
 export const forceRelease = (
   name: string,
   options: { readonly createRevision: bigint }
-): Effect.Effect<boolean, Etcd.EtcdError, Session> =>
-  Effect.flatMap(Session, (session) => {
+): Effect.Effect<boolean, Etcd.EtcdError, Etcd.Etcd> =>
+  Effect.flatMap(Etcd.Etcd, (etcd) => {
     const range = queue.range(prefixOf(name))
     Check.revision("ReadWriteLock", "createRevision", options?.createRevision)
-    return inspection.forceRelease(Engine.of(session).etcd, range, options.createRevision)
+    return inspection.forceRelease(etcd, range, options.createRevision)
   })
 
 // -----------------------------------------------------------------------------
@@ -349,16 +348,12 @@ export const forceRelease = (
 const recipe = (claim: Claim) =>
   request.make({
     module: "ReadWriteLock",
-    place: ({ contention }, name, options) => {
+    place: ({ contention }, name, options: Options | undefined) => {
       const prefix = prefixOf(name)
       Check.object("ReadWriteLock", "options", options, "{ timeout: \"15 seconds\" }")
       return { contention: contention(queue), prefix, claim }
     },
-    held: (lock, holder) => new Lock.LockHeld({ lock, holder }),
-    timeout: (lock, waited, holder) => new Lock.LockTimeout({ lock, waited, holder }),
-    lost: (lock, { cause, reason }, held) =>
-      new Lock.LockLost({ lock, fencingToken: held?.fencingToken, reason, heldFor: held?.heldFor, cause }),
-    conflict: (lock, { key, kind }) => new Lock.LockNameConflict({ lock, key, kind })
+    ...errors
   })
 
 const reading = recipe(read)
@@ -369,16 +364,15 @@ const prefixOf = (name: string): string => {
   return `${name}/`
 }
 
-const inspectIn = (etcd: Etcd.Etcd["Service"], name: string) => {
-  const prefix = prefixOf(name)
-  const claimant = (client: Holder): Claimant => ({
-    mode: isReader(prefix, { key: Buffer.from(client.key) }) ? "read" : "write",
-    client
-  })
-  return Effect.map(inspection.inspect(etcd, queue, prefix, write), ({ conflicts, holders, queue }) => ({
+const claimant = ({ claim, client }: inspection.Claimant): Claimant => ({
+  mode: claim.kind === "read" ? "read" : "write",
+  client
+})
+
+const inspectIn = (etcd: Etcd.Etcd["Service"], name: string) =>
+  Effect.map(inspection.inspect(etcd, queue, prefixOf(name)), ({ conflicts, holders, queue }): Inspection => ({
     lock: name,
     holders: holders.map(claimant),
     queue: queue.map(claimant),
     conflicts
   }))
-}

@@ -202,6 +202,30 @@ export const run = (module: string, run: unknown): void => {
   })
 }
 
+/** Checks how many permits there are, and how many of them are asked for. */
+export const permits = (module: string, permits: unknown, of: unknown): void => {
+  if (!isCountOf(of, maxPermits)) {
+    throw new InvalidOption({
+      module,
+      option: "of",
+      problem: (name) => `${name("of")} must be a whole number from 1 to ${maxPermits}, got ${show(of)}`,
+      cure: (name) => `Write how many permits there are for all clients, such as ${name("of")}: 8.`
+    })
+  }
+  if (isCountOf(permits, of)) return
+  throw new InvalidOption({
+    module,
+    option: "permits",
+    problem: (name) =>
+      `${name("permits")} must be a whole number from 1 to the ${of} that there are, got ${show(permits)}`
+  })
+}
+
+const maxPermits = 10_000
+
+const isCountOf = (count: unknown, of: number): count is number =>
+  typeof count === "number" && Number.isInteger(count) && count >= 1 && count <= of
+
 /** Returns the metadata as JSON. */
 export const metadata = (module: string, value: unknown): string => {
   const json = Result.try((): string | undefined => JSON.stringify(value))

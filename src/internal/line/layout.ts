@@ -13,7 +13,9 @@ export interface Layout {
   readonly key: (prefix: string, lease: EntryLease, claim: Claim) => string
   /** Whether a key in the range is an entry. Another one might stay for ever. */
   readonly isEntry: (prefix: string, kv: EntryKey) => boolean
-  /** What an entry claims, by its key, as far as that matters to a claim. Undefined if the two cannot stand in one line. */
+  /** What an entry claims, by its key. */
+  readonly claimIn: (prefix: string, kv: Pick<EntryKey, "key">) => Claim
+  /** What an entry claims, as far as that matters to a claim. Undefined if the two cannot stand in one line. */
   readonly claimOf: (prefix: string, kv: EntryKey, own: Claim) => Claim | undefined
   /** How many of the nearest entries in the way of a claim are enough to name its guards. */
   readonly guardsAmong: (claim: Claim) => number
@@ -42,11 +44,12 @@ export const queue: Layout = {
   ahead: (prefix, { kind }) => kind === "read" ? allBut(prefix, readers) : [Etcd.getPrefix(prefix)],
   key: (prefix, lease, claim) => newKey(`${prefix}${folders[claim.kind]}`, lease, suffixOf(claim)),
   isEntry: (prefix, kv) => kv.lease !== 0n && isEntryKey.test(keyOf(kv).slice(prefix.length)),
+  claimIn: (prefix, kv) => keyOf(kv).startsWith(readers, prefix.length) ? read : permitsIn(kv) ?? lock,
   claimOf: (prefix, kv, own) => {
     if (!queue.isEntry(prefix, kv)) return undefined
-    if (own.kind !== "permits") return isReader(prefix, kv) ? read : lock
-    const claim = permitsIn(kv)
-    if (claim === undefined) return { ...own, permits: own.of }
+    const claim = queue.claimIn(prefix, kv)
+    if (own.kind !== "permits") return claim === read ? read : lock
+    if (claim.kind !== "permits") return { ...own, permits: own.of }
     return claim.of === own.of || own.acceptOf?.(claim.of) === true ? claim : undefined
   },
   // Every entry has a permit at least.
@@ -65,6 +68,7 @@ export const singleKey: Layout = {
   ahead: (name) => [Etcd.get(name)],
   key: (name) => name,
   isEntry: (_, kv) => kv.lease !== 0n,
+  claimIn: () => lock,
   claimOf: (_, kv) => kv.lease === 0n ? undefined : lock,
   hasOwnKeys: false
 }
@@ -78,9 +82,6 @@ const folders = { lock: "", read: readers, write: "write/", permits: "" }
 
 /** What follows the prefix: a name, which may be in one of the folders. */
 const isEntryKey = /^(read\/|write\/)?[^/]+$/
-
-export const isReader = (prefix: string, kv: Pick<EntryKey, "key">): boolean =>
-  keyOf(kv).startsWith(readers, prefix.length)
 
 /** All keys of a line that are not in a folder of it. */
 const allBut = (prefix: string, folder: string): ReadonlyArray<Etcd.Range> => {
@@ -97,7 +98,7 @@ const allBut = (prefix: string, folder: string): ReadonlyArray<Etcd.Range> => {
 const suffixOf = ({ kind, of, permits }: Claim): string => kind === "permits" ? `-${permits}of${of}` : ""
 
 /** The claim to permits that an entry's key shows, if it is a semaphore's. */
-export const permitsIn = (kv: Pick<EntryKey, "key">): Claim | undefined => {
+const permitsIn = (kv: Pick<EntryKey, "key">): Claim | undefined => {
   const [, permits, of] = /-(\d+)of(\d+)$/.exec(keyOf(kv)) ?? []
   return permits === undefined ? undefined : { kind: "permits", permits: Number(permits), of: Number(of) }
 }

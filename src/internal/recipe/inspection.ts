@@ -19,8 +19,14 @@ import { conflictOf, describe } from "./description.ts"
 
 type Service = Etcd.Etcd["Service"]
 
-/** Reads the line under a prefix. Those whose claims are met, if there are so many permits, are the holders. */
-export const inspect = Effect.fnUntraced(function*(etcd: Service, layout: Layout, prefix: string, claim: Claim) {
+/** A client in a line, and what it claims. */
+export interface Claimant {
+  readonly claim: Claim
+  readonly client: Holder
+}
+
+/** Reads the line under a prefix. The clients whose claims are met are the holders. */
+export const inspect = Effect.fnUntraced(function*(etcd: Service, layout: Layout, prefix: string) {
   const isEntry = (kv: Etcd.KeyValue) => layout.isEntry(prefix, kv)
   const { kvs } = yield* etcd.range({ ...layout.range(prefix), sort: "CreateAscending", keysOnly: true })
   const entries = yield* withValues(etcd, kvs.filter(isEntry))
@@ -33,13 +39,16 @@ export const inspect = Effect.fnUntraced(function*(etcd: Service, layout: Layout
       }),
     { concurrency: 16 }
   )
-  const described = entries.map((kv) => new Holder({ ...describe(kv), remaining: leases.get(kv.lease) }))
-  const claims = entries.map((kv) => layout.claimOf(prefix, kv, claim) ?? claim)
+  const clients = entries.map((kv): Claimant => ({
+    claim: layout.claimIn(prefix, kv),
+    client: new Holder({ ...describe(kv), remaining: leases.get(kv.lease) })
+  }))
+  const claims = clients.map(({ claim }) => claim)
   const waiting = claims.findIndex((own, i) => !admits(own, claims.slice(0, i)))
   const holding = waiting < 0 ? entries.length : waiting
   return {
-    holders: described.slice(0, holding),
-    queue: described.slice(holding),
+    holders: clients.slice(0, holding),
+    queue: clients.slice(holding),
     conflicts: kvs.filter((kv) => !isEntry(kv)).map(conflictOf)
   }
 })

@@ -55,6 +55,10 @@ export class Ownership implements Handle {
     return this.#entry.key
   }
 
+  get permits(): number {
+    return this.#entry.claim.permits
+  }
+
   get leaseId(): bigint {
     return this.#entry.ref.lease.id
   }

@@ -22,7 +22,7 @@ import type { Contention, Wait } from "../session/contention.ts"
 import * as Engine from "../session/engine.ts"
 import { isLease } from "../session/lease.ts"
 import type { Request } from "../session/localQueue.ts"
-import { type Conflicting, conflictOf, describe, encode } from "./description.ts"
+import { describe, encode } from "./description.ts"
 import { isInside } from "./enclosing.ts"
 import { Ownership, type ToLost } from "./ownership.ts"
 
@@ -44,15 +44,16 @@ export interface Place {
 }
 
 /** What a recipe is, besides its discipline: where its callers contend, and its own errors. */
-export interface Recipe<Held, Timeout, Conflict> {
+export interface Recipe<O extends Options, Held, Timeout, Conflict> {
   /** The module that takes the options, as messages name it. */
   readonly module: string
   /** Checks the name and the options that choose the place. */
-  readonly place: (session: Engine.SessionImpl, name: string, options: TryOptions | undefined) => Place
-  readonly held: (name: string, holder: Holder | undefined) => Held
+  readonly place: (session: Engine.SessionImpl, name: string, options: O | undefined) => Place
+  readonly held: (name: string, holder: Holder | undefined, refused: Refused, options: O | undefined) => Held
   readonly timeout: (name: string, waited: Duration.Duration, holder: Holder | undefined) => Timeout
   readonly lost: ToLost
-  readonly conflict: (name: string, conflict: Conflicting) => Conflict
+  /** A key in the line that cannot stand in it beside the claim. */
+  readonly conflict: (name: string, kv: EntryKey, claim: Claim) => Conflict
 }
 
 /** A call of a recipe, with checked options. */
@@ -66,18 +67,19 @@ interface Call {
 }
 
 /** The ways to acquire by a recipe. */
-export const make = <Held, Timeout, Conflict>(recipe: Recipe<Held, Timeout, Conflict>) => {
+export const make = <O extends Options, Held, Timeout, Conflict>(recipe: Recipe<O, Held, Timeout, Conflict>) => {
   const { conflict, held, lost, module, place, timeout } = recipe
   const limitOf = limitIn(module)
 
-  const explain = (name: string) => <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | LockLost | Conflict => {
-    if (error instanceof EntryLost) return lost(name, error, undefined)
-    if (error instanceof ForeignEntry) return conflict(name, conflictOf(error.kv))
-    return error as Exclude<E, EntryLost | ForeignEntry>
-  }
+  const explain =
+    (name: string, { claim }: Request) => <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | LockLost | Conflict => {
+      if (error instanceof EntryLost) return lost(name, error, undefined)
+      if (error instanceof ForeignEntry) return conflict(name, error.kv, claim)
+      return error as Exclude<E, EntryLost | ForeignEntry>
+    }
 
   /** Checks the options, and finds the place of the calling fiber. */
-  const call = <A, E>(name: string, options: Options | undefined, use: (call: Call) => Effect.Effect<A, E, Session>) =>
+  const call = <A, E>(name: string, options: O | undefined, use: (call: Call) => Effect.Effect<A, E, Session>) =>
     Effect.withFiber<A, E, Session>((fiber) => {
       const session = Engine.of(Context.get(fiber.context as Context.Context<Session>, Session))
       const clock = fiber.getRef(Clock.Clock)
@@ -94,7 +96,7 @@ export const make = <Held, Timeout, Conflict>(recipe: Recipe<Held, Timeout, Conf
 
   /** Waits for the turn, within the timeout of the options. */
   const acquire =
-    (name: string, options: Options | undefined): Acquire<Ownership, Timeout | LockLost | Conflict | EtcdError> =>
+    (name: string, options: O | undefined): Acquire<Ownership, Timeout | LockLost | Conflict | EtcdError> =>
     (restore) =>
       call(name, options, ({ clock, contention, isInside, own, request }) => {
         const limit = limitOf(options)
@@ -113,38 +115,43 @@ export const make = <Held, Timeout, Conflict>(recipe: Recipe<Held, Timeout, Conf
               }),
               (holder) => Effect.failSync(() => timeout(name, waited(), described(holder)))
             ))
-        return Effect.mapBoth(contention.acquire(request, wait), { onSuccess: own, onFailure: explain(name) })
+        return Effect.mapBoth(contention.acquire(request, wait), { onSuccess: own, onFailure: explain(name, request) })
       })
 
   /** Takes what is free, and returns how it was refused otherwise. */
   const attempt =
-    (name: string, options: TryOptions | undefined): Acquire<Ownership | Refused, LockLost | Conflict | EtcdError> =>
+    (name: string, options: O | undefined): Acquire<Ownership | Refused, LockLost | Conflict | EtcdError> =>
     (restore) =>
       call(name, options, ({ contention, own, request }) =>
         Effect.flatMap(
-          Effect.mapError(contention.tryAcquire<never>(request, restore), explain(name)),
+          Effect.mapError(contention.tryAcquire<never>(request, restore), explain(name, request)),
           (tried): Effect.Effect<Ownership | Refused, Conflict> => {
             if (!(tried instanceof Refused)) return Effect.succeed(own(tried))
-            return tried.holder === undefined || contention.layout.isEntry(request.prefix, tried.holder)
+            const { claim, prefix } = request
+            return tried.holder === undefined || contention.layout.claimOf(prefix, tried.holder, claim) !== undefined
               ? Effect.succeed(tried)
-              : Effect.fail(conflict(name, conflictOf(tried.holder)))
+              : Effect.fail(conflict(name, tried.holder, claim))
           }
         ))
 
-  const tryOr = <E>(name: string, options: TryOptions | undefined, onHeld: (holder: Holder | undefined) => E): Acquire<
-    Ownership,
-    E | LockLost | Conflict | EtcdError
-  > =>
+  const tryOr = <E>(
+    name: string,
+    options: O | undefined,
+    onRefused: (holder: Holder | undefined, refused: Refused) => E
+  ): Acquire<Ownership, E | LockLost | Conflict | EtcdError> =>
   (restore) =>
     Effect.filterOrFail(
       attempt(name, options)(restore),
       (tried): tried is Ownership => tried instanceof Ownership,
-      (refused) => onHeld(described((refused as Refused).holder))
+      (tried) => {
+        const refused = tried as Refused
+        return onRefused(described(refused.holder), refused)
+      }
     )
 
   /** Takes what is free, or fails with the holder. */
-  const tryAcquire = (name: string, options: TryOptions | undefined) =>
-    tryOr(name, options, (holder) => held(name, holder))
+  const tryAcquire = (name: string, options: O | undefined) =>
+    tryOr(name, options, (holder, refused) => held(name, holder, refused, options))
 
   return { acquire, attempt, tryAcquire }
 }

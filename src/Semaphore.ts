@@ -1,0 +1,393 @@
+/**
+ * A semaphore across machines: so many permits for all clients together, first come,
+ * first served, lost in a typed way, as `Lock` is.
+ *
+ * **When to use**
+ *
+ * Use it to limit how much of something all machines together do at once, such as the
+ * connections to a database or the calls of an API. A limit for one process is
+ * Effect's own `Semaphore`.
+ *
+ * **Details**
+ *
+ * Clients stand in one line, and hold their permits when those of all clients ahead and
+ * their own are at most as many as there are. A client that asks for many permits is
+ * not overtaken by others that ask for one. A permit that is free costs one commit, and
+ * however many fibers of a process wait, no more of them stand in etcd's line than fit.
+ *
+ * All clients have to agree on the number of permits: one that knows of another number
+ * fails with `SemaphoreMismatch`, and takes none. To change the number while clients
+ * run, let the new ones accept the old number by `acceptOf`; the smaller one counts then.
+ *
+ * **Gotchas**
+ *
+ * A semaphore is not reentrant: a body that waits for permits of the semaphore that it
+ * runs under fails with a defect that says so, since all bodies together could wait for
+ * each other.
+ *
+ * The fencing token differs from holder to holder, and excludes no other holder: several
+ * hold at the same time.
+ *
+ * A `Lock` of the same name stands in the line as a client that takes all permits.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import { dual } from "effect/Function"
+import type * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { Current } from "./Current.ts"
+import * as Etcd from "./Etcd.ts"
+import type { Holder } from "./Holder.ts"
+import type { Claim } from "./internal/line/discipline.ts"
+import { keyOf } from "./internal/line/entryKey.ts"
+import { queue } from "./internal/line/layout.ts"
+import * as Check from "./internal/options.ts"
+import { errors } from "./internal/recipe/errors.ts"
+import * as inspection from "./internal/recipe/inspection.ts"
+import * as request from "./internal/recipe/request.ts"
+import { TaggedError } from "./internal/taggedError.ts"
+import type * as Lock from "./Lock.ts"
+import type { Session } from "./Session.ts"
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+/**
+ * How many permits to take that may be free.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TryOptions extends Omit<Lock.TryOptions, "layout"> {
+  /** How many to take. Default: 1. */
+  readonly permits?: number | undefined
+  /** How many there are, for all clients together; from 1 to 10 000. */
+  readonly of: number
+  /** Whether to stand in line with clients that know of another number of permits. Default: with none. */
+  readonly acceptOf?: ((theirs: number) => boolean) | undefined
+}
+
+/**
+ * How many permits to take, and how long to wait for them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends TryOptions, Pick<Lock.Options, "timeout"> {}
+
+/**
+ * Permits that are held.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Handle extends Lock.Handle {
+  readonly permits: number
+}
+
+// -----------------------------------------------------------------------------
+// errors
+// -----------------------------------------------------------------------------
+
+/**
+ * There were not as many permits left as the caller wanted without waiting.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class PermitsUnavailable
+  extends TaggedError<PermitsUnavailable>("effect-etcd-lock/Semaphore/PermitsUnavailable")("PermitsUnavailable", {
+    lock: Schema.String,
+    permits: Schema.Int,
+    of: Schema.Int,
+    /** How many are left by those that hold and those that wait. */
+    available: Schema.Int
+  })
+{
+  override get message(): string {
+    const { available, lock, of, permits } = this
+    return `Semaphore '${lock}' has ${available} of its ${of} permits left, and ${permits} were asked for`
+  }
+}
+
+/**
+ * A client that knows of another number of permits holds some or waits for some.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SemaphoreMismatch
+  extends TaggedError<SemaphoreMismatch>("effect-etcd-lock/Semaphore/SemaphoreMismatch")("SemaphoreMismatch", {
+    lock: Schema.String,
+    of: Schema.Int,
+    theirs: Schema.Int,
+    /** The key of their entry. */
+    key: Schema.String
+  })
+{
+  override get message(): string {
+    const { key, lock, of, theirs } = this
+    return `Semaphore '${lock}' has ${of} permits here, and ${theirs} for the client of '${key}'. Use one number ` +
+      "everywhere, or accept theirs by acceptOf while it is being changed."
+  }
+}
+
+/**
+ * Why permits were not acquired.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type AcquireError = Lock.AcquireError | SemaphoreMismatch
+
+type TryError = Exclude<AcquireError, Lock.LockTimeout>
+
+// -----------------------------------------------------------------------------
+// critical sections
+// -----------------------------------------------------------------------------
+
+/**
+ * Runs an effect while holding permits, waiting for its turn first.
+ *
+ * It ends as a section of `Lock.withLock` does: a loss interrupts the effect, and the
+ * whole fails with `LockLost`.
+ *
+ * **Example** (Eight imports at a time, on all machines together)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Semaphore } from "effect-etcd-lock"
+ *
+ * export const importAll = (files: ReadonlyArray<string>, load: (file: string) => Effect.Effect<void>) =>
+ *   Effect.forEach(
+ *     files,
+ *     (file) => load(file).pipe(Semaphore.withPermits("imports", { permits: 1, of: 8 })),
+ *     { concurrency: "unbounded", discard: true }
+ *   )
+ * ```
+ *
+ * @category critical sections
+ * @since 0.1.0
+ */
+export const withPermits: {
+  (name: string, options: Options): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | AcquireError, Exclude<R, Current> | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    name: string,
+    options: Options
+  ): Effect.Effect<A, E | AcquireError, Exclude<R, Current> | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options: Options) =>
+    request.section("Semaphore.withPermits", name, semaphore.acquire(name, options), self)
+)
+
+/**
+ * Runs an effect while holding permits, or fails with `PermitsUnavailable` at once when
+ * not so many are left. That costs one read where they are not, and leaves nothing
+ * behind.
+ *
+ * @category critical sections
+ * @since 0.1.0
+ */
+export const tryWithPermits: {
+  (name: string, options: TryOptions): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | TryError | PermitsUnavailable, Exclude<R, Current> | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    name: string,
+    options: TryOptions
+  ): Effect.Effect<A, E | TryError | PermitsUnavailable, Exclude<R, Current> | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options: TryOptions) =>
+    request.section("Semaphore.tryWithPermits", name, tryPermits(name, options), self)
+)
+
+/**
+ * Runs an effect while holding permits, or returns `None` at once when not so many are
+ * left.
+ *
+ * @category critical sections
+ * @since 0.1.0
+ */
+export const withPermitsIfAvailable: {
+  (name: string, options: TryOptions): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<Option.Option<A>, E | TryError, Exclude<R, Current> | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    name: string,
+    options: TryOptions
+  ): Effect.Effect<Option.Option<A>, E | TryError, Exclude<R, Current> | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options: TryOptions) =>
+    request.sectionIfAvailable(semaphore.attempt(name, options), self)
+)
+
+// -----------------------------------------------------------------------------
+// handles
+// -----------------------------------------------------------------------------
+
+/**
+ * Takes permits, waiting for its turn, and holds them until the scope closes.
+ *
+ * @category handles
+ * @since 0.1.0
+ */
+export const acquire = (
+  name: string,
+  options: Options
+): Effect.Effect<Handle, AcquireError, Session | Scope.Scope> =>
+  request.scoped("Semaphore.acquire", name, semaphore.acquire(name, options))
+
+/**
+ * Takes permits and holds them until the scope closes, or fails with `PermitsUnavailable`
+ * at once when not so many are left.
+ *
+ * @category handles
+ * @since 0.1.0
+ */
+export const tryAcquire = (
+  name: string,
+  options: TryOptions
+): Effect.Effect<Handle, TryError | PermitsUnavailable, Session | Scope.Scope> =>
+  request.scoped("Semaphore.tryAcquire", name, tryPermits(name, options))
+
+// -----------------------------------------------------------------------------
+// operating
+// -----------------------------------------------------------------------------
+
+/**
+ * A client that holds permits or waits for some.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Claimant {
+  /** Undefined for a client that takes all of them, such as a `Lock` of the same name. */
+  readonly permits: number | undefined
+  readonly client: Holder
+}
+
+/**
+ * A semaphore's line as it was at one moment.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Inspection {
+  readonly lock: string
+  /** How many permits there are, as far as its clients say: undefined when there is none. */
+  readonly of: number | undefined
+  /** How many permits are not held. */
+  readonly available: number | undefined
+  readonly holders: ReadonlyArray<Claimant>
+  /** The clients that wait, in order. Fibers of one process that would have to wait behind each other are not seen. */
+  readonly queue: ReadonlyArray<Claimant>
+  /** Keys in the semaphore's place that are no entries of it; they make every caller fail with `LockNameConflict`. */
+  readonly conflicts: Lock.Inspection["conflicts"]
+}
+
+/**
+ * Reads which clients hold permits of a semaphore and which wait for some.
+ *
+ * @category operating
+ * @since 0.1.0
+ */
+export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError, Etcd.Etcd> =>
+  Effect.flatMap(Etcd.Etcd, (etcd) => inspectIn(etcd, name))
+
+/**
+ * Emits which clients hold permits of a semaphore and which wait for some, now and after
+ * every change.
+ *
+ * @category operating
+ * @since 0.1.0
+ */
+export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError, Etcd.Etcd> =>
+  Stream.unwrap(
+    Effect.map(Etcd.Etcd, (etcd) => inspection.changes(etcd, queue.range(prefixOf(name)), inspectIn(etcd, name)))
+  )
+
+/**
+ * Deletes an entry from a semaphore's line, whichever client it belongs to, and returns
+ * whether it was still there. See `Lock.forceRelease`.
+ *
+ * @category operating
+ * @since 0.1.0
+ */
+export const forceRelease = (
+  name: string,
+  options: { readonly createRevision: bigint }
+): Effect.Effect<boolean, Etcd.EtcdError, Etcd.Etcd> =>
+  Effect.flatMap(Etcd.Etcd, (etcd) => {
+    const range = queue.range(prefixOf(name))
+    Check.revision("Semaphore", "createRevision", options?.createRevision)
+    return inspection.forceRelease(etcd, range, options.createRevision)
+  })
+
+// -----------------------------------------------------------------------------
+// internal
+// -----------------------------------------------------------------------------
+
+const claimOf = (options: TryOptions | undefined): Claim => {
+  const { acceptOf, of, permits = 1 } = options ?? {}
+  Check.permits("Semaphore", permits, of)
+  return { kind: "permits", permits, of: of!, acceptOf }
+}
+
+const semaphore = request.make({
+  module: "Semaphore",
+  place: ({ contention }, name, options: Options | undefined) => {
+    const prefix = prefixOf(name)
+    Check.object("Semaphore", "options", options, "{ permits: 1, of: 8 }")
+    return { contention: contention(queue), prefix, claim: claimOf(options) }
+  },
+  ...errors,
+  held: (lock, _, { available }, options) => {
+    const { of, permits } = claimOf(options)
+    return new PermitsUnavailable({ lock, permits, of, available })
+  },
+  conflict: (lock, kv, { of }) => {
+    const prefix = prefixOf(lock)
+    return queue.isEntry(prefix, kv)
+      ? new SemaphoreMismatch({ lock, of, theirs: queue.claimIn(prefix, kv).of, key: keyOf(kv) })
+      : errors.conflict(lock, kv)
+  }
+})
+
+const tryPermits = semaphore.tryAcquire
+
+const prefixOf = (name: string): string => {
+  Check.name("Semaphore", name)
+  return `${name}/`
+}
+
+const claimant = ({ claim: { kind, permits }, client }: inspection.Claimant): Claimant => ({
+  permits: kind === "permits" ? permits : undefined,
+  client
+})
+
+const inspectIn = (etcd: Etcd.Etcd["Service"], name: string) =>
+  Effect.map(inspection.inspect(etcd, queue, prefixOf(name)), ({ conflicts, holders, queue }): Inspection => {
+    const numbers = [...holders, ...queue].flatMap(({ claim: { kind, of } }) => kind === "permits" ? [of] : [])
+    const of = numbers.length === 0 ? undefined : Math.min(...numbers)
+    const used = holders.reduce((sum, { claim: { permits } }) => sum + permits, 0)
+    return {
+      lock: name,
+      of,
+      available: of === undefined ? undefined : Math.max(0, of - used),
+      holders: holders.map(claimant),
+      queue: queue.map(claimant),
+      conflicts
+    }
+  })

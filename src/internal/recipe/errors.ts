@@ -1,0 +1,21 @@
+/** The errors that recipes have in common. */
+import type * as Duration from "effect/Duration"
+import type { Holder } from "../../Holder.ts"
+import { LockHeld, LockLost, LockNameConflict, LockTimeout } from "../../LockError.ts"
+import type { EntryKey } from "../line/entryKey.ts"
+import { conflictOf } from "./description.ts"
+import type { ToLost } from "./ownership.ts"
+
+const lost: ToLost = (lock, { cause, reason }, held) =>
+  new LockLost({ lock, fencingToken: held?.fencingToken, reason, heldFor: held?.heldFor, cause })
+
+export const errors = {
+  held: (lock: string, holder: Holder | undefined) => new LockHeld({ lock, holder }),
+  timeout: (lock: string, waited: Duration.Duration, holder: Holder | undefined) =>
+    new LockTimeout({ lock, waited, holder }),
+  lost,
+  conflict: (lock: string, kv: EntryKey) => {
+    const { key, kind } = conflictOf(kv)
+    return new LockNameConflict({ lock, key, kind })
+  }
+}

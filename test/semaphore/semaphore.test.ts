@@ -1,0 +1,364 @@
+/** So many permits for all clients together. On an etcd in memory. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Option } from "effect"
+import { Etcd, Lock, Semaphore } from "effect-etcd-lock"
+import { cite } from "../promises.ts"
+import { defectOf, failureOf } from "../support/exits.ts"
+import { fork, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
+
+const keys = Effect.gen(function*() {
+  const faults = yield* Etcd.Faults
+  return (yield* faults.keys).map(({ key }) => Buffer.from(key).toString())
+})
+
+/** Adds up the permits that are held at a time. */
+const counter = (of: number) => {
+  const events: Array<string> = []
+  let used = 0
+  let most = 0
+  const hold = (who: string, permits: number, millis: number) =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => {
+        used += permits
+        most = Math.max(most, used)
+        events.push(`${who} in`)
+      }),
+      () => Effect.sleep(millis),
+      () =>
+        Effect.sync(() => {
+          used -= permits
+          events.push(`${who} out`)
+        })
+    ).pipe(Semaphore.withPermits("pool", { permits, of }))
+  return { events, hold, most: () => most }
+}
+
+describe(`a semaphore (${cite("P1")})`, () => {
+  for (const processes of [1, 12, 40]) {
+    it.effect(
+      `never gives more permits than there are, and gives all of them (${processes} processes)`,
+      () =>
+        provideMemory(Effect.gen(function*() {
+          const sessions = yield* Effect.forEach(Array.from({ length: processes }), () => session())
+          const { hold, most } = counter(5)
+          const fibers = yield* Effect.forEach(
+            Array.from({ length: 80 }),
+            (_, i) => fork(sessions[i % processes]!.run(hold(`${i}`, 1 + (i % 3), 50 + (i * 7) % 40)))
+          )
+          yield* Effect.repeat(pass(20), { times: 250 })
+          for (const fiber of fibers) assert.deepStrictEqual(fiber.pollUnsafe(), Exit.void)
+          assert.strictEqual(most(), 5)
+          assert.deepStrictEqual(yield* keys, [])
+        })),
+      20_000
+    )
+  }
+
+  for (const processes of [1, 5]) {
+    it.effect(`serves a claim to all permits in its turn, under a stream of claims to one (${processes})`, () =>
+      provideMemory(Effect.gen(function*() {
+        const sessions = yield* Effect.forEach(Array.from({ length: processes }), () => session())
+        const { events, hold } = counter(4)
+        const start = (who: string, permits: number, i: number) =>
+          Effect.tap(fork(sessions[i % processes]!.run(hold(who, permits, 100))), pass(5))
+        yield* Effect.forEach([0, 1, 2, 3], (i) => start(`early${i}`, 1, i))
+        yield* start("all", 4, 4)
+        yield* Effect.forEach([0, 1, 2, 3, 4, 5], (i) => start(`late${i}`, 1, i))
+        yield* Effect.repeat(pass(10), { times: 80 })
+        assert.lengthOf(events, 22)
+        const all = events.indexOf("all in")
+        assert.deepStrictEqual(events.slice(all, all + 2), ["all in", "all out"])
+        assert.isTrue(events.slice(0, all).every((event) => event.startsWith("early")))
+        assert.isTrue(events.slice(all + 2).every((event) => event.startsWith("late")))
+      })))
+  }
+
+  it.effect("is one line with a lock of the same name, which takes all permits", () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b, c] = yield* Effect.all([session(), session(), session()])
+      const permit = yield* fork(a.run(Semaphore.withPermits(Effect.sleep(100), "pool", { of: 8 })))
+      yield* pass(1)
+      let locked = false
+      const lock = yield* fork(b.run(Lock.withLock(
+        Effect.andThen(Effect.sync(() => (locked = true)), Effect.sleep(100)),
+        "pool"
+      )))
+      yield* pass(1)
+      const late = yield* fork(c.run(Semaphore.withPermits(Effect.sync(() => locked), "pool", { of: 8 })))
+      yield* pass(50)
+      assert.isFalse(locked)
+      assert.isUndefined(late.pollUnsafe())
+      yield* Effect.repeat(pass(20), { times: 15 })
+      assert.deepStrictEqual(late.pollUnsafe(), Exit.succeed(true))
+      yield* Fiber.join(permit)
+      yield* Fiber.join(lock)
+    })))
+})
+
+describe("a permit that is free", () => {
+  it.effect("costs one commit and one more to release, and opens no watch", () =>
+    provideMemory(Effect.gen(function*() {
+      const counts = { txn: 0, range: 0, subscribe: 0 }
+      const { run } = yield* sessionThrough((etcd) => ({
+        txn: (request) => Effect.suspend(() => (counts.txn++, etcd.txn(request))),
+        range: (range) => Effect.suspend(() => (counts.range++, etcd.range(range))),
+        subscribe: (options, listener) => Effect.suspend(() => (counts.subscribe++, etcd.subscribe(options, listener)))
+      }))
+      const other = yield* session()
+      const holding = yield* Effect.forEach([1, 2, 3], () =>
+        fork(other.run(Semaphore.withPermits(Effect.never, "pool", { of: 8 }))))
+      yield* pass(10)
+      yield* run(Semaphore.withPermits(Effect.void, "pool", { permits: 5, of: 8 }))
+      assert.deepStrictEqual(counts, { txn: 2, range: 0, subscribe: 0 })
+      yield* Effect.forEach(holding, stop)
+      yield* pass(10)
+    })))
+
+  it.effect("is taken by a try, which leaves nothing where it is refused, and says how many are left", () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      const holding = yield* fork(a.run(Semaphore.withPermits(Effect.never, "pool", { permits: 5, of: 8 })))
+      yield* pass(1)
+      const error = yield* Effect.flip(b.run(Semaphore.tryWithPermits(Effect.void, "pool", { permits: 4, of: 8 })))
+      assert.include(error as Semaphore.PermitsUnavailable, {
+        _tag: "PermitsUnavailable",
+        lock: "pool",
+        permits: 4,
+        of: 8,
+        available: 3,
+        message: "Semaphore 'pool' has 3 of its 8 permits left, and 4 were asked for"
+      })
+      const four = Semaphore.withPermitsIfAvailable(Effect.void, "pool", { permits: 4, of: 8 })
+      assert.deepStrictEqual(yield* b.run(four), Option.none())
+      assert.lengthOf(yield* keys, 1)
+      const { permits } = yield* b.run(Effect.scoped(Semaphore.tryAcquire("pool", { permits: 3, of: 8 })))
+      assert.strictEqual(permits, 3)
+      yield* stop(holding)
+      yield* pass(10)
+      assert.deepStrictEqual(yield* b.run(four), Option.some(undefined))
+      assert.deepStrictEqual(yield* keys, [])
+    })))
+
+  it.effect("is given to one of two tries that see it at the same time", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const sessions = yield* Effect.all([session(), session(), session()])
+      yield* Effect.forEach(sessions, ({ run }) => run(Lock.withLock(Effect.void, "warm")), { discard: true })
+      yield* faults.delay("100 millis")
+      const tries = yield* Effect.forEach(sessions, ({ run }) =>
+        fork(run(Semaphore.withPermitsIfAvailable(Effect.sleep("10 seconds"), "pool", { permits: 2, of: 4 }))))
+      yield* Effect.repeat(pass(100), { times: 10 })
+      yield* faults.heal
+      assert.lengthOf(yield* keys, 2)
+      assert.lengthOf(
+        tries.filter((fiber) =>
+          fiber.pollUnsafe() !== undefined
+        ),
+        1
+      )
+      assert.deepStrictEqual(
+        tries.find((fiber) => fiber.pollUnsafe() !== undefined)?.pollUnsafe(),
+        Exit.succeed(Option.none())
+      )
+      yield* Effect.forEach(tries, stop)
+      yield* pass("1 second")
+    })))
+
+  it.effect("is held once by a try whose answer was lost", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session({ ttl: "30 seconds" })
+      yield* run(Lock.withLock(Effect.void, "warm"))
+      yield* faults.drop("Reply", { method: "txn", times: 2 })
+      const trying = yield* fork(run(Effect.scoped(
+        Effect.flatMap(Semaphore.tryAcquire("pool", { of: 1 }), (handle) => Effect.as(handle.verify, handle))
+      )))
+      yield* Effect.repeat(pass("1 second"), { times: 8 })
+      const { createRevision, fencingToken } = yield* Fiber.join(trying)
+      assert.strictEqual(fencingToken, createRevision)
+      yield* Effect.repeat(pass("1 second"), { times: 20 })
+      assert.deepStrictEqual(yield* keys, [])
+    })))
+})
+
+describe("fibers of one process", () => {
+  it.effect("are as many entries as fit, however many wait", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      const fibers = yield* Effect.forEach(Array.from({ length: 1000 }), () =>
+        fork(run(Semaphore.withPermits(Effect.never, "pool", { of: 8 }))))
+      yield* pass(10)
+      assert.lengthOf(yield* keys, 8)
+      yield* Effect.forEach(fibers, stop)
+      yield* pass(10)
+      assert.deepStrictEqual(yield* keys, [])
+    })))
+
+  it.effect("hand their permits over in one commit", () =>
+    provideMemory(Effect.gen(function*() {
+      let txns = 0
+      const { run } = yield* sessionThrough((etcd) => ({
+        txn: (request) => Effect.suspend(() => (txns++, etcd.txn(request)))
+      }))
+      const first = yield* fork(run(Semaphore.withPermits(Effect.sleep(100), "pool", { of: 1 })))
+      yield* pass(10)
+      const second = yield* fork(run(Semaphore.withPermits(Effect.sleep(100), "pool", { of: 1 })))
+      yield* pass(10)
+      txns = 0
+      yield* pass(100)
+      assert.deepStrictEqual(first.pollUnsafe(), Exit.void)
+      assert.strictEqual(txns, 1)
+      yield* pass(200)
+      assert.deepStrictEqual(second.pollUnsafe(), Exit.void)
+      assert.strictEqual(txns, 2)
+    })))
+
+  it.effect("that are interrupted while they wait cost those behind them nothing", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      const { events, hold } = counter(2)
+      yield* fork(run(hold("first", 2, 100)))
+      const leaving = yield* fork(run(hold("leaving", 2, 100)))
+      const small = yield* fork(run(hold("small", 1, 100)))
+      yield* pass(10)
+      yield* stop(leaving)
+      yield* Effect.repeat(pass(20), { times: 15 })
+      assert.deepStrictEqual(small.pollUnsafe(), Exit.void)
+      assert.deepStrictEqual(events, ["first in", "first out", "small in", "small out"])
+      assert.deepStrictEqual(yield* keys, [])
+    })))
+})
+
+describe("a client that knows of another number of permits", () => {
+  it.effect("fails, takes none and leaves nothing, whether it waits or tries", () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      const holding = yield* fork(a.run(Semaphore.withPermits(Effect.never, "pool", { of: 8 })))
+      yield* pass(1)
+      const errors = [
+        yield* Effect.flip(b.run(Semaphore.withPermits(Effect.void, "pool", { of: 9 }))),
+        yield* Effect.flip(b.run(Semaphore.tryWithPermits(Effect.void, "pool", { of: 9 })))
+      ]
+      for (const error of errors) {
+        assert.include(error as Semaphore.SemaphoreMismatch, {
+          _tag: "SemaphoreMismatch",
+          lock: "pool",
+          of: 9,
+          theirs: 8,
+          key: (yield* keys)[0]!
+        })
+      }
+      assert.lengthOf(yield* keys, 1)
+      yield* stop(holding)
+      yield* pass(10)
+    })))
+
+  it.effect("stands in line where it accepts theirs, and the smaller number counts", () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b, c] = yield* Effect.all([session(), session(), session()])
+      const old = yield* fork(a.run(Semaphore.withPermits(Effect.never, "pool", { of: 2 })))
+      yield* pass(1)
+      const renewed = { of: 4, acceptOf: (theirs: number) => theirs === 2 }
+      const first = yield* fork(b.run(Semaphore.withPermits(Effect.never, "pool", renewed)))
+      yield* pass(1)
+      assert.strictEqual((yield* a.run(Semaphore.inspect("pool"))).available, 0)
+      const second = yield* fork(c.run(Semaphore.withPermits(Effect.void, "pool", renewed)))
+      yield* pass(10)
+      assert.isUndefined(second.pollUnsafe(), "there are two permits while the old client is there")
+      yield* stop(old)
+      yield* pass(10)
+      assert.deepStrictEqual(second.pollUnsafe(), Exit.void)
+      yield* stop(first)
+      yield* pass(10)
+    })))
+})
+
+describe("permits that are lost", () => {
+  it.effect("go to others when their holder dies, after its TTL", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const [a, b] = yield* Effect.all([session({ ttl: "3 seconds" }), session()])
+      const holding = yield* fork(a.run(
+        Effect.flatMap(Semaphore.acquire("pool", { permits: 2, of: 2 }), () => Effect.never)
+          .pipe(Effect.scoped)
+      ))
+      yield* pass(1)
+      const [key] = yield* keys
+      const waiting = yield* fork(b.run(Semaphore.withPermits(Effect.void, "pool", { of: 2 })))
+      yield* pass(1)
+      yield* faults.deleteKey(key!)
+      yield* pass(10)
+      assert.deepStrictEqual(waiting.pollUnsafe(), Exit.void)
+      yield* stop(holding)
+      yield* pass(10)
+    })))
+
+  it.effect("interrupt their body", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      const holding = yield* fork(run(Semaphore.withPermits(Effect.never, "pool", { of: 2 })))
+      yield* pass(1)
+      yield* faults.deletePrefix("pool/")
+      yield* pass("1 second")
+      assert.include(failureOf(holding.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+    })))
+})
+
+describe("inspect", () => {
+  it.effect("shows holders and queue with their permits, and how many are left", () =>
+    provideMemory(Effect.gen(function*() {
+      const sessions = yield* Effect.all([session(), session(), session()])
+      const claims = [3, 4, 1]
+      const fibers = yield* Effect.forEach(claims, (permits, i) =>
+        Effect.tap(
+          fork(sessions[i]!.run(Semaphore.withPermits(Effect.never, "pool", { permits, of: 6, metadata: { who: i } }))),
+          pass(1)
+        ))
+      const { available, conflicts, holders, of, queue } = yield* sessions[0].run(Semaphore.inspect("pool"))
+      assert.deepStrictEqual([of, available, conflicts], [6, 3, []])
+      const shown = ({ client, permits }: Semaphore.Claimant) => [client.metadata?.who, permits]
+      assert.deepStrictEqual(holders.map(shown), [[0, 3]])
+      assert.deepStrictEqual(queue.map(shown), [[1, 4], [2, 1]])
+      const { createRevision } = queue[0]!.client
+      assert.isTrue(yield* sessions[0].run(Semaphore.forceRelease("pool", { createRevision })))
+      yield* pass(100)
+      assert.lengthOf((yield* sessions[0].run(Semaphore.inspect("pool"))).holders, 2)
+      yield* Effect.forEach(fibers, stop)
+      yield* pass(10)
+    })))
+})
+
+describe("a misuse", () => {
+  const wrong: ReadonlyArray<readonly [options: any, message: RegExp]> = [
+    [undefined, /^Semaphore: of must be a whole number from 1 to 10000, got undefined\. .* of: 8\.$/],
+    [{ of: 0 }, /of must be a whole number from 1 to 10000, got 0/],
+    [{ of: 1.5 }, /got 1\.5/],
+    [{ of: Number.POSITIVE_INFINITY }, /got Infinity/],
+    [{ of: "8" }, /got "8"/],
+    [{ of: 8, permits: 0 }, /^Semaphore: permits must be a whole number from 1 to the 8 that there are, got 0$/],
+    [{ of: 8, permits: 9 }, /got 9/],
+    [{ of: 8, permits: -1 }, /got -1/],
+    [{ of: 8, permits: 2.5 }, /got 2\.5/],
+    [{ of: 8, permits: Number.NaN }, /got NaN/],
+    [{ of: 8, timeout: "soon" }, /timeout must be/]
+  ]
+  it.effect.each(wrong)(
+    "is refused with the options %j, and nothing is left in etcd",
+    ([options, message]) =>
+      provideMemory(Effect.gen(function*() {
+        const { run } = yield* session()
+        const exit = yield* Effect.exit(run(Semaphore.withPermits(Effect.void, "pool", options)))
+        assert.match((defectOf(exit) as Error).message, message)
+        assert.deepStrictEqual(yield* keys, [])
+      }))
+  )
+
+  it.effect("is to wait for permits under permits of the same semaphore", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      const inner = Semaphore.withPermits(Effect.void, "pool", { of: 8 })
+      const exit = yield* Effect.exit(run(Semaphore.withPermits(inner, "pool", { of: 8 })))
+      assert.match((defectOf(exit) as Error).message, /is already held by this fiber/)
+    })))
+})
