@@ -80,11 +80,6 @@ export class Entry implements Owner {
     this.value = value
   }
 
-  /** Where the entries are that can be in its way. */
-  get ahead(): ReadonlyArray<Etcd.Range> {
-    return this.line.layout.ahead(this.line.prefix, this.claim)
-  }
-
   /** etcd has created its key. */
   joined(createRevision: bigint, now: number) {
     this.createRevision = createRevision

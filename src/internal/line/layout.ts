@@ -7,8 +7,10 @@ import type { EntryLease } from "./leaseRef.ts"
 export interface Layout {
   /** All keys of the line. */
   readonly range: (prefix: string) => Etcd.Range
-  /** Where the entries are that can be in the way of a claim. */
-  readonly ahead: (prefix: string, claim: Claim) => ReadonlyArray<Etcd.Range>
+  /** Whether only a part of the line can be in the way of a claim. */
+  readonly seesPart: (claim: Claim) => boolean
+  /** That part. */
+  readonly part: (prefix: string) => ReadonlyArray<Etcd.Range>
   /** The key of a new entry. */
   readonly key: (prefix: string, lease: EntryLease, claim: Claim) => string
   /** Whether a key in the range is an entry. Another one might stay for ever. */
@@ -41,7 +43,8 @@ export interface Layout {
  */
 export const queue: Layout = {
   range: Etcd.getPrefix,
-  ahead: (prefix, { kind }) => kind === "read" ? allBut(prefix, readers) : [Etcd.getPrefix(prefix)],
+  seesPart: ({ kind }) => kind === "read",
+  part: (prefix) => allBut(prefix, readers),
   key: (prefix, lease, claim) => newKey(`${prefix}${folders[claim.kind]}`, lease, suffixOf(claim)),
   isEntry: (prefix, kv) => kv.lease !== 0n && isEntryKey.test(keyOf(kv).slice(prefix.length)),
   claimIn: (prefix, kv) => keyOf(kv).startsWith(readers, prefix.length) ? read : permitsIn(kv) ?? lock,
@@ -65,7 +68,6 @@ export const queue: Layout = {
 export const singleKey: Layout = {
   ...queue,
   range: Etcd.get,
-  ahead: (name) => [Etcd.get(name)],
   key: (name) => name,
   isEntry: (_, kv) => kv.lease !== 0n,
   claimIn: () => lock,

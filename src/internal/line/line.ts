@@ -64,6 +64,9 @@ export class Line implements Subject {
   /** Since when it has been without entries. */
   idleSince = 0
   readonly #host: LineHost
+  /** The whole line, and the part of it that can be in the way of a reader. */
+  readonly #all: ReadonlyArray<Etcd.Range>
+  #part: ReadonlyArray<Etcd.Range> | undefined
   /** Reports the end of all its entries, while it is short. */
   readonly #whole: DeletionWatch
   /** Report the end of guards, and of our own entries where the whole line is not watched. */
@@ -78,12 +81,18 @@ export class Line implements Subject {
   constructor(host: LineHost, prefix: string) {
     this.prefix = prefix
     this.range = host.layout.range(prefix)
+    this.#all = [this.range]
     this.#host = host
     this.#whole = new DeletionWatch(host, this)
   }
 
   get layout(): Layout {
     return this.#host.layout
+  }
+
+  /** Where the entries are that can be in the way of a claim. */
+  ahead(claim: Claim): ReadonlyArray<Etcd.Range> {
+    return this.layout.seesPart(claim) ? this.#part ??= this.layout.part(this.prefix) : this.#all
   }
 
   get isInUse(): boolean {
@@ -107,7 +116,7 @@ export class Line implements Subject {
   /** How many of the newest entries a join reads: as many as show what is ahead, which is all of a short line. */
   newestLimit(claim: Claim): number {
     const among = this.layout.guardsAmong(claim)
-    if (this.#isPart(claim)) return among
+    if (this.layout.seesPart(claim)) return among
     const limit = this.#shortLimit(claim)
     return this.#length > limit ? 1 + among : limit
   }
@@ -130,7 +139,8 @@ export class Line implements Subject {
     const ahead = kvs.filter((kv) => kv.createRevision < createRevision)
     // If the line has more entries than were read, which of them are ahead is not known yet.
     const isComplete = count === kvs.length
-    const isPart = this.#isPart(entry.claim)
+    // Such an entry always watches its guards: the watch of the whole line would report the end of all others, too.
+    const isPart = this.layout.seesPart(entry.claim)
     if (!isPart) this.#length = count ?? this.#length
     this.isTaken = !isComplete || ahead.length > 0
     // An entry that was put again may be behind more than were read: then none of these is ahead of it, and it looks.
@@ -301,14 +311,6 @@ export class Line implements Subject {
     return Math.max(this.#whole.isOpen ? long : short, Math.min(2 * this.layout.guardsAmong(claim), longest))
   }
 
-  /**
-   * Whether only a part of the line can be in the way of a claim. Such an entry always watches its guards: the watch of
-   * the whole line would report the end of all others, too.
-   */
-  #isPart(claim: Claim): boolean {
-    return this.layout.ahead(this.prefix, claim).length > 1
-  }
-
   // ---------------------------------------------------------------------------
   // watches and reads
   // ---------------------------------------------------------------------------
@@ -316,7 +318,7 @@ export class Line implements Subject {
   /** Watches for the end of an entry of our own, whose loss its holder or waiter is to notice. */
   watchOwn({ claim, id, key }: Entry) {
     if (this.#whole.isOpen) return
-    if (this.#isPart(claim) || this.#length > this.#host.lengths.short) {
+    if (this.layout.seesPart(claim) || this.#length > this.#host.lengths.short) {
       this.#keyWatches.open(id, Buffer.from(key), this.#openingLimit)
     } else this.#open(this.#whole)
   }

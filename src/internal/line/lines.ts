@@ -48,6 +48,8 @@ export interface Lines {
   readonly leave: (entry: Entry, done: () => void) => void
   /** Changes what the entry says of its holder. */
   readonly describe: (entry: Entry, value: Uint8Array) => void
+  /** Where the entries are that can be in the way of a claim. */
+  readonly ahead: (prefix: string, claim: Claim) => ReadonlyArray<Etcd.Range>
   /** An entry of ours that holds. */
   readonly held: (prefix: string) => EntryKey | undefined
   /** Gives away all entries that do not end with the session's leases. */
@@ -104,7 +106,7 @@ export const make = (
     if (!line.isTaken) return tryToTake(line, options, done)
     // A try that was refused just now will be again, which a read shows without a proposal to all members.
     const answered = line.expectAnswer()
-    batch.send(prefix, Requests.heads(layout.ahead(prefix, options.claim)), (exit) => {
+    batch.send(prefix, Requests.heads(line.ahead(options.claim)), (exit) => {
       answered()
       const holder = Exit.map(exit, ({ responses }) => Requests.headOf(responses as ReadonlyArray<Etcd.RangeResult>))
       if (Exit.isSuccess(holder) && holder.value === undefined) return tryToTake(line, options, done)
@@ -341,6 +343,8 @@ export const make = (
     })
   }
 
+  const ahead: Lines["ahead"] = (prefix, claim) => lineOf(prefix).ahead(claim)
+
   const held: Lines["held"] = (prefix) => {
     for (const { createRevision, key, ref, state, value } of lines.get(prefix)?.entries.values() ?? []) {
       if (state === "Held") return { key: Buffer.from(key), value, lease: ref.lease.id, createRevision }
@@ -357,7 +361,7 @@ export const make = (
 
   const close = () => lines.forEach((line) => line.unwatch())
 
-  return { layout, join, tryJoin, handOver, leave, describe, held, end, close }
+  return { layout, join, tryJoin, handOver, leave, describe, ahead, held, end, close }
 }
 
 const laneOf = ({ claim, key, line: { layout, prefix } }: Entry): string => layout.lane(prefix, key, claim)

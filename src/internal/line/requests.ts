@@ -20,10 +20,10 @@ export const newest = (range: Etcd.Range, limit: number) =>
   ({ ...range, limit, sort: "CreateDescending", keysOnly: true }) as const
 
 /** An entry's own key, and so many of the nearest entries in its way in each range, newest first. */
-export const lookAhead = ({ ahead, createRevision, key }: Entry, limit: number) => {
+export const lookAhead = ({ claim, createRevision, key, line }: Entry, limit: number) => {
   const then: readonly [Etcd.Range, ...Array<Etcd.Range>] = [
     getKey(key),
-    ...ahead.map((range) => ({ ...newest(range, limit), maxCreateRevision: createRevision - 1n }))
+    ...line.ahead(claim).map((range) => ({ ...newest(range, limit), maxCreateRevision: createRevision - 1n }))
   ]
   return { then }
 }
@@ -54,7 +54,8 @@ export const heads = (ranges: ReadonlyArray<Etcd.Range>) => Etcd.nested({ then: 
 
 /** Joins if nothing is in the way, without reading the line, which would cost etcd as much again. */
 export const takeFree = (entry: Entry) => {
-  const { ahead, key } = entry
+  const { claim, key, line } = entry
+  const ahead = line.ahead(claim)
   const others: readonly [Etcd.Range, ...Array<Etcd.Range>] = [getKey(key), ...ahead.map(first)]
   // Where its own key is not among those that can be in its way, a request that is repeated would find it free again.
   const isNew = ahead.length === 1 ? [] : [isEmpty(Etcd.get(key))]
@@ -76,7 +77,7 @@ export const join = (entry: Entry, newestLimit: number) => {
   const then: readonly [Etcd.Op, Etcd.Range, ...Array<Etcd.Range>] = [
     putOnce(entry),
     getKey(entry.key),
-    ...entry.ahead.map((range) => newest(range, newestLimit))
+    ...entry.line.ahead(entry.claim).map((range) => newest(range, newestLimit))
   ]
   return Etcd.nested({ then })
 }
@@ -86,7 +87,7 @@ export const handOver = (entry: Entry, next: Entry, newestLimit: number) => {
   const then: readonly [Etcd.Delete, Etcd.Put, ...ReadonlyArray<Etcd.Range>] = [
     Etcd.remove(entry.key),
     put(next),
-    ...next.ahead.map((range) => newest(range, newestLimit))
+    ...next.line.ahead(next.claim).map((range) => newest(range, newestLimit))
   ]
   return Etcd.nested({ compare: [guard(entry)], then, else: [getKey(next.key)] })
 }

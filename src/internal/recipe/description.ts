@@ -19,15 +19,20 @@ const Description = Schema.Struct({
 export interface Own {
   /** When the caller asked, in milliseconds of the wall clock. */
   readonly since: number
-  readonly metadata: Readonly<Record<string, Schema.Json>> | undefined
+  /** As JSON. */
+  readonly metadata: string | undefined
   /** Sets the entry apart from others under the same key. */
   readonly id: string | undefined
 }
 
-const host = hostname()
+// The same in every entry of the process, so that it is written once.
+const who = JSON.stringify({ host: hostname(), pid: process.pid }).slice(0, -1)
 
-export const encode = ({ id, metadata, since }: Own): Uint8Array =>
-  Buffer.from(JSON.stringify({ host, pid: process.pid, since: new Date(since).toISOString(), metadata, id }))
+export const encode = ({ id, metadata, since }: Own): Uint8Array => {
+  const described = metadata === undefined ? "" : `,"metadata":${metadata}`
+  const identified = id === undefined ? "" : `,"id":${JSON.stringify(id)}`
+  return Buffer.from(`${who},"since":"${new Date(since).toISOString()}"${described}${identified}}`)
+}
 
 const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Description))
 

@@ -235,11 +235,11 @@ const requestOf = (
   options: TryOptions | undefined,
   clock: Clock.Clock
 ): Request => {
-  const metadata = options?.metadata
+  const metadata = options?.metadata === undefined ? undefined : Check.metadata(module, options.metadata)
   return {
     prefix,
     claim,
-    metadata: metadata === undefined ? "" : Check.metadata(module, metadata),
+    metadata,
     value: encode({
       since: clock.currentTimeMillisUnsafe(),
       metadata,

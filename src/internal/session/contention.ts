@@ -243,7 +243,7 @@ export const make = (
 
   const readHolder = (prefix: string, claim: Claim): Effect.Effect<EntryKey | undefined, Etcd.EtcdError> =>
     Effect.map(
-      Effect.forEach(lines.layout.ahead(prefix, claim), (range) => etcd.range(Requests.first(range))),
+      Effect.forEach(lines.ahead(prefix, claim), (range) => etcd.range(Requests.first(range))),
       Requests.headOf
     )
 

@@ -15,7 +15,7 @@ export interface Request {
   readonly claim: Claim
   readonly value: Uint8Array
   /** What the caller says of itself, as the value has it. */
-  readonly metadata: string
+  readonly metadata: string | undefined
   /** A lease of the user's own instead of the session's. */
   readonly lease: EntryLease | undefined
 }
