@@ -66,7 +66,11 @@ export class LockLost extends TaggedError<LockLost>("effect-etcd-lock/Lock/LockL
   override get message(): string {
     const { cause, heldFor } = this
     const what = heldFor === undefined ? `The place in the line for lock '${this.lock}'` : `Lock '${this.lock}'`
-    const time = heldFor === undefined ? "" : ` after ${Duration.format(heldFor)}`
+    const time = heldFor === undefined
+      ? ""
+      : Duration.isZero(heldFor)
+      ? " at once"
+      : ` after ${Duration.format(heldFor)}`
     switch (this.reason) {
       case "LeaseExpired": {
         const why = cause === undefined ? "its lease was not renewed in time, or was revoked" : cause.message

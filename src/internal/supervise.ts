@@ -15,7 +15,7 @@ export interface Owner {
   readonly key: string
 }
 
-/** The bodies that run under one lease. Whoever gives a lock or the lease away waits until they have ended. */
+/** The bodies that run under one lease. A lock or the lease is given away when they have ended. */
 export class Bodies {
   readonly #running = new Map<Owner, number>()
   readonly #listeners = new Set<() => void>()

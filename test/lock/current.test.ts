@@ -86,6 +86,8 @@ describe("a wait for the lock that the fiber holds itself", () => {
           [Lock.withLock(Effect.void, "job"), Lock.withLock("job")],
           [Lock.withLock(Effect.void, "job", { timeout: "1 second" }), Lock.tryWithLock("job")],
           [Effect.scoped(Effect.asVoid(Lock.acquire("job"))), Lock.withLockIfAvailable("job")],
+          [Effect.asVoid(Lock.withLockOnce(Effect.void, "job", { run: "1" })), Lock.withLock("job")],
+          [Lock.withLock(Effect.void, "job"), Lock.withLockOnce("job", { run: "2" })],
           [
             Lock.withLock(Effect.void, "job", { layout: "single-key" }),
             Lock.withLock("job", { layout: "single-key" })

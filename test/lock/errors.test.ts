@@ -172,7 +172,7 @@ describe("an error", () => {
       "Lock 'orders' was lost after 2m: Lease 1f expired: etcd acknowledged no renewal for 13s 500ms, and this process " +
       "stood still for 4s of that time; the last error was: etcd leaseKeepAlive failed (Unavailable): cannot connect",
       "The place in the line for lock 'orders' was lost: its key was deleted from etcd",
-      "Lock 'orders' was released after 0: by its handle, or because its session or lease has closed",
+      "Lock 'orders' was released at once: by its handle, or because its session or lease has closed",
       "Lock 'orders' cannot be acquired: 'orders/new/1f-1' lies under its name and belongs to another lock. " +
       "Use a name that is not the beginning of another lock's path.",
       "Lock 'orders' cannot be acquired: 'orders/config' lies in its place and is attached to no lease, so it is no " +

@@ -152,7 +152,7 @@ const readKeys = (
 /** A reply of etcd was too large to receive. */
 const isTooLarge = ({ reason }: Etcd.EtcdError): boolean => reason === "InvalidArgument"
 
-/** Reads the values of entries, those that are still there, in as many answers as they need. */
+/** Reads the values of entries, those that are still there, in as many replies as they need. */
 const withValues = (etcd: Service, entries: ReadonlyArray<Etcd.KeyValue>) =>
   Effect.map(
     Effect.forEach(Arr.chunksOf(entries, 64), (chunk) => readAll(etcd, chunk)),

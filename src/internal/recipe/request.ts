@@ -306,6 +306,6 @@ const unanswered = (name: string) =>
       reason: "Timeout",
       method: "range",
       outcome: "Unknown",
-      description: `etcd does not answer, and the time to wait for lock '${name}' is up`
+      description: `etcd has not replied, and the time to wait for lock '${name}' is up`
     })
   )

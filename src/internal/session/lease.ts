@@ -302,7 +302,7 @@ const elapsed = (from: Instant, to: Instant): number =>
   Math.max(Number(to.monotonic - from.monotonic) / 1e6, to.wall - from.wall)
 
 // Returns milliseconds. "Exists already" can only be our own grant, whose answer was lost; a renewal returns its TTL.
-// Nobody waits for a lease that may have been granted all the same, so it is revoked.
+// A lease that may have been granted all the same has no caller that waits for it, so it is revoked.
 const grant = (
   etcd: Etcd["Service"],
   id: bigint,
