@@ -15,15 +15,22 @@ import { type EntryKey, idOf } from "./entryKey.ts"
 /** The head of a line. */
 export const first = (range: Etcd.Range) => ({ ...range, limit: 1, sort: "CreateAscending" }) as const
 
-/** The newest entries of a line, newest first, and how many there are. */
-export const newest = (range: Etcd.Range, limit: number) =>
-  ({ ...range, limit, sort: "CreateDescending", keysOnly: true }) as const
+/** The newest entries of a line up to a create revision, newest first. `count` is that of all its entries. */
+export const newest = ({ key, rangeEnd }: Etcd.Range, limit: number, maxCreateRevision?: bigint): Etcd.Range => ({
+  _tag: "Range",
+  key,
+  rangeEnd,
+  limit,
+  sort: "CreateDescending",
+  maxCreateRevision,
+  keysOnly: true
+})
 
 /** An entry's own key, and so many of the nearest entries in its way in each range, newest first. */
 export const lookAhead = ({ claim, createRevision, key, line }: Entry, limit: number) => {
   const then: readonly [Etcd.Range, ...Array<Etcd.Range>] = [
     getKey(key),
-    ...line.ahead(claim).map((range) => ({ ...newest(range, limit), maxCreateRevision: createRevision - 1n }))
+    ...line.ahead(claim).map((range) => newest(range, limit, createRevision - 1n))
   ]
   return { then }
 }
