@@ -242,6 +242,19 @@ describe("the validity", () => {
       yield* assertLostAt(yield* make(stub), 5000 + 9000)
     }))
 
+  for (const how of ["never ends", "cannot be interrupted"]) {
+    it.effect(`ends in time although a renewal ${how}`, () =>
+      Effect.gen(function*() {
+        const stub = EtcdStub.make()
+        const stuck = Latch.makeUnsafe()
+        const renewal = how === "never ends" ? stuck.await : Effect.uninterruptible(stuck.await)
+        const etcd = Etcd.Etcd.of({ ...stub.etcd, leaseKeepAlive: () => Effect.as(renewal, 2) })
+        yield* assertLostAt(yield* make({ ...stub, etcd }), validity)
+        // Closing the lease waits for it.
+        stuck.openUnsafe()
+      }))
+  }
+
   it.effect("is over when the grant took too long", () =>
     Effect.gen(function*() {
       const stub = EtcdStub.make({ grant: () => Effect.delay(Effect.succeed(2), 1700) })

@@ -13,11 +13,12 @@ import * as Predicate from "effect/Predicate"
 import * as PubSub from "effect/PubSub"
 import * as Stream from "effect/Stream"
 import { Etcd } from "../../Etcd.ts"
-import type { EtcdError } from "../../EtcdError.ts"
+import { EtcdError } from "../../EtcdError.ts"
 import type { Lease, Options, Renewal } from "../../Lease.ts"
 import { LeaseExpired } from "../../LeaseExpired.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
 import * as Check from "../options.ts"
+import { Signal } from "../signal.ts"
 import { awaitLoss, Bodies, type OnLoss, type Owner, supervise } from "../supervise.ts"
 
 const TypeId = "~effect-etcd-lock/Lease"
@@ -33,14 +34,13 @@ export class LeaseImpl implements EntryLease {
   readonly #marginOf: (ttlMillis: number) => number
   readonly #acknowledged: PubSub.PubSub<Renewal>
   readonly #owner: Owner
-  readonly #listeners = new Set<(loss: LeaseExpired) => void>()
+  readonly #loss = new Signal<LeaseExpired>()
   /** Open once etcd has the lease no more, or may have it no more. */
   readonly #gone = Latch.makeUnsafe()
   /** When the last request was sent that etcd acknowledged. */
   #sent: Instant
   /** For how many milliseconds after that the lease can be trusted. */
   #validity: number
-  #loss: LeaseExpired | undefined
   #isAbandoned = false
   /** Since when the renewals sleep or wait for etcd, and for how long at most. */
   #expected: { readonly since: Instant; readonly millis: number } | undefined
@@ -71,7 +71,7 @@ export class LeaseImpl implements EntryLease {
   }
 
   get remaining(): Lease["remaining"] {
-    return Effect.sync(() => Duration.millis(this.#loss === undefined ? this.#remaining() : 0))
+    return Effect.sync(() => Duration.millis(this.#loss.value === undefined ? this.#remaining() : 0))
   }
 
   get awaitLoss(): Lease["awaitLoss"] {
@@ -84,15 +84,14 @@ export class LeaseImpl implements EntryLease {
 
   isAlive(): boolean {
     // Timers are late after the process stood still; the clocks are not.
-    if (this.#loss === undefined && this.#remaining() === 0) this.#lose("Expired")
-    return this.#loss === undefined
+    if (this.#loss.value === undefined && this.#remaining() === 0) this.#lose("Expired")
+    return this.#loss.value === undefined
   }
 
   get onLoss(): OnLoss<LeaseExpired> {
     return (listener) => {
-      if (this.isAlive()) this.#listeners.add(listener)
-      else listener(this.#loss!)
-      return () => this.#listeners.delete(listener)
+      this.isAlive()
+      return this.#loss.subscribe(listener)
     }
   }
 
@@ -104,7 +103,7 @@ export class LeaseImpl implements EntryLease {
   /** Whether the lease is to be revoked when its scope closes. */
   get isToBeRevoked(): boolean {
     // Bodies outlast an abandoned one: a revoke would give their locks away, if etcd should know the lease yet.
-    return this.#loss?.reason !== "Revoked" && !this.#isAbandoned
+    return this.#loss.value?.reason !== "Revoked" && !this.#isAbandoned
   }
 
   /** Renews the lease until it is lost. */
@@ -121,7 +120,11 @@ export class LeaseImpl implements EntryLease {
           if (this.#remaining() === 0) return this.#lose("Expired")
           const sending = now(this.#clock)
           const timeout = Math.min(attemptTimeout, this.#remaining())
-          const renewed = yield* this.#within(timeout, Effect.exit(etcd.leaseKeepAlive(this.id, timeout)))
+          const renewal = etcd.leaseKeepAlive(this.id, timeout).pipe(
+            Effect.timeoutOrElse({ duration: timeout, orElse: () => notInTime }),
+            Effect.exit
+          )
+          const renewed = yield* this.#within(timeout, renewal)
           if (Exit.isFailure(renewed)) this.#error = Option.getOrUndefined(Cause.findErrorOption(renewed.cause))
           if (this.#remaining() === 0) return this.#lose("Expired")
           if (Exit.isSuccess(renewed)) {
@@ -133,7 +136,12 @@ export class LeaseImpl implements EntryLease {
         }
       }
     })
-    return Effect.ensuring(renewing, Effect.sync(() => this.#lose("Expired")))
+    // The end of the lease waits for no renewal, however long that takes.
+    const expiring = Effect.gen({ self: this }, function*() {
+      while (this.#remaining() > 0) yield* Effect.sleep(this.#remaining())
+      this.#lose("Expired")
+    })
+    return Effect.ensuring(Effect.raceFirst(renewing, expiring), Effect.sync(() => this.#lose("Expired")))
   }
 
   /** Reports `Released`, and waits until all bodies have ended, with renewals going on. */
@@ -207,15 +215,22 @@ export class LeaseImpl implements EntryLease {
 
   #lose(reason: LeaseExpired["reason"]) {
     if (reason !== "Released") this.#gone.openUnsafe()
-    if (this.#loss !== undefined) return
-    this.#loss = new LeaseExpired({ leaseId: this.id, reason, ...(reason === "Expired" ? this.#story() : {}) })
-    for (const listener of this.#listeners) listener(this.#loss)
-    this.#listeners.clear()
+    if (this.#loss.value !== undefined) return
+    this.#loss.set(new LeaseExpired({ leaseId: this.id, reason, ...(reason === "Expired" ? this.#story() : {}) }))
   }
 }
 
+const notInTime = Effect.fail(
+  new EtcdError({
+    reason: "Timeout",
+    method: "leaseKeepAlive",
+    outcome: "Unknown",
+    description: "no answer in time"
+  })
+)
+
 export const make = Effect.fnUntraced(function*(options?: Options) {
-  const seconds = validate(options)
+  const { marginOf, seconds } = validate(options)
   const etcd = yield* Etcd
   const clock = yield* Clock.Clock
   const id = randomId()
@@ -227,8 +242,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const lease = yield* Effect.acquireRelease(
     Effect.map(
       granted,
-      (ttlMillis) =>
-        new LeaseImpl({ id, ttlMillis, sent, clock, marginOf: (ttl) => safetyMargin(options, ttl), acknowledged })
+      (ttlMillis) => new LeaseImpl({ id, ttlMillis, sent, clock, marginOf, acknowledged })
     ),
     (lease) => lease.isToBeRevoked ? revoke(etcd, id) : Effect.void
   )
@@ -247,12 +261,13 @@ export const isLease = (u: unknown): u is LeaseImpl => Predicate.hasProperty(u, 
 /** The longest TTL that etcd grants. */
 export const maxSeconds = 9_000_000_000
 
-/** Returns the TTL to ask for, in seconds. */
-export const validate = (options: Options | undefined): number => {
+/** Returns the TTL to ask for, in seconds, and the safety margin of the TTL that etcd grants, in milliseconds. */
+export const validate = (options: Options | undefined) => {
   Check.object("Lease", "options", options, "{ ttl: \"15 seconds\" }")
   const seconds = options?.ttl === undefined ? 15 : secondsOf(Check.duration(ttlOption, options.ttl))
-  safetyMargin(options, seconds * 1000)
-  return seconds
+  if (options?.safetyMargin === undefined) return { seconds, marginOf: defaultMargin }
+  const margin = Duration.toMillis(Check.duration(marginOption(seconds * 1000), options.safetyMargin))
+  return { seconds, marginOf: () => margin }
 }
 
 const secondsOf = (duration: Duration.Duration): number => Math.ceil(Duration.toSeconds(duration))
@@ -265,17 +280,15 @@ const ttlOption: Check.DurationOption = {
   example: "15 seconds"
 }
 
-const safetyMargin = (options: Options | undefined, ttl: number): number => {
-  if (options?.safetyMargin === undefined) return Math.min(Math.max(ttl / 10, 300), ttl / 2)
-  const margin: Check.DurationOption = {
-    module: "Lease",
-    option: "safetyMargin",
-    range: `from 0 to less than two thirds of the ttl of ${ttl} ms, since renewals are a third of it apart`,
-    accepts: (margin) => !Duration.isNegative(margin) && Duration.toMillis(margin) < ttl * 2 / 3,
-    example: "2 seconds"
-  }
-  return Duration.toMillis(Check.duration(margin, options.safetyMargin))
-}
+const defaultMargin = (ttl: number): number => Math.min(Math.max(ttl / 10, 300), ttl / 2)
+
+const marginOption = (ttl: number): Check.DurationOption => ({
+  module: "Lease",
+  option: "safetyMargin",
+  range: `from 0 to less than two thirds of the ttl of ${ttl} ms, since renewals are a third of it apart`,
+  accepts: (margin) => !Duration.isNegative(margin) && Duration.toMillis(margin) < ttl * 2 / 3,
+  example: "2 seconds"
+})
 
 // An ID of our own makes the grant repeatable. It is not 0, which would ask etcd to choose one.
 export const randomId = (): bigint => {
