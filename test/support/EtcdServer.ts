@@ -30,6 +30,11 @@ export interface Options {
   readonly tls?: Tls | undefined
 }
 
+export interface ClusterOptions extends Options {
+  /** Makes a way to a member's port for the other members, `127.0.0.1:23791`, and returns the port that they are to use. */
+  readonly advertise?: ((peer: string) => Effect.Effect<number, never, Scope.Scope>) | undefined
+}
+
 /**
  * Starts a private etcd on free ports with its own data; both are gone when the scope closes.
  */
@@ -39,10 +44,12 @@ export const start = (options: Options = {}): Effect.Effect<EtcdServer, EtcdNotF
 /**
  * Starts a cluster of `size` members on the loopback.
  */
-export const startCluster = (size: number): Effect.Effect<ReadonlyArray<EtcdServer>, EtcdNotFound, Scope.Scope> =>
-  startMembers(size, {})
+export const startCluster = (
+  size: number,
+  options: ClusterOptions = {}
+): Effect.Effect<ReadonlyArray<EtcdServer>, EtcdNotFound, Scope.Scope> => startMembers(size, options)
 
-const startMembers = (size: number, options: Options) =>
+const startMembers = (size: number, options: ClusterOptions) =>
   Effect.flatMap(find, (launcher) =>
     launch(launcher, size, options).pipe(
       // between choosing a free port and listening on it, somebody else may have taken it
@@ -50,13 +57,14 @@ const startMembers = (size: number, options: Options) =>
       Effect.catchTag("StartFailed", Effect.die)
     ))
 
-const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, options: Options) {
+const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, options: ClusterOptions) {
   const plans: Array<Plan> = []
   for (let i = 0; i < size; i++) {
     const [client, peer, metrics] = yield* Effect.all([freePort, freePort, freePort])
+    const advertised = yield* options.advertise?.(`127.0.0.1:${peer}`) ?? Effect.undefined
     plans.push({
       name: `etcd-${i}`,
-      ports: { client, peer, metrics },
+      ports: { client, peer, metrics, advertised },
       tls: options.tls,
       args: options.args ?? [],
       files: options.files ?? [],

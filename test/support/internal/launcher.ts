@@ -14,7 +14,13 @@ export interface Tls {
 
 export interface Plan {
   readonly name: string
-  readonly ports: { readonly client: number; readonly peer: number; readonly metrics: number }
+  readonly ports: {
+    readonly client: number
+    readonly peer: number
+    readonly metrics: number
+    /** Where the other members are to reach it, if that is not `peer`. */
+    readonly advertised?: number | undefined
+  }
   readonly tls: Tls | undefined
   /** They may name `files`. */
   readonly args: ReadonlyArray<string>
@@ -52,7 +58,7 @@ export interface Place {
 export const commandLine = (plan: Plan, all: ReadonlyArray<Plan>, place: Place): Array<string> => {
   const { client, metrics, peer } = plan.ports
   const scheme = plan.tls === undefined ? "http" : "https"
-  const peerUrl = (plan: Plan) => `http://${place.peerHost(plan)}:${plan.ports.peer}`
+  const peerUrl = (plan: Plan) => `http://${place.peerHost(plan)}:${plan.ports.advertised ?? plan.ports.peer}`
   const tls = plan.tls === undefined ? [] : [
     `--cert-file=${place.file(plan.tls.cert)}`,
     `--key-file=${place.file(plan.tls.key)}`,
