@@ -146,6 +146,18 @@ export type Held = Section & { readonly holds: number }
 
 export const isHeld = (section: Section): section is Held => section.holds !== undefined
 
+/** The last part of a history that goes on: the sections that were asked for since then. */
+export const since = (history: History, from: number): History => {
+  const sections = new Set(
+    history.reports.flatMap((report) => report._tag === "Wants" && report.at >= from ? [report.section] : [])
+  )
+  return {
+    ...history,
+    reports: history.reports.filter((report) => !("section" in report) || sections.has(report.section)),
+    calms: history.calms.filter((calm) => calm.from >= from)
+  }
+}
+
 export const sectionsOf = ({ contenders, reports }: History): ReadonlyArray<Section> => {
   const byName = new Map(contenders.map((contender) => [contender.name, contender]))
   const sections = new Map<string, { -readonly [K in keyof Section]: Section[K] }>()

@@ -1,8 +1,7 @@
 /**
  * A run: a cluster, contenders, faults for a while, and then the end of everything, with the history of it all.
  */
-import { Effect, type Scope } from "effect"
-import * as Path from "node:path"
+import { Effect } from "effect"
 import * as Cluster from "./cluster.ts"
 import * as Contender from "./contender.ts"
 import type { Counted, Counter, End, Exited, Fault, History, Kind, Lock, Recorded } from "./history.ts"
@@ -27,14 +26,6 @@ export interface Plot {
 }
 
 export const now = (): number => Number(process.hrtime.bigint()) / 1e6
-
-/** How a contender on Node is started. */
-export const onNode = (file: string): ReadonlyArray<string> => [
-  process.execPath,
-  "--expose-gc",
-  "--conditions=@effect-etcd-lock/source",
-  Path.join(import.meta.dirname, "contenders", file)
-]
 
 export const run = Effect.fnUntraced(function*(plot: Plot) {
   const cluster = yield* Cluster.start(plot.cluster)
@@ -168,6 +159,3 @@ const leftIn = (cluster: Cluster.Cluster, { locks, ttl }: Plot) =>
       yield* Effect.sleep(500)
     }
   })
-
-export type Run = Effect.Success<ReturnType<typeof run>>
-export type Requirements = Scope.Scope
