@@ -79,15 +79,34 @@ const moving = 5000
 /** Half of the margin before the TTL: whoever stands still for longer may overstay. */
 const standstill = (ttl: number) => Math.max(ttl / 10, 300) / 2
 
+/** A history, with what many checks ask it for. */
+interface Facts {
+  readonly history: History
+  readonly sections: ReadonlyArray<Section>
+  /** When each contender stood still. */
+  readonly standstills: ReadonlyMap<string, ReadonlyArray<{ readonly from: number; readonly to: number }>>
+}
+
+const factsOf = (history: History): Facts => {
+  const standstills = new Map<string, Array<{ readonly from: number; readonly to: number }>>()
+  for (const report of history.reports) {
+    if (report._tag !== "Froze") continue
+    const known = standstills.get(report.contender) ?? []
+    standstills.set(report.contender, [...known, { from: report.from, to: report.at }])
+  }
+  return { history, sections: sectionsOf(history), standstills }
+}
+
 export const check = (history: History): Verdict => {
-  const sections = sectionsOf(history)
-  const overlaps = overlapsOf(history, sections)
+  const facts = factsOf(history)
+  const { sections } = facts
+  const overlaps = overlapsOf(facts)
   const recoveries = recoveriesOf(history, sections)
   return {
     violations: [
       ...overlaps.flatMap(unexcused),
       ...linearizability(history, sections, overlaps),
-      ...tokens(history, sections),
+      ...tokens(facts),
       ...fencedWrites(history, sections),
       ...orderOfService(history, sections),
       ...recoveries.flatMap(({ violation }) => violation ?? []),
@@ -110,18 +129,18 @@ const heldIn = (sections: ReadonlyArray<Section>, lock: string): ReadonlyArray<H
   sections.filter((section): section is Held => section.lock === lock && isHeld(section))
     .sort((a, b) => a.holds - b.holds)
 
-const overlapsOf = (history: History, sections: ReadonlyArray<Section>): ReadonlyArray<Overlap> =>
-  history.locks.flatMap(({ name }) => {
+const overlapsOf = (facts: Facts): ReadonlyArray<Overlap> =>
+  facts.history.locks.flatMap(({ name }) => {
     const overlaps: Array<Overlap> = []
     let running: ReadonlyArray<Held> = []
-    for (const next of heldIn(sections, name)) {
+    for (const next of heldIn(facts.sections, name)) {
       running = running.filter(({ stopped }) => stopped > next.holds)
       for (const other of running) {
         // A turn may come long before its body, where the process stood still or the lock was taken away.
         const isOvertaken = (other.token ?? 0n) > (next.token ?? other.token ?? 0n)
         const [earlier, later] = isOvertaken ? [next, other] : [other, next]
         const millis = Math.min(earlier.stopped, later.stopped) - next.holds
-        overlaps.push({ earlier, later, at: next.holds, millis, excuse: excuseOf(history, earlier, next.holds) })
+        overlaps.push({ earlier, later, at: next.holds, millis, excuse: excuseOf(facts, earlier, next.holds) })
       }
       running = [...running, next]
     }
@@ -129,8 +148,8 @@ const overlapsOf = (history: History, sections: ReadonlyArray<Section>): Readonl
   })
 
 /** Why nobody could stop `earlier` before another one began at `at`. */
-const excuseOf = (history: History, earlier: Held, at: number): Excuse | undefined => {
-  const stood = frozen(history, earlier.contender.name)
+const excuseOf = ({ history, standstills }: Facts, earlier: Held, at: number): Excuse | undefined => {
+  const stood = standstills.get(earlier.contender.name) ?? []
   const awake = (since: number) =>
     stood.reduce((last, { from, to }) => from <= last + stopping && to > last ? to : last, since)
   const taken = takenFrom(history, earlier).filter(({ from }) => from <= at).sort((a, b) => b.from - a.from)[0]
@@ -142,11 +161,6 @@ const excuseOf = (history: History, earlier: Held, at: number): Excuse | undefin
   if (lost < standstill(history.ttl)) return undefined
   return { why: "frozen", from: Math.min(...before.map(({ from }) => from)), since: awake(at) }
 }
-
-const frozen = (history: History, contender: string) =>
-  history.reports.flatMap((report) =>
-    report._tag === "Froze" && report.contender === contender ? [{ from: report.from, to: report.at }] : []
-  )
 
 /** What was done to take a lock away from its holder. */
 const takenFrom = (history: History, { contender, createRevision, key, lease, lock, stopped, wants }: Section) =>
@@ -220,7 +234,8 @@ type Fenced = Held & { readonly token: bigint }
 const fencedIn = (sections: ReadonlyArray<Section>, lock: string): ReadonlyArray<Fenced> =>
   heldIn(sections, lock).filter((section): section is Fenced => section.token !== undefined)
 
-const tokens = (history: History, sections: ReadonlyArray<Section>): ReadonlyArray<Violation> => {
+const tokens = (facts: Facts): ReadonlyArray<Violation> => {
+  const { history, sections } = facts
   const writes = new Map<string, bigint>()
   for (const report of history.reports) {
     if (report._tag === "Wrote" && report.counter === "fenced" && report.revision !== undefined) {
@@ -238,7 +253,7 @@ const tokens = (history: History, sections: ReadonlyArray<Section>): ReadonlyArr
       const earlier = held[i - 1]
       if (earlier === undefined || later.token > earlier.token) continue
       // Between its turn and its body it may have been overtaken, where it stood still or its lock was taken away.
-      if (excuseOf(history, later, earlier.holds) === undefined) {
+      if (excuseOf(facts, later, earlier.holds) === undefined) {
         violation(later, `${later.id} has token ${later.token} on '${name}' after ${earlier.id} had ${earlier.token}`)
       }
     }

@@ -35,8 +35,9 @@ export interface Cluster {
 export interface Options {
   readonly args?: ReadonlyArray<string> | undefined
   readonly files?: ReadonlyArray<string> | undefined
-  /** Gets a token, where there is authentication. */
+  /** Gets a token, where there is authentication, which is turned on with `enable`. */
   readonly token?: ((member: EtcdServer.EtcdServer) => Effect.Effect<string, CallFailed>) | undefined
+  readonly enable?: ((member: EtcdServer.EtcdServer) => Effect.Effect<void, CallFailed>) | undefined
 }
 
 export const start = Effect.fnUntraced(function*(options: Options = {}) {
@@ -53,9 +54,12 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
   // Those of an attempt that failed come first.
   const ways = switches.slice(-servers.length)
 
+  let isAuthenticated = false
   const askServer = (server: EtcdServer.EtcdServer, path: string, body: object): Effect.Effect<any, CallFailed> =>
     Effect.gen(function*() {
-      const token = yield* options.token?.(server) ?? Effect.undefined
+      // A member tells of its state in any case.
+      const isOpen = path === "maintenance/status" || !isAuthenticated
+      const token = isOpen ? undefined : yield* options.token?.(server) ?? Effect.undefined
       return yield* post(server.endpoint, path, body, token)
     })
   const members = yield* Effect.forEach(servers, (server, index) =>
@@ -112,6 +116,10 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
     healthy
   }
   yield* healthy
+  if (options.enable !== undefined) {
+    yield* options.enable(members[0]!)
+    isAuthenticated = true
+  }
   return cluster
 })
 

@@ -9,6 +9,7 @@ import { CliConfig, Command, Flag, GlobalFlag } from "effect/cli"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { commit, machine } from "../bench/results.ts"
+import * as Auth from "./auth.ts"
 import { check, type Verdict } from "./checks.ts"
 import * as Cluster from "./cluster.ts"
 import { type History, since } from "./history.ts"
@@ -43,13 +44,17 @@ interface Choice {
   readonly processes: number
   readonly contenders: ReadonlyArray<(typeof Roster.kinds)[number]>
   readonly faults: ReadonlyArray<keyof typeof Nemesis.groups>
+  readonly tokens: Auth.Tokens
   readonly report: boolean
 }
 
 const faultGroups = Object.keys(Nemesis.groups) as Array<keyof typeof Nemesis.groups>
 
 /** How far back each check looks while a run goes on; the last one looks at all of it. */
-const lately = 120_000
+const lately = 90_000
+
+/** How often, in milliseconds. */
+const every = 15_000
 
 const plotOf = Effect.fnUntraced(function*({ contenders, faults, minutes, processes, seed }: Choice) {
   const entrants = yield* Effect.forEach(contenders, Roster.muster)
@@ -81,6 +86,8 @@ const random = (choice: Choice) =>
     let checked = 0
     const history = yield* run({
       ...plot,
+      cluster: yield* Auth.options(choice.tokens),
+      auth: choice.tokens === "none" ? undefined : Auth.root,
       onRound: (history) =>
         Effect.gen(function*() {
           const held = history.reports.reduce((sum, { _tag }) => _tag === "Holds" ? sum + 1 : sum, 0)
@@ -89,7 +96,7 @@ const random = (choice: Choice) =>
           yield* progress.show(
             `${minutes} of ${choice.minutes} min: ${held} bodies, ${history.faults.length} faults, last: ${last}`
           )
-          if (history.to < checked + lately / 2) return true
+          if (history.to < checked + every) return true
           checked = history.to
           return own(check(since(history, history.to - lately))).length === 0
         })
@@ -181,6 +188,10 @@ const command = Command.make(
     faults: Flag.Literals("faults", faultGroups).pipe(
       Flag.withDescription("Only faults of this kind; may be given several times"),
       Flag.atLeast(0)
+    ),
+    tokens: Flag.Literals("tokens", ["none", "simple", "jwt"]).pipe(
+      Flag.withDefault("none"),
+      Flag.withDescription("Have etcd demand tokens that expire after five seconds")
     ),
     table: Flag.Boolean("table").pipe(
       Flag.withDefault(false),

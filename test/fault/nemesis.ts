@@ -156,9 +156,29 @@ const network =
       at: [`network of ${contender.name}`],
       millis: around(world.ttl, dice),
       inject: each(contender, act),
-      mend: each(contender, ({ accept, delay, resume }) => Effect.all([delay(0), resume, accept], { discard: true }))
+      mend: each(
+        contender,
+        ({ accept, delay, delayReplies, resume }) =>
+          Effect.all([delay(0), delayReplies(0), resume, accept], { discard: true })
+      )
     })
   }
+
+/** The answers to the last renewals come so late that it matters from when a lease is counted. */
+const lateBlackHole: Draw = (world, dice) => {
+  const millis = dice.between(300, 620)
+  return Effect.map(network("in a black hole", ({ blackHole }) => blackHole)(world, dice), (plan) => ({
+    ...plan,
+    name: `${plan.name} after answers ${millis} ms late`,
+    inject: Effect.andThen(
+      Effect.andThen(
+        Effect.forEach(networkOf(world, plan), ({ delayReplies }) => delayReplies(millis)),
+        Effect.sleep(2000)
+      ),
+      plan.inject
+    )
+  }))
+}
 
 const networkOf = ({ contenders }: World, { at }: Plan) =>
   contenders.find(({ name }) => at.includes(`network of ${name}`))!.network
@@ -175,18 +195,8 @@ const networks: ReadonlyArray<Draw> = [
     const millis = dice.between(50, 900)
     return network(`slowed down by ${millis} ms`, ({ delay }) => delay(millis))(world, dice)
   },
-  // The answers come so late that only the time of the request counts.
-  (world, dice) => {
-    const millis = dice.between(200, 600)
-    return Effect.map(network("in a black hole", ({ blackHole }) => blackHole)(world, dice), (plan) => ({
-      ...plan,
-      name: `${plan.name} after answers ${millis} ms late`,
-      inject: Effect.andThen(
-        Effect.andThen(Effect.forEach(networkOf(world, plan), ({ delay }) => delay(millis)), Effect.sleep(2000)),
-        plan.inject
-      )
-    }))
-  }
+  lateBlackHole,
+  lateBlackHole
 ]
 
 const freeze: Draw = (world, dice) => {

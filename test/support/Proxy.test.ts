@@ -119,6 +119,16 @@ describe("Proxy", () => {
       yield* client.receives("ab")
       assert.isAtLeast(performance.now() - sent, 200)
     }))
+
+  it.live("delays replies alone", () =>
+    Effect.gen(function*() {
+      const { client, echoed, proxy } = yield* echoThroughProxy
+      yield* proxy.delayReplies(300)
+      client.send("a")
+      yield* until("the request to arrive", Effect.sync(() => echoed() === "a"))
+      assert.strictEqual(client.received(), "")
+      yield* client.receives("a")
+    }))
 })
 
 const dial = (endpoint: string) =>

@@ -28,6 +28,8 @@ export interface Proxy {
   readonly accept: Effect.Effect<void>
   /** Delays everything that arrives from now on by so much, in both directions. */
   readonly delay: (millis: number) => Effect.Effect<void>
+  /** Delays the replies by so much more. */
+  readonly delayReplies: (millis: number) => Effect.Effect<void>
   /** Takes a connection that another server has accepted. */
   readonly adopt: (client: Net.Socket) => void
 }
@@ -39,7 +41,7 @@ export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope>
   Effect.gen(function*() {
     const at = endpoint.lastIndexOf(":")
     const target = { host: endpoint.slice(0, at), port: Number(endpoint.slice(at + 1)), allowHalfOpen: true }
-    const network: Network = { mode: "forward", delay: 0 }
+    const network: Network = { mode: "forward", delay: 0, replyDelay: 0 }
     const links = new Set<Link>()
     const adopt = (client: Net.Socket) => {
       const etcd = Net.connect({ ...target, noDelay: true })
@@ -102,6 +104,10 @@ export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope>
         Effect.sync(() => {
           network.delay = millis
         }),
+      delayReplies: (millis) =>
+        Effect.sync(() => {
+          network.replyDelay = millis
+        }),
       adopt
     }
   })
@@ -109,6 +115,7 @@ export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope>
 interface Network {
   mode: "forward" | "stall" | "dropReplies" | "dropRequests" | "blackHole"
   delay: number
+  replyDelay: number
 }
 
 interface Link {
@@ -152,7 +159,7 @@ const flow = (from: Net.Socket, to: Net.Socket, network: Network, isReply: boole
     }
   }
   const push = (apply: () => void) => {
-    queue.push({ due: performance.now() + network.delay, apply })
+    queue.push({ due: performance.now() + network.delay + (isReply ? network.replyDelay : 0), apply })
     pump()
   }
   from.on("data", (chunk) => push(() => to.writable && to.write(chunk)))
