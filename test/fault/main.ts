@@ -81,6 +81,7 @@ const random = (choice: Choice) =>
   Effect.scoped(Effect.gen(function*() {
     const progress = Progress.make(30_000)
     const began = now()
+    const runCommit = commit()
     const plot = yield* plotOf(choice)
     yield* Console.log(`Seed ${choice.seed}, ${choice.minutes} min, ${plot.tasks.length} processes, on ${machine()}`)
     let checked = 0
@@ -105,7 +106,7 @@ const random = (choice: Choice) =>
     const verdict = check(history)
     const name = `seed-${choice.seed}`
     const file = write(uncommitted, `${name}.json`, JSON.stringify(history))
-    const summary = Markdown.renderRun(history, verdict, machine(), commit())
+    const summary = Markdown.renderRun(history, verdict, machine(), runCommit)
     const directory = choice.report ? committed : uncommitted
     const picture = Timeline.render(history, verdict, Timeline.busiest(history, 30_000))
     write(directory, choice.report ? "random.md" : `${name}.md`, summary)

@@ -3,7 +3,7 @@
  * the faults as bands across them.
  */
 import type { Verdict } from "../checks.ts"
-import { type Held, type History, isHeld, sectionsOf } from "../history.ts"
+import { type Fault, type Held, type History, isHeld, sectionsOf } from "../history.ts"
 
 const width = 960
 const left = 90
@@ -32,10 +32,14 @@ export const render = (history: History, verdict: Verdict, window: Window): stri
     (Math.min(Math.max(at, window.from), window.to) - window.from) / (window.to - window.from) * (width - left - right)
   const isSeen = ({ from, to }: Window) => to >= window.from && from <= window.to
   const faults = history.faults.filter(isSeen).toSorted((a, b) => a.from - b.from)
+  const label = ({ from, name }: Fault) => {
+    const length = name.length * 5.6 + 8
+    return { from: Math.min(x(from) + 4, width - length), length }
+  }
   const rows = lay(
     faults,
-    (fault) => x(fault.from),
-    (fault) => Math.max(x(fault.to), x(fault.from) + fault.name.length * 5.6 + 8)
+    (fault) => Math.min(x(fault.from), label(fault).from),
+    (fault) => Math.max(x(fault.to), label(fault).from + label(fault).length)
   )
   const top = 52
   const locksAt = top + rows.count * band + 14
@@ -76,7 +80,7 @@ export const render = (history: History, verdict: Verdict, window: Window): stri
         `<rect class="fault" x="${from.toFixed(1)}" y="${y}" width="${
           Math.max(1.5, x(fault.to) - from).toFixed(1)
         }" height="${band - 4}" rx="2"/>`,
-        text(from + 4, y + 10, "small", fault.name)
+        text(label(fault).from, y + 10, "small", fault.name)
       ]
     }),
     ...history.locks.map(({ name }, i) => text(left - 8, locksAt + i * row + 17, "name", name, "end")),
@@ -88,7 +92,12 @@ export const render = (history: History, verdict: Verdict, window: Window): stri
       { length: Math.floor(seconds / step) + 1 },
       (_, i) => text(x(window.from + i * step * 1000), height - 24, "small", `${i * step} s`, "middle")
     ),
-    text(left, height - 8, "small", "A bar is a body; each process has a colour. Red would be two at once."),
+    text(
+      left,
+      height - 8,
+      "small",
+      "A bar is a body; each process has a colour. Red would be two at once that nothing excuses."
+    ),
     "</svg>",
     ""
   ].join("\n")
