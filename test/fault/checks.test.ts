@@ -106,6 +106,13 @@ describe("a history", () => {
     assert.include(found(historyOf([turn(withoutToken(a)), turn({ ...withoutToken(b), holds: 900 })])), "one holder")
   })
 
+  it("in which a peer does not stop is the peer's fault alone", () => {
+    const history = historyOf([turn(a), turn({ ...b, holds: 900 })], {
+      contenders: [{ name: "a", kind: "go", pid: 1 }, { name: "b", kind: "ours", pid: 2 }]
+    })
+    assert.deepStrictEqual(check(history).violations.map(({ check, kind }) => [check, kind]), [["one holder", "go"]])
+  })
+
   describe("where the holder stood still", () => {
     const later = { ...b, holds: 6000, stopped: 9500, ended: 9510 }
 

@@ -195,11 +195,12 @@ const linearizability = (
   sections: ReadonlyArray<Section>,
   overlaps: ReadonlyArray<Overlap>
 ): ReadonlyArray<Violation> => {
-  // A holder that could not be stopped in time has lost the lock before the first one overtakes it.
+  // A holder that could not be stopped in time has lost the lock before the first one overtakes it; and what a peer does to
+  // our line is no fault of ours.
   const lostAt = new Map<string, number>()
   for (const { at, earlier, excuse, later } of overlaps) {
-    if (excuse === undefined) continue
-    const lost = Math.min(lostAt.get(earlier.id) ?? Infinity, at, later.holds, excuse.from)
+    if (excuse === undefined && earlier.contender.kind === "ours") continue
+    const lost = Math.min(lostAt.get(earlier.id) ?? Infinity, at, later.holds, excuse?.from ?? Infinity)
     lostAt.set(earlier.id, lost)
   }
   return history.locks.flatMap(({ name }) => {

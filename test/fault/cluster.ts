@@ -11,8 +11,8 @@ export class CallFailed extends Data.TaggedError("CallFailed")<{ readonly messag
 
 export interface Member extends EtcdServer.EtcdServer {
   readonly index: number
-  /** In decimal, as etcd's JSON has it. */
-  readonly id: string
+  /** In decimal, as etcd's JSON has it; another one after it was replaced. */
+  id: string
 }
 
 export interface Cluster {
@@ -20,7 +20,7 @@ export interface Cluster {
   readonly members: ReadonlyArray<Member>
   /** A way of a client's own to each member. */
   readonly client: Effect.Effect<ReadonlyArray<Proxy.Proxy>, never, Scope.Scope>
-  /** The two ways between two members. */
+  /** The two ways between two members; none where they run in containers. */
   readonly between: (one: Member, other: Member) => Effect.Effect<ReadonlyArray<Proxy.Proxy>>
   /** Asks a member, past all proxies, by etcd's JSON gateway. */
   readonly ask: (member: Member, path: string, body: object) => Effect.Effect<any, CallFailed>
@@ -30,6 +30,10 @@ export interface Cluster {
   readonly leader: Effect.Effect<Member | undefined>
   /** Waits until all members agree on a leader and serve. */
   readonly healthy: Effect.Effect<void>
+  /** Takes a member out of the cluster, with its data. */
+  readonly remove: (member: Member) => Effect.Effect<void>
+  /** Adds it again, without any. */
+  readonly add: (member: Member) => Effect.Effect<void>
 }
 
 export interface Options {
@@ -109,11 +113,28 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
     description: members[0]!.description,
     members,
     client: Effect.forEach(members, ({ endpoint }) => Proxy.make(endpoint)),
-    between: (one, other) => Effect.all([ways[other.index]!.from(hex(one.id)), ways[one.index]!.from(hex(other.id))]),
+    between: (one, other) =>
+      ways.length === 0
+        ? Effect.succeed([])
+        : Effect.all([ways[other.index]!.from(hex(one.id)), ways[one.index]!.from(hex(other.id))]),
     ask,
     askAny,
     leader,
-    healthy
+    healthy,
+    remove: (member) =>
+      Effect.andThen(
+        persistently(askAny("cluster/member/remove", { ID: member.id })),
+        member.wipe
+      ),
+    add: (member) =>
+      persistently(askAny("cluster/member/add", { peerURLs: [`http://127.0.0.1:${ways[member.index]!.port}`] })).pipe(
+        Effect.tap(({ member: { ID } }) =>
+          Effect.sync(() => {
+            member.id = ID
+          })
+        ),
+        Effect.andThen(member.restart)
+      )
   }
   yield* healthy
   if (options.enable !== undefined) {
@@ -143,5 +164,9 @@ export const post = (endpoint: string, path: string, body: object, token?: strin
       orElse: () => Effect.fail(new CallFailed({ message: `${path}: no answer within 3 s` }))
     })
   )
+
+/** A cluster that has just changed may refuse to change again. */
+const persistently = <A>(effect: Effect.Effect<A, CallFailed>): Effect.Effect<A> =>
+  Effect.orDie(Effect.retry(effect, { times: 20, schedule: Schedule.spaced("500 millis") }))
 
 const hex = (id: string) => BigInt(id).toString(16)

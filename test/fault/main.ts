@@ -14,7 +14,7 @@ import { check, type Verdict } from "./checks.ts"
 import * as Cluster from "./cluster.ts"
 import { type History, since } from "./history.ts"
 import * as Nemesis from "./nemesis.ts"
-import { ours, peer } from "./plots.ts"
+import { beside, ours, peer } from "./plots.ts"
 import * as Progress from "./progress.ts"
 import * as Markdown from "./report/markdown.ts"
 import * as Timeline from "./report/timeline.ts"
@@ -67,7 +67,10 @@ const plotOf = Effect.fnUntraced(function*({ contenders, faults, minutes, proces
     tasks: contenders.flatMap((kind): Plot["tasks"] =>
       kind === "ours"
         ? Array.from({ length: processes - 2 * peers.length }, (_, i) => ({ kind, workers: ours.workers(i) }))
-        : [{ kind, workers: peer(kind).workers }, { kind, workers: peer(kind).workers }]
+        : [
+          { kind, workers: peer(kind).workers },
+          { kind, workers: [...peer(kind).workers, ...kind === "go" && contenders.includes("ours") ? [beside] : []] }
+        ]
     ),
     draws: (faults.length === 0 ? faultGroups : faults).flatMap((group) => Nemesis.groups[group]),
     commands: Object.fromEntries(entrants.map(({ command, kind }) => [kind, command]))

@@ -99,6 +99,15 @@ const partitionMember: Draw = (world, dice) =>
     }
   })
 
+const replaceMember: Draw = (world, dice) =>
+  Effect.map(memberOf(world, dice), ([member, name]) => ({
+    name: `${name} replaced without its data`,
+    at: ["links", "leader", "store", ...world.cluster.members.map(({ index }) => `member ${index}`)],
+    millis: dice.between(200, 4000),
+    inject: world.cluster.remove(member),
+    mend: world.cluster.add(member)
+  }))
+
 const moveLeader: Draw = ({ cluster }, dice) =>
   Effect.succeed({
     name: "leader moved",
@@ -270,7 +279,17 @@ const operators: ReadonlyArray<Draw> = [
 ]
 
 export const groups = {
-  members: [killMember, killMember, killAll, stopMember, stopMember, partitionMember, partitionMember, moveLeader],
+  members: [
+    killMember,
+    killMember,
+    killAll,
+    replaceMember,
+    stopMember,
+    stopMember,
+    partitionMember,
+    partitionMember,
+    moveLeader
+  ],
   networks,
   processes: [freeze, freeze, block],
   operators,

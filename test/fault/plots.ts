@@ -33,6 +33,9 @@ export const ours = {
   ]
 }
 
+/** Go's mutex stands in the same line. */
+export const beside: Work = work("short", "acquire", 2)
+
 /** A line of a peer's own. */
 export const peer = (
   kind: Exclude<Kind, "ours">

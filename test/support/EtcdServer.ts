@@ -19,6 +19,8 @@ export interface EtcdServer {
   readonly kill: Effect.Effect<void>
   /** Starts a killed server on the same data and port, and waits until it is ready. */
   readonly restart: Effect.Effect<void>
+  /** Kills the server and removes its data. It starts again as a new member, once the others have added it. */
+  readonly wipe: Effect.Effect<void>
 }
 
 export interface Options {
@@ -31,7 +33,10 @@ export interface Options {
 }
 
 export interface ClusterOptions extends Options {
-  /** Makes a way to a member's port for the other members, `127.0.0.1:23791`, and returns the port that they are to use. */
+  /**
+   * Makes a way to a member's port for the other members, `127.0.0.1:23791`, and returns the port that they are to use. It
+   * is not called where the members run in containers, which do not reach it.
+   */
   readonly advertise?: ((peer: string) => Effect.Effect<number, never, Scope.Scope>) | undefined
 }
 
@@ -61,7 +66,9 @@ const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, opt
   const plans: Array<Plan> = []
   for (let i = 0; i < size; i++) {
     const [client, peer, metrics] = yield* Effect.all([freePort, freePort, freePort])
-    const advertised = yield* options.advertise?.(`127.0.0.1:${peer}`) ?? Effect.undefined
+    const advertised = launcher.isLocal
+      ? yield* options.advertise?.(`127.0.0.1:${peer}`) ?? Effect.undefined
+      : undefined
     plans.push({
       name: `etcd-${i}`,
       ports: { client, peer, metrics, advertised },
@@ -85,7 +92,8 @@ const serve = (what: string, plan: Plan, member: Member): Effect.Effect<EtcdServ
     pause: member.pause,
     resume: member.resume,
     kill: member.kill,
-    restart: Effect.asVoid(Effect.orDie(startUntilReady))
+    restart: Effect.asVoid(Effect.orDie(startUntilReady)),
+    wipe: member.wipe ?? Effect.die(new Error(`${what} cannot lose its data`))
   }))
 }
 

@@ -38,12 +38,16 @@ export interface Member {
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
   readonly kill: Effect.Effect<void>
+  /** Kills it and removes its data: it starts again as a new member, once the others have added it. A container cannot. */
+  readonly wipe?: Effect.Effect<void> | undefined
 }
 
 /** A way to run etcd on this machine. */
 export interface Launcher {
   /** What it runs: a path, or an image. */
   readonly what: string
+  /** Whether its members reach the loopback of this machine. */
+  readonly isLocal: boolean
   readonly members: (plans: ReadonlyArray<Plan>) => Effect.Effect<ReadonlyArray<Member>, StartFailed, Scope.Scope>
 }
 
