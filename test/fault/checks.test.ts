@@ -172,6 +172,36 @@ describe("a history", () => {
     })
   })
 
+  describe("where etcd ended the lease", () => {
+    const overlapping = [turn(a), turn({ ...b, holds: 900 })]
+    const lease = (what: "alive" | "gone" | "revoking", at: number, sent = at - 5): Recorded => ({
+      _tag: "Lease",
+      contender: "a",
+      at,
+      lease: "a",
+      what,
+      sent
+    })
+
+    it("is good when that was within the TTL of an acknowledged renewal", () => {
+      const history = historyOf([...overlapping, lease("alive", 500), lease("gone", 1800)])
+      assert.deepStrictEqual(found(history), [])
+      assert.strictEqual(check(history).overlaps[0]?.excuse?.why, "etcd")
+    })
+
+    it("is bad when the renewal was too long ago, however late its answer came, or none was acknowledged", () => {
+      const late = lease("alive", 500, 900 - ttl - 1)
+      assert.include(found(historyOf([...overlapping, late, lease("gone", 1800)])), "one holder")
+      assert.include(found(historyOf([...overlapping, lease("gone", 1800)])), "one holder")
+    })
+
+    it("is bad when the contender revoked it, or the lease was still there", () => {
+      const revoked = [lease("alive", 500), lease("revoking", 890), lease("gone", 1800)]
+      assert.include(found(historyOf([...overlapping, ...revoked])), "one holder")
+      assert.include(found(historyOf([...overlapping, lease("alive", 500), lease("alive", 1800)])), "one holder")
+    })
+  })
+
   it("whose tokens do not grow is bad", () => {
     assert.include(found(historyOf([turn(a), turn({ ...b, token: 5 })])), "tokens grow")
     assert.include(found(historyOf([turn(a), turn({ ...b, token: 4 })])), "tokens grow")

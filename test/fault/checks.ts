@@ -9,6 +9,7 @@ import {
   type History,
   isHeld,
   type Kind,
+  type Report,
   type Section,
   sectionsOf
 } from "./history.ts"
@@ -37,8 +38,11 @@ export type Check =
 
 /** An overlap that no lock can prevent. */
 export interface Excuse {
-  /** The process of the earlier holder stood still, or an operator took its lock away. */
-  readonly why: "frozen" | "operator"
+  /**
+   * The process of the earlier holder stood still, an operator took its lock away, or etcd let its lease end before the TTL
+   * was over that it had granted: a leader that wakes up from a standstill may do so.
+   */
+  readonly why: "frozen" | "operator" | "etcd"
   /** Since when the lock may have been another's. */
   readonly from: number
   /** Since when the earlier holder could have known of it. */
@@ -85,16 +89,25 @@ interface Facts {
   readonly sections: ReadonlyArray<Section>
   /** When each contender stood still. */
   readonly standstills: ReadonlyMap<string, ReadonlyArray<{ readonly from: number; readonly to: number }>>
+  /** What each contender has heard of each of its leases. */
+  readonly leases: ReadonlyMap<string, ReadonlyMap<string, ReadonlyArray<LeaseReport>>>
 }
+
+type LeaseReport = Extract<Report, { readonly _tag: "Lease" }>
 
 const factsOf = (history: History): Facts => {
   const standstills = new Map<string, Array<{ readonly from: number; readonly to: number }>>()
+  const leases = new Map<string, Map<string, Array<LeaseReport>>>()
   for (const report of history.reports) {
+    if (report._tag === "Lease") {
+      const own = leases.get(report.contender) ?? new Map<string, Array<LeaseReport>>()
+      leases.set(report.contender, own.set(report.lease, [...own.get(report.lease) ?? [], report]))
+    }
     if (report._tag !== "Froze") continue
     const known = standstills.get(report.contender) ?? []
     standstills.set(report.contender, [...known, { from: report.from, to: report.at }])
   }
-  return { history, sections: sectionsOf(history), standstills }
+  return { history, sections: sectionsOf(history), standstills, leases }
 }
 
 export const check = (history: History): Verdict => {
@@ -148,12 +161,14 @@ const overlapsOf = (facts: Facts): ReadonlyArray<Overlap> =>
   })
 
 /** Why nobody could stop `earlier` before another one began at `at`. */
-const excuseOf = ({ history, standstills }: Facts, earlier: Held, at: number): Excuse | undefined => {
+const excuseOf = (facts: Facts, earlier: Held, at: number): Excuse | undefined => {
+  const { history, standstills } = facts
   const stood = standstills.get(earlier.contender.name) ?? []
   const awake = (since: number) =>
     stood.reduce((last, { from, to }) => from <= last + stopping && to > last ? to : last, since)
   const taken = takenFrom(history, earlier).filter(({ from }) => from <= at).sort((a, b) => b.from - a.from)[0]
   if (taken !== undefined) return { why: "operator", from: taken.from, since: awake(taken.from) }
+  if (wasCutShort(facts, earlier, at)) return { why: "etcd", from: at, since: awake(at) }
   // It may have stood still more than once on a busy machine.
   const recent = at - 4 * standstill(history.ttl)
   const before = stood.filter(({ from, to }) => from <= at && to >= recent)
@@ -161,6 +176,15 @@ const excuseOf = ({ history, standstills }: Facts, earlier: Held, at: number): E
   if (lost < standstill(history.ttl)) return undefined
   return { why: "frozen", from: Math.min(...before.map(({ from }) => from)), since: awake(at) }
 }
+
+/** Whether etcd, of its own accord, gave the lock to another within the TTL of a lease that it had acknowledged. */
+const wasCutShort = ({ history, leases }: Facts, { contender, holds, lease }: Held, at: number): boolean =>
+  [...leases.get(contender.name) ?? []].some(([id, reports]) => {
+    if (lease !== undefined && lease !== id) return false
+    const gone = reports.find((report) => report.what === "gone" && report.at >= holds)
+    if (gone === undefined || reports.some((report) => report.what === "revoking" && report.at <= at)) return false
+    return reports.some(({ sent, what }) => what === "alive" && sent <= at && at < sent + history.ttl)
+  })
 
 /** What was done to take a lock away from its holder. */
 const takenFrom = (history: History, { contender, createRevision, key, lease, lock, stopped, wants }: Section) =>
@@ -181,7 +205,7 @@ const unexcused = ({ at, earlier, excuse, later, millis }: Overlap): ReadonlyArr
   if (excuse === undefined) return violation(both)
   // A process that wakes up reads its clock; a deleted key is reported by a watch, or by etcd at the latest with the next renewal.
   const late = earlier.stopped - excuse.since
-  return late > stopping + (excuse.why === "operator" ? 4000 : 0)
+  return late > stopping + (excuse.why === "frozen" ? 0 : 4000)
     ? violation(`${both}; it was ${excuse.why}, and took ${late.toFixed(0)} ms to stop`)
     : []
 }

@@ -41,6 +41,17 @@ export type Report =
     /** Whether etcd has confirmed that the lock is given back. */
     readonly released: boolean
   }
+  /** What etcd has answered about a lease of the contender's, or what the contender asks for. */
+  | {
+    readonly _tag: "Lease"
+    readonly at: number
+    /** In hexadecimal. */
+    readonly lease: string
+    /** Granted or renewed, there no more, or about to be revoked by the contender itself. */
+    readonly what: "alive" | "gone" | "revoking"
+    /** When the request was sent. */
+    readonly sent: number
+  }
   /** The process stood still until now. */
   | { readonly _tag: "Froze"; readonly at: number; readonly from: number }
   | { readonly _tag: "Usage"; readonly at: number; readonly heap: number; readonly sockets: number }

@@ -8,7 +8,7 @@ import { Etcd, Lock, Session } from "effect-etcd-lock"
 import type { Counter, Outcome } from "../history.ts"
 import { cleanUp, keys, type Work } from "../protocol.ts"
 import { type Dice, dice } from "../random.ts"
-import { obey, report, task } from "./reporter.ts"
+import { now, obey, report, task } from "./reporter.ts"
 
 type Service = Etcd.Etcd["Service"]
 
@@ -158,6 +158,37 @@ const loop = Effect.fnUntraced(function*(worker: Worker, index: number) {
 // the process
 // -----------------------------------------------------------------------------
 
+/** Reports what etcd says of the leases: whether it keeps its word is not for the lock to answer for. */
+const observed = (etcd: Service): Service => {
+  const tell = (id: bigint, what: "alive" | "gone" | "revoking", sent: number) =>
+    Effect.sync(() => report({ _tag: "Lease", lease: id.toString(16), what, sent }))
+  const answered = (id: bigint, request: Effect.Effect<number, Etcd.EtcdError>) =>
+    Effect.suspend(() => {
+      const sent = now()
+      return Effect.tap(request, (seconds) => tell(id, seconds > 0 ? "alive" : "gone", sent))
+    })
+  return Etcd.Etcd.of({
+    ...etcd,
+    leaseGrant: (id, seconds) => answered(id, etcd.leaseGrant(id, seconds)),
+    leaseKeepAlive: (id, timeout) => answered(id, etcd.leaseKeepAlive(id, timeout)),
+    leaseRevoke: (id) => Effect.andThen(Effect.suspend(() => tell(id, "revoking", now())), etcd.leaseRevoke(id)),
+    txn: (request) =>
+      Effect.tapError(
+        etcd.txn(request),
+        ({ reason }) =>
+          reason === "LeaseNotFound"
+            ? Effect.forEach(leasesOf(request.then), (id) => tell(id, "gone", now()))
+            : Effect.void
+      )
+  })
+}
+
+const leasesOf = (ops: ReadonlyArray<Etcd.Op>): ReadonlyArray<bigint> =>
+  ops.flatMap((op) => {
+    if (op._tag === "Txn") return leasesOf([...op.then, ...op.else])
+    return op._tag === "Put" && op.lease !== undefined ? [op.lease] : []
+  })
+
 const program = Effect.gen(function*() {
   const etcd = yield* Etcd.Etcd
   const stop = yield* Deferred.make<void>()
@@ -180,6 +211,7 @@ const program = Effect.gen(function*() {
 const auth = task.auth && { username: task.auth.username, password: Redacted.make(task.auth.password) }
 
 program.pipe(
+  Effect.updateService(Etcd.Etcd, observed),
   Effect.scoped,
   Effect.provide(Etcd.layer({ hosts: task.hosts, auth, requestTimeout: `${Math.min(task.ttl, 5)} seconds` })),
   NodeRuntime.runMain

@@ -29,11 +29,13 @@ export const renderRun = (history: History, verdict: Verdict, machine: string, c
         ["**violations**", ...kinds.map((kind) => verdict.violations.filter((one) => one.kind === kind).length)],
         ["overlaps without an excuse", ...kinds.map((kind) => overlaps(verdict, kind, undefined))],
         ["overlaps of a process that stood still", ...kinds.map((kind) => overlaps(verdict, kind, "frozen"))],
-        ["overlaps after an operator took the lock", ...kinds.map((kind) => overlaps(verdict, kind, "operator"))]
+        ["overlaps after an operator took the lock", ...kinds.map((kind) => overlaps(verdict, kind, "operator"))],
+        ["overlaps after etcd ended a lease early", ...kinds.map((kind) => overlaps(verdict, kind, "etcd"))]
       ]
     ),
     "",
-    "A process that stood still, and an operator that takes a lock away, overlap with the next holder whatever the lock does;",
+    "A process that stood still, an operator that takes a lock away, and an etcd that ends a lease within the TTL of a renewal",
+    "that it has acknowledged, as a leader may that was stopped for a while, make two holders whatever the lock does;",
     "`stopped after` is how long the body took to stop once its process could know.",
     "",
     ...table(
