@@ -242,6 +242,13 @@ describe("the validity", () => {
       yield* assertLostAt(yield* make(stub), 5000 + 9000)
     }))
 
+  it.effect("ends although a renewal does not end in its time", () =>
+    Effect.gen(function*() {
+      const stub = EtcdStub.make()
+      const etcd = Etcd.Etcd.of({ ...stub.etcd, leaseKeepAlive: () => Effect.never })
+      yield* assertLostAt(yield* make({ ...stub, etcd }), validity)
+    }))
+
   it.effect("is over when the grant took too long", () =>
     Effect.gen(function*() {
       const stub = EtcdStub.make({ grant: () => Effect.delay(Effect.succeed(2), 1700) })

@@ -112,7 +112,9 @@ export class LeaseImpl implements EntryLease {
         while (true) {
           if (this.#remaining() === 0) return this.#lose("Expired")
           const sending = now(this.#clock)
-          const renewed = yield* Effect.exit(etcd.leaseKeepAlive(this.id, Math.min(attemptTimeout, this.#remaining())))
+          const timeout = Math.min(attemptTimeout, this.#remaining())
+          // The end of the lease does not wait for a renewal that takes longer than it may.
+          const renewed = yield* Effect.exit(Effect.timeout(etcd.leaseKeepAlive(this.id, timeout), timeout))
           if (this.#remaining() === 0) return this.#lose("Expired")
           if (Exit.isSuccess(renewed)) {
             if (renewed.value === 0) return this.#lose("Revoked")
