@@ -129,6 +129,7 @@ const cell = (table: Table, fault: string, kind: Kind): string => {
   const gaps = gapsOf(table, fault, kind)
   if (gaps.length === 0) return ""
   const text = ({ gap, stopped }: (typeof gaps)[number]) => stopped ? signed(gap) : "never"
+  if (gaps.every(({ stopped }) => !stopped)) return "never"
   const median = gaps[Math.floor((gaps.length - 1) / 2)]!
   return `${text(median)} (${text(gaps[0]!)} … ${text(gaps.at(-1)!)})`
 }
