@@ -61,9 +61,7 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
   let isAuthenticated = false
   const askServer = (server: EtcdServer.EtcdServer, path: string, body: object): Effect.Effect<any, CallFailed> =>
     Effect.gen(function*() {
-      // A member tells of its state in any case.
-      const isOpen = path === "maintenance/status" || !isAuthenticated
-      const token = isOpen ? undefined : yield* options.token?.(server) ?? Effect.undefined
+      const token = isAuthenticated ? yield* options.token?.(server) ?? Effect.undefined : undefined
       return yield* post(server.endpoint, path, body, token)
     })
   const members = yield* Effect.forEach(servers, (server, index) =>
