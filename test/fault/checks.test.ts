@@ -144,7 +144,7 @@ describe("a history", () => {
       name: "",
       from: 800,
       to: 810,
-      taken: [{ lock: "lock", key: "lock/a/0/0", lease: "a", pid: 1 }]
+      taken: [{ lock: "lock", createRevision: "5", lease: "a", pid: 1 }]
     }
 
     it("is good when the holder stopped soon", () => {
@@ -158,9 +158,10 @@ describe("a history", () => {
       const [entry] = taken.taken!
       for (
         const other of [
-          { ...taken, taken: [{ ...entry!, key: "lock/b/0/0", lease: "b" }] },
+          { ...taken, taken: [{ ...entry!, lease: "b" }] },
+          { ...taken, taken: [{ ...entry!, createRevision: "4" }] },
           { ...taken, taken: [{ ...entry!, lock: "other" }] },
-          { ...taken, from: 900 }
+          { ...taken, from: 900, to: 910 }
         ]
       ) assert.include(found(historyOf(overlapping, { faults: [other] })), "one holder")
     })

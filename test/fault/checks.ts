@@ -167,7 +167,8 @@ const excuseOf = (facts: Facts, earlier: Held, at: number): Excuse | undefined =
   const awake = (since: number) =>
     stood.reduce((last, { from, to }) => from <= last + stopping && to > last ? to : last, since)
   const taken = takenFrom(history, earlier).filter(({ from }) => from <= at).sort((a, b) => b.from - a.from)[0]
-  if (taken !== undefined) return { why: "operator", from: taken.from, since: awake(taken.from) }
+  // When exactly is not known, where a member takes its time.
+  if (taken !== undefined) return { why: "operator", from: taken.from, since: awake(Math.min(taken.to, at)) }
   if (wasCutShort(facts, earlier, at)) return { why: "etcd", from: at, since: awake(at) }
   // It may have stood still more than once on a busy machine.
   const recent = at - 4 * standstill(history.ttl)
@@ -187,14 +188,16 @@ const wasCutShort = ({ history, leases }: Facts, { contender, holds, lease }: He
   })
 
 /** What was done to take a lock away from its holder. */
-const takenFrom = (history: History, { contender, createRevision, key, lease, lock, stopped, wants }: Section) =>
-  history.faults.filter(({ from, taken }) =>
-    from >= wants && from <= stopped &&
-    taken?.some((entry) =>
-      entry.lock === lock && (key === undefined || createRevision === undefined
-        ? entry.pid === contender.pid
-        : entry.key === key || entry.lease === lease)
-    )
+const takenFrom = ({ faults }: History, { contender, createRevision, lease, lock, stopped, wants }: Section) =>
+  faults.filter(({ from, taken, to }) =>
+    to >= wants && from <= stopped &&
+    taken?.some((entry) => {
+      if (entry.lock !== lock) return false
+      if (lease === undefined) return entry.pid === contender.pid
+      if (entry.lease !== lease) return false
+      return createRevision === undefined || entry.createRevision === undefined ||
+        BigInt(entry.createRevision) === createRevision
+    })
   )
 
 const unexcused = ({ at, earlier, excuse, later, millis }: Overlap): ReadonlyArray<Violation> => {

@@ -82,8 +82,9 @@ export interface Fault {
 
 export interface Taken {
   readonly lock: string
-  readonly key: string
   readonly lease: string
+  /** Undefined where the lease was taken, with all that hangs on it. */
+  readonly createRevision?: string | undefined
   readonly pid?: number | undefined
 }
 

@@ -264,7 +264,7 @@ const revoked = (world: World, entries: ReadonlyArray<Operator.Entry>) =>
   Effect.as(
     Effect.forEach(entries, ({ lease }) => Effect.ignore(Operator.revoke(world.cluster, lease))),
     // Every lock that hangs on it is taken.
-    entries.flatMap(({ lease, pid }) => world.locks.map((lock) => ({ lock, key: "", lease, pid })))
+    entries.flatMap(({ lease, pid }) => world.locks.map((lock) => ({ lock, lease, pid })))
   )
 
 const first: Choose = (entries) => entries.slice(0, 1)

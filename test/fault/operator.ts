@@ -6,6 +6,7 @@ import type { CallFailed, Cluster } from "./cluster.ts"
 import type { Taken } from "./history.ts"
 
 export interface Entry extends Taken {
+  readonly key: string
   readonly createRevision: string
 }
 
