@@ -55,14 +55,18 @@ const onPath = (name: string): string | undefined =>
 
 const root = Path.resolve(import.meta.dirname, "../..")
 
-/**
- * Builds a program of `test/interop/go` with the sources of etcd's own client that Debian and Ubuntu package, below
- * `.cache`, once for each state of it and of them.
- */
+/** Builds a program of `test/interop/go`. */
 export const go = (program: "mutex" | "rwmutex" | "tutorial"): Effect.Effect<string, ToolMissing> =>
+  goFrom(program, Path.join(import.meta.dirname, "go", `${program}.go`))
+
+/**
+ * Builds a Go program with the sources of etcd's own client that Debian and Ubuntu package, below `.cache`, once for each
+ * state of it and of them.
+ */
+export const goFrom = (program: string, file: string): Effect.Effect<string, ToolMissing> =>
   Effect.gen(function*() {
     const { client, compiler, gopath } = yield* toolchain
-    const source = Fs.readFileSync(Path.join(import.meta.dirname, "go", `${program}.go`), "utf8")
+    const source = Fs.readFileSync(file, "utf8")
       .replaceAll("go.etcd.io/etcd/clientv3", `go.etcd.io/etcd/${client}`)
       .replaceAll("go.etcd.io/etcd/contrib/recipes", `go.etcd.io/etcd/${recipesBeside[client]}`)
     const version = createHash("sha256").update(source).update(compiler).update(gopath).digest("hex").slice(0, 16)

@@ -19,6 +19,8 @@ export interface EtcdServer {
   readonly kill: Effect.Effect<void>
   /** Starts a killed server on the same data and port, and waits until it is ready. */
   readonly restart: Effect.Effect<void>
+  /** Kills the server and removes its data. It starts again as a new member, once the others have added it. */
+  readonly wipe: Effect.Effect<void>
 }
 
 export interface Options {
@@ -30,6 +32,14 @@ export interface Options {
   readonly tls?: Tls | undefined
 }
 
+export interface ClusterOptions extends Options {
+  /**
+   * Makes a way to a member's port for the other members, `127.0.0.1:23791`, and returns the port that they are to use. It
+   * is not called where the members run in containers, which do not reach it.
+   */
+  readonly advertise?: ((peer: string) => Effect.Effect<number, never, Scope.Scope>) | undefined
+}
+
 /**
  * Starts a private etcd on free ports with its own data; both are gone when the scope closes.
  */
@@ -39,10 +49,12 @@ export const start = (options: Options = {}): Effect.Effect<EtcdServer, EtcdNotF
 /**
  * Starts a cluster of `size` members on the loopback.
  */
-export const startCluster = (size: number): Effect.Effect<ReadonlyArray<EtcdServer>, EtcdNotFound, Scope.Scope> =>
-  startMembers(size, {})
+export const startCluster = (
+  size: number,
+  options: ClusterOptions = {}
+): Effect.Effect<ReadonlyArray<EtcdServer>, EtcdNotFound, Scope.Scope> => startMembers(size, options)
 
-const startMembers = (size: number, options: Options) =>
+const startMembers = (size: number, options: ClusterOptions) =>
   Effect.flatMap(find, (launcher) =>
     launch(launcher, size, options).pipe(
       // between choosing a free port and listening on it, somebody else may have taken it
@@ -50,13 +62,16 @@ const startMembers = (size: number, options: Options) =>
       Effect.catchTag("StartFailed", Effect.die)
     ))
 
-const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, options: Options) {
+const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, options: ClusterOptions) {
   const plans: Array<Plan> = []
   for (let i = 0; i < size; i++) {
     const [client, peer, metrics] = yield* Effect.all([freePort, freePort, freePort])
+    const advertised = launcher.isLocal
+      ? yield* options.advertise?.(`127.0.0.1:${peer}`) ?? Effect.undefined
+      : undefined
     plans.push({
       name: `etcd-${i}`,
-      ports: { client, peer, metrics },
+      ports: { client, peer, metrics, advertised },
       tls: options.tls,
       args: options.args ?? [],
       files: options.files ?? [],
@@ -77,7 +92,8 @@ const serve = (what: string, plan: Plan, member: Member): Effect.Effect<EtcdServ
     pause: member.pause,
     resume: member.resume,
     kill: member.kill,
-    restart: Effect.asVoid(Effect.orDie(startUntilReady))
+    restart: Effect.asVoid(Effect.orDie(startUntilReady)),
+    wipe: member.wipe ?? Effect.die(new Error(`${what} cannot lose its data`))
   }))
 }
 

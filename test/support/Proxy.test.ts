@@ -57,6 +57,46 @@ describe("Proxy", () => {
       yield* idle.receives("still here")
     }))
 
+  it.live("drops requests, and cuts what has lost some", () =>
+    Effect.gen(function*() {
+      const { client, echoed, proxy } = yield* echoThroughProxy
+      yield* proxy.dropRequests
+      client.send("hello")
+      yield* until("the request to be lost", proxy.hasDropped)
+      assert.strictEqual(echoed(), "")
+      yield* proxy.resume
+      yield* client.closes
+    }))
+
+  it.live("is a black hole for connections old and new, until it cuts them", () =>
+    Effect.gen(function*() {
+      const { client, echoed, proxy } = yield* echoThroughProxy
+      yield* proxy.blackHole
+      client.send("hello")
+      const next = yield* dial(proxy.endpoint)
+      next.send("hello")
+      yield* Effect.sleep("100 millis")
+      assert.strictEqual(echoed() + client.received() + next.received(), "")
+      assert.isFalse(client.socket.closed || next.socket.closed)
+      yield* proxy.resume
+      yield* Effect.all([client.closes, next.closes])
+    }))
+
+  it.live("leaves connections half-open, and takes new ones", () =>
+    Effect.gen(function*() {
+      const { client, echoed, proxy } = yield* echoThroughProxy
+      yield* proxy.halfOpen
+      client.send("hello")
+      yield* Effect.sleep("100 millis")
+      assert.strictEqual(echoed(), "")
+      assert.isFalse(client.socket.closed)
+      const next = yield* dial(proxy.endpoint)
+      next.send("again")
+      yield* next.receives("again")
+      yield* proxy.resume
+      yield* client.closes
+    }))
+
   it.live("refuses new connections and accepts again", () =>
     Effect.gen(function*() {
       const { client, proxy } = yield* echoThroughProxy
@@ -78,6 +118,16 @@ describe("Proxy", () => {
       client.send("b")
       yield* client.receives("ab")
       assert.isAtLeast(performance.now() - sent, 200)
+    }))
+
+  it.live("delays replies alone", () =>
+    Effect.gen(function*() {
+      const { client, echoed, proxy } = yield* echoThroughProxy
+      yield* proxy.delayReplies(300)
+      client.send("a")
+      yield* until("the request to arrive", Effect.sync(() => echoed() === "a"))
+      assert.strictEqual(client.received(), "")
+      yield* client.receives("a")
     }))
 })
 

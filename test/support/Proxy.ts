@@ -12,9 +12,15 @@ export interface Proxy {
   readonly stall: Effect.Effect<void>
   /** Forwards requests and swallows everything that comes back. */
   readonly dropReplies: Effect.Effect<void>
-  /** Whether there is a connection that has lost replies. */
+  /** Forwards replies and swallows everything that is sent. */
+  readonly dropRequests: Effect.Effect<void>
+  /** Swallows everything in both directions, while connections, new ones too, stay open. */
+  readonly blackHole: Effect.Effect<void>
+  /** Ends all connections at the server, and says nothing to the clients; new ones are taken as before. */
+  readonly halfOpen: Effect.Effect<void>
+  /** Whether there is a connection that has lost something. */
   readonly hasDropped: Effect.Effect<boolean>
-  /** Forwards again, first what was held back; connections that have lost replies are cut. */
+  /** Forwards again, first what was held back; connections that have lost something are cut. */
   readonly resume: Effect.Effect<void>
   /** Refuses new connections; those that stand go on. */
   readonly refuse: Effect.Effect<void>
@@ -22,6 +28,10 @@ export interface Proxy {
   readonly accept: Effect.Effect<void>
   /** Delays everything that arrives from now on by so much, in both directions. */
   readonly delay: (millis: number) => Effect.Effect<void>
+  /** Delays the replies by so much more. */
+  readonly delayReplies: (millis: number) => Effect.Effect<void>
+  /** Takes a connection that another server has accepted. */
+  readonly adopt: (client: Net.Socket) => void
 }
 
 /**
@@ -31,9 +41,9 @@ export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope>
   Effect.gen(function*() {
     const at = endpoint.lastIndexOf(":")
     const target = { host: endpoint.slice(0, at), port: Number(endpoint.slice(at + 1)), allowHalfOpen: true }
-    const network: Network = { mode: "forward", delay: 0 }
+    const network: Network = { mode: "forward", delay: 0, replyDelay: 0 }
     const links = new Set<Link>()
-    const server = Net.createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
+    const adopt = (client: Net.Socket) => {
       const etcd = Net.connect({ ...target, noDelay: true })
       const link: Link = {
         client,
@@ -44,7 +54,8 @@ export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope>
       links.add(link)
       etcd.once("close", () => client.destroyed && links.delete(link))
       client.once("close", () => etcd.destroyed && links.delete(link))
-    })
+    }
+    const server = Net.createServer({ allowHalfOpen: true, noDelay: true }, adopt)
     const port = yield* freePort
     const accept = Effect.callback<void>((resume) => {
       if (server.listening) {
@@ -77,20 +88,34 @@ export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope>
       cut,
       stall: enter("stall"),
       dropReplies: enter("dropReplies"),
-      hasDropped: Effect.sync(() => [...links].some((link) => link.replies.dropped())),
-      resume: Effect.andThen(cutWhere((link) => link.replies.dropped()), enter("forward")),
+      dropRequests: enter("dropRequests"),
+      blackHole: enter("blackHole"),
+      halfOpen: Effect.sync(() => {
+        for (const link of links) {
+          link.replies.silence()
+          link.etcd.destroy()
+        }
+      }),
+      hasDropped: Effect.sync(() => [...links].some(hasDropped)),
+      resume: Effect.andThen(cutWhere(hasDropped), enter("forward")),
       refuse,
       accept,
       delay: (millis) =>
         Effect.sync(() => {
           network.delay = millis
-        })
+        }),
+      delayReplies: (millis) =>
+        Effect.sync(() => {
+          network.replyDelay = millis
+        }),
+      adopt
     }
   })
 
 interface Network {
-  mode: "forward" | "stall" | "dropReplies"
+  mode: "forward" | "stall" | "dropReplies" | "dropRequests" | "blackHole"
   delay: number
+  replyDelay: number
 }
 
 interface Link {
@@ -103,12 +128,19 @@ interface Link {
 interface Flow {
   readonly pump: () => void
   readonly dropped: () => boolean
+  /** Swallows everything from now on. */
+  readonly silence: () => void
 }
+
+const hasDropped = ({ replies, requests }: Link) => replies.dropped() || requests.dropped()
 
 // One direction of a connection: what happens at `from` is queued and happens at `to` as soon as the network lets it.
 const flow = (from: Net.Socket, to: Net.Socket, network: Network, isReply: boolean): Flow => {
   const queue: Array<{ readonly due: number; readonly apply: () => void }> = []
   let dropped = false
+  let isSilent = false
+  const isSwallowed = () =>
+    isSilent || network.mode === "blackHole" || network.mode === (isReply ? "dropReplies" : "dropRequests")
   let timer: NodeJS.Timeout | undefined
   const pump = () => {
     clearTimeout(timer)
@@ -119,7 +151,7 @@ const flow = (from: Net.Socket, to: Net.Socket, network: Network, isReply: boole
         return
       }
       const { apply } = queue.shift()!
-      if (isReply && network.mode === "dropReplies") {
+      if (isSwallowed()) {
         dropped = true
       } else {
         apply()
@@ -127,12 +159,19 @@ const flow = (from: Net.Socket, to: Net.Socket, network: Network, isReply: boole
     }
   }
   const push = (apply: () => void) => {
-    queue.push({ due: performance.now() + network.delay, apply })
+    queue.push({ due: performance.now() + network.delay + (isReply ? network.replyDelay : 0), apply })
     pump()
   }
   from.on("data", (chunk) => push(() => to.writable && to.write(chunk)))
   from.on("end", () => push(() => to.end()))
   from.on("close", () => push(() => to.destroySoon()))
   from.on("error", () => {})
-  return { pump, dropped: () => dropped }
+  return {
+    pump,
+    dropped: () => dropped,
+    silence: () => {
+      isSilent = true
+      dropped = true
+    }
+  }
 }

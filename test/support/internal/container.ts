@@ -28,6 +28,7 @@ export const fromDocker: Effect.Effect<Launcher, EtcdNotFound> = Effect.gen(func
   )
   return {
     what: `${image} in Docker`,
+    isLocal: false,
     members: (plans) =>
       Effect.gen(function*() {
         const network = plans.length > 1 ? yield* privateNetwork : undefined

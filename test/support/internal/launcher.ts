@@ -14,7 +14,13 @@ export interface Tls {
 
 export interface Plan {
   readonly name: string
-  readonly ports: { readonly client: number; readonly peer: number; readonly metrics: number }
+  readonly ports: {
+    readonly client: number
+    readonly peer: number
+    readonly metrics: number
+    /** Where the other members are to reach it, if that is not `peer`. */
+    readonly advertised?: number | undefined
+  }
   readonly tls: Tls | undefined
   /** They may name `files`. */
   readonly args: ReadonlyArray<string>
@@ -32,12 +38,16 @@ export interface Member {
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
   readonly kill: Effect.Effect<void>
+  /** Kills it and removes its data: it starts again as a new member, once the others have added it. A container cannot. */
+  readonly wipe?: Effect.Effect<void> | undefined
 }
 
 /** A way to run etcd on this machine. */
 export interface Launcher {
   /** What it runs: a path, or an image. */
   readonly what: string
+  /** Whether its members reach the loopback of this machine. */
+  readonly isLocal: boolean
   readonly members: (plans: ReadonlyArray<Plan>) => Effect.Effect<ReadonlyArray<Member>, StartFailed, Scope.Scope>
 }
 
@@ -52,7 +62,7 @@ export interface Place {
 export const commandLine = (plan: Plan, all: ReadonlyArray<Plan>, place: Place): Array<string> => {
   const { client, metrics, peer } = plan.ports
   const scheme = plan.tls === undefined ? "http" : "https"
-  const peerUrl = (plan: Plan) => `http://${place.peerHost(plan)}:${plan.ports.peer}`
+  const peerUrl = (plan: Plan) => `http://${place.peerHost(plan)}:${plan.ports.advertised ?? plan.ports.peer}`
   const tls = plan.tls === undefined ? [] : [
     `--cert-file=${place.file(plan.tls.cert)}`,
     `--key-file=${place.file(plan.tls.key)}`,

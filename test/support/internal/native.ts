@@ -9,6 +9,7 @@ import { commandLine, EtcdNotFound, type Launcher, type Member, type Plan, Start
 export const fromBinary = (binary: string): Effect.Effect<Launcher, EtcdNotFound> =>
   Effect.as(check(binary), {
     what: binary,
+    isLocal: true,
     members: (plans) => Effect.forEach(plans, (plan) => member(binary, plan, plans))
   })
 
@@ -46,6 +47,7 @@ const member = Effect.fnUntraced(function*(
     file: (path) => Path.resolve(path)
   })
   let process: Process | undefined
+  let state: ReadonlyArray<string> = []
   const signal = (name: NodeJS.Signals) => Effect.sync(() => void process?.child.kill(name))
   const kill = Effect.suspend(() => process === undefined ? Effect.void : process.kill)
   yield* Effect.addFinalizer(() => kill)
@@ -54,7 +56,7 @@ const member = Effect.fnUntraced(function*(
     start: Effect.andThen(
       kill,
       Effect.sync(() => {
-        process = run(binary, args, dataDir)
+        process = run(binary, [...args, ...state], dataDir)
       })
     ),
     died: Effect.suspend(() => process!.closed).pipe(
@@ -63,7 +65,15 @@ const member = Effect.fnUntraced(function*(
     // Its other threads may go on for a moment.
     pause: Effect.andThen(signal("SIGSTOP"), Effect.sleep("20 millis")),
     resume: signal("SIGCONT"),
-    kill
+    kill,
+    wipe: Effect.andThen(
+      kill,
+      Effect.sync(() => {
+        Fs.rmSync(dataDir, { recursive: true })
+        Fs.mkdirSync(dataDir, { mode: 0o700 })
+        state = ["--initial-cluster-state=existing"]
+      })
+    )
   }
 })
 

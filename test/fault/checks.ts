@@ -1,0 +1,453 @@
+/**
+ * What a history has to show: one holder at a time, tokens that grow, writes that only the owner makes, service in the
+ * order of etcd, locks that move when all is well, and nothing left behind.
+ */
+import {
+  type Counter,
+  type End,
+  type Held,
+  type History,
+  isHeld,
+  type Kind,
+  type Report,
+  type Section,
+  sectionsOf
+} from "./history.ts"
+import * as Linearizability from "./linearizability.ts"
+
+export interface Violation {
+  readonly check: Check
+  /** Whose fault it is. */
+  readonly kind: Kind
+  readonly what: string
+  readonly from: number
+  readonly to: number
+}
+
+export type Check =
+  | "one holder"
+  | "linearizable"
+  | "tokens grow"
+  | "fenced writes"
+  | "order of service"
+  | "locks move"
+  | "everyone is served"
+  | "nothing left"
+  | "processes end"
+  | "flat"
+
+/** An overlap that no lock can prevent. */
+export interface Excuse {
+  /**
+   * The process of the earlier holder stood still, an operator took its lock away, or etcd let its lease end before the TTL
+   * was over that it had granted: a leader that wakes up from a standstill may do so.
+   */
+  readonly why: "frozen" | "operator" | "etcd"
+  /** Since when the lock may have been another's. */
+  readonly from: number
+  /** Since when the earlier holder could have known of it. */
+  readonly since: number
+}
+
+export interface Overlap {
+  readonly earlier: Held
+  readonly later: Held
+  readonly at: number
+  readonly millis: number
+  readonly excuse: Excuse | undefined
+}
+
+export interface Verdict {
+  readonly violations: ReadonlyArray<Violation>
+  readonly overlaps: ReadonlyArray<Overlap>
+  /** How long each lock took to move when all was well again, in milliseconds. */
+  readonly recoveries: ReadonlyArray<number>
+  readonly counters: ReadonlyArray<CounterFound>
+}
+
+export interface CounterFound {
+  readonly lock: string
+  readonly counter: Counter
+  readonly value: number
+  readonly applied: number
+  /** Applied, though the writer was not told. */
+  readonly unknown: number
+}
+
+/** How long a body may take to stop once its process could know that the lock is lost, beyond what etcd is asked for. */
+const stopping = 1000
+
+/** How long a lock may take to move when all is well again, beyond the TTL. */
+const moving = 5000
+
+/** Half of the margin before the TTL: whoever stands still for longer may overstay. */
+const standstill = (ttl: number) => Math.max(ttl / 10, 300) / 2
+
+/** A history, with what many checks ask it for. */
+interface Facts {
+  readonly history: History
+  readonly sections: ReadonlyArray<Section>
+  /** When each contender stood still. */
+  readonly standstills: ReadonlyMap<string, ReadonlyArray<{ readonly from: number; readonly to: number }>>
+  /** What each contender has heard of each of its leases. */
+  readonly leases: ReadonlyMap<string, ReadonlyMap<string, ReadonlyArray<LeaseReport>>>
+}
+
+type LeaseReport = Extract<Report, { readonly _tag: "Lease" }>
+
+const factsOf = (history: History): Facts => {
+  const standstills = new Map<string, Array<{ readonly from: number; readonly to: number }>>()
+  const leases = new Map<string, Map<string, Array<LeaseReport>>>()
+  for (const report of history.reports) {
+    if (report._tag === "Lease") {
+      const own = leases.get(report.contender) ?? new Map<string, Array<LeaseReport>>()
+      leases.set(report.contender, own.set(report.lease, [...own.get(report.lease) ?? [], report]))
+    }
+    if (report._tag !== "Froze") continue
+    const known = standstills.get(report.contender) ?? []
+    standstills.set(report.contender, [...known, { from: report.from, to: report.at }])
+  }
+  return { history, sections: sectionsOf(history), standstills, leases }
+}
+
+export const check = (history: History): Verdict => {
+  const facts = factsOf(history)
+  const { sections } = facts
+  const overlaps = overlapsOf(facts)
+  const recoveries = recoveriesOf(history, sections)
+  return {
+    violations: [
+      ...overlaps.flatMap(unexcused),
+      ...linearizability(history, sections, overlaps),
+      ...tokens(facts),
+      ...fencedWrites(history, sections),
+      ...orderOfService(history, sections),
+      ...recoveries.flatMap(({ violation }) => violation ?? []),
+      ...flatness(history),
+      ...history.end === undefined
+        ? []
+        : [...service(sections), ...leftOvers(history, history.end), ...exits(history, history.end)]
+    ],
+    overlaps,
+    recoveries: recoveries.flatMap(({ millis }) => millis ?? []),
+    counters: countersOf(history)
+  }
+}
+
+// -----------------------------------------------------------------------------
+// one holder
+// -----------------------------------------------------------------------------
+
+const heldIn = (sections: ReadonlyArray<Section>, lock: string): ReadonlyArray<Held> =>
+  sections.filter((section): section is Held => section.lock === lock && isHeld(section))
+    .sort((a, b) => a.holds - b.holds)
+
+const overlapsOf = (facts: Facts): ReadonlyArray<Overlap> =>
+  facts.history.locks.flatMap(({ name }) => {
+    const overlaps: Array<Overlap> = []
+    let running: ReadonlyArray<Held> = []
+    for (const next of heldIn(facts.sections, name)) {
+      running = running.filter(({ stopped }) => stopped > next.holds)
+      for (const other of running) {
+        // A turn may come long before its body, where the process stood still or the lock was taken away.
+        const isOvertaken = (other.token ?? 0n) > (next.token ?? other.token ?? 0n)
+        const [earlier, later] = isOvertaken ? [next, other] : [other, next]
+        const millis = Math.min(earlier.stopped, later.stopped) - next.holds
+        overlaps.push({ earlier, later, at: next.holds, millis, excuse: excuseOf(facts, earlier, next.holds) })
+      }
+      running = [...running, next]
+    }
+    return overlaps
+  })
+
+/** Why nobody could stop `earlier` before another one began at `at`. */
+const excuseOf = (facts: Facts, earlier: Held, at: number): Excuse | undefined => {
+  const { history, standstills } = facts
+  const stood = standstills.get(earlier.contender.name) ?? []
+  const awake = (since: number) =>
+    stood.reduce((last, { from, to }) => from <= last + stopping && to > last ? to : last, since)
+  const taken = takenFrom(history, earlier).filter(({ from }) => from <= at).sort((a, b) => b.from - a.from)[0]
+  // When exactly is not known, where a member takes its time.
+  if (taken !== undefined) return { why: "operator", from: taken.from, since: awake(Math.min(taken.to, at)) }
+  if (wasCutShort(facts, earlier, at)) return { why: "etcd", from: at, since: awake(at) }
+  // It may have stood still more than once on a busy machine.
+  const recent = at - 4 * standstill(history.ttl)
+  const before = stood.filter(({ from, to }) => from <= at && to >= recent)
+  const lost = before.reduce((sum, { from, to }) => sum + Math.min(to, at) - Math.max(from, recent), 0)
+  if (lost < standstill(history.ttl)) return undefined
+  return { why: "frozen", from: Math.min(...before.map(({ from }) => from)), since: awake(at) }
+}
+
+/** Whether etcd, of its own accord, gave the lock to another within the TTL of a lease that it had acknowledged. */
+const wasCutShort = ({ history, leases }: Facts, { contender, holds, lease }: Held, at: number): boolean =>
+  [...leases.get(contender.name) ?? []].some(([id, reports]) => {
+    if (lease !== undefined && lease !== id) return false
+    const gone = reports.find((report) => report.what === "gone" && report.at >= holds)
+    if (gone === undefined || reports.some((report) => report.what === "revoking" && report.at <= at)) return false
+    return reports.some(({ sent, what }) => what === "alive" && sent <= at && at < sent + history.ttl)
+  })
+
+/** What was done to take a lock away from its holder. */
+const takenFrom = ({ faults }: History, { contender, createRevision, lease, lock, stopped, wants }: Section) =>
+  faults.filter(({ from, taken, to }) =>
+    to >= wants && from <= stopped &&
+    taken?.some((entry) => {
+      if (entry.lock !== lock) return false
+      if (lease === undefined) return entry.pid === contender.pid
+      if (entry.lease !== lease) return false
+      return createRevision === undefined || entry.createRevision === undefined ||
+        BigInt(entry.createRevision) === createRevision
+    })
+  )
+
+const unexcused = ({ at, earlier, excuse, later, millis }: Overlap): ReadonlyArray<Violation> => {
+  const violation = (what: string): ReadonlyArray<Violation> => [
+    { check: "one holder", kind: earlier.contender.kind, what, from: at - 5000, to: at + millis }
+  ]
+  const both = `${earlier.id} and ${later.id} held '${earlier.lock}' at once for ${millis.toFixed(0)} ms`
+  if (excuse === undefined) return violation(both)
+  // A process that wakes up reads its clock; a deleted key is reported by a watch, or by etcd at the latest with the next renewal.
+  const late = earlier.stopped - excuse.since
+  return late > stopping + (excuse.why === "frozen" ? 0 : 4000)
+    ? violation(`${both}; it was ${excuse.why}, and took ${late.toFixed(0)} ms to stop`)
+    : []
+}
+
+// -----------------------------------------------------------------------------
+// linearizability
+// -----------------------------------------------------------------------------
+
+const linearizability = (
+  history: History,
+  sections: ReadonlyArray<Section>,
+  overlaps: ReadonlyArray<Overlap>
+): ReadonlyArray<Violation> => {
+  // A holder that could not be stopped in time has lost the lock before the first one overtakes it; and what a peer does to
+  // our line is no fault of ours.
+  const lostAt = new Map<string, number>()
+  for (const { at, earlier, excuse, later } of overlaps) {
+    if (excuse === undefined && earlier.contender.kind === "ours") continue
+    const lost = Math.min(lostAt.get(earlier.id) ?? Infinity, at, later.holds, excuse?.from ?? Infinity)
+    lostAt.set(earlier.id, lost)
+  }
+  return history.locks.flatMap(({ name }) => {
+    const operations = heldIn(sections, name).flatMap((section): ReadonlyArray<Linearizability.Operation> => {
+      const { ended, holds, id: by, released, stopped, token, wants } = section
+      const lost = lostAt.get(by)
+      const acquire = { kind: "acquire", by, token, call: wants, return: holds } as const
+      const end = released && lost === undefined ? ended : undefined
+      const release = { kind: "release", by, call: Math.min(stopped, lost ?? Infinity), return: end } as const
+      return stopped === Infinity && lost === undefined ? [acquire] : [acquire, release]
+    })
+    const answer = Linearizability.check(operations)
+    if (answer.isLinearizable) return []
+    const { by, kind, token } = answer.operation
+    const section = sections.find(({ id }) => id === by)!
+    return [{
+      check: "linearizable" as const,
+      kind: section.contender.kind,
+      what: `the ${kind} of '${name}' by ${by}${token === undefined ? "" : `, token ${token},`} fits in nowhere`,
+      from: section.wants,
+      to: section.ended ?? section.wants
+    }]
+  })
+}
+
+// -----------------------------------------------------------------------------
+// fencing
+// -----------------------------------------------------------------------------
+
+type Fenced = Held & { readonly token: bigint }
+
+const fencedIn = (sections: ReadonlyArray<Section>, lock: string): ReadonlyArray<Fenced> =>
+  heldIn(sections, lock).filter((section): section is Fenced => section.token !== undefined)
+
+const tokens = (facts: Facts): ReadonlyArray<Violation> => {
+  const { history, sections } = facts
+  const writes = new Map<string, bigint>()
+  for (const report of history.reports) {
+    if (report._tag === "Wrote" && report.counter === "fenced" && report.revision !== undefined) {
+      writes.set(report.section, BigInt(report.revision))
+    }
+  }
+  return history.locks.flatMap(({ name }) => {
+    const held = fencedIn(sections, name)
+    const violations: Array<Violation> = []
+    const violation = (section: Held, what: string) => {
+      const { contender: { kind }, holds, wants } = section
+      violations.push({ check: "tokens grow", kind, what, from: wants, to: holds })
+    }
+    for (const [i, later] of held.entries()) {
+      const earlier = held[i - 1]
+      if (earlier === undefined || later.token > earlier.token) continue
+      // Between its turn and its body it may have been overtaken, where it stood still or its lock was taken away.
+      if (excuseOf(facts, later, earlier.holds) === undefined) {
+        violation(later, `${later.id} has token ${later.token} on '${name}' after ${earlier.id} had ${earlier.token}`)
+      }
+    }
+    let last: { readonly by: string; readonly revision: bigint } = { by: "", revision: 0n }
+    for (const section of held.toSorted((a, b) => a.token < b.token ? -1 : 1)) {
+      if (section.token <= last.revision) {
+        violation(
+          section,
+          `${section.id} has token ${section.token} on '${name}', and ${last.by} wrote at ${last.revision}`
+        )
+      }
+      const revision = writes.get(section.id)
+      if (revision !== undefined && revision > last.revision) last = { by: section.id, revision }
+    }
+    return violations
+  })
+}
+
+const countersOf = (history: History): ReadonlyArray<CounterFound> => {
+  const outcomes = outcomesOf(history)
+  return (history.end?.counted ?? []).map(({ counter, lock, marks, value }) => ({
+    lock,
+    counter,
+    value,
+    applied: marks.length,
+    unknown: marks.filter((mark) => outcomes.get(mark)?.outcome !== "Applied").length
+  }))
+}
+
+const outcomesOf = (history: History) =>
+  new Map(history.reports.flatMap((report) => report._tag === "Wrote" ? [[report.mark, report] as const] : []))
+
+const fencedWrites = (history: History, sections: ReadonlyArray<Section>): ReadonlyArray<Violation> => {
+  const outcomes = outcomesOf(history)
+  const byId = new Map(sections.map((section) => [section.id, section]))
+  return (history.end?.counted ?? []).flatMap(({ counter, lock, marks, value }) => {
+    const found = new Set(marks)
+    const violations: Array<Violation> = []
+    const violation = (what: string, section?: Section) =>
+      violations.push({
+        check: "fenced writes",
+        kind: section?.contender.kind ?? kindOf(sections, lock),
+        what,
+        from: section?.holds ?? history.from,
+        to: section?.ended ?? history.to
+      })
+    for (const { counter: of, mark, outcome, section: id } of outcomes.values()) {
+      const section = byId.get(id)!
+      if (section.lock !== lock || of !== counter) continue
+      if (outcome === "Applied" && !found.has(mark)) violation(`${mark} was acknowledged and is not there`, section)
+      if (outcome === "Refused" && found.has(mark)) violation(`${mark} was refused and is there`, section)
+    }
+    // What no lock guards loses counts where two are at it at once: that is shown, and no fault of the lock's.
+    if (counter === "fenced" && value !== marks.length) {
+      violation(`the fenced counter of '${lock}' is ${value} after ${marks.length} writes`)
+    }
+    return violations
+  })
+}
+
+/** Who contends for a lock; of several kinds, this library. */
+const kindOf = (sections: ReadonlyArray<Section>, lock: string): Kind => {
+  const kinds = new Set(sections.filter((section) => section.lock === lock).map(({ contender }) => contender.kind))
+  return kinds.has("ours") || kinds.size === 0 ? "ours" : [...kinds][0]!
+}
+
+// -----------------------------------------------------------------------------
+// service
+// -----------------------------------------------------------------------------
+
+const orderOfService = ({ locks }: History, sections: ReadonlyArray<Section>): ReadonlyArray<Violation> =>
+  locks.filter(({ isQueue }) => isQueue).flatMap(({ name }) => {
+    const served = fencedIn(sections, name)
+      .filter(({ createRevision }) => createRevision !== undefined)
+      .toSorted((a, b) => a.token < b.token ? -1 : 1)
+    return served.flatMap((later, i) => {
+      const earlier = served[i - 1]
+      if (earlier === undefined || earlier.createRevision! < later.createRevision!) return []
+      return [{
+        check: "order of service" as const,
+        kind: earlier.contender.kind,
+        what:
+          `${earlier.id} (created at ${earlier.createRevision}) was served on '${name}' before ${later.id} (created at ${later.createRevision})`,
+        from: earlier.wants,
+        to: later.holds
+      }]
+    })
+  })
+
+const recoveriesOf = (history: History, sections: ReadonlyArray<Section>) =>
+  history.locks.flatMap(({ name }) => {
+    const held = heldIn(sections, name)
+    return history.calms.map(({ from, to }): { readonly millis?: number; readonly violation?: Violation } => {
+      const next = held.find(({ holds }) => holds >= from)
+      const millis = (next?.holds ?? Infinity) - from
+      const limit = history.ttl + moving
+      if (millis <= limit) return { millis }
+      // It ended before it had its time.
+      if (to - from < limit) return {}
+      const waiting = sections.filter(({ ended, holds, lock, wants }) =>
+        lock === name && wants < from && (holds ?? ended ?? Infinity) > to
+      )
+      if (waiting.length === 0) return {}
+      const what =
+        `'${name}' has not moved within ${limit} ms when all was well again; ${waiting.length} wait, the first is ${
+          waiting[0]!.id
+        }`
+      return { violation: { check: "locks move", kind: kindOf(sections, name), what, from, to } }
+    })
+  })
+
+const service = (sections: ReadonlyArray<Section>): ReadonlyArray<Violation> =>
+  sections.flatMap(({ contender, ended, id, lock, stopped, wants }) =>
+    ended === undefined
+      ? [{
+        check: "everyone is served" as const,
+        kind: contender.kind,
+        what: stopped === Infinity
+          ? `${id} has neither got '${lock}' nor been refused`
+          : `${id} has not come back from '${lock}'`,
+        from: wants,
+        to: wants
+      }]
+      : []
+  )
+
+// -----------------------------------------------------------------------------
+// nothing left
+// -----------------------------------------------------------------------------
+
+const leftOvers = ({ from, to }: History, { left }: End): ReadonlyArray<Violation> => {
+  const common = { check: "nothing left", kind: "ours", from, to } as const
+  return [
+    ...left.keys.length === 0 ? [] : [{ ...common, what: `keys of locks are left: ${left.keys.join(", ")}` }],
+    ...left.leases === 0 ? [] : [{ ...common, what: `${left.leases} leases are left` }]
+  ]
+}
+
+const exits = ({ contenders, to }: History, { exits }: End): ReadonlyArray<Violation> =>
+  contenders.flatMap(({ kind, name }) => {
+    const exit = exits.find(({ contender }) => contender === name)
+    if (exit?.code === 0) return []
+    const what = exit === undefined ? `${name} has not ended` : `${name} ended with ${exit.code ?? exit.signal}`
+    return [{ check: "processes end" as const, kind, what, from: to, to }]
+  })
+
+/** Compares the last quarter with the first of a run: bytes of heap, and sockets, that stay in use. */
+const flatness = ({ contenders, reports }: History): ReadonlyArray<Violation> =>
+  contenders.flatMap(({ kind, name }) => {
+    const usages = reports.flatMap((report) => report._tag === "Usage" && report.contender === name ? [report] : [])
+    if (usages.length < 8) return []
+    const quarter = Math.floor(usages.length / 4)
+    const least = (what: "heap" | "sockets", some: typeof usages) => Math.min(...some.map((usage) => usage[what]))
+    const [first, last] = [usages.slice(0, quarter), usages.slice(-quarter)]
+    return (["heap", "sockets"] as const).flatMap((what) => {
+      const [before, after] = [least(what, first), least(what, last)]
+      // What was compiled and cached meanwhile stays.
+      const limit = what === "heap" ? before * 1.25 + 8 * 2 ** 20 : before + 2
+      if (after <= limit) return []
+      const { at: from } = usages[0]!
+      return [{
+        check: "flat" as const,
+        kind,
+        what: `${what} of ${name} grew from ${before} to ${after}`,
+        from,
+        to: usages.at(-1)!.at
+      }]
+    })
+  })

@@ -1,0 +1,250 @@
+/**
+ * Lets faults loose on a cluster while this library, and its peers, contend for locks:
+ *
+ *   npm run test:faults -- --help
+ */
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { Console, Data, Effect, Layer, Option } from "effect"
+import { CliConfig, Command, Flag, GlobalFlag } from "effect/cli"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { commit, machine } from "../bench/results.ts"
+import * as Auth from "./auth.ts"
+import { check, type Verdict } from "./checks.ts"
+import * as Cluster from "./cluster.ts"
+import { type History, since } from "./history.ts"
+import * as Nemesis from "./nemesis.ts"
+import { beside, ours, peer } from "./plots.ts"
+import * as Progress from "./progress.ts"
+import * as Markdown from "./report/markdown.ts"
+import * as Timeline from "./report/timeline.ts"
+import * as Roster from "./roster.ts"
+import { now, type Plot, run } from "./run.ts"
+import * as Table from "./table.ts"
+
+class Violated extends Data.TaggedError("Violated")<{ readonly message: string }> {}
+
+const committed = Path.join(import.meta.dirname, "report")
+const uncommitted = Path.resolve(import.meta.dirname, "../../.cache/fault")
+
+const write = (directory: string, name: string, text: string): string => {
+  Fs.mkdirSync(directory, { recursive: true })
+  const file = Path.join(directory, name)
+  Fs.writeFileSync(file, text)
+  return file
+}
+
+// -----------------------------------------------------------------------------
+// a run
+// -----------------------------------------------------------------------------
+
+interface Choice {
+  readonly minutes: number
+  readonly seed: number
+  readonly processes: number
+  readonly contenders: ReadonlyArray<(typeof Roster.kinds)[number]>
+  readonly faults: ReadonlyArray<keyof typeof Nemesis.groups>
+  readonly tokens: Auth.Tokens
+  readonly report: boolean
+}
+
+const faultGroups = Object.keys(Nemesis.groups) as Array<keyof typeof Nemesis.groups>
+
+/** How far back each check looks while a run goes on; the last one looks at all of it. */
+const lately = 90_000
+
+/** How often, in milliseconds. */
+const every = 15_000
+
+const plotOf = Effect.fnUntraced(function*({ contenders, faults, minutes, processes, seed }: Choice) {
+  const entrants = yield* Effect.forEach(contenders, Roster.muster)
+  const peers = contenders.filter((kind) => kind !== "ours")
+  const plot: Plot = {
+    seed,
+    millis: minutes * 60_000,
+    ttl: 4,
+    locks: [...contenders.includes("ours") ? ours.locks : [], ...peers.flatMap((kind) => peer(kind).locks)],
+    tasks: contenders.flatMap((kind): Plot["tasks"] =>
+      kind === "ours"
+        ? Array.from({ length: processes - 2 * peers.length }, (_, i) => ({ kind, workers: ours.workers(i) }))
+        : [
+          { kind, workers: peer(kind).workers },
+          { kind, workers: [...peer(kind).workers, ...kind === "go" && contenders.includes("ours") ? [beside] : []] }
+        ]
+    ),
+    draws: (faults.length === 0 ? faultGroups : faults).flatMap((group) => Nemesis.groups[group]),
+    commands: Object.fromEntries(entrants.map(({ command, kind }) => [kind, command]))
+  }
+  return plot
+})
+
+const own = ({ violations }: Verdict) => violations.filter(({ kind }) => kind === "ours")
+
+const random = (choice: Choice) =>
+  Effect.scoped(Effect.gen(function*() {
+    const progress = Progress.make(30_000)
+    const began = now()
+    const runCommit = commit()
+    const plot = yield* plotOf(choice)
+    yield* Console.log(`Seed ${choice.seed}, ${choice.minutes} min, ${plot.tasks.length} processes, on ${machine()}`)
+    let checked = 0
+    const history = yield* run({
+      ...plot,
+      cluster: yield* Auth.options(choice.tokens),
+      auth: choice.tokens === "none" ? undefined : Auth.root,
+      onRound: (history) =>
+        Effect.gen(function*() {
+          const held = history.reports.reduce((sum, { _tag }) => _tag === "Holds" ? sum + 1 : sum, 0)
+          const minutes = ((history.to - history.from) / 60_000).toFixed(1)
+          const last = history.faults.at(-1)?.name ?? ""
+          yield* progress.show(
+            `${minutes} of ${choice.minutes} min: ${held} bodies, ${history.faults.length} faults, last: ${last}`
+          )
+          if (history.to < checked + every) return true
+          checked = history.to
+          return own(check(since(history, history.to - lately))).length === 0
+        })
+    })
+    yield* progress.end
+    const verdict = check(history)
+    const name = `seed-${choice.seed}`
+    const file = write(uncommitted, `${name}.json`, JSON.stringify(history))
+    const summary = Markdown.renderRun(history, verdict, machine(), runCommit)
+    const directory = choice.report ? committed : uncommitted
+    const picture = Timeline.render(history, verdict, Timeline.busiest(history, 30_000))
+    write(directory, choice.report ? "random.md" : `${name}.md`, summary)
+    write(directory, choice.report ? "timeline.svg" : `${name}.svg`, picture)
+    yield* Console.log(summary)
+    const violations = own(verdict)
+    if (violations.length > 0) {
+      yield* Console.log(violations.map((one) => windowOf(history, one)).join("\n"))
+      const after = ((now() - began) / 1000).toFixed(0)
+      return yield* new Violated({
+        message: `${violations.length} violations after ${after} s with seed ${choice.seed}; the history is in ${file}`
+      })
+    }
+    yield* Console.log(`No violation; the history is in ${file}`)
+  }))
+
+const windowOf = (history: History, { check, from, to, what }: Verdict["violations"][number]): string => {
+  const seconds = (at: number) => ((at - history.from) / 1000).toFixed(1)
+  const faults = history.faults.filter((fault) => fault.to >= from && fault.from <= to).map(({ name }) => name)
+  return `VIOLATED ${check}: ${what} (from ${seconds(from)} s to ${seconds(to)} s; ${faults.join(", ") || "no fault"})`
+}
+
+// -----------------------------------------------------------------------------
+// the table
+// -----------------------------------------------------------------------------
+
+const table = (rounds: number, { contenders, report }: Choice) =>
+  Effect.scoped(Effect.gen(function*() {
+    const progress = Progress.make(0)
+    const entrants = yield* Effect.forEach(contenders, Roster.muster)
+    const cluster = yield* Cluster.start()
+    const measuredCommit = commit()
+    const measured: Array<Table.Measured> = []
+    for (let round = 0; round < rounds; round++) {
+      for (const scenario of Table.scenarios) {
+        const found = yield* Table.measure(scenario, round, cluster, entrants)
+        measured.push(...found)
+        const gaps = found.map(({ gap, kind, stopped }) => `${kind} ${stopped ? gap : "never"}`).join(", ")
+        yield* progress.show(`${round + 1} of ${rounds}, ${scenario.name}: ${gaps}`)
+      }
+    }
+    yield* progress.end
+    const results: Table.Table = {
+      date: new Date().toISOString(),
+      commit: measuredCommit,
+      machine: machine(),
+      etcd: cluster.description.split(" (")[0]!,
+      ttl: Table.ttl,
+      entrants: entrants.map(({ kind, what }) => ({ kind, what })),
+      measured
+    }
+    const directory = report ? committed : uncommitted
+    const text = Markdown.renderTable(results)
+    write(directory, "table.md", text)
+    write(directory, "table.json", `${JSON.stringify(results, undefined, 1)}\n`)
+    yield* Console.log(text)
+  }))
+
+// -----------------------------------------------------------------------------
+// the command
+// -----------------------------------------------------------------------------
+
+const command = Command.make(
+  "test:faults",
+  {
+    minutes: Flag.Finite("minutes").pipe(Flag.withDefault(5), Flag.withDescription("How long the faults go on")),
+    seed: Flag.Int("seed").pipe(
+      Flag.withDescription("Decides which faults come when; a run prints its own"),
+      Flag.optional
+    ),
+    processes: Flag.Int("processes").pipe(Flag.withDefault(8), Flag.withDescription("How many processes contend")),
+    etcd: Flag.File("etcd").pipe(
+      Flag.withDescription("The etcd to run, instead of the one on the PATH"),
+      Flag.optional
+    ),
+    contenders: Flag.Literals("contenders", Roster.kinds).pipe(
+      Flag.withDescription("Who contends; may be given several times"),
+      Flag.atLeast(0)
+    ),
+    faults: Flag.Literals("faults", faultGroups).pipe(
+      Flag.withDescription("Only faults of this kind; may be given several times"),
+      Flag.atLeast(0)
+    ),
+    tokens: Flag.Literals("tokens", ["none", "simple", "jwt"]).pipe(
+      Flag.withDefault("none"),
+      Flag.withDescription("Have etcd demand tokens that expire after five seconds")
+    ),
+    table: Flag.Boolean("table").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("Measure how long after the former holder the next one begins, beside all peers")
+    ),
+    rounds: Flag.Int("rounds").pipe(Flag.withDefault(5), Flag.withDescription("How often, for the table")),
+    report: Flag.Boolean("report").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("Write the results into test/fault/report, not into .cache/fault")
+    )
+  },
+  (flags) => {
+    if (Option.isSome(flags.etcd)) process.env.ETCD_BINARY = Path.resolve(flags.etcd.value)
+    const some = flags.contenders.length > 0 ? flags.contenders : undefined
+    const choice: Choice = {
+      ...flags,
+      seed: Option.getOrElse(flags.seed, () => Math.floor(Math.random() * 2 ** 31)),
+      contenders: some ?? (flags.table ? Roster.kinds : ["ours"])
+    }
+    return flags.table ? table(flags.rounds, choice) : random(choice)
+  }
+).pipe(
+  Command.withDescription(
+    "Lets faults loose on three members of etcd while processes contend for locks, and checks what came of it"
+  ),
+  Command.withExamples([
+    { command: "npm run test:faults -- --minutes 60 --seed 7", description: "An hour" },
+    { command: "npm run test:faults -- --contenders ours --contenders go", description: "Beside Go's mutex" },
+    { command: "npm run test:faults -- --table", description: "The table of the README, into .cache/fault" }
+  ])
+)
+
+const failed = ({ message }: { readonly message: string }) =>
+  Effect.andThen(
+    Console.error(message),
+    Effect.sync(() => {
+      process.exitCode = 1
+    })
+  )
+
+command.pipe(
+  Command.run({ version: commit() }),
+  Effect.catchTags({
+    Violated: failed,
+    EtcdNotFound: failed,
+    ToolMissing: failed,
+    ContenderFailed: failed,
+    CallFailed: failed
+  }),
+  Effect.provide(Layer.merge(NodeServices.layer, CliConfig.layer({ builtIns: [GlobalFlag.Help] }))),
+  NodeRuntime.runMain
+)

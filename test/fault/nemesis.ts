@@ -1,0 +1,310 @@
+/**
+ * What goes wrong, drawn by dice: some faults at once, each for a while, none of them where another is at work.
+ */
+import { Effect } from "effect"
+import type { Cluster, Member } from "./cluster.ts"
+import type { Running } from "./contender.ts"
+import type { Taken } from "./history.ts"
+import * as Operator from "./operator.ts"
+import type { Dice } from "./random.ts"
+
+export interface World {
+  readonly cluster: Cluster
+  readonly contenders: ReadonlyArray<Running>
+  readonly locks: ReadonlyArray<string>
+  /** In milliseconds. */
+  readonly ttl: number
+}
+
+/** A fault that is decided on. */
+export interface Plan {
+  readonly name: string
+  /** What it works at: no two faults at once work at the same. */
+  readonly at: ReadonlyArray<string>
+  /** How long until it is mended. */
+  readonly millis: number
+  readonly inject: Effect.Effect<ReadonlyArray<Taken> | void>
+  readonly mend: Effect.Effect<void>
+}
+
+export type Draw = (world: World, dice: Dice) => Effect.Effect<Plan>
+
+/** From two to three faults at once are as likely as one alone. */
+export const draw = (draws: ReadonlyArray<Draw>) => (world: World, dice: Dice): Effect.Effect<ReadonlyArray<Plan>> =>
+  Effect.gen(function*() {
+    const plans: Array<Plan> = []
+    const count = dice.pick([1, 1, 2, 3])
+    for (let i = 0; i < count; i++) {
+      const plan = yield* dice.pick(draws)(world, dice)
+      const taken = new Set(plans.flatMap(({ at }) => at))
+      if (!plan.at.some((place) => taken.has(place))) plans.push(plan)
+    }
+    return plans
+  })
+
+// -----------------------------------------------------------------------------
+// the members
+// -----------------------------------------------------------------------------
+
+const memberOf = ({ cluster }: World, dice: Dice): Effect.Effect<readonly [Member, string]> =>
+  Effect.map(cluster.leader, (leader) => {
+    const member = dice.percent(50) && leader !== undefined ? leader : dice.pick(cluster.members)
+    return [member, `${member === leader ? "leader" : "follower"} ${member.index}`]
+  })
+
+const killMember: Draw = (world, dice) =>
+  Effect.map(memberOf(world, dice), ([member, name]) => ({
+    name: `${name} killed`,
+    at: [`member ${member.index}`],
+    millis: dice.between(200, 6000),
+    inject: member.kill,
+    mend: member.restart
+  }))
+
+const killAll: Draw = ({ cluster }, dice) => {
+  const all = (act: (member: Member) => Effect.Effect<void>) =>
+    Effect.forEach(cluster.members, act, { concurrency: "unbounded", discard: true })
+  return Effect.succeed({
+    name: "all members killed",
+    at: cluster.members.map(({ index }) => `member ${index}`),
+    millis: dice.between(200, 4000),
+    inject: all(({ kill }) => kill),
+    mend: all(({ restart }) => restart)
+  })
+}
+
+const stopMember: Draw = (world, dice) =>
+  Effect.map(memberOf(world, dice), ([member, name]) => ({
+    name: `${name} stopped`,
+    at: [`member ${member.index}`],
+    millis: around(world.ttl, dice),
+    inject: member.pause,
+    mend: member.resume
+  }))
+
+const partitionMember: Draw = (world, dice) =>
+  Effect.map(memberOf(world, dice), ([member, name]) => {
+    const { cluster } = world
+    const others = cluster.members.filter((other) => other !== member)
+    const each = (act: "blackHole" | "resume") =>
+      Effect.forEach(others, (other) =>
+        Effect.flatMap(cluster.between(member, other), (proxies) =>
+          Effect.forEach(proxies, (proxy) => proxy[act])), { discard: true })
+    return {
+      name: `${name} cut off from the others`,
+      at: ["links"],
+      millis: around(world.ttl, dice),
+      inject: each("blackHole"),
+      mend: each("resume")
+    }
+  })
+
+const replaceMember: Draw = (world, dice) =>
+  Effect.map(memberOf(world, dice), ([member, name]) => ({
+    name: `${name} replaced without its data`,
+    at: ["links", "leader", "store", ...world.cluster.members.map(({ index }) => `member ${index}`)],
+    millis: dice.between(200, 4000),
+    inject: world.cluster.remove(member),
+    mend: world.cluster.add(member)
+  }))
+
+const moveLeader: Draw = ({ cluster }, dice) =>
+  Effect.succeed({
+    name: "leader moved",
+    at: ["leader"],
+    millis: 0,
+    inject: Effect.ignore(Effect.gen(function*() {
+      const leader = yield* cluster.leader
+      if (leader === undefined) return
+      const target = dice.pick(cluster.members.filter((member) => member !== leader))
+      yield* cluster.ask(leader, "maintenance/transfer-leadership", { targetID: target.id })
+    })),
+    mend: Effect.void
+  })
+
+const compact: Draw = ({ cluster }) =>
+  Effect.succeed({
+    name: "compacted and defragmented",
+    at: ["store"],
+    millis: 0,
+    inject: Effect.ignore(Operator.compact(cluster)),
+    mend: Effect.void
+  })
+
+const noSpace: Draw = ({ cluster }, dice) => {
+  const alarm = (action: string) =>
+    Effect.ignore(
+      cluster.askAny("maintenance/alarm", { action, memberID: cluster.members[0]!.id, alarm: "NOSPACE" })
+    )
+  return Effect.succeed({
+    name: "no space",
+    at: ["store"],
+    millis: dice.between(500, 6000),
+    inject: alarm("ACTIVATE"),
+    mend: alarm("DEACTIVATE")
+  })
+}
+
+// -----------------------------------------------------------------------------
+// the contenders and their networks
+// -----------------------------------------------------------------------------
+
+/** Below the TTL, or beyond it. */
+const around = (ttl: number, dice: Dice) => dice.percent(50) ? dice.between(200, ttl - 500) : dice.between(ttl, 2 * ttl)
+
+const each = (
+  { network }: Running,
+  act: (proxy: Running["network"][number]) => Effect.Effect<void>
+) => Effect.forEach(network, act, { discard: true })
+
+const network =
+  (what: string, act: (proxy: Running["network"][number]) => Effect.Effect<void>): Draw => (world, dice) => {
+    const contender = dice.pick(world.contenders)
+    return Effect.succeed({
+      name: `${contender.name} ${what}`,
+      at: [`network of ${contender.name}`],
+      millis: around(world.ttl, dice),
+      inject: each(contender, act),
+      mend: each(
+        contender,
+        ({ accept, delay, delayReplies, resume }) =>
+          Effect.all([delay(0), delayReplies(0), resume, accept], { discard: true })
+      )
+    })
+  }
+
+/** The answers to the last renewals come so late that it matters from when a lease is counted. */
+const lateBlackHole: Draw = (world, dice) => {
+  const millis = dice.between(300, 620)
+  return Effect.map(network("in a black hole", ({ blackHole }) => blackHole)(world, dice), (plan) => ({
+    ...plan,
+    name: `${plan.name} after answers ${millis} ms late`,
+    inject: Effect.andThen(
+      Effect.andThen(
+        Effect.forEach(networkOf(world, plan), ({ delayReplies }) => delayReplies(millis)),
+        Effect.sleep(2000)
+      ),
+      plan.inject
+    )
+  }))
+}
+
+const networkOf = ({ contenders }: World, { at }: Plan) =>
+  contenders.find(({ name }) => at.includes(`network of ${name}`))!.network
+
+const networks: ReadonlyArray<Draw> = [
+  network("in a black hole", ({ blackHole }) => blackHole),
+  network("stalled", ({ stall }) => stall),
+  network("without replies", ({ dropReplies }) => dropReplies),
+  network("without requests", ({ dropRequests }) => dropRequests),
+  network("half-open", ({ halfOpen }) => halfOpen),
+  network("cut off", ({ cut, refuse }) => Effect.andThen(refuse, cut)),
+  network("cut once", ({ cut }) => cut),
+  (world, dice) => {
+    const millis = dice.between(50, 900)
+    return network(`slowed down by ${millis} ms`, ({ delay }) => delay(millis))(world, dice)
+  },
+  lateBlackHole,
+  lateBlackHole
+]
+
+const freeze: Draw = (world, dice) => {
+  const contender = dice.pick(world.contenders)
+  return Effect.succeed({
+    name: `${contender.name} stopped`,
+    at: [`process ${contender.name}`],
+    millis: around(world.ttl, dice),
+    inject: contender.signal("SIGSTOP"),
+    mend: contender.signal("SIGCONT")
+  })
+}
+
+const block: Draw = (world, dice) => {
+  const contender = dice.pick(world.contenders)
+  const millis = around(world.ttl, dice)
+  return Effect.succeed({
+    name: `${contender.name} blocked`,
+    at: [`process ${contender.name}`],
+    millis,
+    inject: contender.tell(`block ${millis}`),
+    mend: Effect.void
+  })
+}
+
+// -----------------------------------------------------------------------------
+// the operator
+// -----------------------------------------------------------------------------
+
+type Choose = (entries: ReadonlyArray<Operator.Entry>, dice: Dice) => ReadonlyArray<Operator.Entry>
+
+const take = (
+  what: string,
+  choose: Choose,
+  act: (world: World, entries: ReadonlyArray<Operator.Entry>) => Effect.Effect<ReadonlyArray<Taken>, unknown>
+): Draw =>
+(world, dice) => {
+  const lock = dice.pick(world.locks)
+  return Effect.succeed({
+    name: `${what} of '${lock}'`,
+    at: [`lock ${lock}`],
+    millis: 0,
+    inject: Operator.line(world.cluster, lock).pipe(
+      Effect.flatMap((entries) => act(world, choose(entries, dice))),
+      Effect.orElseSucceed(() => [])
+    ),
+    mend: Effect.void
+  })
+}
+
+/** Whether or not etcd says that it has deleted them. */
+const deleted = (world: World, entries: ReadonlyArray<Operator.Entry>) =>
+  Effect.as(Effect.ignore(Operator.remove(world.cluster, entries)), entries)
+
+const revoked = (world: World, entries: ReadonlyArray<Operator.Entry>) =>
+  Effect.as(
+    Effect.forEach(entries, ({ lease }) => Effect.ignore(Operator.revoke(world.cluster, lease))),
+    // Every lock that hangs on it is taken.
+    entries.flatMap(({ lease, pid }) => world.locks.map((lock) => ({ lock, lease, pid })))
+  )
+
+const first: Choose = (entries) => entries.slice(0, 1)
+const oneThatWaits: Choose = (entries, dice) => entries.length < 2 ? [] : [dice.pick(entries.slice(1))]
+
+const operators: ReadonlyArray<Draw> = [
+  take("key of the holder", first, deleted),
+  take("key of a waiter", oneThatWaits, deleted),
+  take("whole line", (entries) => entries, deleted),
+  take("lease of the holder", first, revoked),
+  take("lease of a waiter", oneThatWaits, revoked)
+]
+
+export const groups = {
+  members: [
+    killMember,
+    killMember,
+    killAll,
+    replaceMember,
+    stopMember,
+    stopMember,
+    partitionMember,
+    partitionMember,
+    moveLeader
+  ],
+  networks,
+  processes: [freeze, freeze, block],
+  operators,
+  store: [compact, noSpace]
+} satisfies Record<string, ReadonlyArray<Draw>>
+
+/**
+ * Without a leader that stands still: before 3.4.31 and 3.5.13, etcd lets it revoke leases that live when it wakes up, and
+ * no lock can do anything about that.
+ */
+export const forEveryEtcd: ReadonlyArray<Draw> = [
+  killMember,
+  moveLeader,
+  ...networks,
+  ...groups.processes,
+  ...operators,
+  ...groups.store
+]

@@ -1,0 +1,161 @@
+/**
+ * A run: a cluster, contenders, faults for a while, and then the end of everything, with the history of it all.
+ */
+import { Effect } from "effect"
+import * as Cluster from "./cluster.ts"
+import * as Contender from "./contender.ts"
+import type { Counted, Counter, End, Exited, Fault, History, Kind, Lock, Recorded } from "./history.ts"
+import { type Draw, draw, type Plan, type World } from "./nemesis.ts"
+import * as Operator from "./operator.ts"
+import { keys, type Task, type Work } from "./protocol.ts"
+import { dice } from "./random.ts"
+
+export interface Plot {
+  readonly seed: number
+  readonly millis: number
+  /** In seconds. */
+  readonly ttl: number
+  readonly locks: ReadonlyArray<Lock>
+  readonly tasks: ReadonlyArray<{ readonly kind: Kind; readonly workers: ReadonlyArray<Work> }>
+  readonly draws: ReadonlyArray<Draw>
+  readonly commands: { readonly [K in Kind]?: ReadonlyArray<string> | undefined }
+  readonly cluster?: Cluster.Options | undefined
+  readonly auth?: Task["auth"]
+  /** Called after each round of faults; says whether to go on. */
+  readonly onRound?: ((history: History) => Effect.Effect<boolean>) | undefined
+}
+
+export const now = (): number => Number(process.hrtime.bigint()) / 1e6
+
+export const run = Effect.fnUntraced(function*(plot: Plot) {
+  const cluster = yield* Cluster.start(plot.cluster)
+  const reports: Array<Recorded> = []
+  const lockOf = new Map<string, string>()
+  const lastHeld = new Map<string, number>()
+  const onReport = (report: Recorded) => {
+    reports.push(report)
+    if (report._tag === "Wants") lockOf.set(report.section, report.lock)
+    if (report._tag === "Holds") lastHeld.set(lockOf.get(report.section)!, report.at)
+    if (report._tag === "Ended") lockOf.delete(report.section)
+  }
+  const faults: Array<Fault> = []
+  const calms: Array<History["calms"][number]> = []
+  const began = now()
+  const contenders = yield* Effect.forEach(plot.tasks, ({ kind, workers }, i) =>
+    Effect.gen(function*() {
+      const network = yield* cluster.client
+      const task: Task = {
+        name: `${kind}-${i}`,
+        seed: plot.seed + i,
+        // Not all of them at the same member first.
+        hosts: network.map((_, j) => network[(i + j) % network.length]!.endpoint),
+        auth: plot.auth,
+        ttl: plot.ttl,
+        workers
+      }
+      return yield* Contender.start({
+        kind,
+        command: plot.commands[kind]!,
+        network,
+        task,
+        onReport
+      })
+    }), { concurrency: "unbounded" })
+  const world: World = { cluster, contenders, locks: plot.locks.map(({ name }) => name), ttl: plot.ttl * 1000 }
+
+  const history = (end?: End): History => ({
+    seed: plot.seed,
+    etcd: cluster.description,
+    ttl: world.ttl,
+    from: began,
+    to: now(),
+    locks: plot.locks,
+    contenders: contenders.map(({ kind, name, pid }) => ({ kind, name, pid })),
+    reports,
+    faults,
+    calms,
+    end
+  })
+
+  const calm = Effect.gen(function*() {
+    yield* cluster.healthy
+    const from = now()
+    const moved = () => world.locks.every((lock) => (lastHeld.get(lock) ?? 0) > from)
+    yield* Effect.sleep(1000)
+    while (!moved() && now() < from + world.ttl + 5500) yield* Effect.sleep(200)
+    yield* tellAll("usage")
+    yield* Effect.sleep(100)
+    calms.push({ from, to: now() })
+  })
+  const tellAll = (command: string) => Effect.forEach(contenders, ({ tell }) => tell(command), { discard: true })
+
+  const nemesis = dice(plot.seed)
+  yield* calm
+  while (now() < began + plot.millis) {
+    const plans = yield* draw(plot.draws)(world, nemesis)
+    yield* Effect.forEach(
+      plans,
+      (plan) => Effect.delay(strike(plan, (fault) => faults.push(fault)), nemesis.between(0, 1500)),
+      { concurrency: "unbounded", discard: true }
+    )
+    yield* calm
+    if (plot.onRound !== undefined && !(yield* plot.onRound(history()))) return history()
+  }
+
+  const asked = now()
+  yield* tellAll("stop")
+  const exits = yield* Effect.forEach(
+    contenders,
+    ({ exited }): Effect.Effect<ReadonlyArray<Exited>> =>
+      Effect.timeoutOrElse(Effect.map(exited, (exit) => [{ ...exit, millis: now() - asked }]), {
+        duration: 30_000 + 10 * world.ttl,
+        orElse: () => Effect.succeed([])
+      }),
+    { concurrency: "unbounded" }
+  )
+  const counted = yield* count(cluster, plot.locks)
+  const left = yield* leftIn(cluster, plot)
+  return history({ counted, exits: exits.flat(), left })
+})
+
+/** Injects a fault, mends it after its time, and records it. */
+const strike = (plan: Plan, onFault: (fault: Fault) => void): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    const from = now()
+    const taken = yield* plan.inject
+    yield* Effect.sleep(plan.millis)
+    yield* plan.mend
+    onFault({ name: plan.name, from, to: now(), ...taken !== undefined && { taken } })
+  })
+
+const count = (cluster: Cluster.Cluster, locks: ReadonlyArray<Lock>) =>
+  Effect.forEach(
+    locks.flatMap(({ name }) => (["fenced", "plain"] as const).map((counter) => [name, counter] as const)),
+    ([lock, counter]): Effect.Effect<Counted, Cluster.CallFailed> =>
+      Effect.gen(function*() {
+        const { kvs: [kv] = [] } = yield* cluster.askAny("kv/range", { key: btoa(keys.counter(counter, lock)) })
+        const marks = yield* marksOf(cluster, counter, lock)
+        return { lock, counter, value: kv === undefined ? 0 : Number(atob(kv.value)), marks }
+      })
+  )
+
+const marksOf = (cluster: Cluster.Cluster, counter: Counter, lock: string) => {
+  const prefix = keys.marks(counter, lock)
+  return Effect.map(
+    cluster.askAny("kv/range", { key: btoa(prefix), range_end: btoa(`${prefix.slice(0, -1)}0`), keys_only: true }),
+    ({ kvs = [] }): ReadonlyArray<string> => kvs.map(({ key }: { readonly key: string }) => atob(key))
+  )
+}
+
+/** What is left of locks when the last lease that nobody could revoke has had time to expire. */
+const leftIn = (cluster: Cluster.Cluster, { locks, ttl }: Plot) =>
+  Effect.gen(function*() {
+    const until = now() + ttl * 1000 + 5000
+    while (true) {
+      const lines = yield* Effect.forEach(locks, ({ name }) => Operator.line(cluster, name))
+      const { leases = [] } = yield* cluster.askAny("lease/leases", {})
+      const left = { keys: lines.flat().map(({ key }) => key), leases: leases.length as number }
+      if (left.keys.length + left.leases === 0 || now() > until) return left
+      yield* Effect.sleep(500)
+    }
+  })
