@@ -79,7 +79,7 @@ type TryError = Lock.LockHeld | Lock.LockLost | Lock.LockNameConflict | Etcd.Etc
  * It ends as a section of `Lock.withLock` does: a loss interrupts the effect, and the
  * whole fails with `LockLost`.
  *
- * **Example** (A cache that is refreshed while nobody reads it)
+ * **Example** (A cache that is refreshed while no client reads it)
  *
  * ```ts
  * import { Effect } from "effect"
