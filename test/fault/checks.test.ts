@@ -153,6 +153,14 @@ describe("a history", () => {
       assert.strictEqual(check(history).overlaps[0]?.excuse?.why, "operator")
     })
 
+    it("is good when the holder's body began only when the next one's had ended", () => {
+      const late = { ...a, holds: 1100, stopped: 1120, ended: 1130 }
+      const next = { ...b, holds: 815, stopped: 1000, ended: 1010 }
+      const history = historyOf([turn(late), turn(next)], { faults: [taken] })
+      assert.deepStrictEqual(found(history), [])
+      assert.deepStrictEqual(found(historyOf([turn(late), turn(next)])), ["linearizable", "tokens grow"])
+    })
+
     it("is bad when it was another's, or another lock, or later", () => {
       const overlapping = [turn(a), turn({ ...b, holds: 805 })]
       const [entry] = taken.taken!

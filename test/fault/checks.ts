@@ -118,7 +118,7 @@ export const check = (history: History): Verdict => {
   return {
     violations: [
       ...overlaps.flatMap(unexcused),
-      ...linearizability(history, sections, overlaps),
+      ...linearizability(facts, overlaps),
       ...tokens(facts),
       ...fencedWrites(history, sections),
       ...orderOfService(history, sections),
@@ -217,11 +217,8 @@ const unexcused = ({ at, earlier, excuse, later, millis }: Overlap): ReadonlyArr
 // linearizability
 // -----------------------------------------------------------------------------
 
-const linearizability = (
-  history: History,
-  sections: ReadonlyArray<Section>,
-  overlaps: ReadonlyArray<Overlap>
-): ReadonlyArray<Violation> => {
+const linearizability = (facts: Facts, overlaps: ReadonlyArray<Overlap>): ReadonlyArray<Violation> => {
+  const { history, sections } = facts
   // A holder that could not be stopped in time has lost the lock before the first one overtakes it; and what a peer does to
   // our line is no fault of ours.
   const lostAt = new Map<string, number>()
@@ -229,6 +226,15 @@ const linearizability = (
     if (excuse === undefined && earlier.contender.kind === "ours") continue
     const lost = Math.min(lostAt.get(earlier.id) ?? Infinity, at, later.holds, excuse?.from ?? Infinity)
     lostAt.set(earlier.id, lost)
+  }
+  // So has one whose body began only when a later holder's had ended.
+  for (const { name } of history.locks) {
+    const held = fencedIn(sections, name)
+    for (const [i, late] of held.entries()) {
+      const overtaker = held.slice(0, i).find(({ token }) => token > late.token)
+      const excuse = overtaker === undefined ? undefined : excuseOf(facts, late, overtaker.holds)
+      if (excuse !== undefined) lostAt.set(late.id, Math.min(lostAt.get(late.id) ?? Infinity, excuse.from))
+    }
   }
   return history.locks.flatMap(({ name }) => {
     const operations = heldIn(sections, name).flatMap((section): ReadonlyArray<Linearizability.Operation> => {
