@@ -332,6 +332,26 @@ describe("a waiter whose time is up", () => {
       yield* Fiber.interrupt(holder)
     }).pipe(Effect.scoped, provideMemory))
 
+  it.effect("fails with LockLost when its session closes while etcd is asked who holds the lock", () =>
+    Effect.gen(function*() {
+      const a = yield* session()
+      let isSlow = false
+      const b = yield* sessionThrough((etcd) => ({
+        range: (range) => Effect.suspend(() => isSlow ? Effect.never : etcd.range(range))
+      }))
+      const holder = yield* fork(a.run(Lock.withLock(Effect.never, "job")))
+      yield* pass(1)
+      const waiting = yield* fork(b.run(Lock.withLock(Effect.void, "job", { timeout: "1 second" })))
+      yield* pass(990)
+      isSlow = true
+      yield* pass(50)
+      yield* b.close
+      yield* pass(10)
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "Released" })
+      yield* stop(holder)
+      yield* pass(10)
+    }).pipe(Effect.scoped, provideMemory))
+
   it.effect("passes its process's place in the line on to the next fiber, without a request", () =>
     Effect.gen(function*() {
       const [a, r] = yield* Effect.all([session(), session()])

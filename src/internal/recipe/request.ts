@@ -105,7 +105,7 @@ export const make = <O extends Options, Held, Timeout, Conflict>(recipe: Recipe<
           return tryOr(name, options, (holder) => timeout(name, Duration.zero, holder))(restore)
         }
         if (isInside) return Effect.die(selfWait(name))
-        const wait: Wait<Timeout | EtcdError> = limit === undefined
+        const wait: Wait<Timeout | EntryLost | EtcdError> = limit === undefined
           ? restore
           : deadline(limit, clock, restore, (waited) =>
             Effect.flatMap(

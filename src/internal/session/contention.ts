@@ -43,7 +43,7 @@ export interface Contention {
   readonly tryAcquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry | Refused, EntryError | E>
   readonly release: (entry: Entry, done: () => void) => void
   /** Who is in the way of a claim now. */
-  readonly holder: (prefix: string, claim: Claim) => Effect.Effect<EntryKey | undefined, Etcd.EtcdError>
+  readonly holder: (prefix: string, claim: Claim) => Effect.Effect<EntryKey | undefined, EntryLost | Etcd.EtcdError>
   /** The session ends: all waiters fail, and so does every later request. */
   readonly close: () => void
 }
@@ -257,7 +257,12 @@ export const make = (
         reads.set(id, read = background(readHolder(prefix, claim)))
         read.addObserver(() => reads.delete(id))
       }
-      return Fiber.join(read)
+      // The session's end interrupts the read, and not the waiter.
+      return Effect.flatMap(
+        Fiber.await(read),
+        (exit): Effect.Effect<EntryKey | undefined, EntryLost | Etcd.EtcdError> =>
+          Exit.hasInterrupts(exit) ? Effect.fail(released) : exit
+      )
     })
 
   const isClosed = () => Deferred.isDoneUnsafe(closed)
