@@ -127,7 +127,11 @@ describe("a history", () => {
     })
 
     it("is bad when it went on", () => {
-      const history = historyOf([turn({ ...a, stopped: 11_000, ended: 11_010 }), turn(later), froze("a", 500, 9000)])
+      const history = historyOf([
+        turn({ ...a, stopped: 13_000, ended: 13_010 }),
+        turn({ ...later, stopped: 14_000, ended: 14_010 }),
+        froze("a", 500, 9000)
+      ])
       assert.include(found(history), "one holder")
     })
 
@@ -175,8 +179,8 @@ describe("a history", () => {
     })
 
     it("is bad when the holder went on", () => {
-      const goesOn = { ...a, stopped: 7000, ended: 7010 }
-      const next = { ...b, holds: 805, stopped: 8000, ended: 8010 }
+      const goesOn = { ...a, stopped: 9000, ended: 9010 }
+      const next = { ...b, holds: 805, stopped: 9500, ended: 9510 }
       assert.include(found(historyOf([turn(goesOn), turn(next)], { faults: [taken] })), "one holder")
     })
   })

@@ -74,8 +74,11 @@ export interface CounterFound {
   readonly unknown: number
 }
 
-/** How long a body may take to stop once its process could know that the lock is lost, beyond what etcd is asked for. */
-const stopping = 1000
+/**
+ * How long a body may take to stop once its process could know that the lock is lost, beyond what etcd is asked for: more
+ * than a busy machine keeps a process waiting.
+ */
+const stopping = 3000
 
 /** How long a lock may take to move when all is well again, beyond the TTL. */
 const moving = 5000
