@@ -7,24 +7,8 @@ import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
-import { fork, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
+import { counted, fork, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
 import { observe } from "../support/watches.ts"
-
-/** A process whose transactions and reads are counted. */
-const counted = Effect.fnUntraced(function*(options?: Lease.Options) {
-  const counts = { txn: 0, range: 0 }
-  const process = yield* sessionThrough((etcd) => ({
-    txn: (request) => {
-      counts.txn++
-      return etcd.txn(request)
-    },
-    range: (range) => {
-      counts.range++
-      return etcd.range(range)
-    }
-  }), options)
-  return { ...process, counts }
-})
 
 /** Ends a wait without waiting for etcd. */
 const seconds = (count: number) => Effect.repeat(pass("1 second"), { times: count - 1 })

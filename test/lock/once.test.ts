@@ -4,14 +4,9 @@ import { Effect, Exit, Fiber, Option } from "effect"
 import { Etcd, Lock } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
-import { fork, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+import { fork, keys, pass, provideMemory, session, stop } from "../support/inMemory.ts"
 
 const run = "2026-11-25"
-
-const keys = Effect.gen(function*() {
-  const faults = yield* Etcd.Faults
-  return (yield* faults.keys).map(({ key }) => Buffer.from(key).toString())
-})
 
 const nightly = Lock.withLockOnce("nightly", { run })
 

@@ -4,12 +4,7 @@ import { Effect, Exit, Fiber, Option } from "effect"
 import { Etcd, Lock, ReadWriteLock } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
-import { fork, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
-
-const keys = Effect.gen(function*() {
-  const faults = yield* Etcd.Faults
-  return (yield* faults.keys).map(({ key }) => Buffer.from(key).toString())
-})
+import { counted, fork, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
 
 /** Notes who is inside, and refuses company that is not allowed. */
 const room = () => {
@@ -103,12 +98,7 @@ describe(`a read-write lock (${cite("P1")})`, () => {
 describe("a read lock that is free", () => {
   it.effect("costs one commit and one more to release, and opens no watch", () =>
     provideMemory(Effect.gen(function*() {
-      const counts = { txn: 0, range: 0, subscribe: 0 }
-      const { run } = yield* sessionThrough((etcd) => ({
-        txn: (request) => Effect.suspend(() => (counts.txn++, etcd.txn(request))),
-        range: (range) => Effect.suspend(() => (counts.range++, etcd.range(range))),
-        subscribe: (options, listener) => Effect.suspend(() => (counts.subscribe++, etcd.subscribe(options, listener)))
-      }))
+      const { counts, run } = yield* counted()
       const others = yield* Effect.forEach(Array.from({ length: 20 }), () => session())
       const holding = yield* Effect.forEach(others, ({ run }) =>
         fork(run(ReadWriteLock.withReadLock(Effect.never, "job"))))

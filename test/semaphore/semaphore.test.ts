@@ -4,12 +4,7 @@ import { Effect, Exit, Fiber, Option } from "effect"
 import { Etcd, Lock, Semaphore } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
-import { fork, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
-
-const keys = Effect.gen(function*() {
-  const faults = yield* Etcd.Faults
-  return (yield* faults.keys).map(({ key }) => Buffer.from(key).toString())
-})
+import { counted, fork, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
 
 /** Adds up the permits that are held at a time. */
 const counter = (of: number) => {
@@ -98,12 +93,7 @@ describe(`a semaphore (${cite("P1")})`, () => {
 describe("a permit that is free", () => {
   it.effect("costs one commit and one more to release, and opens no watch", () =>
     provideMemory(Effect.gen(function*() {
-      const counts = { txn: 0, range: 0, subscribe: 0 }
-      const { run } = yield* sessionThrough((etcd) => ({
-        txn: (request) => Effect.suspend(() => (counts.txn++, etcd.txn(request))),
-        range: (range) => Effect.suspend(() => (counts.range++, etcd.range(range))),
-        subscribe: (options, listener) => Effect.suspend(() => (counts.subscribe++, etcd.subscribe(options, listener)))
-      }))
+      const { counts, run } = yield* counted()
       const other = yield* session()
       const holding = yield* Effect.forEach([1, 2, 3], () =>
         fork(other.run(Semaphore.withPermits(Effect.never, "pool", { of: 8 }))))

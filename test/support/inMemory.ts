@@ -52,3 +52,29 @@ export const fork = Effect.forkChild({ startImmediately: true })
 
 /** Interrupts a fiber whose end takes time. */
 export const stop = (fiber: Fiber.Fiber<unknown, unknown>) => Effect.sync(() => fiber.interruptUnsafe())
+
+/** A process whose requests are counted. */
+export const counted = Effect.fnUntraced(function*(options?: Session.Options) {
+  const counts = { txn: 0, range: 0, subscribe: 0 }
+  const process = yield* sessionThrough((etcd) => ({
+    txn: (request) => {
+      counts.txn++
+      return etcd.txn(request)
+    },
+    range: (range) => {
+      counts.range++
+      return etcd.range(range)
+    },
+    subscribe: (options, listener) => {
+      counts.subscribe++
+      return etcd.subscribe(options, listener)
+    }
+  }), options)
+  return { ...process, counts }
+})
+
+/** The keys in etcd, as text. */
+export const keys = Effect.gen(function*() {
+  const faults = yield* Etcd.Faults
+  return (yield* faults.keys).map(({ key }) => Buffer.from(key).toString())
+})
