@@ -38,12 +38,12 @@ import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
 import type { Current } from "./Current.ts"
 import * as Etcd from "./Etcd.ts"
 import type { Holder } from "./Holder.ts"
 import { lock } from "./internal/line/discipline.ts"
-import { queue, singleKey } from "./internal/line/layout.ts"
+import { singleKey } from "./internal/line/layout.ts"
 import * as Check from "./internal/options.ts"
 import { errors } from "./internal/recipe/errors.ts"
 import * as inspection from "./internal/recipe/inspection.ts"
@@ -573,8 +573,7 @@ export interface Inspection {
 export const inspect = (
   name: string,
   options?: Pick<TryOptions, "layout">
-): Effect.Effect<Inspection, Etcd.EtcdError, Etcd.Etcd> =>
-  Effect.flatMap(Etcd.Etcd, (etcd) => inspectIn(etcd, name, options))
+): Effect.Effect<Inspection, Etcd.EtcdError, Etcd.Etcd> => operating.inspect(name, options)
 
 /**
  * Emits the holder of a lock and its waiters, now and after every change.
@@ -585,11 +584,7 @@ export const inspect = (
 export const changes = (
   name: string,
   options?: Pick<TryOptions, "layout">
-): Stream.Stream<Inspection, Etcd.EtcdError, Etcd.Etcd> =>
-  Stream.unwrap(Effect.map(
-    Etcd.Etcd,
-    (etcd) => inspection.changes(etcd, rangeOf(name, options), inspectIn(etcd, name, options))
-  ))
+): Stream.Stream<Inspection, Etcd.EtcdError, Etcd.Etcd> => operating.changes(name, options)
 
 /**
  * A lock that is held, and how many wait for it.
@@ -666,12 +661,7 @@ export const list = (prefix = ""): Effect.Effect<ReadonlyArray<Summary>, Etcd.Et
 export const forceRelease = (
   name: string,
   options: Pick<TryOptions, "layout"> & { readonly createRevision: bigint }
-): Effect.Effect<boolean, Etcd.EtcdError, Etcd.Etcd> =>
-  Effect.flatMap(Etcd.Etcd, (etcd) => {
-    const range = rangeOf(name, options)
-    Check.revision("Lock", "createRevision", options?.createRevision)
-    return inspection.forceRelease(etcd, range, options.createRevision)
-  })
+): Effect.Effect<boolean, Etcd.EtcdError, Etcd.Etcd> => operating.forceRelease(name, options)
 
 // -----------------------------------------------------------------------------
 // internal
@@ -687,27 +677,18 @@ const mutex = request.make({
 })
 
 const placeOf = (name: string, options: Pick<TryOptions, "layout"> | undefined) => {
-  Check.name("Lock", name)
+  const queue = request.queueOf("Lock", name)
   Check.object("Lock", "options", options, "{ timeout: \"15 seconds\" }")
-  if (Check.isSingleKey("Lock", options?.layout)) return { layout: singleKey, prefix: name }
-  // Entries are the direct children of the name, as those of Go's mutex are.
-  return { layout: queue, prefix: `${name}/` }
+  return Check.isSingleKey("Lock", options?.layout) ? { layout: singleKey, prefix: name } : queue
 }
 
-const rangeOf = (name: string, options: Pick<TryOptions, "layout"> | undefined): Etcd.Range => {
-  const { layout, prefix } = placeOf(name, options)
-  return layout.range(prefix)
-}
-
-const inspectIn = (etcd: Etcd.Etcd["Service"], name: string, options: Pick<TryOptions, "layout"> | undefined) => {
-  const { layout, prefix } = placeOf(name, options)
-  return Effect.map(
-    inspection.inspect(etcd, layout, prefix),
-    ({ conflicts, holders: [holder, ...others], queue }): Inspection => ({
-      lock: name,
-      holder: holder?.client,
-      queue: [...others, ...queue].map(({ client }) => client),
-      conflicts
-    })
-  )
-}
+const operating = inspection.make({
+  module: "Lock",
+  placeOf,
+  show: (lock, { conflicts, holders: [holder, ...others], queue }): Inspection => ({
+    lock,
+    holder: holder?.client,
+    queue: [...others, ...queue].map(({ client }) => client),
+    conflicts
+  })
+})

@@ -33,12 +33,11 @@ import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
 import type { Current } from "./Current.ts"
-import * as Etcd from "./Etcd.ts"
+import type * as Etcd from "./Etcd.ts"
 import type { Holder } from "./Holder.ts"
 import { type Claim, read, write } from "./internal/line/discipline.ts"
-import { queue } from "./internal/line/layout.ts"
 import * as Check from "./internal/options.ts"
 import { errors } from "./internal/recipe/errors.ts"
 import * as inspection from "./internal/recipe/inspection.ts"
@@ -310,8 +309,7 @@ export interface Inspection {
  * @category operating
  * @since 0.1.0
  */
-export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError, Etcd.Etcd> =>
-  Effect.flatMap(Etcd.Etcd, (etcd) => inspectIn(etcd, name))
+export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError, Etcd.Etcd> => operating.inspect(name)
 
 /**
  * Reads which clients hold a lock and which wait for it, now and after every change.
@@ -319,10 +317,7 @@ export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError,
  * @category operating
  * @since 0.1.0
  */
-export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError, Etcd.Etcd> =>
-  Stream.unwrap(
-    Effect.map(Etcd.Etcd, (etcd) => inspection.changes(etcd, queue.range(prefixOf(name)), inspectIn(etcd, name)))
-  )
+export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError, Etcd.Etcd> => operating.changes(name)
 
 /**
  * Deletes an entry from a lock's line, whichever client it belongs to, and returns whether
@@ -334,12 +329,7 @@ export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError,
 export const forceRelease = (
   name: string,
   options: { readonly createRevision: bigint }
-): Effect.Effect<boolean, Etcd.EtcdError, Etcd.Etcd> =>
-  Effect.flatMap(Etcd.Etcd, (etcd) => {
-    const range = queue.range(prefixOf(name))
-    Check.revision("ReadWriteLock", "createRevision", options?.createRevision)
-    return inspection.forceRelease(etcd, range, options.createRevision)
-  })
+): Effect.Effect<boolean, Etcd.EtcdError, Etcd.Etcd> => operating.forceRelease(name, options)
 
 // -----------------------------------------------------------------------------
 // internal
@@ -349,9 +339,9 @@ const recipe = (claim: Claim) =>
   request.make({
     module: "ReadWriteLock",
     place: ({ contention }, name, options: Options | undefined) => {
-      const prefix = prefixOf(name)
+      const { layout, prefix } = placeOf(name)
       Check.object("ReadWriteLock", "options", options, "{ timeout: \"15 seconds\" }")
-      return { contention: contention(queue), prefix, claim }
+      return { contention: contention(layout), prefix, claim }
     },
     ...errors
   })
@@ -359,20 +349,20 @@ const recipe = (claim: Claim) =>
 const reading = recipe(read)
 const writing = recipe(write)
 
-const prefixOf = (name: string): string => {
-  Check.name("ReadWriteLock", name)
-  return `${name}/`
-}
+const placeOf = (name: string) => request.queueOf("ReadWriteLock", name)
 
 const claimant = ({ claim, client }: inspection.Claimant): Claimant => ({
   mode: claim.kind === "read" ? "read" : "write",
   client
 })
 
-const inspectIn = (etcd: Etcd.Etcd["Service"], name: string) =>
-  Effect.map(inspection.inspect(etcd, queue, prefixOf(name)), ({ conflicts, holders, queue }): Inspection => ({
-    lock: name,
+const operating = inspection.make({
+  module: "ReadWriteLock",
+  placeOf,
+  show: (lock, { conflicts, holders, queue }): Inspection => ({
+    lock,
     holders: holders.map(claimant),
     queue: queue.map(claimant),
     conflicts
-  }))
+  })
+})

@@ -37,13 +37,12 @@ import { dual } from "effect/Function"
 import type * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
 import type { Current } from "./Current.ts"
-import * as Etcd from "./Etcd.ts"
+import type * as Etcd from "./Etcd.ts"
 import type { Holder } from "./Holder.ts"
 import type { Claim } from "./internal/line/discipline.ts"
 import { keyOf } from "./internal/line/entryKey.ts"
-import { queue } from "./internal/line/layout.ts"
 import * as Check from "./internal/options.ts"
 import { errors } from "./internal/recipe/errors.ts"
 import * as inspection from "./internal/recipe/inspection.ts"
@@ -208,7 +207,7 @@ export const tryWithPermits: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options: TryOptions) =>
-    request.section("Semaphore.tryWithPermits", name, tryPermits(name, options), self)
+    request.section("Semaphore.tryWithPermits", name, semaphore.tryAcquire(name, options), self)
 )
 
 /**
@@ -260,7 +259,7 @@ export const tryAcquire = (
   name: string,
   options: TryOptions
 ): Effect.Effect<Handle, TryError | PermitsUnavailable, Session | Scope.Scope> =>
-  request.scoped("Semaphore.tryAcquire", name, tryPermits(name, options))
+  request.scoped("Semaphore.tryAcquire", name, semaphore.tryAcquire(name, options))
 
 // -----------------------------------------------------------------------------
 // operating
@@ -303,8 +302,7 @@ export interface Inspection {
  * @category operating
  * @since 0.1.0
  */
-export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError, Etcd.Etcd> =>
-  Effect.flatMap(Etcd.Etcd, (etcd) => inspectIn(etcd, name))
+export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError, Etcd.Etcd> => operating.inspect(name)
 
 /**
  * Emits which clients hold permits of a semaphore and which wait for some, now and after
@@ -313,10 +311,7 @@ export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError,
  * @category operating
  * @since 0.1.0
  */
-export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError, Etcd.Etcd> =>
-  Stream.unwrap(
-    Effect.map(Etcd.Etcd, (etcd) => inspection.changes(etcd, queue.range(prefixOf(name)), inspectIn(etcd, name)))
-  )
+export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError, Etcd.Etcd> => operating.changes(name)
 
 /**
  * Deletes an entry from a semaphore's line, whichever client it belongs to, and returns
@@ -328,12 +323,7 @@ export const changes = (name: string): Stream.Stream<Inspection, Etcd.EtcdError,
 export const forceRelease = (
   name: string,
   options: { readonly createRevision: bigint }
-): Effect.Effect<boolean, Etcd.EtcdError, Etcd.Etcd> =>
-  Effect.flatMap(Etcd.Etcd, (etcd) => {
-    const range = queue.range(prefixOf(name))
-    Check.revision("Semaphore", "createRevision", options?.createRevision)
-    return inspection.forceRelease(etcd, range, options.createRevision)
-  })
+): Effect.Effect<boolean, Etcd.EtcdError, Etcd.Etcd> => operating.forceRelease(name, options)
 
 // -----------------------------------------------------------------------------
 // internal
@@ -348,9 +338,9 @@ const claimOf = (options: TryOptions | undefined): Claim => {
 const semaphore = request.make({
   module: "Semaphore",
   place: ({ contention }, name, options: Options | undefined) => {
-    const prefix = prefixOf(name)
+    const { layout, prefix } = placeOf(name)
     Check.object("Semaphore", "options", options, "{ permits: 1, of: 8 }")
-    return { contention: contention(queue), prefix, claim: claimOf(options) }
+    return { contention: contention(layout), prefix, claim: claimOf(options) }
   },
   ...errors,
   held: (lock, _, { available }, options) => {
@@ -358,36 +348,34 @@ const semaphore = request.make({
     return new PermitsUnavailable({ lock, permits, of, available })
   },
   conflict: (lock, kv, { of }) => {
-    const prefix = prefixOf(lock)
-    return queue.isEntry(prefix, kv)
-      ? new SemaphoreMismatch({ lock, of, theirs: queue.claimIn(prefix, kv).of, key: keyOf(kv) })
+    const { layout, prefix } = placeOf(lock)
+    return layout.isEntry(prefix, kv)
+      ? new SemaphoreMismatch({ lock, of, theirs: layout.claimIn(prefix, kv).of, key: keyOf(kv) })
       : errors.conflict(lock, kv)
   }
 })
 
-const tryPermits = semaphore.tryAcquire
-
-const prefixOf = (name: string): string => {
-  Check.name("Semaphore", name)
-  return `${name}/`
-}
+const placeOf = (name: string) => request.queueOf("Semaphore", name)
 
 const claimant = ({ claim: { kind, permits }, client }: inspection.Claimant): Claimant => ({
   permits: kind === "permits" ? permits : undefined,
   client
 })
 
-const inspectIn = (etcd: Etcd.Etcd["Service"], name: string) =>
-  Effect.map(inspection.inspect(etcd, queue, prefixOf(name)), ({ conflicts, holders, queue }): Inspection => {
+const operating = inspection.make({
+  module: "Semaphore",
+  placeOf,
+  show: (lock, { conflicts, holders, queue }): Inspection => {
     const numbers = [...holders, ...queue].flatMap(({ claim: { kind, of } }) => kind === "permits" ? [of] : [])
     const of = numbers.length === 0 ? undefined : Math.min(...numbers)
     const used = holders.reduce((sum, { claim: { permits } }) => sum + permits, 0)
     return {
-      lock: name,
+      lock,
       of,
       available: of === undefined ? undefined : Math.max(0, of - used),
       holders: holders.map(claimant),
       queue: queue.map(claimant),
       conflicts
     }
-  })
+  }
+})

@@ -47,11 +47,12 @@ export const queue: Layout = {
   part: (prefix) => allBut(prefix, readers),
   key: (prefix, lease, claim) => newKey(`${prefix}${folders[claim.kind]}`, lease, suffixOf(claim)),
   isEntry: (prefix, kv) => kv.lease !== 0n && isEntryKey.test(keyOf(kv).slice(prefix.length)),
-  claimIn: (prefix, kv) => keyOf(kv).startsWith(readers, prefix.length) ? read : permitsIn(kv) ?? lock,
+  claimIn: (prefix, kv) => claimShownBy(keyOf(kv).slice(prefix.length)),
   claimOf: (prefix, kv, own) => {
-    if (!queue.isEntry(prefix, kv)) return undefined
-    const claim = queue.claimIn(prefix, kv)
-    if (own.kind !== "permits") return claim === read ? read : lock
+    const suffix = keyOf(kv).slice(prefix.length)
+    if (kv.lease === 0n || !isEntryKey.test(suffix)) return undefined
+    if (own.kind !== "permits") return suffix.startsWith(readers) ? read : lock
+    const claim = claimShownBy(suffix)
     if (claim.kind !== "permits") return { ...own, permits: own.of }
     return claim.of === own.of || own.acceptOf?.(claim.of) === true ? claim : undefined
   },
@@ -99,10 +100,11 @@ const allBut = (prefix: string, folder: string): ReadonlyArray<Etcd.Range> => {
 /** A semaphore's entries have their permits in their keys, so that they need not be read with their values. */
 const suffixOf = ({ kind, of, permits }: Claim): string => kind === "permits" ? `-${permits}of${of}` : ""
 
-/** The claim to permits that an entry's key shows, if it is a semaphore's. */
-const permitsIn = (kv: Pick<EntryKey, "key">): Claim | undefined => {
-  const [, permits, of] = /-(\d+)of(\d+)$/.exec(keyOf(kv)) ?? []
-  return permits === undefined ? undefined : { kind: "permits", permits: Number(permits), of: Number(of) }
+/** The claim of the entry whose key has this after the prefix. */
+const claimShownBy = (suffix: string): Claim => {
+  if (suffix.startsWith(readers)) return read
+  const [, permits, of] = /-(\d+)of(\d+)$/.exec(suffix) ?? []
+  return permits === undefined ? lock : { kind: "permits", permits: Number(permits), of: Number(of) }
 }
 
 // -----------------------------------------------------------------------------

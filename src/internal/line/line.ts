@@ -128,7 +128,7 @@ export class Line implements Subject {
     if (this.#deletedAt(entry.id) > createRevision) entry.lose(keyDeleted)
   }
 
-  /** The line was empty when the entry joined. */
+  /** Nothing was in the way of the entry when it joined. */
   hold(entry: Entry) {
     this.#takeTurn(entry, entry.createRevision)
   }

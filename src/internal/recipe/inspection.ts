@@ -14,10 +14,45 @@ import { Holder } from "../../Holder.ts"
 import { admits, type Claim } from "../line/discipline.ts"
 import { idOf, keyOf } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
-import { isName } from "../options.ts"
+import * as Check from "../options.ts"
 import { conflictOf, describe } from "./description.ts"
 
 type Service = Etcd.Etcd["Service"]
+
+/** Where the entries of a line are. */
+export interface Place {
+  readonly layout: Layout
+  readonly prefix: string
+}
+
+/** What operators can do to the lines of a recipe. */
+export const make = <O, A>({ module, placeOf, show }: {
+  /** The module that takes the options, as messages name it. */
+  readonly module: string
+  /** Checks the name and the options that choose the place. */
+  readonly placeOf: (name: string, options: O | undefined) => Place
+  readonly show: (name: string, found: Effect.Success<ReturnType<typeof inspect>>) => A
+}) => {
+  const look = (etcd: Service, name: string, options: O | undefined) =>
+    Effect.map(inspect(etcd, placeOf(name, options)), (found) => show(name, found))
+  const rangeOf = (name: string, options: O | undefined) => {
+    const { layout, prefix } = placeOf(name, options)
+    return layout.range(prefix)
+  }
+  return {
+    inspect: (name: string, options?: O) => Effect.flatMap(Etcd.Etcd, (etcd) => look(etcd, name, options)),
+    changes: (name: string, options?: O) =>
+      Stream.unwrap(
+        Effect.map(Etcd.Etcd, (etcd) => changes(etcd, rangeOf(name, options), look(etcd, name, options)))
+      ),
+    forceRelease: (name: string, options: O & { readonly createRevision: bigint }) =>
+      Effect.flatMap(Etcd.Etcd, (etcd) => {
+        const range = rangeOf(name, options)
+        Check.revision(module, "createRevision", options?.createRevision)
+        return forceRelease(etcd, range, options.createRevision)
+      })
+  }
+}
 
 /** A client in a line, and what it claims. */
 export interface Claimant {
@@ -26,7 +61,7 @@ export interface Claimant {
 }
 
 /** Reads the line under a prefix. The clients whose claims are met are the holders. */
-export const inspect = Effect.fnUntraced(function*(etcd: Service, layout: Layout, prefix: string) {
+const inspect = Effect.fnUntraced(function*(etcd: Service, { layout, prefix }: Place) {
   const isEntry = (kv: Etcd.KeyValue) => layout.isEntry(prefix, kv)
   const { kvs } = yield* etcd.range({ ...layout.range(prefix), sort: "CreateAscending", keysOnly: true })
   const entries = yield* withValues(etcd, kvs.filter(isEntry))
@@ -90,7 +125,7 @@ const locksOf = (kvs: ReadonlyArray<Etcd.KeyValue>, prefix: string): ReadonlyArr
     const isEntry = end > 0 && key.slice(end + 1).split("-", 1)[0] === kv.lease.toString(16)
     const [lock, layout] = isEntry ? [key.slice(0, end), "queue"] as const : [key, "single-key"] as const
     // The prefix may end within an entry's key.
-    if (kv.lease === 0n || !isName(lock) || !lock.startsWith(prefix)) continue
+    if (kv.lease === 0n || !Check.isName(lock) || !lock.startsWith(prefix)) continue
     const id = `${layout} ${lock}`
     const found = locks.get(id)
     if (found === undefined) locks.set(id, { lock, layout, entries: [kv] })
@@ -100,7 +135,7 @@ const locksOf = (kvs: ReadonlyArray<Etcd.KeyValue>, prefix: string): ReadonlyArr
 }
 
 /** Looks now, and again after every change in the range. */
-export const changes = <A>(
+const changes = <A>(
   etcd: Service,
   { key, rangeEnd }: Etcd.Range,
   look: Effect.Effect<A, Etcd.EtcdError>
@@ -120,7 +155,7 @@ export const changes = <A>(
   )
 
 /** Deletes the key of the range that was created at a revision. Returns whether it was still there. */
-export const forceRelease = Effect.fnUntraced(function*(etcd: Service, range: Etcd.Range, createRevision: bigint) {
+const forceRelease = Effect.fnUntraced(function*(etcd: Service, range: Etcd.Range, createRevision: bigint) {
   const { kvs } = yield* etcd.range({ ...range, keysOnly: true })
   const entry = kvs.find((kv) => kv.createRevision === createRevision)
   if (entry === undefined) return false

@@ -15,6 +15,7 @@ import { Session } from "../../Session.ts"
 import type { Claim } from "../line/discipline.ts"
 import { type Entry, EntryLost, ForeignEntry } from "../line/entry.ts"
 import type { EntryKey } from "../line/entryKey.ts"
+import { queue } from "../line/layout.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
 import { Refused } from "../line/lines.ts"
 import * as Check from "../options.ts"
@@ -41,6 +42,12 @@ export interface Place {
   readonly contention: Contention
   readonly prefix: string
   readonly claim: Claim
+}
+
+/** Where the entries of a queue are: directly under its name, as those of Go's mutex are, or in folders there. */
+export const queueOf = (module: string, name: string) => {
+  Check.name(module, name)
+  return { layout: queue, prefix: `${name}/` }
 }
 
 /** What a recipe is, besides its discipline: where its callers contend, and its own errors. */
