@@ -55,6 +55,15 @@ export interface Newest {
   readonly revision: bigint
 }
 
+/** What is nearest ahead of an entry at a revision, newest first, and the entry itself if it is still there. */
+interface Ahead {
+  readonly own: EntryKey | undefined
+  readonly ahead: ReadonlyArray<EntryKey>
+  /** Nothing else is ahead. */
+  readonly isComplete: boolean
+  readonly revision: bigint
+}
+
 export class Line implements Subject {
   readonly prefix: string
   readonly range: Etcd.Range
@@ -253,14 +262,27 @@ export class Line implements Subject {
     entry.place = unplaced
     const look = Effect.suspend(() => {
       if (entry.state !== "Waiting") return Effect.void
-      return this.#answerOf(this.#host.etcd.txn(Requests.lookAhead(entry, limit)), ({ responses, revision }) => {
-        const [own, ...ahead] = responses as Requests.Looked
-        if (own.kvs[0]?.createRevision !== entry.createRevision) return entry.lose(keyDeleted)
-        const isComplete = ahead.every(({ kvs }) => kvs.length < limit)
-        this.#apply(entry, follow(this, entry.claim, Requests.together(ahead).kvs, isComplete, revision))
+      return this.#answerOf(this.#readAhead(entry, limit), ({ ahead, isComplete, own, revision }) => {
+        if (own?.createRevision !== entry.createRevision) entry.lose(keyDeleted)
+        else this.#apply(entry, follow(this, entry.claim, ahead, isComplete, revision))
       })
     })
     this.#repeat(look)
+  }
+
+  #readAhead(entry: Entry, limit: number): Effect.Effect<Ahead, Etcd.EtcdError> {
+    const { etcd } = this.#host
+    return this.layout.seesPart(entry.claim)
+      ? Effect.map(etcd.txn(Requests.ownBesideAhead(entry, limit)), ({ responses, revision }) => {
+        const [own, ...ahead] = responses as Requests.OwnBesideAhead
+        const isComplete = ahead.every(({ kvs }) => kvs.length < limit)
+        return { own: own.kvs[0], ahead: Requests.together(ahead).kvs, isComplete, revision }
+      })
+      : Effect.map(etcd.range(Requests.ownAndAhead(entry, limit)), ({ kvs, revision }) => {
+        const own = kvs.find((kv) => idOf(kv) === entry.id)
+        const ahead = kvs.filter((kv) => kv.createRevision < entry.createRevision)
+        return { own, ahead, isComplete: kvs.length <= limit, revision }
+      })
   }
 
   /** Each guard has to be watched since before it was seen; else it is looked for once its watch is open. */

@@ -26,8 +26,12 @@ export const newest = ({ key, rangeEnd }: Etcd.Range, limit: number, maxCreateRe
   keysOnly: true
 })
 
-/** An entry's own key, and so many of the nearest entries in its way in each range, newest first. */
-export const lookAhead = ({ claim, createRevision, key, line }: Entry, limit: number) => {
+/** An entry's own key and so many of the nearest entries in its way, newest first, in one read. */
+export const ownAndAhead = ({ createRevision, line }: Entry, limit: number) =>
+  newest(line.range, 1 + limit, createRevision)
+
+/** The same where an entry is in the way of others only: its own key is read for itself. */
+export const ownBesideAhead = ({ claim, createRevision, key, line }: Entry, limit: number) => {
   const then: readonly [Etcd.Range, ...Array<Etcd.Range>] = [
     getKey(key),
     ...line.ahead(claim).map((range) => newest(range, limit, createRevision - 1n))
@@ -140,7 +144,7 @@ export const isOwn = ({ id, line: { layout }, ref, value }: Entry, kv: EntryKey)
 // answers
 // -----------------------------------------------------------------------------
 
-export type Looked = readonly [Etcd.RangeResult, ...ReadonlyArray<Etcd.RangeResult>]
+export type OwnBesideAhead = readonly [Etcd.RangeResult, ...ReadonlyArray<Etcd.RangeResult>]
 
 export type Joined = readonly [Etcd.OpResult<Etcd.Op>, Etcd.RangeResult, ...ReadonlyArray<Etcd.RangeResult>]
 
