@@ -17,7 +17,7 @@ const counting = Effect.fnUntraced(function*(world: World.World) {
   })
   const { send } = Batch.make(etcd, yield* Clock.Clock, yield* Background.make)
   const txn = <const Then extends ReadonlyArray<Etcd.Op>, const Else extends ReadonlyArray<Etcd.Op> = readonly []>(
-    line: string,
+    line: string | ReadonlyArray<string>,
     request: Etcd.TxnRequest<Then, Else>
   ) => Effect.callback<Batch.Answer<Then, Else>, Etcd.EtcdError>((resume) => send(line, Etcd.nested(request), resume))
   return { sent, batch: { txn } }
@@ -141,8 +141,33 @@ export const suite = (on: string, makeWorld: Effect.Effect<World.World, never, S
             batch.txn(`${line}/`, { then: [Etcd.put(`${line}/a`, value)] }), { concurrency: "unbounded" })
         yield* all(250, "")
         yield* all(12, "x".repeat(200_000))
-        assert.isAtMost(Math.max(...sent), 100)
+        assert.isAtMost(Math.max(...sent), 127)
         assert.isBelow(sent.length, 3 + 7)
         yield* batch.txn("line-0/", { then: [Etcd.removePrefix("line-")] })
+      }))
+
+    it.live("counts the operations of the largest part along with those of the batch", () =>
+      Effect.gen(function*() {
+        const { batch, sent } = yield* counting(yield* makeWorld)
+        const reads = Array.from({ length: 100 }, (_, i) => Etcd.get(`read-${i}`))
+        yield* Effect.forEach(Array.from({ length: 60 }, (_, i) => `line-${i}/`), (line, i) =>
+          batch.txn(line, { then: i === 40 ? reads : [Etcd.get(line)] }), { concurrency: "unbounded" })
+        // The first one is sent by itself, and those that come meanwhile have room for 28 beside the large one.
+        assert.strictEqual(
+          sent.reduce((sum, parts) =>
+            sum + Math.max(parts, 1), 0),
+          60
+        )
+        assert.isAbove(sent.length, 1)
+      }))
+
+    it.live("never lets a part travel with others on any of its lines", () =>
+      Effect.gen(function*() {
+        const { batch, sent } = yield* counting(yield* makeWorld)
+        const get = (line: string | ReadonlyArray<string>) => batch.txn(line, { then: [Etcd.get("a")] })
+        yield* Effect.all([get("a/"), get(["b/", "c/"]), get(["d/", "c/"]), get("e/"), get("b/")], {
+          concurrency: "unbounded"
+        })
+        assert.deepStrictEqual(sent, [2, 3])
       }))
   })

@@ -21,11 +21,11 @@ import type { Background } from "../background.ts"
 
 export interface Batch {
   /**
-   * Runs an idempotent transaction on a line. Its outcome is its own: the failure of others is not felt. It ends
-   * within one request timeout, counted from here on.
+   * Runs an idempotent transaction on a line, or on several. Its outcome is its own: the failure of others is not felt.
+   * It ends within one request timeout, counted from here on.
    */
   readonly send: <const Then extends ReadonlyArray<Etcd.Op>, const Else extends ReadonlyArray<Etcd.Op>>(
-    line: string,
+    line: string | ReadonlyArray<string>,
     txn: Etcd.Txn<Then, Else>,
     done: Done<Answer<Then, Else>, Etcd.EtcdError>
   ) => void
@@ -45,18 +45,34 @@ export type Answer<Then extends ReadonlyArray<Etcd.Op>, Else extends ReadonlyArr
 interface Part {
   readonly txn: Etcd.Txn
   readonly size: number
+  readonly operations: number
   readonly done: Done<any, Etcd.EtcdError>
   /** On the monotonic clock. */
   readonly asked: bigint
 }
 
-interface Gathering {
-  readonly parts: Map<string, Part>
-  size: number
+class Gathering {
+  readonly parts: Array<Part> = []
+  readonly #lines = new Set<string>()
+  #size = 0
+  /** Those of the part that has most. */
+  #operations = 0
+
+  hasRoomFor({ operations, size }: Part, lines: ReadonlyArray<string>): boolean {
+    return this.parts.length + Math.max(this.#operations, operations) < maxOperations && this.#size + size <= maxSize &&
+      !lines.some((line) => this.#lines.has(line))
+  }
+
+  add(part: Part, lines: ReadonlyArray<string>) {
+    this.parts.push(part)
+    for (const line of lines) this.#lines.add(line)
+    this.#size += part.size
+    this.#operations = Math.max(this.#operations, part.operations)
+  }
 }
 
-/** etcd takes 128 operations, those of the largest part among them, and 1.5 MiB. */
-const maxParts = 100
+/** etcd takes so many, which are a transaction for each part and those of the largest part, and 1.5 MiB. */
+const maxOperations = 128
 const maxSize = 512 * 1024
 
 /** How long batches wait for the one before them: a member that hangs must not hold up everything. */
@@ -72,13 +88,12 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
   let overdue: Fiber.Fiber<void> | undefined
 
   const send: Batch["send"] = (line, txn, done) => {
-    const size = sizeOf(txn)
+    const lines = typeof line === "string" ? [line] : line
+    const { operations, size } = measure(txn)
+    const part = { txn, size, operations, done, asked: clock.monotonicTimeNanosUnsafe() }
     let last = gathering.at(-1)
-    if (last === undefined || last.parts.has(line) || last.parts.size === maxParts || last.size + size > maxSize) {
-      gathering.push(last = { parts: new Map(), size: 0 })
-    }
-    last.parts.set(line, { txn, size, done, asked: clock.monotonicTimeNanosUnsafe() })
-    last.size += size
+    if (last === undefined || !last.hasRoomFor(part, lines)) gathering.push(last = new Gathering())
+    last.add(part, lines)
     unanswered++
     idle.closeUnsafe()
     if (underWay === 0) flush()
@@ -114,9 +129,8 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
     const next = gathering.shift()
     if (next === undefined) return
     underWay++
-    const parts = [...next.parts.values()]
-    if (parts.length === 1) sendAlone(parts[0]!, answered)
-    else sendTogether(parts)
+    if (next.parts.length === 1) sendAlone(next.parts[0]!, answered)
+    else sendTogether(next.parts)
   }
 
   const answered = () => {
@@ -202,11 +216,19 @@ export const sessionClosed = Exit.fail(
   })
 )
 
-// Only values can be large.
-const sizeOf = (txn: Etcd.Txn): number => {
+/** How large a transaction is, of which only values can make it large, and how many operations etcd counts. */
+const measure = (txn: Etcd.Txn): { readonly size: number; readonly operations: number } => {
   let size = 0
+  let nestedOperations = 0
   for (const ops of [txn.then, txn.else]) {
-    for (const op of ops) if (op._tag === "Put") size += op.key.length + op.value.length
+    for (const op of ops) {
+      if (op._tag === "Put") size += op.key.length + op.value.length
+      if (op._tag !== "Txn") continue
+      const nested = measure(op)
+      size += nested.size
+      nestedOperations = Math.max(nestedOperations, nested.operations)
+    }
   }
-  return size
+  const operations = Math.max(txn.compare.length, txn.then.length, txn.else.length) + nestedOperations
+  return { size, operations }
 }
