@@ -50,6 +50,7 @@ import * as inspection from "./internal/recipe/inspection.ts"
 import * as names from "./internal/recipe/name.ts"
 import * as once from "./internal/recipe/once.ts"
 import * as request from "./internal/recipe/request.ts"
+import * as section from "./internal/recipe/section.ts"
 import * as Engine from "./internal/session/engine.ts"
 import type { Lease } from "./Lease.ts"
 import { LockHeld, LockLost, LockNameConflict, LockTimeout } from "./LockError.ts"
@@ -182,8 +183,8 @@ export interface Handle {
   readonly remaining: Effect.Effect<Duration.Duration>
   /** Asks etcd whether the lock is still owned, with a linearizable read. */
   readonly verify: Effect.Effect<void, LockLost | Etcd.EtcdError>
-  /** The condition that the lock is still owned, for transactions of your own. */
-  readonly isOwner: Etcd.Compare
+  /** The conditions that the lock is still owned, for transactions of your own. */
+  readonly isOwner: ReadonlyArray<Etcd.Compare>
   /**
    * Runs a transaction that etcd applies only if the lock is still owned, and
    * fails with `LockLost` otherwise. `compare` adds conditions, which choose
@@ -370,7 +371,7 @@ export const withLock: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: Options) =>
-    request.section("Lock.withLock", name, mutex.acquire(name, options), self)
+    section.run("Lock.withLock", name, mutex.acquire(name, options), self)
 )
 
 /**
@@ -393,7 +394,7 @@ export const tryWithLock: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
-    request.section("Lock.tryWithLock", name, mutex.tryAcquire(name, options), self)
+    section.run("Lock.tryWithLock", name, mutex.tryAcquire(name, options), self)
 )
 
 /**
@@ -415,7 +416,7 @@ export const withLockIfAvailable: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
-    request.sectionIfAvailable(mutex.attempt(name, options), self)
+    section.runIfAvailable(mutex.attempt(name, options), self)
 )
 
 /**
@@ -487,7 +488,7 @@ export const withLockOnce: {
       const mark = once.markOf("Lock", name, options)
       const { etcd } = Engine.of(yield* Session)
       if (yield* once.isSet(etcd, mark)) return Option.none<A>()
-      return yield* request.section(
+      return yield* section.run(
         "Lock.withLockOnce",
         name,
         mutex.acquire(name, options),
@@ -529,7 +530,7 @@ export const acquire = (
   name: string,
   options?: Options
 ): Effect.Effect<Handle, AcquireError, Session | Scope.Scope> =>
-  request.scoped("Lock.acquire", name, mutex.acquire(name, options))
+  section.scoped("Lock.acquire", name, mutex.acquire(name, options))
 
 /**
  * Acquires the lock and holds it until the scope closes, or fails with `LockHeld`
@@ -542,7 +543,7 @@ export const tryAcquire = (
   name: string,
   options?: TryOptions
 ): Effect.Effect<Handle, LockHeld | LockLost | LockNameConflict | Etcd.EtcdError, Session | Scope.Scope> =>
-  request.scoped("Lock.tryAcquire", name, mutex.tryAcquire(name, options))
+  section.scoped("Lock.tryAcquire", name, mutex.tryAcquire(name, options))
 
 // -----------------------------------------------------------------------------
 // operating

@@ -42,6 +42,7 @@ import * as Check from "./internal/options.ts"
 import { errors } from "./internal/recipe/errors.ts"
 import * as inspection from "./internal/recipe/inspection.ts"
 import * as request from "./internal/recipe/request.ts"
+import * as section from "./internal/recipe/section.ts"
 import type * as Lock from "./Lock.ts"
 import type { Session } from "./Session.ts"
 
@@ -105,7 +106,7 @@ export const withReadLock: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: Options) =>
-    request.section("ReadWriteLock.withReadLock", name, reading.acquire(name, options), self)
+    section.run("ReadWriteLock.withReadLock", name, reading.acquire(name, options), self)
 )
 
 /**
@@ -127,7 +128,7 @@ export const withWriteLock: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: Options) =>
-    request.section("ReadWriteLock.withWriteLock", name, writing.acquire(name, options), self)
+    section.run("ReadWriteLock.withWriteLock", name, writing.acquire(name, options), self)
 )
 
 /**
@@ -149,7 +150,7 @@ export const tryWithReadLock: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
-    request.section("ReadWriteLock.tryWithReadLock", name, reading.tryAcquire(name, options), self)
+    section.run("ReadWriteLock.tryWithReadLock", name, reading.tryAcquire(name, options), self)
 )
 
 /**
@@ -171,7 +172,7 @@ export const tryWithWriteLock: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
-    request.section("ReadWriteLock.tryWithWriteLock", name, writing.tryAcquire(name, options), self)
+    section.run("ReadWriteLock.tryWithWriteLock", name, writing.tryAcquire(name, options), self)
 )
 
 /**
@@ -193,7 +194,7 @@ export const withReadLockIfAvailable: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
-    request.sectionIfAvailable(reading.attempt(name, options), self)
+    section.runIfAvailable(reading.attempt(name, options), self)
 )
 
 /**
@@ -215,7 +216,7 @@ export const withWriteLockIfAvailable: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
-    request.sectionIfAvailable(writing.attempt(name, options), self)
+    section.runIfAvailable(writing.attempt(name, options), self)
 )
 
 // -----------------------------------------------------------------------------
@@ -232,7 +233,7 @@ export const acquireRead = (
   name: string,
   options?: Options
 ): Effect.Effect<Lock.Handle, Lock.AcquireError, Session | Scope.Scope> =>
-  request.scoped("ReadWriteLock.acquireRead", name, reading.acquire(name, options))
+  section.scoped("ReadWriteLock.acquireRead", name, reading.acquire(name, options))
 
 /**
  * Takes the lock for writing, waiting for its turn, and holds it until the scope closes.
@@ -244,7 +245,7 @@ export const acquireWrite = (
   name: string,
   options?: Options
 ): Effect.Effect<Lock.Handle, Lock.AcquireError, Session | Scope.Scope> =>
-  request.scoped("ReadWriteLock.acquireWrite", name, writing.acquire(name, options))
+  section.scoped("ReadWriteLock.acquireWrite", name, writing.acquire(name, options))
 
 /**
  * Takes the lock for reading and holds it until the scope closes, or fails with `LockHeld`
@@ -257,7 +258,7 @@ export const tryAcquireRead = (
   name: string,
   options?: TryOptions
 ): Effect.Effect<Lock.Handle, TryError, Session | Scope.Scope> =>
-  request.scoped("ReadWriteLock.tryAcquireRead", name, reading.tryAcquire(name, options))
+  section.scoped("ReadWriteLock.tryAcquireRead", name, reading.tryAcquire(name, options))
 
 /**
  * Takes the lock for writing and holds it until the scope closes, or fails with `LockHeld`
@@ -270,7 +271,7 @@ export const tryAcquireWrite = (
   name: string,
   options?: TryOptions
 ): Effect.Effect<Lock.Handle, TryError, Session | Scope.Scope> =>
-  request.scoped("ReadWriteLock.tryAcquireWrite", name, writing.tryAcquire(name, options))
+  section.scoped("ReadWriteLock.tryAcquireWrite", name, writing.tryAcquire(name, options))
 
 // -----------------------------------------------------------------------------
 // operating

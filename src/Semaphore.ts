@@ -47,6 +47,7 @@ import * as Check from "./internal/options.ts"
 import { errors } from "./internal/recipe/errors.ts"
 import * as inspection from "./internal/recipe/inspection.ts"
 import * as request from "./internal/recipe/request.ts"
+import * as section from "./internal/recipe/section.ts"
 import { TaggedError } from "./internal/taggedError.ts"
 import type * as Lock from "./Lock.ts"
 import type { Session } from "./Session.ts"
@@ -184,7 +185,7 @@ export const withPermits: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options: Options) =>
-    request.section("Semaphore.withPermits", name, semaphore.acquire(name, options), self)
+    section.run("Semaphore.withPermits", name, semaphore.acquire(name, options), self)
 )
 
 /**
@@ -207,7 +208,7 @@ export const tryWithPermits: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options: TryOptions) =>
-    request.section("Semaphore.tryWithPermits", name, semaphore.tryAcquire(name, options), self)
+    section.run("Semaphore.tryWithPermits", name, semaphore.tryAcquire(name, options), self)
 )
 
 /**
@@ -229,7 +230,7 @@ export const withPermitsIfAvailable: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options: TryOptions) =>
-    request.sectionIfAvailable(semaphore.attempt(name, options), self)
+    section.runIfAvailable(semaphore.attempt(name, options), self)
 )
 
 // -----------------------------------------------------------------------------
@@ -246,7 +247,7 @@ export const acquire = (
   name: string,
   options: Options
 ): Effect.Effect<Handle, AcquireError, Session | Scope.Scope> =>
-  request.scoped("Semaphore.acquire", name, semaphore.acquire(name, options))
+  section.scoped("Semaphore.acquire", name, semaphore.acquire(name, options))
 
 /**
  * Takes permits and holds them until the scope closes, or fails with `PermitsUnavailable`
@@ -259,7 +260,7 @@ export const tryAcquire = (
   name: string,
   options: TryOptions
 ): Effect.Effect<Handle, TryError | PermitsUnavailable, Session | Scope.Scope> =>
-  request.scoped("Semaphore.tryAcquire", name, semaphore.tryAcquire(name, options))
+  section.scoped("Semaphore.tryAcquire", name, semaphore.tryAcquire(name, options))
 
 // -----------------------------------------------------------------------------
 // operating

@@ -19,22 +19,35 @@ import { Entry, type EntryError, EntryLost, type EntryOptions, giveAway, lostWit
 import type { EntryKey } from "./entryKey.ts"
 import { type Layout, releaseKey } from "./layout.ts"
 import type { EntryLease } from "./leaseRef.ts"
-import { type Lengths, Line, type LineHost } from "./line.ts"
+import { type Lengths, Line, type LineHost, type Newest } from "./line.ts"
 import * as Requests from "./requests.ts"
 
 /** Another client holds the lock, and the entry has not joined. */
 export class Refused {
   readonly _tag = "Refused"
+  /** The line's prefix. */
+  readonly prefix: string
   readonly holder: EntryKey | undefined
   /** Ends when that client has released it. Undefined where a line can be joined instead. */
   readonly untilReleased: Effect.Effect<void, Etcd.EtcdError> | undefined
   /** How many permits were left, where some can be. */
   readonly available: number
-  constructor(holder: EntryKey | undefined, untilReleased?: Refused["untilReleased"], available = 0) {
+  constructor(
+    prefix: string,
+    holder: EntryKey | undefined,
+    untilReleased?: Refused["untilReleased"],
+    available = 0
+  ) {
+    this.prefix = prefix
     this.holder = holder
     this.untilReleased = untilReleased
     this.available = available
   }
+}
+
+/** One entry of several, and the line that it is to join. */
+export interface Wanted extends EntryOptions {
+  readonly prefix: string
 }
 
 /** A request that does not end in an entry releases its reference to the lease. */
@@ -43,6 +56,10 @@ export interface Lines {
   readonly join: (prefix: string, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => void
   /** Joins only if that is the turn. */
   readonly tryJoin: (prefix: string, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => void
+  /** Joins with several entries at one revision. */
+  readonly joinAll: (wanted: ReadonlyArray<Wanted>, done: Done<ReadonlyArray<Entry> | Refused, EntryError>) => void
+  /** The same if that is the turn of all. */
+  readonly tryJoinAll: Lines["joinAll"]
   /** Leaves with one entry and joins with another in one commit. When that fails, the first leaves all the same. */
   readonly handOver: (entry: Entry, options: EntryOptions, done: Done<Entry, EntryError>) => void
   readonly leave: (entry: Entry, done: () => void) => void
@@ -90,7 +107,7 @@ export const make = (
   }
 
   const joinBehind = (entry: Entry, done: Done<Entry, EntryError>) =>
-    send(entry, Requests.join(entry, entry.line.newestLimit(entry.claim)), done, ({ responses, revision }) => {
+    send([entry], Requests.join(entry), done, ({ responses, revision }) => {
       const [, own, ...newest] = responses as Requests.Joined
       enter(entry, own.kvs[0]!.createRevision)
       entry.line.place(entry, { ...Requests.together(newest), revision })
@@ -112,7 +129,7 @@ export const make = (
       if (Exit.isSuccess(holder) && holder.value === undefined) return tryToTake(line, options, done)
       options.ref.release()
       markIdle(line)
-      done(Exit.map(holder, (kv) => new Refused(kv)))
+      done(Exit.map(holder, (kv) => new Refused(prefix, kv)))
     })
   }
 
@@ -134,12 +151,12 @@ export const make = (
       if (yield* joinUnlessChanged(entry, seen.revision)) return entry
     }
     ref.release()
-    return new Refused(undefined)
+    return new Refused(line.prefix, undefined)
   })
 
   const joinUnlessChanged = (entry: Entry, revision: bigint) =>
     Effect.callback<boolean, EntryError>((resume) =>
-      send(entry, Requests.joinUnlessChanged(entry, revision), resume, (result) => {
+      send([entry], Requests.joinUnlessChanged(entry, revision), resume, (result) => {
         const createRevision = result.succeeded ? result.revision : result.responses[0].kvs[0]?.createRevision
         if (createRevision === undefined) {
           detach(entry)
@@ -172,24 +189,76 @@ export const make = (
 
   /** Takes the lock if nothing is in the way. */
   const takeFree = (entry: Entry, done: Done<Entry | Refused, EntryError>) =>
-    send(entry, Requests.takeFree(entry), done, (result) => {
+    send([entry], Requests.takeFree(entry), done, (result) => {
       const { line } = entry
       const [ownKey, ...heads] = result.succeeded ? [] : result.responses
       const holder = Requests.headOf(heads)
       // The lock may be ours by an earlier attempt, whose answer was lost.
       const own = [ownKey?.kvs[0], holder].find((kv) => kv !== undefined && Requests.isOwn(entry, kv))
       line.isTaken = !result.succeeded && own === undefined
-      if (line.isTaken) return Exit.succeed(new Refused(holder))
+      if (line.isTaken) return Exit.succeed(new Refused(line.prefix, holder))
       enter(entry, own?.createRevision ?? result.revision)
       line.hold(entry)
       return Exit.succeed(entry)
     })
 
+  const joinAll: Lines["joinAll"] = (wanted, done) => {
+    const entries = entriesOf(wanted)
+    send(entries, Requests.joinAll(entries), done, ({ responses, revision, succeeded }) => {
+      const createRevisions = succeeded ? entries.map(() => revision) : createRevisionsOf(responses)
+      if (createRevisions.includes(undefined)) return lostBeforehand(entries)
+      entries.forEach((entry, i) => enter(entry, createRevisions[i]!))
+      entries.forEach((entry, i) => {
+        const newest = succeeded
+          ? Requests.together(responses[i]!.responses.slice(1) as ReadonlyArray<Etcd.RangeResult>)
+          : unread
+        entry.line.place(entry, { ...newest, revision })
+      })
+      return Exit.succeed(entries)
+    })
+  }
+
+  const tryJoinAll: Lines["tryJoinAll"] = (wanted, done) => {
+    const entries = entriesOf(wanted)
+    send(entries, Requests.takeAllFree(entries), done, (result) => {
+      const seen = result.succeeded ? [] : result.responses.map(({ responses: [own, ...heads] }) => ({
+        own,
+        holder: Requests.headOf(heads)
+      }))
+      const createRevisions = result.succeeded
+        ? entries.map(() => result.revision)
+        : createRevisionsOf(seen.map(({ own }) => own))
+      if (createRevisions.every((revision) => revision === undefined)) {
+        const taken = seen.findIndex(({ holder }) => holder !== undefined)
+        entries.forEach(withdraw)
+        return Exit.succeed(new Refused(entries[taken]!.line.prefix, seen[taken]!.holder))
+      }
+      if (createRevisions.includes(undefined)) return lostBeforehand(entries)
+      entries.forEach((entry, i) => {
+        enter(entry, createRevisions[i]!)
+        entry.line.hold(entry)
+      })
+      return Exit.succeed(entries)
+    })
+  }
+
+  const entriesOf = (wanted: ReadonlyArray<Wanted>) =>
+    wanted.map(({ prefix, ...options }) => new Entry(lineOf(prefix), options))
+
+  /** Of entries that were put together, one is gone already: the others are worth nothing. */
+  const lostBeforehand = (entries: ReadonlyArray<Entry>) => {
+    for (const entry of entries) {
+      retireAndRemember(entry)
+      withdraw(entry)
+    }
+    return Exit.fail(new EntryLost("KeyDeleted"))
+  }
+
   const handOver: Lines["handOver"] = (entry, options, done) => {
     const { line } = entry
     detach(entry)
     const next = new Entry(line, options)
-    send(next, Requests.handOver(entry, next, line.newestLimit(next.claim)), done, (result) => {
+    send([next], Requests.handOver(entry, next), done, (result) => {
       const { revision } = result
       const createRevision = result.succeeded ? revision : result.responses[0].kvs[0]?.createRevision
       if (createRevision === undefined) {
@@ -199,31 +268,27 @@ export const make = (
       enter(next, createRevision)
       const newest = result.succeeded
         ? Requests.together((result.responses as Requests.HandedOver).slice(2) as ReadonlyArray<Etcd.RangeResult>)
-        : { kvs: [], count: undefined }
+        : unread
       line.place(next, { ...newest, revision })
       return Exit.succeed(next)
     }, (exit) => finishLeaving(entry, exit))
   }
 
-  /** Sends the request of an entry that is to join. */
+  /** Sends the request of entries that are to join. */
   const send = <const Then extends ReadonlyArray<Etcd.Op>, const Else extends ReadonlyArray<Etcd.Op>, A>(
-    entry: Entry,
+    entries: ReadonlyArray<Entry>,
     txn: Etcd.Txn<Then, Else>,
     done: Done<A, EntryError>,
     onAnswer: (answer: Batch.Answer<Then, Else>) => Exit.Exit<A, EntryError>,
     onExit?: (exit: Exit.Exit<unknown, unknown>) => void
   ) => {
-    const answered = entry.line.expectAnswer()
-    batch.send(laneOf(entry), txn, (exit) => {
+    const answered = entries.map(({ line }) => line.expectAnswer())
+    batch.send(entries.map(laneOf), txn, (exit) => {
       onExit?.(exit)
-      if (Exit.isFailure(exit)) {
-        answered()
-        joinFailed(entry, exit.cause)
-        return done(Exit.failCause(exit.cause))
-      }
-      if (exit.value.repeated) retireAndRemember(entry)
-      const outcome = onAnswer(exit.value)
-      answered()
+      if (Exit.isFailure(exit)) { for (const entry of entries) joinFailed(entry, exit.cause) }
+      else if (exit.value.repeated) entries.forEach(retireAndRemember)
+      const outcome = Exit.isFailure(exit) ? Exit.failCause(exit.cause) : onAnswer(exit.value)
+      for (const end of answered) end()
       done(outcome)
     })
   }
@@ -361,19 +426,24 @@ export const make = (
 
   const close = () => lines.forEach((line) => line.unwatch())
 
-  return { layout, join, tryJoin, handOver, leave, describe, ahead, held, end, close }
+  return { layout, join, tryJoin, joinAll, tryJoinAll, handOver, leave, describe, ahead, held, end, close }
 }
+
+const unread: Pick<Newest, "kvs" | "count"> = { kvs: [], count: undefined }
+
+const createRevisionsOf = (own: ReadonlyArray<Etcd.RangeResult | undefined>): ReadonlyArray<bigint | undefined> =>
+  own.map((read) => read?.kvs[0]?.createRevision)
 
 const laneOf = ({ claim, key, line: { layout, prefix } }: Entry): string => layout.lane(prefix, key, claim)
 
 /** Why a claim is not met behind those ahead, if it is not. */
 const refusalOf = ({ layout, prefix }: Line, claim: Claim, ahead: ReadonlyArray<EntryKey>): Refused | undefined => {
   const conflict = ahead.find((kv) => layout.claimOf(prefix, kv, claim) === undefined)
-  if (conflict !== undefined) return new Refused(conflict)
+  if (conflict !== undefined) return new Refused(prefix, conflict)
   const claims = ahead.map((kv) => layout.claimOf(prefix, kv, claim)!)
   if (admits(claim, claims)) return undefined
   const used = claims.reduce((sum, { permits }) => sum + permits, 0)
-  return new Refused(ahead[0], undefined, Math.max(0, claim.of - used))
+  return new Refused(prefix, ahead[0], undefined, Math.max(0, claim.of - used))
 }
 
 // In milliseconds.

@@ -26,6 +26,10 @@ export const newest = ({ key, rangeEnd }: Etcd.Range, limit: number, maxCreateRe
   keysOnly: true
 })
 
+/** As many of the newest entries in the way of one that joins as its line wants to know. */
+const newestAhead = ({ claim, line }: Entry): ReadonlyArray<Etcd.Range> =>
+  line.ahead(claim).map((range) => newest(range, line.newestLimit(claim)))
+
 /** An entry's own key and so many of the nearest entries in its way, newest first, in one read. */
 export const ownAndAhead = ({ createRevision, line }: Entry, limit: number) =>
   newest(line.range, 1 + limit, createRevision)
@@ -84,21 +88,46 @@ export const joinUnlessChanged = (entry: Entry, since: bigint) => {
   return Etcd.nested({ compare: [isUnchanged], then: [put(entry)], else: [getKey(entry.key)] })
 }
 
-export const join = (entry: Entry, newestLimit: number) => {
+export const join = (entry: Entry) => {
   const then: readonly [Etcd.Op, Etcd.Range, ...Array<Etcd.Range>] = [
     putOnce(entry),
     getKey(entry.key),
-    ...entry.line.ahead(entry.claim).map((range) => newest(range, newestLimit))
+    ...newestAhead(entry)
   ]
   return Etcd.nested({ then })
 }
 
+/**
+ * Joins with several entries at one revision. An entry that is gone is not put again, since the others would be ahead of
+ * it then.
+ */
+export const joinAll = (entries: ReadonlyArray<Entry>) =>
+  Etcd.nested({
+    compare: entries.map(({ key }) => isEmpty(Etcd.get(key))),
+    then: entries.map((entry) => {
+      const then: readonly [Etcd.Put, ...Array<Etcd.Range>] = [put(entry), ...newestAhead(entry)]
+      return Etcd.nested({ then })
+    }),
+    else: entries.map(({ key }) => getKey(key))
+  })
+
+/** Joins with several entries if nothing is in the way of any. */
+export const takeAllFree = (entries: ReadonlyArray<Entry>) =>
+  Etcd.nested({
+    compare: entries.flatMap(({ claim, line }) => line.ahead(claim).map(isEmpty)),
+    then: entries.map(put),
+    else: entries.map(({ claim, key, line }) => {
+      const then: readonly [Etcd.Range, ...Array<Etcd.Range>] = [getKey(key), ...line.ahead(claim).map(first)]
+      return Etcd.nested({ then })
+    })
+  })
+
 /** Leaves with one entry and joins with the next. If the first is gone, the next may be there by an earlier attempt. */
-export const handOver = (entry: Entry, next: Entry, newestLimit: number) => {
+export const handOver = (entry: Entry, next: Entry) => {
   const then: readonly [Etcd.Delete, Etcd.Put, ...ReadonlyArray<Etcd.Range>] = [
     Etcd.remove(entry.key),
     put(next),
-    ...next.line.ahead(next.claim).map((range) => newest(range, newestLimit))
+    ...newestAhead(next)
   ]
   return Etcd.nested({ compare: [guard(entry)], then, else: [getKey(next.key)] })
 }

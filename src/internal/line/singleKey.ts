@@ -29,7 +29,7 @@ export const make = (
       const holder = exit.value.holder!
       done(
         singleKey.isEntry(name, holder)
-          ? Exit.succeed(new Lines.Refused(holder, untilReleased(name, holder.createRevision)))
+          ? Exit.succeed(new Lines.Refused(name, holder, untilReleased(name, holder.createRevision)))
           : Exit.fail(new ForeignEntry(holder))
       )
     })

@@ -71,8 +71,8 @@ export class Ownership implements Handle {
     return this.#entry.createRevision
   }
 
-  get isOwner(): Etcd.Compare {
-    return guard(this.#entry)
+  get isOwner(): Handle["isOwner"] {
+    return [guard(this.#entry)]
   }
 
   get awaitLoss(): Handle["awaitLoss"] {
@@ -135,7 +135,7 @@ export class Ownership implements Handle {
   get txn(): Handle["txn"] {
     return ({ compare, else: otherwise, idempotent, then }) =>
       this.#session.etcd.txn({
-        compare: [this.isOwner],
+        compare: this.isOwner,
         then: [Etcd.nested({ compare, then, else: otherwise })],
         idempotent
       }).pipe(

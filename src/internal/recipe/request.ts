@@ -1,13 +1,10 @@
 /**
- * From the call of a recipe to what it owns: checks the options, waits for the turn under
- * one deadline, and releases when the critical section or the scope ends.
+ * From the call of a recipe to what it owns: checks the options, and waits for the turn under one deadline.
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Scope from "effect/Scope"
-import type { Current } from "../../Current.ts"
 import { EtcdError } from "../../EtcdError.ts"
 import type { Holder } from "../../Holder.ts"
 import type { LockLost, Options, TryOptions } from "../../Lock.ts"
@@ -112,16 +109,11 @@ export const make = <O extends Options, Held, Timeout, Conflict>(recipe: Recipe<
           return tryOr(name, options, (holder) => timeout(name, Duration.zero, holder))(restore)
         }
         if (isInside) return Effect.die(selfWait(name))
-        const wait: Wait<Timeout | EntryLost | EtcdError> = limit === undefined
-          ? restore
-          : deadline(limit, clock, restore, (waited) =>
-            Effect.flatMap(
-              Effect.timeoutOrElse(contention.holder(request.prefix, request.claim), {
-                duration: holderTimeout,
-                orElse: () => unanswered(name)
-              }),
-              (holder) => Effect.failSync(() => timeout(name, waited(), described(holder)))
-            ))
+        const wait: Wait<Timeout | EntryLost | EtcdError> = deadline(limit, clock, restore, (waited) =>
+          Effect.flatMap(
+            holderOf(contention, request, name),
+            (holder) => Effect.failSync(() => timeout(name, waited(), holder))
+          ))
         return Effect.mapBoth(contention.acquire(request, wait), { onSuccess: own, onFailure: explain(name, request) })
       })
 
@@ -164,88 +156,27 @@ export const make = <O extends Options, Held, Timeout, Conflict>(recipe: Recipe<
 }
 
 // -----------------------------------------------------------------------------
-// critical sections and scopes
-// -----------------------------------------------------------------------------
-
-/** Runs an effect while holding what `acquire` acquires. */
-export const section = <A, E, R, E2>(
-  operation: string,
-  name: string,
-  acquire: Acquire<Ownership, E2>,
-  self: Effect.Effect<A, E, R>
-): Effect.Effect<A, E | LockLost | E2, Exclude<R, Current> | Session> =>
-  spanned(
-    operation,
-    name,
-    Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(acquire(restore), (ownership) => holding(ownership, self, restore))
-    )
-  )
-
-/** Runs an effect if `attempt` acquires, and returns `None` otherwise. */
-export const sectionIfAvailable = <A, E, R, E2>(
-  attempt: Acquire<Ownership | Refused, E2>,
-  self: Effect.Effect<A, E, R>
-) =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(
-      attempt(restore),
-      (tried) => tried instanceof Refused ? Effect.succeedNone : Effect.asSome(holding(tried, self, restore))
-    )
-  )
-
-/** Holds what `acquire` acquires until the scope closes. */
-export const scoped = <E>(
-  operation: string,
-  name: string,
-  acquire: Acquire<Ownership, E>
-): Effect.Effect<Ownership, E, Session | Scope.Scope> =>
-  spanned(
-    operation,
-    name,
-    Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(
-        Effect.scope,
-        (scope) => Effect.tap(acquire(restore), (ownership) => Scope.addFinalizerExit(scope, () => ownership.release))
-      )
-    )
-  )
-
-const holding = <A, E, R>(ownership: Ownership, self: Effect.Effect<A, E, R>, restore: Restore) =>
-  Effect.onExit(restore(ownership.whileHeld(self)), () => ownership.release)
-
-/** Adds a span where there is a tracer or a parent span. Elsewhere it would cost, and no reader would see it. */
-const spanned = <A, E, R>(operation: string, name: string, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.withFiber(({ cache }) =>
-    cache.tracer === undefined && cache.span === undefined
-      ? self
-      : Effect.withSpan(
-        operation,
-        { kind: "client", attributes: { "lock.name": name } },
-        { captureStackTrace: false }
-      )(self) as Effect.Effect<A, E, R>
-  )
-
-// -----------------------------------------------------------------------------
 // internal
 // -----------------------------------------------------------------------------
 
-const selfWait = (name: string) =>
+export const selfWait = (name: string) =>
   new Error(
     `Lock '${name}' is already held by this fiber: it would wait for itself. Leave out the inner acquire, since the ` +
       "body runs under the lock already (its handle is Lock.Current), or use another name."
   )
 
-const requestOf = (
+export const requestOf = (
   module: string,
   { claim, contention: { layout }, prefix }: Place,
   options: TryOptions | undefined,
-  clock: Clock.Clock
+  clock: Clock.Clock,
+  isOneOfSeveral = false
 ): Request => {
   const metadata = options?.metadata === undefined ? undefined : Check.metadata(module, options.metadata)
   return {
     prefix,
     claim,
+    isOneOfSeveral,
     metadata,
     value: encode({
       since: clock.currentTimeMillisUnsafe(),
@@ -267,10 +198,10 @@ const leaseOf = (module: string, options: TryOptions | undefined): EntryLease | 
   })
 }
 
-const described = (kv: EntryKey | undefined): Holder | undefined => kv === undefined ? undefined : describe(kv)
+export const described = (kv: EntryKey | undefined): Holder | undefined => kv === undefined ? undefined : describe(kv)
 
 /** Returns how long to wait by the options; undefined for ever. */
-const limitIn = (module: string) => {
+export const limitIn = (module: string) => {
   const option: Check.DurationOption = {
     module,
     option: "timeout",
@@ -285,13 +216,14 @@ const limitIn = (module: string) => {
   }
 }
 
-/** Runs the waits of an acquire under one timeout that starts now. */
-const deadline = <E>(
-  limit: Duration.Duration,
+/** Runs the waits of an acquire under one timeout that starts now, if there is one. */
+export const deadline = <E>(
+  limit: Duration.Duration | undefined,
   clock: Clock.Clock,
   restore: Restore,
   onTimeout: (waited: () => Duration.Duration) => Effect.Effect<never, E>
 ): Wait<E> => {
+  if (limit === undefined) return restore
   const started = clock.monotonicTimeNanosUnsafe()
   const waited = () => Duration.millis(Math.round(Number(clock.monotonicTimeNanosUnsafe() - started) / 1e6))
   return (effect) =>
@@ -304,7 +236,14 @@ const deadline = <E>(
     )
 }
 
-/** How long a read of the holder may take when the time is up. */
+/** Reads which client is in the way of a request whose time is up. */
+export const holderOf = (contention: Contention, { claim, prefix }: Request, name: string) =>
+  Effect.timeoutOrElse(Effect.map(contention.holder(prefix, claim), described), {
+    duration: holderTimeout,
+    orElse: () => unanswered(name)
+  })
+
+/** How long that read may take. */
 const holderTimeout = "500 millis"
 
 const unanswered = (name: string) =>

@@ -41,6 +41,19 @@ export interface Contention {
   readonly acquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry, EntryError | E>
   /** Takes the lock if it is free; else returns who holds it, if that is known. */
   readonly tryAcquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry | Refused, EntryError | E>
+  /**
+   * Waits for the turn in several lines, which are joined at one revision: any two callers are in the same order in all
+   * lines that they share, so that they cannot wait for each other. `pending` says which one is still waited for.
+   */
+  readonly acquireAll: <E>(
+    requests: ReadonlyArray<Request>,
+    waitFor: (pending: () => Request) => Wait<E>
+  ) => Effect.Effect<ReadonlyArray<Entry>, EntryError | E>
+  /** Takes several locks if all of them are free; else returns which one is held, and by which client. */
+  readonly tryAcquireAll: <E>(
+    requests: ReadonlyArray<Request>,
+    wait: Wait<E>
+  ) => Effect.Effect<ReadonlyArray<Entry> | Refused, EntryError | E>
   readonly release: (entry: Entry, done: () => void) => void
   /** Who is in the way of a claim now. */
   readonly holder: (prefix: string, claim: Claim) => Effect.Effect<EntryKey | undefined, EntryLost | Etcd.EtcdError>
@@ -64,35 +77,49 @@ export const make = (
   // ---------------------------------------------------------------------------
 
   const acquire: Contention["acquire"] = (request, wait) =>
-    contend(request, wait, (waiter) => {
-      const ref = waiter.state === "Called" ? refNow(request) : undefined
-      if (ref === undefined) return inTurn(waiter)
+    contend([request], () => wait, ([waiter]) => {
+      const ref = waiter!.state === "Called" ? refNow(request) : undefined
+      if (ref === undefined) return inTurn(waiter!)
       // A lock that is free is taken without a step more than that needs.
-      return Effect.filterOrElse(joinOn(ref, waiter, lines.join), isHeld, (joined) => inTurn(waiter, joined))
+      return Effect.filterOrElse(joinOn(ref, waiter!, lines.join), isHeld, (joined) => inTurn(waiter!, joined))
     })
 
-  const tryAcquire: Contention["tryAcquire"] = <E>(request: Request, wait: Wait<E>) =>
-    Effect.suspend((): Effect.Effect<Entry | Refused, EntryError | E> => {
-      const { claim, prefix } = request
+  const tryAcquire: Contention["tryAcquire"] = (request, wait) =>
+    Effect.suspend(() => {
       // It takes its place in the same step, since a try that found another one there would have to wait.
-      if (isClosed() || queues.get(prefix)?.admits(claim) !== false) {
-        return contend(request, wait, (waiter) => join(waiter, lines.tryJoin))
+      if (isClosed() || wouldBeCalled(request)) {
+        return contend([request], () => wait, ([waiter]) => join(waiter!, lines.tryJoin))
       }
-      // It would be refused anyway, so it is not worth a proposal.
-      return wait(Effect.map(readHolder(prefix, claim), (holder) => new Refused(holder ?? lines.held(prefix))))
+      return refusedHere(request, wait)
     })
 
-  const contend = <A extends Entry | Refused, E>(
-    request: Request,
-    wait: Wait<E>,
-    run: (waiter: Waiter) => Effect.Effect<A, EntryError>
+  const acquireAll: Contention["acquireAll"] = (requests, waitFor) =>
+    contend(requests, (waiters) => waitFor(() => (waiters.find(isPending) ?? waiters[0]!).request), inAllTurns)
+
+  const tryAcquireAll: Contention["tryAcquireAll"] = (requests, wait) =>
+    Effect.suspend(() => {
+      const refusing = requests.find((request) => !wouldBeCalled(request))
+      if (refusing !== undefined && !isClosed()) return refusedHere(refusing, wait)
+      return contend(requests, () => wait, (waiters) => joinAll(waiters, lines.tryJoinAll))
+    })
+
+  const wouldBeCalled = ({ claim, prefix }: Request) => queues.get(prefix)?.admits(claim) !== false
+
+  /** Of a try that would be refused anyway, so that it is not worth a proposal. */
+  const refusedHere = <E>({ claim, prefix }: Request, wait: Wait<E>): Effect.Effect<Refused, EntryError | E> =>
+    wait(Effect.map(readHolder(prefix, claim), (holder) => new Refused(prefix, holder ?? lines.held(prefix))))
+
+  const contend = <A, E>(
+    requests: ReadonlyArray<Request>,
+    waitFor: (waiters: ReadonlyArray<Waiter>) => Wait<E>,
+    run: (waiters: ReadonlyArray<Waiter>) => Effect.Effect<A, EntryError>
   ): Effect.Effect<A, EntryError | E> =>
     Effect.suspend(() => {
       if (isClosed()) return Deferred.await(closed)
-      const waiter = enter(request)
-      const outcome = Effect.mapError(run(waiter), (error) => isClosed() ? released : error)
-      return Effect.onExit(wait(outcome), (exit) => {
-        if (Exit.isFailure(exit) || exit.value instanceof Refused) giveUp(waiter)
+      const waiters = requests.map(enter)
+      const outcome = Effect.mapError(run(waiters), (error) => isClosed() ? released : error)
+      return Effect.onExit(waitFor(waiters)(outcome), (exit) => {
+        if (Exit.isFailure(exit) || exit.value instanceof Refused) waiters.forEach(giveUp)
         return Effect.void
       })
     })
@@ -115,16 +142,21 @@ export const make = (
     return Effect.raceFirst(alive, Deferred.await(closed))
   }
 
+  /** The same in several lines at once. */
+  const inAllTurns = Effect.fnUntraced(function*(waiters: ReadonlyArray<Waiter>) {
+    // All have their places in the queues already, so it does not matter which one is called first.
+    for (const waiter of waiters) yield* waiter.called
+    const entries = (yield* joinAll(waiters, lines.joinAll)) as ReadonlyArray<Entry>
+    const turns = Effect.forEach(entries, ({ turn }) => turn, { concurrency: "unbounded", discard: true })
+    yield* Effect.raceFirst(turns, anyLoss(entries))
+    return entries
+  })
+
   const join = (waiter: Waiter, via: Via, attempt = 1): Effect.Effect<Entry | Refused, EntryError> =>
     Effect.suspend(() => {
       const ref = refNow(waiter.request)
       if (ref !== undefined) return joinOn(ref, waiter, via, attempt)
-      const { lease, prefix } = waiter.request
-      if (lease !== undefined) return Effect.mapError(lease.awaitLoss, lostWith)
-      return leases.granted.pipe(
-        Effect.tapCause((cause) => Effect.sync(() => isOutage(cause) && failWaiting(prefix, cause))),
-        Effect.andThen(join(waiter, via, attempt))
-      )
+      return Effect.andThen(untilGranted(waiter.request), join(waiter, via, attempt))
     })
 
   const joinOn = (ref: LeaseRef, waiter: Waiter, via: Via, attempt = 1) =>
@@ -133,11 +165,52 @@ export const make = (
       waiter.state = "Joining"
       via(prefix, { ref, value, claim }, (exit) => {
         answered(waiter, exit)
-        // A lease that was revoked from outside is noticed at its next use at the latest; the session grants another.
-        if (Exit.isSuccess(exit) || !isLeaseNotFound(exit.cause)) resume(exit)
-        else resume(attempt < 3 ? join(waiter, via, attempt + 1) : Effect.fail(new EntryLost("LeaseExpired")))
+        resume(orAgain(exit, attempt, () => join(waiter, via, attempt + 1)))
       })
     })
+
+  const joinAll = (
+    waiters: ReadonlyArray<Waiter>,
+    via: Lines["joinAll"],
+    attempt = 1
+  ): Effect.Effect<ReadonlyArray<Entry> | Refused, EntryError> =>
+    Effect.suspend(() => {
+      // All are on one lease.
+      const refs = waiters.map(({ request }) => refNow(request))
+      if (refs.includes(undefined)) {
+        return Effect.andThen(untilGranted(waiters[0]!.request), joinAll(waiters, via, attempt))
+      }
+      return Effect.callback((resume) => {
+        for (const waiter of waiters) waiter.state = "Joining"
+        const wanted = waiters.map(({ request: { claim, prefix, value } }, i) => ({
+          prefix,
+          claim,
+          value,
+          ref: refs[i]!
+        }))
+        via(wanted, (exit) => {
+          waiters.forEach((waiter, i) =>
+            answered(waiter, Exit.map(exit, (joined) => joined instanceof Refused ? joined : joined[i]!))
+          )
+          resume(orAgain(exit, attempt, () => joinAll(waiters, via, attempt + 1)))
+        })
+      })
+    })
+
+  // A lease that was revoked from outside is noticed at its next use at the latest; the session grants another.
+  const orAgain = <A>(exit: Exit.Exit<A, EntryError>, attempt: number, again: () => Effect.Effect<A, EntryError>) => {
+    if (Exit.isSuccess(exit) || !isLeaseNotFound(exit.cause)) return exit
+    return attempt < 3 ? again() : Effect.fail(new EntryLost("LeaseExpired"))
+  }
+
+  /** Waits for a lease to join on. */
+  const untilGranted = ({ lease, prefix }: Request): Effect.Effect<unknown, EntryError> =>
+    lease !== undefined
+      ? Effect.mapError(lease.awaitLoss, lostWith)
+      : Effect.tapCause(
+        leases.granted,
+        (cause) => Effect.sync(() => isOutage(cause) && failWaiting(prefix, cause))
+      )
 
   const refNow = ({ lease }: Request): LeaseRef | undefined => {
     if (lease === undefined) return leases.acquireRefNow()
@@ -196,7 +269,7 @@ export const make = (
    */
   const passOn = (entry: Entry, { claim, lease, metadata, prefix }: Request) => {
     const queue = queues.get(prefix)
-    const next = queue?.next
+    const next = queue?.successor
     if (
       next === undefined || !isSame(next.request.claim, claim) || next.request.lease !== lease ||
       entry.failure !== undefined
@@ -215,7 +288,7 @@ export const make = (
     const { prefix } = entry.line
     const queue = queues.get(prefix)
     if (queue === undefined || entry.state === "Left") return done()
-    const ref = canHandOver(entry, queue.next) ? leases.acquireRefNow() : undefined
+    const ref = canHandOver(entry, queue.successor) ? leases.acquireRefNow() : undefined
     const next = ref === undefined ? undefined : queue.replace(entry.claim)
     if (ref === undefined || next === undefined) {
       ref?.release()
@@ -272,7 +345,7 @@ export const make = (
     for (const queue of queues.values()) queue.failWaiting(Cause.fail(released))
   }
 
-  return { layout: lines.layout, acquire, tryAcquire, release, holder, close }
+  return { layout: lines.layout, acquire, tryAcquire, acquireAll, tryAcquireAll, release, holder, close }
 }
 
 // -----------------------------------------------------------------------------
@@ -282,6 +355,14 @@ export const make = (
 type Via = Lines["join"] | Lines["tryJoin"]
 
 const isHeld = (joined: Entry | Refused): joined is Entry => joined instanceof Entry && joined.state === "Held"
+
+const isPending = ({ entry }: Waiter): boolean => entry?.state !== "Held"
+
+const anyLoss = (entries: ReadonlyArray<Entry>) =>
+  Effect.callback<never, EntryLost>((resume) => {
+    const unsubscribes = entries.map(({ onLoss }) => onLoss((loss) => resume(Effect.fail(loss))))
+    return Effect.sync(() => unsubscribes.forEach((unsubscribe) => unsubscribe()))
+  })
 
 const ownRef = (lease: EntryLease): LeaseRef => ({ lease, isShared: false, release: () => {}, retire: () => {} })
 

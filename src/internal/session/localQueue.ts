@@ -18,6 +18,8 @@ export interface Request {
   readonly metadata: string | undefined
   /** A lease of the user's own instead of the session's. */
   readonly lease: EntryLease | undefined
+  /** It is one of several that join all their lines at one revision, so it takes over no other one's place. */
+  readonly isOneOfSeveral: boolean
 }
 
 /** One request for the lock, whether or not its fiber still waits for it. */
@@ -80,6 +82,11 @@ export class LocalQueue {
     return this.#waiting?.values().next().value
   }
 
+  /** The next waiter, if it may have the place of another one. */
+  get successor(): Waiter | undefined {
+    return this.next?.request.isOneOfSeveral === true ? undefined : this.next
+  }
+
   /** Whether a claim would be called at once. */
   admits({ of, permits }: Claim): boolean {
     return this.next === undefined && this.#used + permits <= of
@@ -103,7 +110,7 @@ export class LocalQueue {
 
   /** Takes out the next waiter if it can have the place of one that leaves. It is not called, since it gets that place. */
   replace(left: Claim): Waiter | undefined {
-    const { next } = this
+    const next = this.successor
     if (next === undefined || this.#used - left.permits + next.request.claim.permits > next.request.claim.of) {
       return undefined
     }
