@@ -51,6 +51,7 @@ import * as names from "./internal/recipe/name.ts"
 import * as once from "./internal/recipe/once.ts"
 import * as request from "./internal/recipe/request.ts"
 import * as section from "./internal/recipe/section.ts"
+import * as several from "./internal/recipe/several.ts"
 import * as Engine from "./internal/session/engine.ts"
 import type { Lease } from "./Lease.ts"
 import { LockHeld, LockLost, LockNameConflict, LockTimeout } from "./LockError.ts"
@@ -544,6 +545,107 @@ export const tryAcquire = (
   options?: TryOptions
 ): Effect.Effect<Handle, LockHeld | LockLost | LockNameConflict | Etcd.EtcdError, Session | Scope.Scope> =>
   section.scoped("Lock.tryAcquire", name, mutex.tryAcquire(name, options))
+
+// -----------------------------------------------------------------------------
+// several locks at once
+// -----------------------------------------------------------------------------
+
+/**
+ * Several locks that are held together. What a handle says of its lock, this one says of all: `txn` is applied only if
+ * all are still owned, and the loss of one is the loss of all. `lock` has all names, and `key` is that of the first one.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface HandleOfAll extends Handle {
+  /** The handle of each lock, in the order of the names. */
+  readonly locks: ReadonlyArray<Handle>
+}
+
+/**
+ * Runs an effect while holding several locks, waiting for its turn in all of them first.
+ *
+ * **When to use**
+ *
+ * Use it where one step changes what several locks protect. With sections inside each other, two callers that name the
+ * same locks in different orders would wait for each other.
+ *
+ * **Details**
+ *
+ * One transaction joins the lines of all locks, in whatever order they are named, so any two callers stand in the same
+ * order in every line that they share, and never wait for each other. Taking all of them costs one commit, and so does
+ * releasing them.
+ *
+ * If one of the locks is lost, the effect is interrupted and awaited, and the whole fails with a `LockLost` that names it.
+ * `LockTimeout` names the lock that was waited for when the time was up.
+ *
+ * **Gotchas**
+ *
+ * There may be up to 40 names, each of them once. To wait for several locks in a body that runs under several locks
+ * already is a defect, since two callers could wait for each other then. To wait for one lock there has the same danger,
+ * as it has under one lock.
+ *
+ * **Example** (A transfer between two accounts)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Lock } from "effect-etcd-lock"
+ *
+ * export const transfer = (from: string, to: string, move: Effect.Effect<void>) =>
+ *   move.pipe(Lock.withLocks([Lock.name`accounts/${from}`, Lock.name`accounts/${to}`], { timeout: "15 seconds" }))
+ * ```
+ *
+ * @category several locks at once
+ * @since 0.1.0
+ */
+export const withLocks: {
+  (names: ReadonlyArray<string>, options?: Omit<Options, "layout">): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | AcquireError, Exclude<R, Current> | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    names: ReadonlyArray<string>,
+    options?: Omit<Options, "layout">
+  ): Effect.Effect<A, E | AcquireError, Exclude<R, Current> | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, names: ReadonlyArray<string>, options?: Omit<Options, "layout">) =>
+    section.run("Lock.withLocks", String(names), several.acquire(names, options), self)
+)
+
+/**
+ * Runs an effect while holding several locks, or fails with `LockHeld` at once when one of them is held already; the error
+ * names it. Nothing is left behind then.
+ *
+ * @category several locks at once
+ * @since 0.1.0
+ */
+export const tryWithLocks: {
+  (names: ReadonlyArray<string>, options?: Omit<TryOptions, "layout">): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | LockHeld | LockLost | LockNameConflict | Etcd.EtcdError, Exclude<R, Current> | Session>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    names: ReadonlyArray<string>,
+    options?: Omit<TryOptions, "layout">
+  ): Effect.Effect<A, E | LockHeld | LockLost | LockNameConflict | Etcd.EtcdError, Exclude<R, Current> | Session>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(self: Effect.Effect<A, E, R>, names: ReadonlyArray<string>, options?: Omit<TryOptions, "layout">) =>
+    section.run("Lock.tryWithLocks", String(names), several.tryAcquire(names, options), self)
+)
+
+/**
+ * Acquires several locks, waiting for its turn in all of them, and holds them until the scope closes.
+ *
+ * @category several locks at once
+ * @since 0.1.0
+ */
+export const acquireAll = (
+  names: ReadonlyArray<string>,
+  options?: Omit<Options, "layout">
+): Effect.Effect<HandleOfAll, AcquireError, Session | Scope.Scope> =>
+  section.scoped("Lock.acquireAll", String(names), several.acquire(names, options))
 
 // -----------------------------------------------------------------------------
 // operating

@@ -181,6 +181,34 @@ const isShort = (name: string): boolean => name.length * 3 <= maxNameBytes || Bu
 const hasEmptySegment = (name: string): boolean =>
   name === "" || name.startsWith("/") || name.endsWith("/") || name.includes("//")
 
+/** How many names one call may have: etcd takes 128 operations, and there may be more in its transaction than these. */
+const maxNames = 40
+
+export const names = (module: string, names: ReadonlyArray<string>): void => {
+  if (!Array.isArray(names) || names.length === 0 || names.length > maxNames) {
+    const got = Array.isArray(names) ? `${names.length}` : show(names)
+    throw new InvalidOption({
+      module,
+      option: "names",
+      problem: (option) => `${option("names")} must be an array of 1 to ${maxNames} names, got ${got}`,
+      cure: () => "Write them as [\"accounts/1\", \"accounts/2\"]."
+    })
+  }
+  for (const one of names) name(module, one)
+  const twice = names.find((name, i) => names.indexOf(name) !== i)
+  const outer = names.find((outer) => names.some((name) => name.startsWith(`${outer}/`)))
+  if (twice === undefined && outer === undefined) return
+  throw new InvalidOption({
+    module,
+    option: "names",
+    problem: (option) =>
+      twice === undefined
+        ? `${option("names")} has ${show(outer)} and a name that lies under it`
+        : `${option("names")} has ${show(twice)} twice`,
+    cure: () => twice === undefined ? "No name may be the beginning of another one's path." : "Name each lock once."
+  })
+}
+
 export const isSingleKey = (module: string, layout: "queue" | "single-key" | undefined): boolean => {
   if (layout === undefined || layout === "queue") return false
   if (layout === "single-key") return true

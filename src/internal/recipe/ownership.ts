@@ -9,7 +9,7 @@ import type { Current } from "../../Current.ts"
 import * as Etcd from "../../Etcd.ts"
 import type { Handle, LockLost } from "../../Lock.ts"
 import { type Entry, EntryLost, giveAway } from "../line/entry.ts"
-import { guard } from "../line/requests.ts"
+import { getKey, guard } from "../line/requests.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import type { Contention } from "../session/contention.ts"
 import type { SessionImpl } from "../session/engine.ts"
@@ -29,6 +29,7 @@ export interface Held {
 
 export class Ownership implements Handle {
   readonly lock: string
+  readonly isOneOfSeveral: boolean
   readonly #entry: Entry
   readonly #session: SessionImpl
   readonly #contention: Contention
@@ -43,8 +44,10 @@ export class Ownership implements Handle {
     readonly session: SessionImpl
     readonly contention: Contention
     readonly toLost: ToLost
+    readonly isOneOfSeveral?: boolean
   }) {
     this.lock = options.lock
+    this.isOneOfSeveral = options.isOneOfSeveral === true
     this.#entry = options.entry
     this.#session = options.session
     this.#contention = options.contention
@@ -128,23 +131,12 @@ export class Ownership implements Handle {
   get verify(): Handle["verify"] {
     return Effect.flatMap(
       this.#session.etcd.range(Etcd.get(this.key)),
-      ({ kvs }) => kvs[0]?.createRevision === this.createRevision ? Effect.void : this.#notOwner
+      ({ kvs }) => kvs[0]?.createRevision === this.createRevision ? Effect.void : this.notOwner
     )
   }
 
   get txn(): Handle["txn"] {
-    return ({ compare, else: otherwise, idempotent, then }) =>
-      this.#session.etcd.txn({
-        compare: this.isOwner,
-        then: [Etcd.nested({ compare, then, else: otherwise })],
-        idempotent
-      }).pipe(
-        Effect.flatMap((result) => {
-          if (!result.succeeded) return this.#notOwner
-          const { repeated, responses: [own], revision } = result
-          return Effect.succeed({ ...own, revision, repeated })
-        })
-      )
+    return txnOf(this.#session.etcd, [this])
   }
 
   // An interruption ends the wait for the release and not the release itself, which no other fiber would finish.
@@ -161,7 +153,8 @@ export class Ownership implements Handle {
     return this.#entry.onLoss((loss) => listener(this.#lost(loss)))
   }
 
-  get #notOwner(): Effect.Effect<never, LockLost> {
+  /** etcd has said that the key is not there. */
+  get notOwner(): Effect.Effect<never, LockLost> {
     return Effect.failSync(() => {
       const loss = new EntryLost("KeyDeleted")
       this.#entry.lose(loss)
@@ -175,3 +168,24 @@ export class Ownership implements Handle {
     return this.#toLost(this.lock, loss, { fencingToken, heldFor: this.#heldFor })
   }
 }
+
+/** Runs transactions that etcd applies only if all of these are still owned. */
+export const txnOf =
+  (etcd: Etcd.Etcd["Service"], owned: ReadonlyArray<Ownership>): Handle["txn"] =>
+  ({ compare, else: otherwise, idempotent, then }) =>
+    etcd.txn({
+      compare: owned.flatMap(({ isOwner }) => isOwner),
+      then: [Etcd.nested({ compare, then, else: otherwise })],
+      else: owned.map(({ key }) => getKey(key)),
+      idempotent
+    }).pipe(
+      Effect.flatMap((result) => {
+        if (result.succeeded) {
+          const { repeated, responses: [own], revision } = result
+          return Effect.succeed({ ...own, revision, repeated })
+        }
+        const isLost = ({ createRevision }: Ownership, i: number) =>
+          result.responses[i]!.kvs[0]?.createRevision !== createRevision
+        return owned.find(isLost)!.notOwner
+      })
+    )
