@@ -3,7 +3,7 @@
  *
  *   npm run example -- examples/promises.ts
  */
-import { Effect, Layer, ManagedRuntime } from "effect"
+import { Effect, Layer, Logger, ManagedRuntime } from "effect"
 import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { setTimeout as sleep } from "node:timers/promises"
 import { EtcdLive, say } from "./support.ts"
@@ -13,7 +13,13 @@ import { EtcdLive, say } from "./support.ts"
 // -----------------------------------------------------------------------------
 
 /** The session of this process. `runtime.dispose()` waits for what still runs under a lock, and ends the session. */
-const runtime = ManagedRuntime.make(Session.layer().pipe(Layer.provideMerge(EtcdLive)))
+const runtime = ManagedRuntime.make(
+  Session.layer().pipe(
+    Layer.provideMerge(EtcdLive),
+    // What is logged is not in the way of what is printed.
+    Layer.provideMerge(Layer.succeed(Logger.LogToStderr)(true))
+  )
+)
 
 /**
  * Runs an async function under a lock. The function gets the fencing token, and a signal that is aborted when the lock

@@ -1,6 +1,6 @@
 /** What the examples share. Copy it with them. */
 import { NodeFileSystem } from "@effect/platform-node"
-import { Clock, Config, ConfigProvider, Console, Duration, Effect, Layer, Option } from "effect"
+import { Clock, Config, ConfigProvider, Console, Duration, Effect, Layer, Logger, Option } from "effect"
 import { Etcd } from "effect-etcd-lock"
 
 let started: bigint | undefined
@@ -13,7 +13,7 @@ export const say = (who: string, what: string): Effect.Effect<void> =>
     return Console.log(`${seconds.toFixed(1)} s  ${who.padEnd(8)} ${what}`)
   })
 
-/** Ends a program that has failed with one sentence and the exit code 1. */
+/** Ends a program that has failed with one sentence and the exit code 1. What is logged goes to stderr, too. */
 export const explained = <A, E extends { readonly message: string }, R>(
   program: Effect.Effect<A, E, R>
 ): Effect.Effect<void, never, R> =>
@@ -26,7 +26,7 @@ export const explained = <A, E extends { readonly message: string }, R>(
           process.exitCode = 1
         })
       )
-  })
+  }).pipe(Effect.provideService(Logger.LogToStderr, true))
 
 const given = Config.option(
   Config.String("ETCD_ENDPOINTS").pipe(

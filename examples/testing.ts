@@ -4,7 +4,7 @@
  *   npm run example -- examples/testing.ts
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Console, Effect, Fiber, Layer } from "effect"
+import { Console, Effect, Fiber, Layer, Logger } from "effect"
 import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import assert from "node:assert/strict"
@@ -34,4 +34,9 @@ const test = Effect.gen(function*() {
 
 const etcd = Session.layer({ ttl: "15 seconds" }).pipe(Layer.provideMerge(Etcd.layerMemory()))
 
-test.pipe(Effect.provide(etcd.pipe(Layer.provideMerge(TestClock.layer()))), NodeRuntime.runMain)
+test.pipe(
+  Effect.provide(etcd.pipe(Layer.provideMerge(TestClock.layer()))),
+  // That the lock was lost is logged, too.
+  Effect.provideService(Logger.LogToStderr, true),
+  NodeRuntime.runMain
+)

@@ -16,6 +16,7 @@ import type { EtcdError } from "./EtcdError.ts"
 import { Faults } from "./EtcdFaults.ts"
 import { configured } from "./internal/config.ts"
 import { bytes, prefixEnd } from "./internal/etcd/bytes.ts"
+import { measured } from "./internal/etcd/measured.ts"
 import { prefixed } from "./internal/etcd/namespace.ts"
 import { attemptTimeout } from "./internal/etcd/retry.ts"
 import * as Service from "./internal/etcd/service.ts"
@@ -575,7 +576,8 @@ export const layerMemory = (
     const requestTimeout = requestTimeoutOf("Etcd.layerMemory", options)
     Check.prefix("Etcd.layerMemory", options?.prefix)
     const { faults, transport } = yield* memory.make(new TextEncoder().encode(options?.prefix))
-    return Context.make(Etcd, Service.make(transport, requestTimeout)).pipe(Context.add(Faults, faults))
+    const service = Service.make(measured(transport, yield* Effect.context<never>()), requestTimeout)
+    return Context.make(Etcd, service).pipe(Context.add(Faults, faults))
   }))
 
 // -----------------------------------------------------------------------------
@@ -698,7 +700,10 @@ const make = Effect.fnUntraced(function*(options: Options, naming?: Check.Naming
   // etcd3 and gRPC take longer to load than all else, and programs on an etcd in memory never need them.
   const etcd3 = yield* Effect.promise(() => import("./internal/etcd3/transport.ts"))
   // Where there are no options at all, the error is about the missing hosts.
-  const transport = yield* etcd3.make({ ...options }, attemptTimeout(requestTimeout), naming)
+  const transport = measured(
+    yield* etcd3.make({ ...options }, attemptTimeout(requestTimeout), naming),
+    yield* Effect.context<never>()
+  )
   return Service.make(options.prefix ? prefixed(transport, Buffer.from(options.prefix)) : transport, requestTimeout)
 })
 

@@ -21,6 +21,8 @@ export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")
   since: Schema.optional(Schema.DateTimeUtc),
   /** The `metadata` of its options. */
   metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json)),
+  /** The span in which it waited, where its program traces. */
+  trace: Schema.optional(Schema.Struct({ traceId: Schema.String, spanId: Schema.String })),
   /** For how long its lease would live if it died now. Only `inspect` and `changes` read it. */
   remaining: Schema.optional(Schema.Duration)
 }) {

@@ -120,6 +120,8 @@ export interface TryOptions {
   readonly metadata?: Readonly<Record<string, Schema.Json>> | undefined
   /** Attach the lock to a lease of your own instead of the session's, so that they live and die together. */
   readonly lease?: Lease | undefined
+  /** The attribute `lock` of this lock's metrics. There should be few: text of at most 256 bytes. Default: none. */
+  readonly label?: string | undefined
 }
 
 /**
@@ -372,7 +374,7 @@ export const withLock: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: Options) =>
-    section.run("Lock.withLock", name, mutex.acquire(name, options), self)
+    section.run("Lock", name, mutex.acquire(name, options), self)
 )
 
 /**
@@ -395,7 +397,7 @@ export const tryWithLock: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
-    section.run("Lock.tryWithLock", name, mutex.tryAcquire(name, options), self)
+    section.run("Lock", name, mutex.tryAcquire(name, options), self)
 )
 
 /**
@@ -417,7 +419,7 @@ export const withLockIfAvailable: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
-    section.runIfAvailable(mutex.attempt(name, options), self)
+    section.runIfAvailable("Lock", name, mutex.attempt(name, options), self)
 )
 
 /**
@@ -490,7 +492,7 @@ export const withLockOnce: {
       const { etcd } = Engine.of(yield* Session)
       if (yield* once.isSet(etcd, mark)) return Option.none<A>()
       return yield* section.run(
-        "Lock.withLockOnce",
+        "Lock",
         name,
         mutex.acquire(name, options),
         once.unlessSet(self, etcd, mark)
@@ -531,7 +533,7 @@ export const acquire = (
   name: string,
   options?: Options
 ): Effect.Effect<Handle, AcquireError, Session | Scope.Scope> =>
-  section.scoped("Lock.acquire", name, mutex.acquire(name, options))
+  section.scoped("Lock", name, mutex.acquire(name, options))
 
 /**
  * Acquires the lock and holds it until the scope closes, or fails with `LockHeld`
@@ -544,7 +546,7 @@ export const tryAcquire = (
   name: string,
   options?: TryOptions
 ): Effect.Effect<Handle, LockHeld | LockLost | LockNameConflict | Etcd.EtcdError, Session | Scope.Scope> =>
-  section.scoped("Lock.tryAcquire", name, mutex.tryAcquire(name, options))
+  section.scoped("Lock", name, mutex.tryAcquire(name, options))
 
 // -----------------------------------------------------------------------------
 // several locks at once
@@ -610,7 +612,7 @@ export const withLocks: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, names: ReadonlyArray<string>, options?: Omit<Options, "layout">) =>
-    section.run("Lock.withLocks", String(names), several.acquire(names, options), self)
+    section.run("Lock", String(names), several.acquire(several.locks(names, options), options), self)
 )
 
 /**
@@ -632,7 +634,7 @@ export const tryWithLocks: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, names: ReadonlyArray<string>, options?: Omit<TryOptions, "layout">) =>
-    section.run("Lock.tryWithLocks", String(names), several.tryAcquire(names, options), self)
+    section.run("Lock", String(names), several.tryAcquire(several.locks(names, options), options), self)
 )
 
 /**
@@ -645,7 +647,7 @@ export const acquireAll = (
   names: ReadonlyArray<string>,
   options?: Omit<Options, "layout">
 ): Effect.Effect<HandleOfAll, AcquireError, Session | Scope.Scope> =>
-  section.scoped("Lock.acquireAll", String(names), several.acquire(names, options))
+  section.scoped("Lock", String(names), several.acquire(several.locks(names, options), options))
 
 // -----------------------------------------------------------------------------
 // operating
@@ -690,7 +692,7 @@ export const changes = (
 ): Stream.Stream<Inspection, Etcd.EtcdError, Etcd.Etcd> => operating.changes(name, options)
 
 /**
- * A lock that is held, and how many wait for it.
+ * A lock that is held, by how many, and how many wait for it.
  *
  * @category models
  * @since 0.1.0
@@ -698,7 +700,10 @@ export const changes = (
 export interface Summary {
   readonly lock: string
   readonly layout: Layout
+  /** The first of those that hold it. */
   readonly holder: Holder
+  /** How many entries hold it: one, or those of several readers, or of several that have permits. */
+  readonly holding: number
   /** How many entries wait. The fibers of one process are one entry. Waiters for a single key cannot be seen. */
   readonly waiting: number
 }
@@ -716,7 +721,8 @@ export interface Summary {
  *
  * A lock is known by its keys alone. A key under a name that ends with the ID of its
  * own lease, as the entries of this library, of Go's mutex and of `etcdctl lock` do, is
- * an entry of a queue. Any other key on a lease may be a single key, and is listed as
+ * an entry of a queue. Where the last part of that name is `read` or `write`, it is an
+ * entry of a reader or a writer: a lock that is named `x/read` is listed as readers of `x`. Any other key on a lease may be a single key, and is listed as
  * one, also if it is something else; keys on no lease are not listed.
  *
  * **Example** (Which orders are being worked on)

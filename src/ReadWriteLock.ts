@@ -15,7 +15,8 @@
  * other readers there are.
  *
  * The fencing tokens of writers strictly increase, and the token of a reader is greater
- * than those of all writers before it.
+ * than those of all writers before it. A writer can become a reader without a writer in
+ * between, see `acquireWrite`.
  *
  * The keys are those of `recipe.RWMutex` of Go's client, in two folders under the
  * name. A `Lock` of the same name, Go's `concurrency.Mutex` and `etcdctl lock` stand in
@@ -39,10 +40,12 @@ import type * as Etcd from "./Etcd.ts"
 import type { Holder } from "./Holder.ts"
 import { type Claim, read, write } from "./internal/line/discipline.ts"
 import * as Check from "./internal/options.ts"
+import * as downgradable from "./internal/recipe/downgradable.ts"
 import { errors } from "./internal/recipe/errors.ts"
 import * as inspection from "./internal/recipe/inspection.ts"
 import * as request from "./internal/recipe/request.ts"
 import * as section from "./internal/recipe/section.ts"
+import * as several from "./internal/recipe/several.ts"
 import type * as Lock from "./Lock.ts"
 import type { Session } from "./Session.ts"
 
@@ -65,6 +68,36 @@ export type TryOptions = Omit<Lock.TryOptions, "layout">
  * @since 0.1.0
  */
 export type Options = Omit<Lock.Options, "layout">
+
+/**
+ * How to take a write lock, and whether it can become a read lock.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WriteOptions extends Options, Downgradability {}
+
+interface Downgradability {
+  /** Whether the handle has `downgrade`, which costs a second key in etcd. Default: false. */
+  readonly downgradable?: boolean | undefined
+}
+
+/**
+ * A write lock that can become a read lock.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WriteHandle extends Lock.Handle {
+  /**
+   * Goes on as a reader, without any writer in between: readers that wait behind may enter, and writers still
+   * wait. Returns the read lock's handle, whose token is that of the write lock; the scope releases it.
+   *
+   * What still runs under the write lock is interrupted and awaited first, as by `release`. Fails with `LockLost`
+   * if the write lock has been lost or released.
+   */
+  readonly downgrade: Effect.Effect<Lock.Handle, Lock.LockLost>
+}
 
 type TryError = Lock.LockHeld | Lock.LockLost | Lock.LockNameConflict | Etcd.EtcdError
 
@@ -106,7 +139,7 @@ export const withReadLock: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: Options) =>
-    section.run("ReadWriteLock.withReadLock", name, reading.acquire(name, options), self)
+    section.run("ReadWriteLock", name, reading.acquire(name, options), self)
 )
 
 /**
@@ -128,7 +161,7 @@ export const withWriteLock: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: Options) =>
-    section.run("ReadWriteLock.withWriteLock", name, writing.acquire(name, options), self)
+    section.run("ReadWriteLock", name, writing.acquire(name, options), self)
 )
 
 /**
@@ -150,7 +183,7 @@ export const tryWithReadLock: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
-    section.run("ReadWriteLock.tryWithReadLock", name, reading.tryAcquire(name, options), self)
+    section.run("ReadWriteLock", name, reading.tryAcquire(name, options), self)
 )
 
 /**
@@ -172,7 +205,7 @@ export const tryWithWriteLock: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
-    section.run("ReadWriteLock.tryWithWriteLock", name, writing.tryAcquire(name, options), self)
+    section.run("ReadWriteLock", name, writing.tryAcquire(name, options), self)
 )
 
 /**
@@ -194,7 +227,7 @@ export const withReadLockIfAvailable: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
-    section.runIfAvailable(reading.attempt(name, options), self)
+    section.runIfAvailable("ReadWriteLock", name, reading.attempt(name, options), self)
 )
 
 /**
@@ -216,7 +249,7 @@ export const withWriteLockIfAvailable: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options?: TryOptions) =>
-    section.runIfAvailable(writing.attempt(name, options), self)
+    section.runIfAvailable("ReadWriteLock", name, writing.attempt(name, options), self)
 )
 
 // -----------------------------------------------------------------------------
@@ -233,19 +266,43 @@ export const acquireRead = (
   name: string,
   options?: Options
 ): Effect.Effect<Lock.Handle, Lock.AcquireError, Session | Scope.Scope> =>
-  section.scoped("ReadWriteLock.acquireRead", name, reading.acquire(name, options))
+  section.scoped("ReadWriteLock", name, reading.acquire(name, options))
 
 /**
  * Takes the lock for writing, waiting for its turn, and holds it until the scope closes.
  *
+ * **Example** (Readers may look on as soon as the new state has been written)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { ReadWriteLock } from "effect-etcd-lock"
+ *
+ * export const refresh = (load: Effect.Effect<void>, checkIt: Effect.Effect<void>) =>
+ *   Effect.scoped(Effect.gen(function*() {
+ *     const writing = yield* ReadWriteLock.acquireWrite("catalogue", { downgradable: true })
+ *     yield* writing.whileHeld(load)
+ *     const reading = yield* writing.downgrade
+ *     yield* reading.whileHeld(checkIt)
+ *   }))
+ * ```
+ *
  * @category handles
  * @since 0.1.0
  */
-export const acquireWrite = (
-  name: string,
-  options?: Options
-): Effect.Effect<Lock.Handle, Lock.AcquireError, Session | Scope.Scope> =>
-  section.scoped("ReadWriteLock.acquireWrite", name, writing.acquire(name, options))
+export const acquireWrite: {
+  (
+    name: string,
+    options: WriteOptions & { readonly downgradable: true }
+  ): Effect.Effect<WriteHandle, Lock.AcquireError, Session | Scope.Scope>
+  (name: string, options?: WriteOptions): Effect.Effect<Lock.Handle, Lock.AcquireError, Session | Scope.Scope>
+} = (name: string, options?: WriteOptions): Effect.Effect<any, Lock.AcquireError, Session | Scope.Scope> =>
+  section.scoped<Lock.Handle, Lock.AcquireError>(
+    "ReadWriteLock",
+    name,
+    options?.downgradable === true
+      ? several.acquire(downgradable.writer(name, options), options)
+      : writing.acquire(name, options)
+  )
 
 /**
  * Takes the lock for reading and holds it until the scope closes, or fails with `LockHeld`
@@ -258,7 +315,7 @@ export const tryAcquireRead = (
   name: string,
   options?: TryOptions
 ): Effect.Effect<Lock.Handle, TryError, Session | Scope.Scope> =>
-  section.scoped("ReadWriteLock.tryAcquireRead", name, reading.tryAcquire(name, options))
+  section.scoped("ReadWriteLock", name, reading.tryAcquire(name, options))
 
 /**
  * Takes the lock for writing and holds it until the scope closes, or fails with `LockHeld`
@@ -267,11 +324,20 @@ export const tryAcquireRead = (
  * @category handles
  * @since 0.1.0
  */
-export const tryAcquireWrite = (
-  name: string,
-  options?: TryOptions
-): Effect.Effect<Lock.Handle, TryError, Session | Scope.Scope> =>
-  section.scoped("ReadWriteLock.tryAcquireWrite", name, writing.tryAcquire(name, options))
+export const tryAcquireWrite: {
+  (
+    name: string,
+    options: TryOptions & { readonly downgradable: true }
+  ): Effect.Effect<WriteHandle, TryError, Session | Scope.Scope>
+  (name: string, options?: TryOptions & Downgradability): Effect.Effect<Lock.Handle, TryError, Session | Scope.Scope>
+} = (name: string, options?: TryOptions & Downgradability): Effect.Effect<any, TryError, Session | Scope.Scope> =>
+  section.scoped<Lock.Handle, TryError>(
+    "ReadWriteLock",
+    name,
+    options?.downgradable === true
+      ? several.tryAcquire(downgradable.writer(name, options), options)
+      : writing.tryAcquire(name, options)
+  )
 
 // -----------------------------------------------------------------------------
 // operating
@@ -342,6 +408,7 @@ const recipe = (claim: Claim) =>
     place: ({ contention }, name, options: Options | undefined) => {
       const { layout, prefix } = placeOf(name)
       Check.object("ReadWriteLock", "options", options, "{ timeout: \"15 seconds\" }")
+      Check.flag("ReadWriteLock", "downgradable", (options as Downgradability | undefined)?.downgradable)
       return { contention: contention(layout), prefix, claim }
     },
     ...errors

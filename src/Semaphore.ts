@@ -25,8 +25,8 @@
  * runs under fails with a defect that says so, since all bodies together could wait for
  * each other.
  *
- * The fencing token differs from holder to holder, and excludes no other holder: several
- * hold at the same time.
+ * Of two holders that cannot hold at the same time, the later one has the greater fencing
+ * token. Those that can may have the same one, and a token excludes none of them.
  *
  * A `Lock` of the same name stands in the line as a client that takes all permits.
  *
@@ -185,7 +185,7 @@ export const withPermits: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options: Options) =>
-    section.run("Semaphore.withPermits", name, semaphore.acquire(name, options), self)
+    section.run("Semaphore", name, semaphore.acquire(name, options), self)
 )
 
 /**
@@ -208,7 +208,7 @@ export const tryWithPermits: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options: TryOptions) =>
-    section.run("Semaphore.tryWithPermits", name, semaphore.tryAcquire(name, options), self)
+    section.run("Semaphore", name, semaphore.tryAcquire(name, options), self)
 )
 
 /**
@@ -230,7 +230,7 @@ export const withPermitsIfAvailable: {
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options: TryOptions) =>
-    section.runIfAvailable(semaphore.attempt(name, options), self)
+    section.runIfAvailable("Semaphore", name, semaphore.attempt(name, options), self)
 )
 
 // -----------------------------------------------------------------------------
@@ -247,7 +247,7 @@ export const acquire = (
   name: string,
   options: Options
 ): Effect.Effect<Handle, AcquireError, Session | Scope.Scope> =>
-  section.scoped("Semaphore.acquire", name, semaphore.acquire(name, options))
+  section.scoped("Semaphore", name, semaphore.acquire(name, options))
 
 /**
  * Takes permits and holds them until the scope closes, or fails with `PermitsUnavailable`
@@ -260,7 +260,7 @@ export const tryAcquire = (
   name: string,
   options: TryOptions
 ): Effect.Effect<Handle, TryError | PermitsUnavailable, Session | Scope.Scope> =>
-  section.scoped("Semaphore.tryAcquire", name, semaphore.tryAcquire(name, options))
+  section.scoped("Semaphore", name, semaphore.tryAcquire(name, options))
 
 // -----------------------------------------------------------------------------
 // operating
@@ -333,6 +333,7 @@ export const forceRelease = (
 const claimOf = (options: TryOptions | undefined): Claim => {
   const { acceptOf, of, permits = 1 } = options ?? {}
   Check.permits("Semaphore", permits, of)
+  Check.acceptOf("Semaphore", acceptOf)
   return { kind: "permits", permits, of: of!, acceptOf }
 }
 
@@ -348,11 +349,18 @@ const semaphore = request.make({
     const { of, permits } = claimOf(options)
     return new PermitsUnavailable({ lock, permits, of, available })
   },
-  conflict: (lock, kv, { of }) => {
+  selfWait: (lock) =>
+    new Error(
+      `Semaphore '${lock}' has permits of this fiber already: fibers that wait for more of them under some could wait ` +
+        "for each other. Ask for all permits at once, or use another name."
+    ),
+  conflict: (lock, kv, { acceptOf, of }) => {
     const { layout, prefix } = placeOf(lock)
-    return layout.isEntry(prefix, kv)
-      ? new SemaphoreMismatch({ lock, of, theirs: layout.claimIn(prefix, kv).of, key: keyOf(kv) })
-      : errors.conflict(lock, kv)
+    if (!layout.isEntry(prefix, kv)) return errors.conflict(lock, kv)
+    const theirs = layout.claimIn(prefix, kv).of
+    // If it refused because it throws, it throws here, too, and the caller learns of that.
+    acceptOf?.(theirs)
+    return new SemaphoreMismatch({ lock, of, theirs, key: keyOf(kv) })
   }
 })
 

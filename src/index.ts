@@ -1,6 +1,8 @@
+export * as Election from "./Election.ts"
 export * as Etcd from "./Etcd.ts"
 export * as Lease from "./Lease.ts"
 export * as Lock from "./Lock.ts"
+export * as LockMetrics from "./LockMetrics.ts"
 export * as ReadWriteLock from "./ReadWriteLock.ts"
 export * as Semaphore from "./Semaphore.ts"
 export * as Session from "./Session.ts"

@@ -219,6 +219,15 @@ export const isSingleKey = (module: string, layout: "queue" | "single-key" | und
   })
 }
 
+export const flag = (module: string, option: string, value: unknown): void => {
+  if (value === undefined || typeof value === "boolean") return
+  throw new InvalidOption({
+    module,
+    option,
+    problem: (name) => `${name(option)} must be true or false, got ${show(value)}`
+  })
+}
+
 /** Checks the ID of a run. */
 export const run = (module: string, run: unknown): void => {
   if (typeof run === "string" && run !== "" && isShort(run) && run.isWellFormed()) return
@@ -227,6 +236,17 @@ export const run = (module: string, run: unknown): void => {
     option: "run",
     problem: (name) => `${name("run")} must be well-formed text of 1 to ${maxNameBytes} bytes, got ${show(run)}`,
     cure: (name) => `Write what the run is for, such as ${name("run")}: "2026-11-25".`
+  })
+}
+
+/** Checks what names a lock in metrics. */
+export const label = (module: string, label: unknown): void => {
+  if (label === undefined || (typeof label === "string" && label !== "" && Buffer.byteLength(label) <= 256)) return
+  throw new InvalidOption({
+    module,
+    option: "label",
+    problem: (name) => `${name("label")} must be text of 1 to 256 bytes, got ${show(label)}`,
+    cure: (name) => `Write what kind of lock it is, such as ${name("label")}: "orders".`
   })
 }
 
@@ -254,6 +274,17 @@ const maxPermits = 10_000
 const isCountOf = (count: unknown, of: number): count is number =>
   typeof count === "number" && Number.isInteger(count) && count >= 1 && count <= of
 
+/** Checks the function that accepts another number of permits. */
+export const acceptOf = (module: string, acceptOf: unknown): void => {
+  if (acceptOf === undefined || typeof acceptOf === "function") return
+  throw new InvalidOption({
+    module,
+    option: "acceptOf",
+    problem: (name) => `${name("acceptOf")} must be a function, got ${kindOf(acceptOf)}`,
+    cure: (name) => `Write it as ${name("acceptOf")}: (theirs) => theirs === 8.`
+  })
+}
+
 /** Returns the metadata as JSON. */
 export const metadata = (module: string, value: unknown): string => {
   const json = Result.try((): string | undefined => JSON.stringify(value))
@@ -266,6 +297,17 @@ export const metadata = (module: string, value: unknown): string => {
       `${name("metadata")} must be an object of JSON values, such as { version: "1.4.0" }, ` +
       (Result.isSuccess(json) ? `got ${show(value)}` : `but it cannot be written as JSON (${firstLine(json.failure)})`),
     cause: Result.isFailure(json) ? json.failure : undefined
+  })
+}
+
+/** Checks what a candidate proclaims. */
+export const proposal = (module: string, value: unknown): void => {
+  if (typeof value === "string" && value.isWellFormed()) return
+  throw new InvalidOption({
+    module,
+    option: "value",
+    problem: (name) => `${name("value")} must be well-formed text, got ${show(value)}`,
+    cure: (name) => `Write what observers are to see of this candidate, such as ${name("value")}: "10.0.0.7:8080".`
   })
 }
 

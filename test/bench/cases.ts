@@ -3,6 +3,7 @@
  */
 import { Effect } from "effect"
 import { Etcd } from "effect-etcd-lock"
+import type { Claim } from "./contender.ts"
 import { type Worker, WorkerFailed } from "./fleet.ts"
 import type { Replies } from "./protocol.ts"
 import * as Roster from "./roster.ts"
@@ -14,11 +15,13 @@ export type Sample = { readonly [metric: string]: number }
 export interface Case {
   readonly name: string
   readonly title: string
+  /** What is taken. Who does not have that takes no part. */
+  readonly claim: Claim
   readonly metrics: ReadonlyArray<Metric>
   /** The metric that is compared, as a ratio to each of these contenders. */
   readonly compared: string
   readonly against: ReadonlyArray<string>
-  /** Who does not take part, and why. */
+  /** Who does not take part either, and why. */
   readonly without: { readonly [contender: string]: string }
   readonly processes: number
   /** What takes too long to be repeated, or leaves too much behind, gets servers of its own and no warming up. */
@@ -63,7 +66,13 @@ const isFloor = ({ name }: Roster.Contender) => name === Roster.floor || name ==
 
 const lockName = (team: Team, name: string) => `bench/${team.contender.name.replaceAll(" ", "-")}/${name}`
 
-const runLoops = (team: Team, names: ReadonlyArray<string>, millis: number, sections?: { readonly millis: number }) =>
+const runLoops = (
+  team: Team,
+  claim: Claim,
+  names: ReadonlyArray<string>,
+  millis: number,
+  sections?: { readonly millis: number }
+) =>
   Effect.gen(function*() {
     const before = yield* team.store.meter
     const replies = yield* Effect.forEach(
@@ -71,6 +80,7 @@ const runLoops = (team: Team, names: ReadonlyArray<string>, millis: number, sect
       (worker) =>
         worker.ask("loops", {
           names: names.map((name) => lockName(team, name)),
+          claim,
           millis,
           section: sections?.millis ?? 0,
           trace: sections !== undefined
@@ -81,7 +91,7 @@ const runLoops = (team: Team, names: ReadonlyArray<string>, millis: number, sect
     const total = sum(replies.map((reply) => reply.total))
     const counts = replies.flatMap((reply) => reply.counts)
     const latencies = replies.flatMap((reply) => reply.latencies)
-    const { gaps, passed } = yield* handOvers(replies, isFloor(team.contender))
+    const { gaps, passed } = yield* handOvers(replies, isFloor(team.contender) || !isExclusive(claim))
     const rate = sum(counts) / millis * 1000
     return {
       rate,
@@ -97,6 +107,8 @@ const runLoops = (team: Team, names: ReadonlyArray<string>, millis: number, sect
     }
   })
 
+const isExclusive = (claim: Claim) => claim === "lock" || claim === "write"
+
 const perLock = (before: Meter, after: Meter, locks: number) => ({
   commits: (after.commits! - before.commits!) / locks,
   writes: (after.writes! - before.writes!) / locks,
@@ -105,7 +117,7 @@ const perLock = (before: Meter, after: Meter, locks: number) => ({
 
 /**
  * The times from the end of one section to the beginning of the next, and how many began after somebody else's. They
- * also show whether the lock excludes.
+ * also show whether the lock excludes; where it lets several in, each process sees whether they are too many.
  */
 const handOvers = (replies: ReadonlyArray<Replies["loops"]>, mayOverlap: boolean) => {
   const sections = replies
@@ -116,15 +128,17 @@ const handOvers = (replies: ReadonlyArray<Replies["loops"]>, mayOverlap: boolean
   const pairs = sections.slice(1).map((next, i) => [sections[i]!, next] as const)
   const gaps = pairs.map(([last, next]) => next.began - last.ended)
   const passed = pairs.filter(([last, next]) => next.who !== last.who).length
-  const overlaps = gaps.filter((gap) => gap < 0).length + sum(replies.map((reply) => reply.overlaps))
-  return overlaps === 0 || mayOverlap
+  const meetings = mayOverlap ? 0 : gaps.filter((gap) => gap < 0).length
+  const overlaps = meetings + sum(replies.map((reply) => reply.overlaps))
+  return overlaps === 0
     ? Effect.succeed({ gaps, passed })
-    : Effect.fail(new WorkerFailed({ message: `it let two in at once, ${overlaps} times` }))
+    : Effect.fail(new WorkerFailed({ message: `it let too many in at once, ${overlaps} times` }))
 }
 
 const uncontended: Case = {
   name: "uncontended",
   title: "Uncontended: take and release a lock that nobody else wants, one after the other",
+  claim: "lock",
   metrics: [
     metric("p50", "p50 µs"),
     metric("p90", "p90 µs"),
@@ -137,16 +151,36 @@ const uncontended: Case = {
   processes: 1,
   once: false,
   beside: true,
-  measure: (team, { millis }) => runLoops(team, ["lock"], millis)
+  measure: (team, { millis }) => runLoops(team, "lock", ["lock"], millis)
 }
 
-const handOver = (processes: number, contenders: number): Case => {
+const uncontendedOther = (claim: Exclude<Claim, "lock">, what: string, against: ReadonlyArray<string>): Case => ({
+  ...uncontended,
+  name: `uncontended-${claim}`,
+  title: uncontended.title.replace("a lock", what),
+  claim,
+  metrics: [...uncontended.metrics, metric("multiple", "p50 ÷ that of its lock", 2)],
+  against,
+  beside: false,
+  // In the same round, and before as well as after, since what else the machine does changes the times.
+  measure: (team, { millis }) =>
+    Effect.gen(function*() {
+      const locks = Roster.has(team.contender, "lock") ? runLoops(team, "lock", ["lock"], millis / 2) : Effect.undefined
+      const before = yield* locks
+      const found = yield* runLoops(team, claim, [claim], millis)
+      const after = yield* locks
+      return { ...found, multiple: before && after ? found.p50 * 2 / (before.p50 + after.p50) : NaN }
+    })
+})
+
+const handOver = (processes: number, contenders: number, claim: Claim = "lock"): Case => {
   const where = processes === 1
     ? `${contenders} contenders in one process`
     : `${processes} processes with ${contenders === 1 ? "one contender" : `${contenders} contenders`} each`
   return {
     name: `hand-over-${processes === 1 ? "" : `${processes}x`}${contenders}`,
     title: `Hand-over: ${where}, nothing to do inside`,
+    claim,
     metrics: [rate, metric("passed", "passed on/s"), metric("fairness", "fewest/mean", 2), commits],
     compared: "rate",
     against: [Roster.floor, Roster.goMutex, Roster.redlock],
@@ -156,9 +190,47 @@ const handOver = (processes: number, contenders: number): Case => {
     beside: contenders === 8 && processes === 1 || contenders === 1,
     measure: (team, { millis }) =>
       isFloor(team.contender)
-        ? runLoops({ ...team, workers: team.workers.slice(0, 1) }, ["lock"], millis)
-        : runLoops(team, Array.from({ length: contenders }, () => "lock"), millis * 2, { millis: 0 })
+        ? runLoops({ ...team, workers: team.workers.slice(0, 1) }, claim, ["lock"], millis)
+        : runLoops(team, claim, Array.from({ length: contenders }, () => "lock"), millis * 2, { millis: 0 })
   }
+}
+
+const permits = (contenders: number): Case => ({
+  ...handOver(1, contenders, "permit"),
+  name: `permits-${contenders}`,
+  title: `Permits: ${contenders} contenders in one process for 8 permits, nothing to do inside`,
+  metrics: [metric("rate", "permits/s"), metric("p50", "p50 µs"), metric("fairness", "fewest/mean", 2), commits],
+  against: [Roster.effectDistributedLock, Roster.redisSemaphore]
+})
+
+const several: Case = {
+  name: "locks-4",
+  title: "Several locks: 8 contenders in one process take 4 of 8 locks each, nothing to do inside",
+  claim: "several",
+  metrics: [
+    rate,
+    metric("p50", "p50 µs"),
+    metric("fairness", "fewest/mean", 2),
+    commits,
+    metric("multiple", "rate ÷ that of nested sections", 2)
+  ],
+  compared: "rate",
+  against: [Roster.goMutex],
+  without: {},
+  processes: 1,
+  once: false,
+  measure: (team, { millis }) =>
+    Effect.gen(function*() {
+      const names = Array.from(
+        { length: 8 },
+        (_, i) => Array.from({ length: 4 }, (_, k) => `lock-${(i + k) % 8}`).join("+")
+      )
+      const nested = Roster.has(team.contender, "nested") ? runLoops(team, "nested", names, millis) : Effect.undefined
+      const before = yield* nested
+      const found = yield* runLoops(team, "several", names, millis * 2)
+      const after = yield* nested
+      return { ...found, multiple: before && after ? found.rate * 2 / (before.rate + after.rate) : NaN }
+    })
 }
 
 const section = (processes: number, contenders: number): Case => ({
@@ -177,19 +249,22 @@ const section = (processes: number, contenders: number): Case => ({
   beside: false,
   // a lock takes so long that fewer would tell too little
   measure: (team, { millis }) =>
-    runLoops(team, Array.from({ length: contenders }, () => "lock"), Math.max(millis * 2, 1000), { millis: 5 })
+    runLoops(team, "lock", Array.from({ length: contenders }, () => "lock"), Math.max(millis * 2, 1000), { millis: 5 })
 })
 
-const sessions = (count: number): Case => ({
+const costs = (what: string) => [
+  metric("rate", `${what}s/s`),
+  metric("clientCpu", `client's CPU, µs per ${what}`),
+  metric("serverCpu", `etcd's CPU, µs per ${what}`),
+  metric("bytes", `bytes sent by etcd per ${what}`),
+  metric("watchMessages", `watch messages per ${what}`, 2)
+]
+
+const sessions = (count: number, claim: Claim = "lock"): Case => ({
   name: `sessions-${count}`,
   title: `Sessions: ${count}, each with a connection of its own, pass one lock on`,
-  metrics: [
-    metric("rate", "hand-overs/s"),
-    metric("clientCpu", "client's CPU, µs per hand-over"),
-    metric("serverCpu", "etcd's CPU, µs per hand-over"),
-    metric("bytes", "bytes sent by etcd per hand-over"),
-    metric("watchMessages", "watch messages per hand-over", 2)
-  ],
+  claim,
+  metrics: costs("hand-over"),
   compared: "rate",
   against: [Roster.goMutex],
   without: {
@@ -211,6 +286,7 @@ const sessions = (count: number): Case => ({
       const usedBefore = yield* worker.ask("usage", { collect: false })
       const { total } = yield* worker.ask("loops", {
         names: Array.from({ length: count }, () => lockName(team, "lock")),
+        claim,
         millis,
         section: 0,
         trace: false,
@@ -223,14 +299,35 @@ const sessions = (count: number): Case => ({
         clientCpu: (used.cpuMillis - usedBefore.cpuMillis) * 1000 / total,
         serverCpu: (after.cpuMillis - before.cpuMillis) * 1000 / total,
         bytes: (after.sentBytes! - before.sentBytes!) / total,
-        watchMessages: (after.watchMessages! - before.watchMessages!) / total
+        watchMessages: (after.watchMessages! - before.watchMessages!) / total,
+        ...perLock(before, after, total)
       }
     })
 })
 
+const sessionsForPermits = (count: number): Case => ({
+  ...sessions(count, "permit"),
+  name: `sessions-permits-${count}`,
+  title: `Sessions: ${count}, each with a connection of its own, pass 8 permits on`,
+  against: [],
+  without: { [Roster.effectDistributedLock]: "has no sessions", [Roster.redisSemaphore]: "has no sessions" }
+})
+
+const readers = (count: number): Case => ({
+  ...sessions(count, "read"),
+  name: `readers-${count}`,
+  title: `Readers: ${count} sessions, each with a connection of its own, read under one lock`,
+  metrics: [...costs("lock"), commits],
+  against: [Roster.goRwMutex],
+  without: {}
+})
+
+const manyNames = Array.from({ length: 64 }, (_, i) => `lock-${i}`)
+
 const many: Case = {
   name: "many-64",
   title: "Many: 64 locks by 64 contenders in one process, each its own",
+  claim: "lock",
   metrics: [rate, metric("p50", "p50 µs"), commits],
   compared: "rate",
   against: [Roster.floor, Roster.goMutex],
@@ -238,8 +335,31 @@ const many: Case = {
   processes: 1,
   once: false,
   beside: true,
-  measure: (team, { millis }) => runLoops(team, Array.from({ length: 64 }, (_, i) => `lock-${i}`), millis)
+  measure: (team, { millis }) => runLoops(team, "lock", manyNames, millis)
 }
+
+/** The rate is compared, since the median of the times does not show what happens once a second. */
+const monitored = (one: Case, names: ReadonlyArray<string>): Case => ({
+  ...one,
+  name: `${one.name}-monitored`,
+  title: `${one.title}, while the metrics are read once a second`,
+  claim: "monitored",
+  metrics: [rate, metric("p50", "p50 µs"), metric("multiple", "rate ÷ that without a reader", 2)],
+  compared: "rate",
+  against: [],
+  beside: false,
+  // In the same round, and before as well as after, since what else the machine does changes the times.
+  measure: (team, pace) =>
+    Effect.gen(function*() {
+      // So long that they are read at least once.
+      const millis = Math.max(pace.millis * 2, 1000)
+      const without = runLoops(team, "lock", names, millis / 2)
+      const before = yield* without
+      const found = yield* runLoops(team, "monitored", names, millis)
+      const after = yield* without
+      return { ...found, multiple: found.rate * 2 / (before.rate + after.rate) }
+    })
+})
 
 // -----------------------------------------------------------------------------
 // a try that is refused
@@ -248,6 +368,7 @@ const many: Case = {
 const failedTry: Case = {
   name: "try",
   title: "Failed try: ask once for a lock that another process holds",
+  claim: "lock",
   metrics: [
     metric("p50", "p50 µs"),
     metric("p90", "p90 µs"),
@@ -280,6 +401,7 @@ const failedTry: Case = {
 const held = (count: number): Case => ({
   name: `held-${count}`,
   title: `Held: ${count} locks held by one process, with a TTL of 9 s`,
+  claim: "lock",
   metrics: [
     metric("taking", "all taken, ms"),
     metric("heap", "heap bytes per lock"),
@@ -331,6 +453,7 @@ const held = (count: number): Case => ({
 const waiters = (count: number): Case => ({
   name: `waiters-${count}`,
   title: `Waiters: ${count} contenders of one process in line for one lock, then let go`,
+  claim: "lock",
   metrics: [
     metric("lineUp", "all in line, ms"),
     metric("entries", "entries in etcd"),
@@ -398,6 +521,9 @@ const untilSteady = (etcd: Etcd.Etcd["Service"], name: string) =>
 
 export const cases: ReadonlyArray<Case> = [
   uncontended,
+  uncontendedOther("read", "a read lock", [Roster.goRwMutex]),
+  uncontendedOther("write", "a write lock", [Roster.goRwMutex]),
+  uncontendedOther("permit", "one of 8 permits", [Roster.redisSemaphore]),
   handOver(1, 2),
   handOver(1, 8),
   handOver(1, 32),
@@ -406,8 +532,14 @@ export const cases: ReadonlyArray<Case> = [
   handOver(8, 4),
   section(1, 8),
   section(4, 1),
-  ...[1, 2, 8, 32, 64, 128, 256].map(sessions),
+  ...[1, 2, 8, 32, 64, 128, 256].map((count) => sessions(count)),
+  permits(64),
+  ...[32, 64, 128].map(sessionsForPermits),
+  readers(64),
+  several,
   many,
+  monitored(uncontended, ["lock"]),
+  monitored(many, manyNames),
   failedTry,
   held(1000),
   held(10_000),

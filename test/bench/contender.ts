@@ -12,9 +12,25 @@ export interface Contender {
   readonly hold: (names: ReadonlyArray<string>) => Promise<void>
 }
 
+/**
+ * What may be taken: a lock, which excludes all, a read or a write lock, one of a semaphore's permits, or several locks, at
+ * once or one inside the other; or a lock while its metrics are read once a second, as a monitor reads them.
+ */
+export type Claim = "lock" | "read" | "write" | "permit" | "several" | "nested" | "monitored"
+
+/** The names of several locks, which are one loop's name: `x/a+b` is `x/a` and `x/b`. */
+export const severalNames = (name: string): ReadonlyArray<string> => {
+  const start = name.lastIndexOf("/") + 1
+  return name.slice(start).split("+").map((one) => name.slice(0, start) + one)
+}
+
+/** How many permits there are. */
+export const permits = 8
+
 /** The lock is taken and released for as long as `next` says so. */
 export interface Loop {
   readonly name: string
+  readonly claim: Claim
   readonly next: () => boolean
   /** To be called, and awaited, while the lock is held. */
   readonly section: () => Promise<void> | undefined

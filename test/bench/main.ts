@@ -143,7 +143,7 @@ const check = Effect.gen(function*() {
 
 const list = Effect.forEach(
   cases,
-  ({ long, name, title }) => Console.log(`${name.padEnd(15)} ${title}${long === true ? " (not with --quick)" : ""}`)
+  ({ long, name, title }) => Console.log(`${name.padEnd(20)} ${title}${long === true ? " (not with --quick)" : ""}`)
 )
 
 const switchFlag = (name: string) => Flag.Boolean(name).pipe(Flag.withDefault(false))

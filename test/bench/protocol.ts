@@ -3,10 +3,13 @@
  * line: the reply, or `{ "error": "..." }`. Times are microseconds of the machine's
  * monotonic clock, which all processes share.
  */
+import type { Claim } from "./contender.ts"
+
 export interface Requests {
   /** Takes and releases locks over and over, with one contender for each name. */
   readonly loops: {
     readonly names: ReadonlyArray<string>
+    readonly claim: Claim
     readonly millis: number
     /** How long each lock is held, in milliseconds. */
     readonly section: number
@@ -35,7 +38,7 @@ export interface Replies {
     readonly latencies: ReadonlyArray<number>
     /** When each section began and ended, and whose it was; if that was asked for. */
     readonly sections: ReadonlyArray<readonly [began: number, ended: number, contender: number]>
-    /** How often a section began while another one of the same lock ran in the same process. */
+    /** How often a section began while more of the same lock ran in the same process than may. */
     readonly overlaps: number
   }
   readonly tries: { readonly latencies: ReadonlyArray<number>; readonly taken: number }

@@ -5,15 +5,30 @@ import { Console, Data, Effect, Option } from "effect"
 import { execFile } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import type { Claim } from "./contender.ts"
 import { redisVersion } from "./stores.ts"
 
 export const library = "effect-etcd-lock"
 export const floor = "raw etcd3"
 export const goMutex = "Go Mutex"
+export const goRwMutex = "Go RWMutex"
 export const goFloor = "Go put+delete"
 export const etcd3Lock = "etcd3 Lock"
 export const redlock = "redlock"
 export const effectDistributedLock = "effect-distributed-lock"
+export const redisSemaphore = "redis-semaphore"
+
+/** What can be taken of those who have more, or something else, than a lock. */
+const claims: { readonly [contender: string]: ReadonlyArray<Claim> } = {
+  [library]: ["lock", "read", "write", "permit", "several", "nested", "monitored"],
+  [goMutex]: ["lock", "several"],
+  [goRwMutex]: ["read", "write"],
+  [effectDistributedLock]: ["lock", "permit"],
+  [redisSemaphore]: ["permit"]
+}
+
+export const has = ({ name }: { readonly name: string }, claim: Claim): boolean =>
+  (claims[name] ?? ["lock"]).includes(claim)
 
 export interface Contender {
   readonly name: string
@@ -109,11 +124,15 @@ const go: Effect.Effect<ReadonlyArray<Contender>, NotInstalled> = Effect.gen(fun
   const work = Path.join(cache, "go")
   Fs.mkdirSync(work, { recursive: true })
   const program = Fs.readFileSync(Path.join(here, "go/main.go"), "utf8")
-  // since 3.5 it has another path
+  // since 3.5 they have other paths
   const moved = Fs.existsSync(Path.join(sources, "client/v3"))
   Fs.writeFileSync(
     Path.join(work, "main.go"),
-    moved ? program.replaceAll("etcd/clientv3", "etcd/client/v3") : program
+    moved
+      ? program
+        .replaceAll("etcd/clientv3", "etcd/client/v3")
+        .replaceAll("etcd/contrib/recipes", "etcd/client/v3/experimental/recipes")
+      : program
   )
   const environment = { GO111MODULE: "off", GOPATH: goPath, GOFLAGS: "" }
   const binary = Path.join(work, "contender")
@@ -126,6 +145,12 @@ const go: Effect.Effect<ReadonlyArray<Contender>, NotInstalled> = Effect.gen(fun
       what: `Mutex of Go's concurrency package, client ${version}, ${goVersion}`,
       store: "etcd",
       command: (endpoint) => [binary, "mutex", endpoint]
+    },
+    {
+      name: goRwMutex,
+      what: `RWMutex of Go's recipe package, client ${version}, ${goVersion}`,
+      store: "etcd",
+      command: (endpoint) => [binary, "rwmutex", endpoint]
     },
     {
       name: goFloor,
@@ -178,6 +203,12 @@ const peers: Effect.Effect<ReadonlyArray<Contender>, NotInstalled> = Effect.gen(
       } on one ${redis}`,
       store: "redis",
       command: worker(Path.join(work, "effectDistributedLock.ts"))
+    },
+    {
+      name: redisSemaphore,
+      what: `Semaphore of npm ${version("redis-semaphore")} with ${version("ioredis")} on one ${redis}`,
+      store: "redis",
+      command: worker(Path.join(work, "redisSemaphore.ts"))
     }
   ]
 })
@@ -186,8 +217,8 @@ const sources: ReadonlyArray<
   readonly [ReadonlyArray<string>, Effect.Effect<ReadonlyArray<Contender>, NotInstalled>]
 > = [
   [[library, floor, etcd3Lock], own],
-  [[goMutex, goFloor], go],
-  [[redlock, effectDistributedLock], peers]
+  [[goMutex, goRwMutex, goFloor], go],
+  [[redlock, effectDistributedLock, redisSemaphore], peers]
 ]
 
 const run = (

@@ -8,7 +8,7 @@ import { loadavg } from "node:os"
 import type { EtcdNotFound } from "../support/EtcdServer.ts"
 import type { Case, Pace, Sample, Team } from "./cases.ts"
 import * as Fleet from "./fleet.ts"
-import type { Absent, Contender, Roster } from "./roster.ts"
+import * as Roster from "./roster.ts"
 import { type Disk, startEtcd, startRedis, type Store, type StoreFailed } from "./stores.ts"
 
 export interface Plan extends Pace {
@@ -30,12 +30,12 @@ export interface Measured {
   readonly stolen: number | undefined
   /** The samples of a round are at the same place with all contenders. */
   readonly samples: { readonly [contender: string]: ReadonlyArray<Sample> }
-  readonly absent: ReadonlyArray<Absent>
+  readonly absent: ReadonlyArray<Roster.Absent>
 }
 
 export const measure = (
   one: Case,
-  { absent, present }: Roster,
+  { absent, present }: Roster.Roster,
   disk: Disk,
   plan: Plan
 ): Effect.Effect<Measured, EtcdNotFound | StoreFailed> =>
@@ -51,13 +51,16 @@ export const measure = (
       load: [before, loadavg()[0]!],
       stolen: stolen(),
       samples: Object.fromEntries(log.samples),
-      absent: [...absent.filter(({ name }) => !(name in one.without)), ...log.absent]
+      absent: [...absent.filter(takesPart(one)), ...log.absent]
     }
   })
 
 // -----------------------------------------------------------------------------
 // internal
 // -----------------------------------------------------------------------------
+
+const takesPart = ({ claim, without }: Case) => (contender: { readonly name: string }): boolean =>
+  Roster.has(contender, claim) && !(contender.name in without)
 
 const watchSteal = (): () => number | undefined => {
   const times = () => {
@@ -79,21 +82,21 @@ const watchSteal = (): () => number | undefined => {
 /** What came of each contender so far. One that failed is out. */
 class Log {
   readonly samples: Map<string, Array<Sample>>
-  readonly absent: Array<Absent>
-  readonly #all: ReadonlyArray<Contender>
+  readonly absent: Array<Roster.Absent>
+  readonly #all: ReadonlyArray<Roster.Contender>
 
-  constructor(one: Case, present: ReadonlyArray<Contender>) {
-    this.#all = present.filter(({ name }) => !(name in one.without))
+  constructor(one: Case, present: ReadonlyArray<Roster.Contender>) {
+    this.#all = present.filter(takesPart(one))
     this.samples = new Map(this.#all.map(({ name }) => [name, []]))
     this.absent = Object.entries(one.without).map(([name, why]) => ({ name, why }))
   }
 
-  get contenders(): ReadonlyArray<Contender> {
+  get contenders(): ReadonlyArray<Roster.Contender> {
     return this.#all.filter(({ name }) => this.samples.has(name))
   }
 
   readonly attempt = <A, R>(
-    contender: Contender,
+    contender: Roster.Contender,
     effect: Effect.Effect<A, Fleet.WorkerFailed, R>
   ): Effect.Effect<A | undefined, never, R> =>
     Effect.catch(effect, ({ message }) => {
@@ -157,21 +160,21 @@ const inTurn = (one: Case, disk: Disk, plan: Plan, log: Log) =>
   )
 
 const startStores = (
-  contenders: ReadonlyArray<Contender>,
+  contenders: ReadonlyArray<Roster.Contender>,
   disk: Disk
 ): Effect.Effect<
-  { readonly [K in Contender["store"]]: Store | undefined },
+  { readonly [K in Roster.Contender["store"]]: Store | undefined },
   EtcdNotFound | StoreFailed,
   Scope.Scope
 > => {
-  const wanted = (store: Contender["store"]) => contenders.some((contender) => contender.store === store)
+  const wanted = (store: Roster.Contender["store"]) => contenders.some((contender) => contender.store === store)
   return Effect.all({
     etcd: wanted("etcd") ? startEtcd(disk) : Effect.undefined,
     redis: wanted("redis") ? startRedis(disk) : Effect.undefined
   })
 }
 
-const gather = (contender: Contender, processes: number, store: Store) =>
+const gather = (contender: Roster.Contender, processes: number, store: Store) =>
   Effect.map(
     Effect.forEach(
       Array.from({ length: processes }),

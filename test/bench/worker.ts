@@ -4,7 +4,7 @@
 import { createInterface } from "node:readline"
 import { setTimeout } from "node:timers/promises"
 import { pathToFileURL } from "node:url"
-import type { Contender, Loop } from "./contender.ts"
+import { type Claim, type Contender, type Loop, permits, severalNames } from "./contender.ts"
 import type { Op, Replies, Request, Requests } from "./protocol.ts"
 
 const [file, endpoint] = process.argv.slice(2)
@@ -16,30 +16,45 @@ const now = (): number => {
   return seconds * 1e6 + nanos / 1e3
 }
 
-const loops = async ({ apart, millis, names, section, trace }: Requests["loops"]): Promise<Replies["loops"]> => {
+/** How many may be inside at a time. */
+const room: { readonly [K in Claim]: number } = {
+  lock: 1,
+  read: Infinity,
+  write: 1,
+  permit: permits,
+  several: 1,
+  nested: 1,
+  monitored: 1
+}
+
+const loops = async ({ apart, claim, millis, names, section, trace }: Requests["loops"]): Promise<Replies["loops"]> => {
   const counts = names.map(() => 0)
   const latencies: Array<number> = []
   const sections: Array<[number, number, number]> = []
-  const inside = new Set<string>()
+  const inside = new Map<string, number>()
   let overlaps = 0
   let total = 0
-  const enter = (name: string) => {
-    if (inside.has(name)) overlaps++
-    inside.add(name)
+  const locks = names.map(severalNames)
+  const enter = (i: number) => {
+    for (const lock of locks[i]!) {
+      const count = (inside.get(lock) ?? 0) + 1
+      if (count > room[claim]) overlaps++
+      inside.set(lock, count)
+    }
   }
-  const leave = (name: string, began: number, i: number) => {
-    inside.delete(name)
+  const leave = (began: number, i: number) => {
+    for (const lock of locks[i]!) inside.set(lock, inside.get(lock)! - 1)
     if (trace) sections.push([began, now(), i])
   }
-  const work = async (name: string, i: number) => {
+  const work = async (i: number) => {
     const began = now()
-    enter(name)
+    enter(i)
     await setTimeout(section)
-    leave(name, began, i)
+    leave(began, i)
   }
-  const pass = (name: string, i: number) => {
-    enter(name)
-    leave(name, now(), i)
+  const pass = (i: number) => {
+    enter(i)
+    leave(now(), i)
     return undefined
   }
   const until = now() + millis * 1000
@@ -49,11 +64,12 @@ const loops = async ({ apart, millis, names, section, trace }: Requests["loops"]
     let asked = 0
     return {
       name,
+      claim,
       next: () => {
         asked = now()
         return asked < until
       },
-      section: section > 0 ? () => work(name, i) : () => pass(name, i),
+      section: section > 0 ? () => work(i) : () => pass(i),
       done: () => {
         const at = now()
         total++
@@ -100,6 +116,7 @@ const lineUp = async ({ count, name }: Requests["lineUp"]): Promise<Replies["lin
     let turn = 0
     return {
       name,
+      claim: "lock",
       next: () => turn++ === 0,
       section: () => {
         turns.push(now())

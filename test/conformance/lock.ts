@@ -1,51 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, Ref, Scope, Stream } from "effect"
-import { Etcd, Lease, Lock } from "effect-etcd-lock"
+import { Duration, Effect, Exit, Fiber, Ref, Scope, Stream } from "effect"
+import { Etcd, Lease, Lock, type Semaphore } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { eventually } from "../support/eventually.ts"
-import { defectOf, failureOf } from "../support/exits.ts"
-import { holdIn } from "../support/holdIn.ts"
+import { failureOf } from "../support/exits.ts"
+import { hold, holdIn } from "../support/holdIn.ts"
+import * as Recipes from "../support/recipes.ts"
 import type * as World from "../support/World.ts"
 
-/** What a lock promises, on whatever etcd the world has. */
+/** What a lock promises beside what all recipes do, on whatever etcd the world has. */
 export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>) => {
   describe("a free lock", () => {
-    it.live("runs the body, answers what it answers, and is free again", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const a = yield* world.process()
-        const inside = yield* Effect.gen(function*() {
-          const line = yield* world.line("job")
-          return line.length
-        }).pipe(Lock.withLock("job"), a.run)
-        assert.strictEqual(inside, 1)
-        assert.lengthOf(yield* world.line("job"), 0)
-      }))
-
-    it.live("is released when the body fails, dies, or is interrupted", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const a = yield* world.process()
-        const failed = yield* Effect.exit(a.run(Lock.withLock(Effect.fail("boom"), "job")))
-        assert.strictEqual(failureOf(failed), "boom")
-        assert.lengthOf(yield* world.line("job"), 0)
-        const died = yield* Effect.exit(a.run(Lock.withLock(Effect.die("bug"), "job")))
-        assert.isTrue(Exit.isFailure(died) && Cause.hasDies(died.cause))
-        assert.lengthOf(yield* world.line("job"), 0)
-        const cleaned = yield* Ref.make(-1)
-        const started = yield* Deferred.make<void>()
-        const fiber = yield* Effect.andThen(Deferred.succeed(started, undefined), Effect.never).pipe(
-          Effect.onInterrupt(() => Effect.flatMap(world.line("job"), (line) => Ref.set(cleaned, line.length))),
-          Lock.withLock("job"),
-          a.run,
-          Effect.forkChild({ startImmediately: true })
-        )
-        yield* Deferred.await(started)
-        yield* Fiber.interrupt(fiber)
-        assert.strictEqual(yield* Ref.get(cleaned), 1, "the body's cleanup ran under the lock")
-        assert.lengthOf(yield* world.line("job"), 0)
-      }))
-
     it.live("keeps the keys and values that Go's mutex can live with", () =>
       Effect.gen(function*() {
         const world = yield* makeWorld
@@ -93,63 +58,9 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         yield* Scope.close(scope, Exit.void)
         assert.isTrue(yield* Ref.get(closed))
       }))
-
-    it.live("rejects names that would be other keys than they seem", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const a = yield* world.process()
-        for (const name of ["", "/", "a/", "/a", "a//b", "\ud800"]) {
-          const exit = yield* Effect.exit(a.run(Lock.withLock(Effect.void, name)))
-          const defect = defectOf(exit)
-          assert.instanceOf(defect, RangeError)
-          assert.include((defect as Error).message, JSON.stringify(name))
-        }
-      }))
   })
 
   describe("a held lock", () => {
-    it.live("refuses a try, naming the holder, and leaves no key", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const [a, b] = yield* Effect.all([world.process(), world.process()])
-        const holder = yield* holdIn(a, "job", { metadata: { team: "blue" } })
-        const handle = yield* holder.held
-        for (const process of [a, b]) {
-          const error = yield* Effect.flip(process.run(Lock.tryWithLock(Effect.void, "job")))
-          assert.instanceOf(error, Lock.LockHeld)
-          assert.strictEqual(error.holder?.key, handle.key)
-          assert.strictEqual(error.holder?.leaseId, handle.leaseId)
-          assert.deepStrictEqual(error.holder?.metadata, { team: "blue" })
-          assert.include(error.message, `'job' is held by ${error.holder?.host} (process ${globalThis.process.pid})`)
-          assert.isTrue(Option.isNone(yield* process.run(Lock.withLockIfAvailable(Effect.void, "job"))))
-        }
-        assert.lengthOf(yield* world.line("job"), 1)
-        yield* holder.release
-        assert.deepStrictEqual(yield* b.run(Lock.withLockIfAvailable(Effect.succeed(1), "job")), Option.some(1))
-      }))
-
-    it.live("lets one of many tries through", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const processes = yield* Effect.all([world.process(), world.process(), world.process()])
-        for (let round = 0; round < 10; round++) {
-          const inside = yield* Ref.make(0)
-          const most = yield* Ref.make(0)
-          const body = Effect.gen(function*() {
-            const now = yield* Ref.updateAndGet(inside, (n) => n + 1)
-            yield* Ref.update(most, (n) => Math.max(n, now))
-            yield* Effect.sleep(5)
-            yield* Ref.update(inside, (n) => n - 1)
-          })
-          const tries = processes.flatMap((process) => [process, process]).map((process) =>
-            process.run(Lock.withLockIfAvailable(body, `round-${round}`))
-          )
-          const answers = yield* Effect.all(tries, { concurrency: "unbounded" })
-          assert.strictEqual(yield* Ref.get(most), 1)
-          assert.isAtLeast(answers.filter(Option.isSome).length, 1)
-        }
-      }))
-
     it.live("is handed over in the order of arrival, across processes and fibers", () =>
       Effect.gen(function*() {
         const world = yield* makeWorld
@@ -179,136 +90,9 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         assert.deepStrictEqual(tokens, [...tokens].sort((x, y) => x < y ? -1 : 1))
         assert.strictEqual(new Set(tokens).size, 5)
       }))
-
-    it.live("times out a waiter with how long and who, and the waiter is gone from the line", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const [a, b] = yield* Effect.all([world.process(), world.process()])
-        const holder = yield* holdIn(a, "job")
-        const handle = yield* holder.held
-        for (const process of [a, b]) {
-          const error = yield* Effect.flip(process.run(Lock.withLock(Effect.void, "job", { timeout: 300 })))
-          assert.instanceOf(error, Lock.LockTimeout)
-          assert.isAtLeast(Duration.toMillis(error.waited), 300)
-          assert.strictEqual(error.holder?.key, handle.key)
-          assert.match(error.message, /'job' was not acquired within .*; it is held by .*process/)
-          yield* world.untilLine("job", 1)
-        }
-        yield* holder.release
-      }))
-
-    it.live("is tried once with a timeout of zero, which takes it as soon as it is free", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const [a, b] = yield* Effect.all([world.process(), world.process()])
-        const once = Lock.withLock(world.line("job"), "job", { timeout: 0 })
-        const holder = yield* holdIn(a, "job")
-        const handle = yield* holder.held
-        for (const process of [a, b]) {
-          const error = yield* Effect.flip(process.run(once))
-          assert.instanceOf(error, Lock.LockTimeout)
-          assert.strictEqual(error.holder?.key, handle.key)
-          assert.strictEqual(Duration.toMillis(error.waited), 0)
-          assert.lengthOf(yield* world.line("job"), 1)
-        }
-        yield* holder.release
-        for (const process of [a, b]) assert.lengthOf(yield* process.run(once), 1)
-      }))
-
-    it.live("is not handed on early when a waiter in the middle leaves, dies or is deleted", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const [a, b, c, d, e] = yield* Effect.all(Array.from({ length: 5 }, () => world.process()))
-        const holder = yield* holdIn(a!, "job")
-        yield* holder.held
-        const interrupted = yield* holdIn(b!, "job")
-        yield* world.untilLine("job", 2)
-        const dying = yield* holdIn(c!, "job")
-        yield* world.untilLine("job", 3)
-        const deleted = yield* holdIn(d!, "job")
-        yield* world.untilLine("job", 4)
-        const last = yield* holdIn(e!, "job")
-        yield* world.untilLine("job", 5)
-        yield* Fiber.interrupt(interrupted.fiber)
-        yield* world.untilLine("job", 4)
-        const line = yield* world.line("job")
-        yield* world.etcd.leaseRevoke(line[1]!.lease)
-        const died = yield* Fiber.await(dying.fiber)
-        assert.instanceOf(failureOf(died), Lock.LockLost)
-        assert.include(failureOf(died) as Lock.LockLost, { reason: "KeyDeleted", fencingToken: undefined })
-        yield* world.etcd.txn({ then: [Etcd.remove(line[2]!.key)] })
-        assert.include(failureOf(yield* Fiber.await(deleted.fiber)) as Lock.LockLost, { reason: "KeyDeleted" })
-        assert.isFalse(yield* last.isHeld)
-        yield* holder.release
-        yield* last.held
-        yield* last.release
-      }))
-
-    it.live("is promptly left by an interrupted waiter, at every stage", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const [a, b] = yield* Effect.all([world.process(), world.process()])
-        const holder = yield* holdIn(a, "job")
-        yield* holder.held
-        // from before the grant of b's lease to well into the wait
-        for (let delay = 0; delay < 40; delay++) {
-          const waiting = yield* holdIn(b, "job")
-          const local = yield* holdIn(b, "job")
-          yield* Effect.sleep(delay / 4)
-          yield* Fiber.interrupt(waiting.fiber)
-          yield* Fiber.interrupt(local.fiber)
-        }
-        yield* world.untilLine("job", 1)
-        yield* holder.release
-        yield* b.run(Lock.withLock(Effect.void, "job"))
-      }))
-
-    it.live("that is interrupted at any moment of its life leaves nothing", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const processes = yield* Effect.all([world.process(), world.process()])
-        yield* Effect.forEach(processes, (process, index) =>
-          Effect.gen(function*() {
-            for (let delay = 0; delay < 60; delay++) {
-              const fiber = yield* Effect.forEach([1, 2], () => Lock.withLock(Effect.sleep(1), "job"), {
-                concurrency: 2
-              }).pipe(process.run, Effect.forkChild({ startImmediately: true }))
-              yield* Effect.sleep(delay / 5 + index)
-              yield* Fiber.interrupt(fiber)
-            }
-          }), { concurrency: "unbounded" })
-        yield* world.untilLine("job", 0)
-      }))
   })
 
   describe(`a lost lock (${cite("P3")})`, () => {
-    it.live("interrupts and awaits the body, and fails with LockLost: the lease was revoked from outside", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const a = yield* world.process({ ttl: "3 seconds" })
-        const steps: Array<string> = []
-        const handle = yield* Deferred.make<Lock.Handle>()
-        const fiber = yield* Effect.scoped(Effect.gen(function*() {
-          const lock = yield* Lock.acquire("job")
-          yield* Deferred.succeed(handle, lock)
-          return yield* lock.whileHeld(Effect.never.pipe(
-            Effect.onInterrupt(() => Effect.andThen(Effect.sleep(100), Effect.sync(() => steps.push("cleaned"))))
-          ))
-        })).pipe(a.run, Effect.ensuring(Effect.sync(() => steps.push("over"))), Effect.forkChild)
-        const { fencingToken, leaseId } = yield* Deferred.await(handle)
-        yield* world.etcd.leaseRevoke(leaseId)
-        const error = failureOf(yield* Fiber.await(fiber))
-        assert.instanceOf(error, Lock.LockLost)
-        assert.strictEqual((error as Lock.LockLost).fencingToken, fencingToken)
-        assert.deepStrictEqual(steps, ["cleaned", "over"])
-        // the next lock of the same session gets a new lease
-        yield* a.run(Effect.scoped(Effect.gen(function*() {
-          const next = yield* Lock.acquire("job")
-          assert.notStrictEqual(next.leaseId, leaseId)
-          assert.isTrue(next.fencingToken > fencingToken)
-        })))
-      }))
-
     it.live("is noticed within a second when its key is deleted, also for a hold that began without a watch", () =>
       Effect.gen(function*() {
         const world = yield* makeWorld
@@ -322,114 +106,6 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
           assert.include(failureOf(exit) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
           assert.isBelow(Duration.toMillis(waited), 1000)
         }
-      }))
-
-    it.live("cannot be written through, and the refusal is a loss", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const a = yield* world.process()
-        yield* a.run(Effect.scoped(Effect.gen(function*() {
-          const lock = yield* Lock.acquire("job")
-          const answer = yield* lock.txn({
-            compare: [Etcd.compareCreateRevision("counter", "=", 0n)],
-            then: [Etcd.put("counter", "1")],
-            else: [Etcd.get("counter")]
-          })
-          assert.isTrue(answer.succeeded)
-          const again = yield* lock.txn({
-            compare: [Etcd.compareCreateRevision("counter", "=", 0n)],
-            then: [Etcd.put("counter", "2")],
-            else: [Etcd.get("counter")]
-          })
-          assert.isTrue(!again.succeeded && Buffer.from(again.responses[0].kvs[0]!.value).toString() === "1")
-          yield* lock.verify
-          yield* lock.check
-          yield* world.etcd.txn({ then: [Etcd.remove(lock.key)] })
-          const refused = yield* Effect.flip(lock.txn({ then: [Etcd.put("counter", "3")] }))
-          assert.include(refused as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
-          assert.include((yield* Effect.flip(lock.check)) as Lock.LockLost, { reason: "KeyDeleted" })
-          assert.include((yield* Effect.flip(lock.awaitLoss)) as Lock.LockLost, { reason: "KeyDeleted" })
-          assert.strictEqual(Duration.toMillis(yield* lock.remaining), 0)
-          const { kvs } = yield* world.etcd.range(Etcd.get("counter"))
-          assert.strictEqual(Buffer.from(kvs[0]!.value).toString(), "1")
-          yield* world.etcd.txn({ then: [Etcd.remove("counter")] })
-        })))
-      }))
-
-    it.live("is noticed by verify, even if a new key of the same name stands there", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const a = yield* world.process()
-        yield* a.run(Effect.scoped(Effect.gen(function*() {
-          const lock = yield* Lock.acquire("job")
-          yield* world.etcd.txn({ then: [Etcd.remove(lock.key)] })
-          yield* world.etcd.txn({ then: [Etcd.put(lock.key, "", { lease: lock.leaseId })] })
-          assert.include((yield* Effect.flip(lock.verify)) as Lock.LockLost, { reason: "KeyDeleted" })
-        })))
-      }))
-
-    it.live("keeps what the body failed with beside the loss", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const a = yield* world.process()
-        const started = yield* Deferred.make<void>()
-        const fiber = yield* Deferred.succeed(started, undefined).pipe(
-          Effect.andThen(Effect.sleep(1200)),
-          Effect.andThen(Effect.fail("own failure")),
-          Effect.uninterruptible,
-          Lock.withLock("job"),
-          a.run,
-          Effect.forkChild
-        )
-        yield* Deferred.await(started)
-        const [entry] = yield* world.line("job")
-        yield* world.etcd.txn({ then: [Etcd.remove(entry!.key)] })
-        const exit = yield* Fiber.await(fiber)
-        assert.isTrue(Exit.isFailure(exit))
-        const errors = Exit.isFailure(exit)
-          ? exit.cause.reasons.map((reason) => "error" in reason ? reason.error : reason)
-          : []
-        assert.strictEqual((errors[0] as Lock.LockLost)._tag, "LockLost")
-        assert.strictEqual(errors[1], "own failure")
-      }))
-
-    it.live("with its handle released fails whatever still runs under it", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const a = yield* world.process()
-        yield* a.run(Effect.scoped(Effect.gen(function*() {
-          const lock = yield* Lock.acquire("job")
-          const under = yield* Effect.forkChild(lock.whileHeld(Effect.never), { startImmediately: true })
-          yield* lock.release
-          assert.include(failureOf(yield* Fiber.await(under)) as Lock.LockLost, { reason: "Released" })
-          assert.lengthOf(yield* world.line("job"), 0)
-          assert.include((yield* Effect.flip(lock.check)) as Lock.LockLost, { reason: "Released" })
-          assert.include((yield* Effect.flip(lock.verify)) as Lock.LockLost, { reason: "Released" })
-          yield* lock.release
-        })))
-      }))
-  })
-
-  describe("a lease of one's own", () => {
-    it.live("takes the lock with it when it goes", () =>
-      Effect.gen(function*() {
-        const world = yield* makeWorld
-        const a = yield* world.process()
-        const scope = yield* Scope.make()
-        const lease = yield* Lease.make({ ttl: "10 seconds" }).pipe(
-          Scope.provide(scope),
-          Effect.provideService(Etcd.Etcd, world.etcd)
-        )
-        const holder = yield* holdIn(a, "job", { lease })
-        assert.strictEqual((yield* holder.held).leaseId, lease.id)
-        // another fiber, on the session's lease, waits behind it
-        const next = yield* holdIn(a, "job")
-        yield* Scope.close(scope, Exit.void)
-        assert.include(failureOf(yield* Fiber.await(holder.fiber)) as Lock.LockLost, { reason: "Released" })
-        assert.notStrictEqual((yield* next.held).leaseId, lease.id)
-        yield* next.release
-        const error = yield* Effect.flip(a.run(Lock.withLock(Effect.void, "job", { lease })))
-        assert.include(error as Lock.LockLost, { _tag: "LockLost", reason: "Released" })
       }))
   })
 
@@ -541,13 +217,13 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
           })
           const listed = yield* Lock.list("jobs/").pipe(Effect.provideService(Etcd.Etcd, world.etcd))
           assert.deepStrictEqual(
-            listed.map(({ holder, layout, lock, waiting }) => [lock, layout, holder.key, waiting]),
+            listed.map(({ holder, holding, layout, lock, waiting }) => [lock, layout, holder.key, holding, waiting]),
             [
-              ["jobs/a", "queue", first!.key, 1],
-              ["jobs/ab", "queue", part!.key, 0],
-              ["jobs/b", "single-key", single!.key, 0],
-              ["jobs/go", "queue", `jobs/go/${id.toString(16)}`, 0],
-              ["jobs/worker", "single-key", "jobs/worker", 0]
+              ["jobs/a", "queue", first!.key, 1, 1],
+              ["jobs/ab", "queue", part!.key, 1, 0],
+              ["jobs/b", "single-key", single!.key, 1, 0],
+              ["jobs/go", "queue", `jobs/go/${id.toString(16)}`, 1, 0],
+              ["jobs/worker", "single-key", "jobs/worker", 1, 0]
             ]
           )
           assert.include(listed[0]!.holder, { pid: process.pid, createRevision: first!.createRevision })
@@ -560,6 +236,38 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         yield* Effect.forEach(held, ({ release }) => release)
         yield* waiting.release
         assert.deepStrictEqual(yield* a.run(Lock.list()), [])
+      }))
+
+    it.live("lists readers and writers as one lock, and how many hold it and hold permits", () =>
+      Effect.gen(function*() {
+        const world = yield* makeWorld
+        const [a, b, c, d] = yield* Effect.all(Array.from({ length: 4 }, () => world.process()))
+        const held: Array<Effect.Success<ReturnType<typeof hold<Lock.Handle, Semaphore.AcquireError>>>> = []
+        const enter = Effect.fnUntraced(function*(process: World.Process, recipe: Recipes.Recipe, name: string) {
+          const { length } = yield* world.line(name)
+          held.push(yield* hold(process, recipe.acquire(name)))
+          yield* world.untilLine(name, length + 1)
+        })
+        const lines = {
+          "jobs/cache": [Recipes.read, Recipes.read, Recipes.write, Recipes.read],
+          "jobs/pool": [Recipes.permits(1, 3), Recipes.permits(2, 3), Recipes.permits(1, 3), Recipes.permits(1, 3)],
+          "jobs/written": [Recipes.write, Recipes.write, Recipes.read, Recipes.lock()]
+        }
+        for (const [name, line] of Object.entries(lines)) {
+          for (const [i, recipe] of line.entries()) yield* enter([a, b, c, d][i]!, recipe, name)
+        }
+        const listed = yield* a!.run(Lock.list("jobs/"))
+        assert.deepStrictEqual(listed.map(({ holding, layout, lock, waiting }) => [lock, layout, holding, waiting]), [
+          ["jobs/cache", "queue", 2, 2],
+          ["jobs/pool", "queue", 2, 2],
+          ["jobs/written", "queue", 1, 3]
+        ])
+        assert.deepStrictEqual(
+          listed.map(({ holder }) => holder.key),
+          yield* Effect.forEach([0, 4, 8], (i) => Effect.map(held[i]!.held, ({ key }) => key))
+        )
+        yield* Effect.forEach(held, ({ release }) => release, { discard: true, concurrency: "unbounded" })
+        assert.deepStrictEqual(yield* a!.run(Lock.list()), [])
       }))
 
     it.live("can force a release, of the holder that was looked at and no other", () =>

@@ -1,5 +1,5 @@
 /**
- * Every example of the README and of the docstrings, which all are complete modules: they are type-checked as the
+ * Every example of the README, of the guides in docs/ and of the docstrings, which all are complete modules: they are type-checked as the
  * sources are, and imported. Effects that they export are run with a session, layers are built, and tests that
  * they contain are run. What calls `runMain` is a program, and runs as a process of its own.
  */
@@ -50,7 +50,9 @@ const sources = Fs.readdirSync(Path.join(root, "src"), { recursive: true, encodi
   .filter((file) => file.endsWith(".ts"))
   .map((file) => `src/${file}`)
 
-const examples = ["README.md", ...sources].flatMap(examplesOf)
+const guides = Fs.readdirSync(Path.join(root, "docs")).map((file) => `docs/${file}`)
+
+const examples = ["README.md", ...guides, ...sources].flatMap(examplesOf)
 
 for (const { code, path } of examples) Fs.writeFileSync(path, code)
 Fs.writeFileSync(
@@ -67,7 +69,9 @@ const inTest = Layer.provideMerge(
 
 describe("the examples in the documentation", () => {
   it("are found", () => {
-    for (const file of ["README.md", "src/Etcd.ts", "src/Lease.ts", "src/Lock.ts", "src/Session.ts"]) {
+    for (
+      const file of ["README.md", "docs/operating.md", "src/Etcd.ts", "src/Lease.ts", "src/Lock.ts", "src/Session.ts"]
+    ) {
       assert.isTrue(examples.some(({ at }) => at.startsWith(`${file}:`)), `${file} has an example`)
     }
   })

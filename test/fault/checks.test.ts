@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { check, type Violation } from "./checks.ts"
-import type { End, Fault, History, Recorded } from "./history.ts"
+import type { Claim, Counter, End, Fault, History, Recorded } from "./history.ts"
 
 const ttl = 4000
 
@@ -13,10 +13,11 @@ interface Turn {
   readonly token?: number
   readonly created?: number
   readonly n?: number
+  readonly claim?: Claim
 }
 
 /** The reports of one section: times in milliseconds. */
-const turn = ({ by, created, ended, holds, n = 0, stopped, token, wants }: Turn): ReadonlyArray<Recorded> => {
+const turn = ({ by, claim, created, ended, holds, n = 0, stopped, token, wants }: Turn): ReadonlyArray<Recorded> => {
   const section = `${by}/0/${n}`
   const identity = token === undefined ? {} : {
     token: String(token),
@@ -25,7 +26,7 @@ const turn = ({ by, created, ended, holds, n = 0, stopped, token, wants }: Turn)
     lease: by
   }
   return [
-    { _tag: "Wants", contender: by, at: wants, section, lock: "lock" },
+    { _tag: "Wants", contender: by, at: wants, section, lock: "lock", claim },
     ...holds === undefined ? [] : [{ _tag: "Holds", contender: by, at: holds, section, ...identity } as const],
     ...stopped === undefined ? [] : [{ _tag: "Stopped", contender: by, at: stopped, section } as const],
     ...ended === undefined
@@ -36,7 +37,7 @@ const turn = ({ by, created, ended, holds, n = 0, stopped, token, wants }: Turn)
 
 const wrote = (
   by: string,
-  counter: "fenced" | "plain",
+  counter: Counter,
   outcome: "Applied" | "Refused" | "Unknown",
   revision?: number
 ): Recorded => ({
@@ -96,7 +97,9 @@ describe("a history", () => {
   })
 
   it("of two holders at once, neither of which has a token, is bad", () => {
-    const withoutToken = ({ by, ended, holds, stopped, wants }: Required<Omit<Turn, "created" | "n">>): Turn => ({
+    const withoutToken = (
+      { by, ended, holds, stopped, wants }: Required<Omit<Turn, "claim" | "created" | "n">>
+    ): Turn => ({
       by,
       ended,
       holds,
@@ -111,6 +114,16 @@ describe("a history", () => {
       contenders: [{ name: "a", kind: "go", pid: 1 }, { name: "b", kind: "ours", pid: 2 }]
     })
     assert.deepStrictEqual(check(history).violations.map(({ check, kind }) => [check, kind]), [["one holder", "go"]])
+  })
+
+  it("in which a peer has a later token before its turn is the peer's fault alone", () => {
+    const history = historyOf([turn({ ...a, token: 9 }), turn(b)], {
+      contenders: [{ name: "a", kind: "go", pid: 1 }, { name: "b", kind: "ours", pid: 2 }]
+    })
+    assert.deepStrictEqual(
+      check(history).violations.map(({ check, kind }) => [check, kind]),
+      [["tokens grow", "go"]]
+    )
   })
 
   describe("where the holder stood still", () => {
@@ -202,6 +215,11 @@ describe("a history", () => {
       assert.strictEqual(check(history).overlaps[0]?.excuse?.why, "etcd")
     })
 
+    it("is good when the contender found that by its own revoke, which came after another one held", () => {
+      const reports = [lease("alive", 500), lease("revoking", 1790), lease("gone", 1800)]
+      assert.deepStrictEqual(found(historyOf([...overlapping, ...reports])), [])
+    })
+
     it("is bad when the renewal was too long ago, however late its answer came, or none was acknowledged", () => {
       const late = lease("alive", 500, 900 - ttl - 1)
       assert.include(found(historyOf([...overlapping, late, lease("gone", 1800)])), "one holder")
@@ -231,7 +249,7 @@ describe("a history", () => {
   })
 
   describe("with a counter", () => {
-    const counted = (value: number, marks: ReadonlyArray<string>, counter: "fenced" | "plain" = "fenced") => ({
+    const counted = (value: number, marks: ReadonlyArray<string>, counter: Counter = "fenced") => ({
       end: { ...goodEnd, counted: [{ lock: "lock", counter, value, marks }] }
     })
     const writes = [turn(a), turn(b), wrote("a", "fenced", "Applied", 6), wrote("b", "fenced", "Unknown")]
@@ -248,6 +266,15 @@ describe("a history", () => {
       assert.deepStrictEqual(found(historyOf(writes, counted(1, ["fenced/b"]))), ["fenced writes"])
       const refused = [...writes.slice(0, 3), wrote("b", "fenced", "Refused")]
       assert.deepStrictEqual(found(historyOf(refused, counted(2, ["fenced/a", "fenced/b"]))), ["fenced writes"])
+    })
+
+    it("that is written by claims beside each other may lose counts, but no acknowledged write", () => {
+      const shared = [turn(a), turn(b), wrote("a", "shared", "Applied", 6), wrote("b", "shared", "Refused")]
+      assert.deepStrictEqual(found(historyOf(shared, counted(0, ["shared/a"], "shared"))), [])
+      assert.deepStrictEqual(found(historyOf(shared, counted(1, [], "shared"))), ["fenced writes"])
+      assert.deepStrictEqual(found(historyOf(shared, counted(1, ["shared/a", "shared/b"], "shared"))), [
+        "fenced writes"
+      ])
     })
 
     it("that no lock guards may lose counts, but no acknowledged write", () => {
@@ -274,6 +301,159 @@ describe("a history", () => {
     it("is good when it does not have the time, or nobody waits", () => {
       assert.deepStrictEqual(found(historyOf([turn(a), turn(waiter)], { calms: [{ ...calm, to: 20_000 }] })), [])
       assert.deepStrictEqual(found(historyOf([turn(a), turn({ ...waiter, wants: 26_000 })], { calms: [calm] })), [])
+    })
+  })
+
+  describe("of readers and writers", () => {
+    const read: Claim = { kind: "read" }
+    const write: Claim = { kind: "write" }
+    const beside = { ...b, holds: 500 }
+
+    it("is good when readers run beside each other, in whatever order", () => {
+      const reports = [turn({ ...a, claim: read }), turn({ ...beside, claim: read, token: 4, created: 4 })]
+      const { overlaps, violations } = check(historyOf([...reports, wrote("a", "shared", "Applied", 7)]))
+      assert.deepStrictEqual([overlaps, violations], [[], []])
+    })
+
+    it("is bad when a writer runs beside a reader or a writer, whichever came first", () => {
+      for (const [first, second] of [[read, write], [write, read], [write, write]] as const) {
+        assert.deepStrictEqual(
+          found(historyOf([turn({ ...a, claim: first }), turn({ ...beside, claim: second })])),
+          ["one holder", "linearizable"]
+        )
+      }
+    })
+
+    it("is bad when a reader's token is no greater than that of a writer before, with a reader between", () => {
+      const writer = turn({ ...a, claim: write })
+      const between = turn({ ...b, claim: read })
+      const late = { by: "a", n: 1, wants: 100, holds: 1500, stopped: 1600, ended: 1610, claim: read }
+      assert.deepStrictEqual(found(historyOf([writer, between, turn({ ...late, token: 7, created: 7 })])), [])
+      const behind = historyOf([writer, between, turn({ ...late, token: 5, created: 7 })])
+      assert.include(found(behind), "tokens grow")
+      const behindWrite = historyOf([writer, between, wrote("a", "fenced", "Applied", 7), turn({ ...late, token: 7 })])
+      assert.deepStrictEqual(found(behindWrite), ["tokens grow"])
+    })
+
+    it("is bad when a writer's token is older than what a reader before it has written", () => {
+      const reports = [turn({ ...a, claim: read }), turn({ ...b, claim: write })]
+      assert.deepStrictEqual(found(historyOf([...reports, wrote("a", "shared", "Applied", 7)])), [])
+      assert.deepStrictEqual(found(historyOf([...reports, wrote("a", "shared", "Applied", 9)])), ["tokens grow"])
+    })
+
+    it("is bad when a reader overtakes a writer that came earlier", () => {
+      const writer = turn({ ...b, claim: write, created: 6 })
+      const reader = { by: "a", n: 1, wants: 100, holds: 2020, stopped: 2030, ended: 2040, token: 9, claim: read }
+      assert.deepStrictEqual(found(historyOf([writer, turn({ ...reader, created: 7 })])), [])
+      assert.deepStrictEqual(found(historyOf([writer, turn({ ...reader, created: 5 })])), ["order of service"])
+    })
+
+    it("is good when a writer that stood still ran beside a reader, and bad when it did not stand still", () => {
+      const reports = [
+        turn({ ...a, stopped: 9030, ended: 9040, claim: write }),
+        turn({ ...b, holds: 6000, stopped: 9500, ended: 9510, claim: read })
+      ]
+      assert.deepStrictEqual(found(historyOf([...reports, froze("a", 500, 9000)])), [])
+      assert.include(found(historyOf(reports)), "one holder")
+    })
+  })
+
+  describe("of permits", () => {
+    const permits = (permits: number): Claim => ({ kind: "permits", permits, of: 3 })
+    const one = permits(1)
+    const at = (by: string, n: number, holds: number, stopped: number, token: number, created = token) => ({
+      by,
+      n,
+      wants: 0,
+      holds,
+      stopped,
+      ended: stopped + 10,
+      token,
+      created
+    })
+
+    it("is good when no more are held than there are", () => {
+      const reports = [
+        turn({ ...at("a", 0, 10, 1000, 5), claim: one }),
+        turn({ ...at("a", 1, 20, 900, 6), claim: one }),
+        turn({ ...at("b", 0, 15, 1500, 4), claim: one }),
+        turn({ ...at("b", 1, 1020, 1600, 8), claim: permits(2) })
+      ]
+      assert.deepStrictEqual(check(historyOf(reports)).violations, [])
+    })
+
+    const tooMany = [
+      turn({ ...at("a", 0, 10, 1000, 5), claim: one }),
+      turn({ ...at("a", 1, 20, 900, 6), claim: one }),
+      turn({ ...at("b", 0, 500, 1500, 7), claim: permits(2) })
+    ]
+
+    it("is bad when more are held, though each two would fit", () => {
+      assert.deepStrictEqual(found(historyOf(tooMany)), ["permits", "linearizable"])
+      assert.deepStrictEqual(check(historyOf(tooMany)).overlaps.map(({ at, check }) => [at, check]), [[500, "permits"]])
+    })
+
+    it("is bad when two exclude each other", () => {
+      const reports = [
+        turn({ ...at("a", 0, 10, 1000, 5), claim: permits(2) }),
+        turn({ ...at("b", 0, 500, 1500, 7), claim: permits(2) })
+      ]
+      assert.include(found(historyOf(reports)), "one holder")
+    })
+
+    it("is good when one of them was taken away and stopped soon, and bad when that is not enough", () => {
+      const taken = (createRevision: string): Fault => ({
+        name: "",
+        from: 480,
+        to: 490,
+        taken: [{ lock: "lock", lease: "a", createRevision, pid: 1 }]
+      })
+      assert.deepStrictEqual(found(historyOf(tooMany, { faults: [taken("6")] })), [])
+      assert.deepStrictEqual(found(historyOf(tooMany, { faults: [taken("5")] })), [])
+      const two = [...tooMany, turn({ ...at("b", 1, 510, 1500, 8), claim: one })]
+      assert.include(found(historyOf(two, { faults: [taken("6")] })), "permits")
+      assert.deepStrictEqual(found(historyOf(two, { faults: [taken("6"), taken("5")] })), [])
+    })
+
+    it("is bad when one that was taken away went on", () => {
+      const [first, second, third] = tooMany
+      const goesOn = turn({ ...at("a", 1, 20, 9000, 6), claim: one })
+      const taken = { name: "", from: 480, to: 490, taken: [{ lock: "lock", lease: "a", createRevision: "6", pid: 1 }] }
+      assert.deepStrictEqual(found(historyOf([first!, second!, third!], { faults: [taken] })), [])
+      assert.include(found(historyOf([first!, goesOn, third!], { faults: [taken] })), "permits")
+    })
+
+    it("is bad when a claim overtakes one that waits and would not fit beside it", () => {
+      const holder = turn({ ...at("a", 0, 10, 1000, 5), claim: permits(2) })
+      const waiter = turn({ ...at("a", 1, 1020, 2000, 9, 6), claim: permits(2) })
+      assert.deepStrictEqual(
+        found(historyOf([holder, waiter, turn({ ...at("b", 0, 1030, 1100, 8, 7), claim: one })])),
+        []
+      )
+      assert.deepStrictEqual(
+        found(historyOf([holder, waiter, turn({ ...at("b", 0, 500, 600, 8, 7), claim: one })])),
+        ["order of service"]
+      )
+    })
+
+    it("is good when a claim begins before one that waited longer and fits beside it, now that the holder has lost its own", () => {
+      const holder = turn({ ...at("a", 0, 10, 520, 5), claim: permits(2) })
+      const waiter = turn({ ...at("a", 1, 505, 2000, 9, 6), claim: permits(2) })
+      const next = turn({ ...at("b", 0, 500, 600, 8, 7), claim: one })
+      const taken = { name: "", from: 480, to: 490, taken: [{ lock: "lock", lease: "a", createRevision: "5", pid: 1 }] }
+      assert.deepStrictEqual(found(historyOf([holder, waiter, next], { faults: [taken] })), [])
+    })
+
+    it("is bad when a waiter waits though there is room, once all is well", () => {
+      const holder = turn({ ...at("a", 0, 10, 29_000, 5), claim: one })
+      const waiter = (holds: number) => turn({ ...at("b", 0, holds, holds + 10, 9), claim: permits(2) })
+      const calms = [{ from: 5000, to: 30_000 }]
+      assert.deepStrictEqual(found(historyOf([holder, waiter(15_900)], { calms })), [])
+      assert.deepStrictEqual(found(historyOf([holder, waiter(16_100)], { calms })), ["room is used"])
+      assert.deepStrictEqual(found(historyOf([holder, waiter(16_100), froze("b", 15_000, 16_000)], { calms })), [])
+      const full = turn({ ...at("a", 0, 10, 16_000, 5), claim: permits(3) })
+      assert.deepStrictEqual(found(historyOf([full, waiter(17_900)], { calms })), [])
+      assert.deepStrictEqual(found(historyOf([full, waiter(18_100)], { calms })), ["room is used"])
     })
   })
 

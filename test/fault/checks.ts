@@ -1,7 +1,9 @@
 /**
- * What a history has to show: one holder at a time, tokens that grow, writes that only the owner makes, service in the
- * order of etcd, locks that move when all is well, and nothing left behind.
+ * What a history has to show: no holders beside each other whose claims exclude that, tokens that grow, writes that only
+ * the owner makes, service in the order of etcd, locks that move when all is well and keep no waiter for which there is
+ * room, and nothing left behind.
  */
+import { exclude, fit, Greatest } from "./claims.ts"
 import {
   type Counter,
   type End,
@@ -26,11 +28,13 @@ export interface Violation {
 
 export type Check =
   | "one holder"
+  | "permits"
   | "linearizable"
   | "tokens grow"
   | "fenced writes"
   | "order of service"
   | "locks move"
+  | "room is used"
   | "everyone is served"
   | "nothing left"
   | "processes end"
@@ -50,6 +54,7 @@ export interface Excuse {
 }
 
 export interface Overlap {
+  readonly check: "one holder" | "permits"
   readonly earlier: Held
   readonly later: Held
   readonly at: number
@@ -82,6 +87,9 @@ const stopping = 3000
 
 /** How long a lock may take to move when all is well again, beyond the TTL. */
 const moving = 5000
+
+/** How long a waiter may wait that would fit in beside the holders, when all has been well for so long. */
+const entering = 2000
 
 /** Half of the margin before the TTL: whoever stands still for longer may overstay. */
 const standstill = (ttl: number) => Math.max(ttl / 10, 300) / 2
@@ -124,8 +132,9 @@ export const check = (history: History): Verdict => {
       ...linearizability(facts, overlaps),
       ...tokens(facts),
       ...fencedWrites(history, sections),
-      ...orderOfService(history, sections),
+      ...orderOfService(facts),
       ...recoveries.flatMap(({ violation }) => violation ?? []),
+      ...roomIsUsed(facts),
       ...flatness(history),
       ...history.end === undefined
         ? []
@@ -151,17 +160,52 @@ const overlapsOf = (facts: Facts): ReadonlyArray<Overlap> =>
     let running: ReadonlyArray<Held> = []
     for (const next of heldIn(facts.sections, name)) {
       running = running.filter(({ stopped }) => stopped > next.holds)
-      for (const other of running) {
-        // A turn may come long before its body, where the process stood still or the lock was taken away.
-        const isOvertaken = (other.token ?? 0n) > (next.token ?? other.token ?? 0n)
-        const [earlier, later] = isOvertaken ? [next, other] : [other, next]
-        const millis = Math.min(earlier.stopped, later.stopped) - next.holds
-        overlaps.push({ earlier, later, at: next.holds, millis, excuse: excuseOf(facts, earlier, next.holds) })
-      }
+      const rivals = running.filter(({ claim }) => exclude(claim, next.claim))
+      const found = rivals.map((other) => overlapOf(facts, "one holder", ...inOrder(other, next), next.holds))
+      const lost = new Set([...overlaps, ...found].map(({ earlier }) => earlier))
+      overlaps.push(...found, ...crowdOf(facts, running, next, lost))
       running = [...running, next]
     }
     return overlaps
   })
+
+/** A turn may come long before its body, where the process stood still or the lock was taken away. */
+const inOrder = (other: Held, next: Held): readonly [Held, Held] =>
+  (other.token ?? 0n) > (next.token ?? other.token ?? 0n) ? [next, other] : [other, next]
+
+const overlapOf = (facts: Facts, check: Overlap["check"], earlier: Held, later: Held, at: number): Overlap => ({
+  check,
+  earlier,
+  later,
+  at,
+  millis: Math.min(earlier.stopped, later.stopped) - at,
+  excuse: excuseOf(facts, earlier, at)
+})
+
+/**
+ * Those that hold too much together as `next` begins, though each of them could be beside each other one. Whoever has an
+ * excuse may have lost its permits; those come first that have stopped soonest.
+ */
+const crowdOf = (
+  facts: Facts,
+  running: ReadonlyArray<Held>,
+  next: Held,
+  lost: ReadonlySet<Held>
+): ReadonlyArray<Overlap> => {
+  let crowd = [...running, next].filter((one) => !lost.has(one)).sort((a, b) => a.stopped - b.stopped)
+  const overlaps: Array<Overlap> = []
+  const fits = () => fit(crowd.map(({ claim }) => claim))
+  const firstBut = (but: Held) => crowd.find((one) => one !== but)!
+  for (const one of crowd) {
+    if (fits()) return overlaps
+    const overlap = overlapOf(facts, "permits", one, one === next ? firstBut(one) : next, next.holds)
+    if (overlap.excuse === undefined) continue
+    overlaps.push(overlap)
+    crowd = crowd.filter((other) => other !== one)
+  }
+  if (fits() || !crowd.includes(next)) return overlaps
+  return [...overlaps, overlapOf(facts, "permits", firstBut(next), next, next.holds)]
+}
 
 /** Why nobody could stop `earlier` before another one began at `at`. */
 const excuseOf = (facts: Facts, earlier: Held, at: number): Excuse | undefined => {
@@ -203,11 +247,12 @@ const takenFrom = ({ faults }: History, { contender, createRevision, lease, lock
     })
   )
 
-const unexcused = ({ at, earlier, excuse, later, millis }: Overlap): ReadonlyArray<Violation> => {
+const unexcused = ({ at, check, earlier, excuse, later, millis }: Overlap): ReadonlyArray<Violation> => {
   const violation = (what: string): ReadonlyArray<Violation> => [
-    { check: "one holder", kind: earlier.contender.kind, what, from: at - 5000, to: at + millis }
+    { check, kind: earlier.contender.kind, what, from: at - 5000, to: at + millis }
   ]
-  const both = `${earlier.id} and ${later.id} held '${earlier.lock}' at once for ${millis.toFixed(0)} ms`
+  const others = check === "permits" ? ", with others," : ""
+  const both = `${earlier.id} and ${later.id}${others} held '${earlier.lock}' at once for ${millis.toFixed(0)} ms`
   if (excuse === undefined) return violation(both)
   // A process that wakes up reads its clock; a deleted key is reported by a watch, or by etcd at the latest with the next renewal.
   const late = earlier.stopped - excuse.since
@@ -230,22 +275,23 @@ const linearizability = (facts: Facts, overlaps: ReadonlyArray<Overlap>): Readon
     const lost = Math.min(lostAt.get(earlier.id) ?? Infinity, at, later.holds, excuse?.from ?? Infinity)
     lostAt.set(earlier.id, lost)
   }
-  // So has one whose body began only when a later holder's had ended.
+  // So has one whose body began only when a later holder's had ended; a peer that is that later holder may never have held.
+  const disbelieved = new Set<string>()
   for (const { name } of history.locks) {
-    const held = fencedIn(sections, name)
-    for (const [i, late] of held.entries()) {
-      const overtaker = held.slice(0, i).find(({ token }) => token > late.token)
-      const excuse = overtaker === undefined ? undefined : excuseOf(facts, late, overtaker.holds)
+    for (const { later: late, overtaker } of overtakenIn(fencedIn(sections, name))) {
+      if (overtaker.contender.kind !== "ours") disbelieved.add(overtaker.id)
+      const excuse = excuseOf(facts, late, overtaker.holds)
       if (excuse !== undefined) lostAt.set(late.id, Math.min(lostAt.get(late.id) ?? Infinity, excuse.from))
     }
   }
   return history.locks.flatMap(({ name }) => {
     const operations = heldIn(sections, name).flatMap((section): ReadonlyArray<Linearizability.Operation> => {
-      const { ended, holds, id: by, released, stopped, token, wants } = section
+      const { claim, ended, holds, id: by, released, stopped, token, wants } = section
+      if (disbelieved.has(by)) return []
       const lost = lostAt.get(by)
-      const acquire = { kind: "acquire", by, token, call: wants, return: holds } as const
+      const acquire = { kind: "acquire", by, claim, token, call: wants, return: holds } as const
       const end = released && lost === undefined ? ended : undefined
-      const release = { kind: "release", by, call: Math.min(stopped, lost ?? Infinity), return: end } as const
+      const release = { kind: "release", by, claim, call: Math.min(stopped, lost ?? Infinity), return: end } as const
       return stopped === Infinity && lost === undefined ? [acquire] : [acquire, release]
     })
     const answer = Linearizability.check(operations)
@@ -271,43 +317,60 @@ type Fenced = Held & { readonly token: bigint }
 const fencedIn = (sections: ReadonlyArray<Section>, lock: string): ReadonlyArray<Fenced> =>
   heldIn(sections, lock).filter((section): section is Fenced => section.token !== undefined)
 
+/** Those that began with a token that is no greater than that of one before that their claim excludes, and the first such. */
+const overtakenIn = (held: ReadonlyArray<Fenced>) => {
+  const greatest = new Greatest<Fenced>()
+  return held.flatMap((later, i): ReadonlyArray<{ readonly later: Fenced; readonly overtaker: Fenced }> => {
+    const known = greatest.excludedBy(later.claim)
+    greatest.set(later.claim, later.token, later)
+    if (known === undefined || known.value < later.token) return []
+    const overtakes = ({ claim, token }: Fenced) => exclude(claim, later.claim) && token >= later.token
+    return [{ later, overtaker: held.slice(0, i).find(overtakes)! }]
+  })
+}
+
 const tokens = (facts: Facts): ReadonlyArray<Violation> => {
   const { history, sections } = facts
   const writes = new Map<string, bigint>()
   for (const report of history.reports) {
-    if (report._tag === "Wrote" && report.counter === "fenced" && report.revision !== undefined) {
+    if (report._tag === "Wrote" && report.counter !== "plain" && report.revision !== undefined) {
       writes.set(report.section, BigInt(report.revision))
     }
   }
   return history.locks.flatMap(({ name }) => {
     const held = fencedIn(sections, name)
     const violations: Array<Violation> = []
-    const violation = (section: Held, what: string) => {
-      const { contender: { kind }, holds, wants } = section
+    const violation = (section: Held, what: string, { contender: { kind } } = section) => {
+      const { holds, wants } = section
       violations.push({ check: "tokens grow", kind, what, from: wants, to: holds })
     }
-    for (const [i, later] of held.entries()) {
-      const earlier = held[i - 1]
-      if (earlier === undefined || later.token > earlier.token) continue
+    for (const { later, overtaker } of overtakenIn(held)) {
       // Between its turn and its body it may have been overtaken, where it stood still or its lock was taken away.
-      if (excuseOf(facts, later, earlier.holds) === undefined) {
-        violation(later, `${later.id} has token ${later.token} on '${name}' after ${earlier.id} had ${earlier.token}`)
+      if (excuseOf(facts, later, overtaker.holds) === undefined) {
+        violation(
+          later,
+          `${later.id} has token ${later.token} on '${name}' after ${overtaker.id} had ${overtaker.token}`,
+          overtaker.contender.kind === "ours" ? later : overtaker
+        )
       }
     }
-    let last: { readonly by: string; readonly revision: bigint } = { by: "", revision: 0n }
-    for (const section of held.toSorted((a, b) => a.token < b.token ? -1 : 1)) {
-      if (section.token <= last.revision) {
+    const written = new Greatest<Fenced>()
+    for (const section of held.toSorted(byToken)) {
+      const last = written.excludedBy(section.claim)
+      if (last !== undefined && section.token <= last.value) {
         violation(
           section,
-          `${section.id} has token ${section.token} on '${name}', and ${last.by} wrote at ${last.revision}`
+          `${section.id} has token ${section.token} on '${name}', and ${last.of.id} wrote at ${last.value}`
         )
       }
       const revision = writes.get(section.id)
-      if (revision !== undefined && revision > last.revision) last = { by: section.id, revision }
+      if (revision !== undefined) written.set(section.claim, revision, section)
     }
     return violations
   })
 }
+
+const byToken = (a: Fenced, b: Fenced): number => a.token < b.token ? -1 : 1
 
 const countersOf = (history: History): ReadonlyArray<CounterFound> => {
   const outcomes = outcomesOf(history)
@@ -361,24 +424,42 @@ const kindOf = (sections: ReadonlyArray<Section>, lock: string): Kind => {
 // service
 // -----------------------------------------------------------------------------
 
-const orderOfService = ({ locks }: History, sections: ReadonlyArray<Section>): ReadonlyArray<Violation> =>
-  locks.filter(({ isQueue }) => isQueue).flatMap(({ name }) => {
-    const served = fencedIn(sections, name)
-      .filter(({ createRevision }) => createRevision !== undefined)
-      .toSorted((a, b) => a.token < b.token ? -1 : 1)
-    return served.flatMap((later, i) => {
-      const earlier = served[i - 1]
-      if (earlier === undefined || earlier.createRevision! < later.createRevision!) return []
-      return [{
-        check: "order of service" as const,
-        kind: earlier.contender.kind,
-        what:
-          `${earlier.id} (created at ${earlier.createRevision}) was served on '${name}' before ${later.id} (created at ${later.createRevision})`,
-        from: earlier.wants,
-        to: later.holds
-      }]
-    })
+const orderOfService = (facts: Facts): ReadonlyArray<Violation> =>
+  facts.history.locks.filter(({ isQueue }) => isQueue).flatMap(({ name }) => {
+    const served = fencedIn(facts.sections, name).filter(isInLine).toSorted(byToken)
+    const created = new Greatest<Ranked>()
+    const violations: Array<Violation> = []
+    const violation = (earlier: Ranked, later: Ranked) => {
+      const { contender: { kind }, createRevision, id, wants } = earlier
+      const what =
+        `${id} (created at ${createRevision}) was served on '${name}' before ${later.id} (created at ${later.createRevision})`
+      violations.push({ check: "order of service", kind, what, from: wants, to: later.holds })
+    }
+    for (const section of served) {
+      const last = created.excludedBy(section.claim)
+      created.set(section.claim, section.createRevision, section)
+      if (last !== undefined && last.value >= section.createRevision) violation(last.of, section)
+      const overtaken = section.claim.kind === "permits" ? overtakenBy(facts, served, section) : undefined
+      if (overtaken !== undefined) violation(section, overtaken)
+    }
+    return violations
   })
+
+type Ranked = Fenced & { readonly createRevision: bigint }
+
+const isInLine = (section: Fenced): section is Ranked => section.createRevision !== undefined
+
+/** A waiter that came earlier, and without which there was room, so that it had to wait because of one that holds. */
+const overtakenBy = (facts: Facts, served: ReadonlyArray<Ranked>, section: Ranked): Ranked | undefined => {
+  const { createRevision, holds } = section
+  const ahead = served.filter((other) =>
+    other.createRevision < createRevision && other.wants < holds && other.stopped > holds
+  )
+  const waiters = ahead.filter((other) => other.holds > holds)
+  if (waiters.length === 0 || fit([section, ...ahead].map(({ claim }) => claim))) return undefined
+  const present = ahead.filter((other) => excuseOf(facts, other, holds) === undefined)
+  return fit([section, ...present].map(({ claim }) => claim)) ? undefined : waiters[0]
+}
 
 const recoveriesOf = (history: History, sections: ReadonlyArray<Section>) =>
   history.locks.flatMap(({ name }) => {
@@ -401,6 +482,47 @@ const recoveriesOf = (history: History, sections: ReadonlyArray<Section>) =>
       return { violation: { check: "locks move", kind: kindOf(sections, name), what, from, to } }
     })
   })
+
+/** When all is well, a waiter waits for no longer than the claims ahead of it leave it no room. */
+const roomIsUsed = ({ history, sections, standstills }: Facts): ReadonlyArray<Violation> =>
+  history.locks.filter(({ isQueue, isTakenWithOthers }) => isQueue && isTakenWithOthers !== true).flatMap(
+    ({ name }) => {
+      const held = heldIn(sections, name)
+      const served = fencedIn(sections, name).filter(isInLine)
+      if (served.length < held.length) return []
+      return history.calms.flatMap(({ from, to }) => {
+        // Until then, entries may be left of those that could not remove them.
+        const well = from + history.ttl + moving
+        const waiters = served.filter(({ holds, wants }) =>
+          holds > well + entering && Math.max(wants, well) < to - entering
+        )
+        return waiters.flatMap((waiter): ReadonlyArray<Violation> => {
+          const { contender, holds, id } = waiter
+          const since = Math.max(well, roomSince(served, waiter))
+          const stood = (standstills.get(contender.name) ?? []).reduce(
+            (sum, still) => sum + Math.max(0, Math.min(still.to, holds) - Math.max(still.from, since)),
+            0
+          )
+          if (Math.min(holds, to) - since <= entering + stood) return []
+          const what = `${id} has waited for '${name}' for ${(holds - since).toFixed(0)} ms with room for it`
+          return [{ check: "room is used", kind: contender.kind, what, from: since, to: holds }]
+        })
+      })
+    }
+  )
+
+/** Since when those ahead of a waiter have left it room. */
+const roomSince = (served: ReadonlyArray<Ranked>, { claim, createRevision, wants }: Ranked): number => {
+  let ahead = served
+    .filter((other) => other.createRevision < createRevision && (other.ended ?? Infinity) > wants)
+    .sort((a, b) => (a.ended ?? Infinity) - (b.ended ?? Infinity))
+  let since = wants
+  while (ahead.length > 0 && !fit([claim, ...ahead.map((other) => other.claim)])) {
+    since = ahead[0]!.ended ?? Infinity
+    ahead = ahead.slice(1)
+  }
+  return since
+}
 
 const service = (sections: ReadonlyArray<Section>): ReadonlyArray<Violation> =>
   sections.flatMap(({ contender, ended, id, lock, stopped, wants }) =>

@@ -7,7 +7,14 @@
 export type Report =
   | { readonly _tag: "Ready"; readonly at: number; readonly pid: number }
   /** It asks for the lock. */
-  | { readonly _tag: "Wants"; readonly at: number; readonly section: string; readonly lock: string }
+  | {
+    readonly _tag: "Wants"
+    readonly at: number
+    readonly section: string
+    readonly lock: string
+    /** Absent where the contender knows only mutexes. */
+    readonly claim?: Claim | undefined
+  }
   /** Its body begins. What identifies the holder in etcd is absent where the contender cannot know it. */
   | {
     readonly _tag: "Holds"
@@ -56,8 +63,16 @@ export type Report =
   | { readonly _tag: "Froze"; readonly at: number; readonly from: number }
   | { readonly _tag: "Usage"; readonly at: number; readonly heap: number; readonly sockets: number }
 
-/** A counter that is written through the handle, or one that no lock guards. */
-export type Counter = "fenced" | "plain"
+/** What a section asks for, and holds while its body runs. */
+export type Claim =
+  | { readonly kind: "lock" | "election" | "read" | "write" }
+  | { readonly kind: "permits"; readonly permits: number; readonly of: number }
+
+/**
+ * A counter that is written through the handle of an exclusive claim, one that is written through the handles of claims
+ * that may run beside each other, or one that no lock guards.
+ */
+export type Counter = "fenced" | "shared" | "plain"
 
 export type Outcome = "Applied" | "Refused" | "Unknown"
 
@@ -133,12 +148,15 @@ export interface Lock {
   readonly name: string
   /** Whether its contenders stand in a line. */
   readonly isQueue: boolean
+  /** Whether some take it along with others, and wait for these although there is room for them here. */
+  readonly isTakenWithOthers?: boolean | undefined
 }
 
 /** One turn of a contender, put together from its reports. */
 export interface Section {
   readonly id: string
   readonly lock: string
+  readonly claim: Claim
   readonly contender: Contender
   readonly wants: number
   readonly holds?: number
@@ -175,9 +193,9 @@ export const sectionsOf = ({ contenders, reports }: History): ReadonlyArray<Sect
   const sections = new Map<string, { -readonly [K in keyof Section]: Section[K] }>()
   for (const report of reports) {
     if (report._tag === "Wants") {
-      const { at: wants, lock, section: id } = report
+      const { at: wants, claim = { kind: "lock" }, lock, section: id } = report
       const contender = byName.get(report.contender)!
-      sections.set(id, { id, lock, contender, wants, stopped: Infinity, released: false })
+      sections.set(id, { id, lock, claim, contender, wants, stopped: Infinity, released: false })
       continue
     }
     if (!("section" in report)) continue

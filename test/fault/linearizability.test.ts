@@ -1,19 +1,22 @@
 import { assert, describe, it } from "@effect/vitest"
+import type { Claim } from "./history.ts"
 import { check, type Operation } from "./linearizability.ts"
 
-const acquire = (by: string, call: number, end: number | undefined, token?: bigint): Operation => ({
-  kind: "acquire",
-  by,
-  call,
-  return: end,
-  token
+type Call = readonly [call: number, end: number | undefined]
+
+const contender = (claim: Claim) => ({
+  acquire: (by: string, ...[call, end, token]: readonly [...Call, token?: bigint]): Operation => ({
+    kind: "acquire",
+    by,
+    claim,
+    call,
+    return: end,
+    token
+  }),
+  release: (by: string, ...[call, end]: Call): Operation => ({ kind: "release", by, claim, call, return: end })
 })
-const release = (by: string, call: number, end: number | undefined): Operation => ({
-  kind: "release",
-  by,
-  call,
-  return: end
-})
+
+const { acquire, release } = contender({ kind: "lock" })
 const isLinearizable = (...operations: ReadonlyArray<Operation>) => check(operations).isLinearizable
 
 describe("a history of a mutex is linearizable", () => {
@@ -85,5 +88,70 @@ describe("a history of a mutex is not linearizable", () => {
   it("when a token does not grow", () => {
     assert.isFalse(isLinearizable(acquire("a", 0, 1, 7n), release("a", 2, 3), acquire("b", 4, 5, 7n)))
     assert.isFalse(isLinearizable(acquire("a", 0, 1, 7n), release("a", 2, 3), acquire("b", 4, 5, 6n)))
+  })
+})
+
+describe("a history of readers and writers", () => {
+  const reader = contender({ kind: "read" })
+  const writer = contender({ kind: "write" })
+
+  it("is linearizable when readers hold beside each other, whatever their tokens, and writers alone", () => {
+    assert.isTrue(isLinearizable(
+      reader.acquire("a", 0, 1, 5n),
+      reader.acquire("b", 0, 2, 4n),
+      reader.release("a", 3, 4),
+      reader.release("b", 5, 6),
+      writer.acquire("w", 1, 7, 6n),
+      writer.release("w", 8, 9),
+      reader.acquire("c", 8, 10, 7n)
+    ))
+  })
+
+  it("is not when a writer holds beside a reader", () => {
+    assert.isFalse(isLinearizable(reader.acquire("a", 0, 1), writer.acquire("w", 2, 3), reader.release("a", 4, 5)))
+    assert.isFalse(isLinearizable(writer.acquire("w", 0, 1), reader.acquire("a", 2, 3), writer.release("w", 4, 5)))
+  })
+
+  it("is not when a reader's token is no greater than that of a writer before, or a writer's than a reader's", () => {
+    assert.isFalse(
+      isLinearizable(writer.acquire("w", 0, 1, 5n), writer.release("w", 2, 3), reader.acquire("a", 4, 5, 5n))
+    )
+    assert.isFalse(isLinearizable(
+      reader.acquire("a", 0, 1, 6n),
+      reader.acquire("b", 0, 1, 4n),
+      reader.release("a", 2, 3),
+      reader.release("b", 2, 3),
+      writer.acquire("w", 4, 5, 5n)
+    ))
+  })
+
+  it("is checked fast, however many readers there are", () => {
+    const turns = Array.from({ length: 2000 }, (_, i) => [
+      reader.acquire(`r${i}`, Math.max(0, i - 60), i, BigInt(i)),
+      reader.release(`r${i}`, i + 1, i + 60)
+    ])
+    assert.isTrue(isLinearizable(...turns.flat()))
+  })
+})
+
+describe("a history of permits", () => {
+  const permits = (permits: number) => contender({ kind: "permits", permits, of: 3 })
+  const [one, two] = [permits(1), permits(2)]
+
+  it("is linearizable when no more are held than there are", () => {
+    assert.isTrue(isLinearizable(
+      one.acquire("a", 0, 1, 5n),
+      two.acquire("b", 0, 2, 4n),
+      two.release("b", 3, 9),
+      two.acquire("c", 0, 4, 6n)
+    ))
+  })
+
+  it("is not when more are held", () => {
+    assert.isFalse(isLinearizable(one.acquire("a", 0, 1), one.acquire("b", 0, 1), two.acquire("c", 0, 2)))
+  })
+
+  it("is not when a token does not grow among claims that exclude each other", () => {
+    assert.isFalse(isLinearizable(two.acquire("a", 0, 1, 5n), two.release("a", 2, 3), two.acquire("b", 4, 5, 4n)))
   })
 })

@@ -1,16 +1,22 @@
 /**
- * Whether what the clients of a mutex saw can have happened one after the other: each operation at one moment between its
- * call and its return, an acquire only while the lock is free and with a greater token than all before it, a release only
- * by the holder.
+ * Whether what the clients of a lock saw can have happened one after the other: each operation at one moment between its
+ * call and its return, an acquire only beside claims that its own does not exclude and with a greater token than all
+ * before it that its claim excludes, a release only by a holder.
  *
  * The search walks through the calls and returns in their order, and keeps all the states that are possible: who holds
- * the lock, the last token, and which of the pending operations have happened. Where an operation returns, only those
+ * the lock, the last tokens, and which of the pending operations have happened. Where an operation returns, only those
  * states stay in which it has happened, or can happen now after others that are pending.
+ *
+ * A release makes nothing impossible, so it happens as soon as it can. An acquire makes nothing possible but its own
+ * release, so it happens when it returns, or just before its release.
  */
+import { exclude, fit } from "./claims.ts"
+import type { Claim } from "./history.ts"
 
 export interface Operation {
   readonly kind: "acquire" | "release"
   readonly by: string
+  readonly claim: Claim
   /** Of an acquire, where it is known. */
   readonly token?: bigint | undefined
   readonly call: number
@@ -23,16 +29,22 @@ export type Answer =
   /** The first operation that cannot have happened as it was seen. */
   | { readonly isLinearizable: false; readonly operation: Operation }
 
-interface State {
-  readonly holder: string | undefined
+interface Token {
+  readonly claim: Claim
   readonly token: bigint
+}
+
+interface State {
+  readonly holders: ReadonlyMap<string, Claim>
+  /** The greatest token of each claim. */
+  readonly tokens: ReadonlyArray<Token>
   /** Of the pending operations, those that have happened. */
   readonly happened: ReadonlySet<number>
 }
 
 export const check = (operations: ReadonlyArray<Operation>): Answer => {
   const pending = new Map<number, Operation>()
-  let states: ReadonlyArray<State> = [{ holder: undefined, token: 0n, happened: new Set() }]
+  let states: ReadonlyArray<State> = [{ holders: new Map(), tokens: [], happened: new Set() }]
   for (const { index, isReturn } of momentsOf(operations)) {
     const operation = operations[index]!
     if (!isReturn) {
@@ -46,7 +58,7 @@ export const check = (operations: ReadonlyArray<Operation>): Answer => {
     for (const other of settled) if (other === index || operations[other]!.return === undefined) pending.delete(other)
     const stillPending = (happened: State["happened"]) => new Set([...happened].filter((other) => pending.has(other)))
     states = distinct(
-      states.map(({ happened, holder, token }) => ({ holder, token, happened: stillPending(happened) }))
+      states.map(({ happened, holders, tokens }) => ({ holders, tokens, happened: stillPending(happened) }))
     )
   }
   return { isLinearizable: true }
@@ -63,9 +75,15 @@ const momentsOf = (operations: ReadonlyArray<Operation>) =>
 
 /** All states in which an operation has happened, after any of those that are pending. */
 const statesAfter = (from: State, index: number, pending: ReadonlyMap<number, Operation>): ReadonlyArray<State> => {
+  const releases = [...pending].filter(([, { kind }]) => kind === "release")
+  const releasing = new Set(releases.map(([, { by }]) => by))
+  const candidates = [...pending].filter(([other, { by, kind }]) =>
+    kind === "acquire" && (other === index || releasing.has(by))
+  )
   const found: Array<State> = []
   const seen = new Set<string>()
-  const search = (state: State) => {
+  const search = (reached: State) => {
+    const state = releases.reduce(step, reached)
     const id = idOf(state)
     if (seen.has(id)) return
     seen.add(id)
@@ -73,25 +91,44 @@ const statesAfter = (from: State, index: number, pending: ReadonlyMap<number, Op
       found.push(state)
       return
     }
-    for (const [other, operation] of pending) {
-      if (state.happened.has(other)) continue
-      const next = apply(state, operation)
-      if (next !== undefined) search({ ...next, happened: new Set([...state.happened, other]) })
+    for (const candidate of candidates) {
+      const next = step(state, candidate)
+      if (next !== state) search(next)
     }
   }
   search(from)
   return found
 }
 
-const apply = ({ holder, token }: State, operation: Operation): Omit<State, "happened"> | undefined => {
-  if (operation.kind === "release") return holder === operation.by ? { holder: undefined, token } : undefined
-  if (holder !== undefined) return undefined
-  if (operation.token === undefined) return { holder: operation.by, token }
-  return operation.token > token ? { holder: operation.by, token: operation.token } : undefined
+/** The state after an operation, or the same if it has happened, or cannot happen now. */
+const step = (state: State, [index, operation]: readonly [number, Operation]): State => {
+  if (state.happened.has(index)) return state
+  const next = apply(state, operation)
+  return next === undefined ? state : { ...next, happened: new Set([...state.happened, index]) }
 }
 
-const idOf = ({ happened, holder, token }: State): string =>
-  `${holder}|${token}|${[...happened].sort((a, b) => a - b).join()}`
+const apply = (
+  { holders, tokens }: State,
+  { by, claim, kind, token }: Operation
+): Omit<State, "happened"> | undefined => {
+  if (kind === "release") {
+    return holders.has(by) ? { holders: new Map([...holders].filter(([holder]) => holder !== by)), tokens } : undefined
+  }
+  if (!fit([...holders.values(), claim])) return undefined
+  const next = { holders: new Map([...holders, [by, claim]]), tokens }
+  if (token === undefined) return next
+  if (tokens.some((last) => exclude(last.claim, claim) && last.token >= token)) return undefined
+  const isSame = (last: Token) => JSON.stringify(last.claim) === JSON.stringify(claim)
+  if (tokens.some((last) => isSame(last) && last.token >= token)) return next
+  return { ...next, tokens: [...tokens.filter((last) => !isSame(last)), { claim, token }] }
+}
+
+const idOf = ({ happened, holders, tokens }: State): string =>
+  [
+    [...holders.keys()].sort().join(),
+    tokens.map(({ claim, token }) => `${JSON.stringify(claim)} ${token}`).sort().join(),
+    [...happened].sort((a, b) => a - b).join()
+  ].join("|")
 
 const distinct = (states: ReadonlyArray<State>): ReadonlyArray<State> => [
   ...new Map(states.map((state) => [idOf(state), state])).values()

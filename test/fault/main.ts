@@ -14,7 +14,7 @@ import { check, type Verdict } from "./checks.ts"
 import * as Cluster from "./cluster.ts"
 import { type History, since } from "./history.ts"
 import * as Nemesis from "./nemesis.ts"
-import { beside, ours, peer } from "./plots.ts"
+import { beside, ours, peer, type Recipe, recipes } from "./plots.ts"
 import * as Progress from "./progress.ts"
 import * as Markdown from "./report/markdown.ts"
 import * as Timeline from "./report/timeline.ts"
@@ -43,6 +43,7 @@ interface Choice {
   readonly seed: number
   readonly processes: number
   readonly contenders: ReadonlyArray<(typeof Roster.kinds)[number]>
+  readonly recipes: ReadonlyArray<Recipe>
   readonly faults: ReadonlyArray<keyof typeof Nemesis.groups>
   readonly tokens: Auth.Tokens
   readonly report: boolean
@@ -56,20 +57,24 @@ const lately = 90_000
 /** How often, in milliseconds. */
 const every = 15_000
 
-const plotOf = Effect.fnUntraced(function*({ contenders, faults, minutes, processes, seed }: Choice) {
+const plotOf = Effect.fnUntraced(function*({ contenders, faults, minutes, processes, recipes, seed }: Choice) {
   const entrants = yield* Effect.forEach(contenders, Roster.muster)
   const peers = contenders.filter((kind) => kind !== "ours")
+  const { locks, workers } = ours(recipes)
   const plot: Plot = {
     seed,
     millis: minutes * 60_000,
     ttl: 4,
-    locks: [...contenders.includes("ours") ? ours.locks : [], ...peers.flatMap((kind) => peer(kind).locks)],
+    locks: [...contenders.includes("ours") ? locks : [], ...peers.flatMap((kind) => peer(kind).locks)],
     tasks: contenders.flatMap((kind): Plot["tasks"] =>
       kind === "ours"
-        ? Array.from({ length: processes - 2 * peers.length }, (_, i) => ({ kind, workers: ours.workers(i) }))
+        ? Array.from({ length: processes - 2 * peers.length }, (_, i) => ({ kind, workers: workers(i) }))
         : [
           { kind, workers: peer(kind).workers },
-          { kind, workers: [...peer(kind).workers, ...kind === "go" && contenders.includes("ours") ? [beside] : []] }
+          {
+            kind,
+            workers: [...peer(kind).workers, ...kind === "go" && contenders.includes("ours") ? beside(recipes) : []]
+          }
         ]
     ),
     draws: (faults.length === 0 ? faultGroups : faults).flatMap((group) => Nemesis.groups[group]),
@@ -189,6 +194,10 @@ const command = Command.make(
       Flag.withDescription("Who contends; may be given several times"),
       Flag.atLeast(0)
     ),
+    recipes: Flag.Literals("recipes", recipes).pipe(
+      Flag.withDescription("Only what this library locks by this recipe; may be given several times"),
+      Flag.atLeast(0)
+    ),
     faults: Flag.Literals("faults", faultGroups).pipe(
       Flag.withDescription("Only faults of this kind; may be given several times"),
       Flag.atLeast(0)
@@ -213,7 +222,8 @@ const command = Command.make(
     const choice: Choice = {
       ...flags,
       seed: Option.getOrElse(flags.seed, () => Math.floor(Math.random() * 2 ** 31)),
-      contenders: some ?? (flags.table ? Roster.kinds : ["ours"])
+      contenders: some ?? (flags.table ? Roster.kinds : ["ours"]),
+      recipes: flags.recipes.length > 0 ? flags.recipes : recipes
     }
     return flags.table ? table(flags.rounds, choice) : random(choice)
   }
@@ -223,6 +233,10 @@ const command = Command.make(
   ),
   Command.withExamples([
     { command: "npm run test:faults -- --minutes 60 --seed 7", description: "An hour" },
+    {
+      command: "npm run test:faults -- --recipes readWriteLock --recipes semaphore",
+      description: "Without mutexes"
+    },
     { command: "npm run test:faults -- --contenders ours --contenders go", description: "Beside Go's mutex" },
     { command: "npm run test:faults -- --table", description: "The table of the README, into .cache/fault" }
   ])

@@ -3,6 +3,8 @@
  * obeys on its standard input: `block MILLIS` has its event loop stand still, `usage` has it report its heap and sockets,
  * `stop` has every worker end its turn and the process end by itself.
  */
+import type { Claim } from "./history.ts"
+
 export interface Task {
   readonly name: string
   readonly seed: number
@@ -17,9 +19,13 @@ export interface Task {
 /** What a worker does, over and over. */
 export interface Work {
   readonly lock: string
+  /** Mutexes that are taken along with it, all at once. */
+  readonly also?: ReadonlyArray<string> | undefined
+  readonly claim: Claim
+  /** Of a mutex. */
   readonly layout: "queue" | "single-key"
-  /** `close` has a session of its own, which closes while the body runs. */
-  readonly how: "withLock" | "acquire" | "close"
+  /** In a section, by a handle, or by the handle of a session of its own, which closes while the body runs. */
+  readonly how: "section" | "handle" | "close"
   /** The workers of a process that have the same number share a session. */
   readonly session: number
   /** `short` sections with pauses between, or `forever`: one turn that ends with the loss of the lock, or with `stop`. */

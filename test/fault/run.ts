@@ -77,11 +77,11 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
     end
   })
 
-  const calm = Effect.gen(function*() {
+  const calm = Effect.fnUntraced(function*(millis: number) {
     yield* cluster.healthy
     const from = now()
     const moved = () => world.locks.every((lock) => (lastHeld.get(lock) ?? 0) > from)
-    yield* Effect.sleep(1000)
+    yield* Effect.sleep(millis)
     while (!moved() && now() < from + world.ttl + 5500) yield* Effect.sleep(200)
     yield* tellAll("usage")
     yield* Effect.sleep(100)
@@ -90,7 +90,7 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
   const tellAll = (command: string) => Effect.forEach(contenders, ({ tell }) => tell(command), { discard: true })
 
   const nemesis = dice(plot.seed)
-  yield* calm
+  yield* calm(1000)
   while (now() < began + plot.millis) {
     const plans = yield* draw(plot.draws)(world, nemesis)
     yield* Effect.forEach(
@@ -98,10 +98,12 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
       (plan) => Effect.delay(strike(plan, (fault) => faults.push(fault)), nemesis.between(0, 1500)),
       { concurrency: "unbounded", discard: true }
     )
-    yield* calm
+    yield* calm(1000)
     if (plot.onRound !== undefined && !(yield* plot.onRound(history()))) return history()
   }
 
+  // So long that it shows whether waiters are served at once while all is well.
+  yield* calm(world.ttl + 14_000)
   const asked = now()
   yield* tellAll("stop")
   const exits = yield* Effect.forEach(
@@ -130,7 +132,7 @@ const strike = (plan: Plan, onFault: (fault: Fault) => void): Effect.Effect<void
 
 const count = (cluster: Cluster.Cluster, locks: ReadonlyArray<Lock>) =>
   Effect.forEach(
-    locks.flatMap(({ name }) => (["fenced", "plain"] as const).map((counter) => [name, counter] as const)),
+    locks.flatMap(({ name }) => (["fenced", "shared", "plain"] as const).map((counter) => [name, counter] as const)),
     ([lock, counter]): Effect.Effect<Counted, Cluster.CallFailed> =>
       Effect.gen(function*() {
         const { kvs: [kv] = [] } = yield* cluster.askAny("kv/range", { key: btoa(keys.counter(counter, lock)) })

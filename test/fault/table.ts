@@ -106,7 +106,14 @@ export const measure = (
         const network = yield* cluster.client
         const isOnMember = (i: number) => !scenario.isOneMember || (i === member.index) === (role === "holder")
         const lock = `table/${kind}-${scenario.name.replaceAll(/\W+/g, "-")}-${round}`
-        const work: Work = { lock, layout: "queue", how: "acquire", session: 0, turns: "forever" }
+        const work: Work = {
+          lock,
+          claim: { kind: "lock" },
+          layout: "queue",
+          how: "handle",
+          session: 0,
+          turns: "forever"
+        }
         const running = yield* Contender.start({
           kind,
           command,

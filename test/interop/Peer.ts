@@ -9,6 +9,8 @@ export interface Peer {
   readonly tell: (line: string) => Effect.Effect<void>
   /** Ends its input. */
   readonly hangUp: Effect.Effect<void>
+  /** Asks it to end (SIGTERM), and waits until it has. */
+  readonly stop: Effect.Effect<void>
   /** Ends it at once (SIGKILL), with whatever it started. */
   readonly kill: Effect.Effect<void>
   /** Waits until it has ended, and answers its exit code. */
@@ -47,10 +49,12 @@ export const start = (
       if (code !== undefined) return done()
       onEnd.push(done)
     })
-    const kill = Effect.suspend(() => {
-      if (code === undefined && child.pid !== undefined) process.kill(-child.pid, "SIGKILL")
-      return Effect.asVoid(ended)
-    })
+    const endBy = (signal: NodeJS.Signals) =>
+      Effect.suspend(() => {
+        if (code === undefined && child.pid !== undefined) process.kill(-child.pid, signal)
+        return Effect.asVoid(ended)
+      })
+    const kill = endBy("SIGKILL")
     yield* Effect.addFinalizer(() => kill)
     const silence = Effect.andThen(
       Effect.timeoutOption(ended, "30 seconds"),
@@ -60,6 +64,7 @@ export const start = (
       heard: Effect.raceFirst(Queue.take(lines), silence),
       tell: (line) => Effect.sync(() => void child.stdin.write(`${line}\n`)),
       hangUp: Effect.sync(() => void child.stdin.end()),
+      stop: endBy("SIGTERM"),
       kill,
       ended
     }

@@ -6,11 +6,15 @@ declare module "vitest" {
   interface ProvidedContext {
     /** Whether the tests with Go and etcdctl run. */
     readonly interop: boolean
+    /** Whether those with Prometheus do. */
+    readonly prometheus: boolean
   }
 }
 
 export default async (project: TestProject): Promise<void> => {
-  const missing = await Effect.runPromise(Tools.leftOut)
-  if (missing !== undefined) process.stdout.write(`Tests with Go and etcdctl do NOT run. ${missing}\n`)
-  project.provide("interop", missing === undefined)
+  const { interop, prometheus } = await Effect.runPromise(Tools.groupsLeftOut)
+  if (interop !== undefined) process.stdout.write(`Tests with Go and etcdctl do NOT run. ${interop}\n`)
+  if (prometheus !== undefined) process.stdout.write(`Tests with Prometheus do NOT run. ${prometheus}\n`)
+  project.provide("interop", interop === undefined)
+  project.provide("prometheus", prometheus === undefined)
 }

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Option } from "effect"
+import { Deferred, Effect, Option } from "effect"
 import { Etcd, ReadWriteLock } from "effect-etcd-lock"
 import { inject } from "vitest"
 import { hold, holdIn } from "../support/holdIn.ts"
@@ -76,6 +76,37 @@ describe.runIf(inject("interop"))("a read-write lock", () => {
       yield* writer.done("unlock")
       yield* last.held
       yield* last.release
+      yield* reader.close
+      yield* writer.close
+    }))
+
+  it.live("lets Go's reader in once our writer becomes a reader, and Go's writer once both have left", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const a = yield* world.process()
+      const [reader, writer] = [yield* goReadWrite(world, "job"), yield* goReadWrite(world, "job")]
+      const downgrading = yield* Deferred.make<void>()
+      const becoming = Effect.gen(function*() {
+        const writing = yield* ReadWriteLock.acquireWrite("job", { downgradable: true })
+        yield* Deferred.await(downgrading)
+        return yield* writing.downgrade
+      })
+      const ours = yield* hold(a, becoming)
+      yield* world.untilLine("job", 2)
+      yield* reader.ask("rlock")
+      yield* world.untilLine("job", 3)
+      yield* writer.ask("lock")
+      yield* world.untilLine("job", 4)
+      yield* Deferred.succeed(downgrading, undefined)
+      yield* ours.held
+      yield* reader.done("rlock")
+      yield* reader.ask("runlock")
+      yield* reader.done("runlock")
+      yield* world.untilLine("job", 2)
+      yield* ours.release
+      yield* writer.done("lock")
+      yield* writer.ask("unlock")
+      yield* writer.done("unlock")
       yield* reader.close
       yield* writer.close
     }))

@@ -35,17 +35,31 @@ const toolchain = Effect.gen(function*() {
 /** Where etcd's recipes are, by the place of its client. */
 const recipesBeside = { "client/v3": "client/v3/experimental/recipes", clientv3: "contrib/recipes" }
 
+/** The `prometheus` to test with, which has its `promtool` beside it. */
+export const prometheus: Effect.Effect<string, ToolMissing> = Effect.suspend(() => {
+  const unpacked = Path.join(root, ".cache/prometheus/usr/bin/prometheus")
+  const binary = process.env.PROMETHEUS_BINARY ?? onPath("prometheus") ??
+    (Fs.existsSync(unpacked) ? unpacked : undefined)
+  return binary === undefined
+    ? Effect.fail(missing("There is no prometheus on the PATH or in .cache"))
+    : Effect.succeed(binary)
+})
+
 /**
- * Why the tests with the programs of others do not run, unless they do. With `INTEROP=on` they run, and fail, where a
- * tool is missing.
+ * Why tests with the programs of others do not run, unless they do. With `INTEROP=on` they run, and fail, where a tool is
+ * missing.
  */
-export const leftOut: Effect.Effect<string | undefined> = Effect.suspend(() => {
-  if (process.env.INTEROP === "on") return Effect.undefined
-  if (process.env.INTEROP === "off") return Effect.succeed("INTEROP=off")
-  return Effect.match(Effect.all([etcdctl, toolchain]), {
-    onSuccess: () => undefined,
-    onFailure: ({ message }) => message
+const leftOut = (needed: Effect.Effect<unknown, ToolMissing>): Effect.Effect<string | undefined> =>
+  Effect.suspend(() => {
+    if (process.env.INTEROP === "on") return Effect.undefined
+    if (process.env.INTEROP === "off") return Effect.succeed("INTEROP=off")
+    return Effect.match(needed, { onSuccess: () => undefined, onFailure: ({ message }) => message })
   })
+
+/** Prometheus can be had wherever Debian's packages can, so its tests fail where it is missing. */
+export const groupsLeftOut = Effect.all({
+  interop: leftOut(Effect.andThen(etcdctl, toolchain)),
+  prometheus: leftOut(Effect.void)
 })
 
 const onPath = (name: string): string | undefined =>
@@ -56,7 +70,7 @@ const onPath = (name: string): string | undefined =>
 const root = Path.resolve(import.meta.dirname, "../..")
 
 /** Builds a program of `test/interop/go`. */
-export const go = (program: "mutex" | "rwmutex" | "tutorial"): Effect.Effect<string, ToolMissing> =>
+export const go = (program: "election" | "mutex" | "rwmutex" | "tutorial"): Effect.Effect<string, ToolMissing> =>
   goFrom(program, Path.join(import.meta.dirname, "go", `${program}.go`))
 
 /**

@@ -1,7 +1,7 @@
 /** A line that is too long to be watched as a whole. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
-import { Etcd, Lock } from "effect-etcd-lock"
+import { Etcd, Lock, Semaphore } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
 import { fork, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
 import { observe } from "../support/watches.ts"
@@ -271,4 +271,29 @@ describe("a line of many processes", () => {
         assert.isAtMost(counts.reads, 4)
       }
     }).pipe(Effect.scoped, provideMemory))
+
+  for (const length of [40, 120]) {
+    it.effect(`wakes no more of them at each hand-over than there are permits (${length})`, () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const of = 4
+        const processes = yield* Effect.forEach(Array.from({ length }), () => counted)
+        for (const [i, { run }] of processes.entries()) {
+          // They do not leave in the order in which they came.
+          yield* fork(run(Semaphore.withPermits(Effect.sleep(150 + (i * 37) % 100), "job", { of })))
+          yield* pass(1)
+        }
+        // Those that came while the line was short watch all of it.
+        const late = processes.slice(20)
+        yield* Effect.repeat(pass(10), { times: 800 })
+        assert.deepStrictEqual(yield* faults.keys, [])
+        for (const { counts } of late) {
+          assert.isAtMost(counts.events, 2 * of)
+          assert.isAtMost(counts.watches, 2 * of)
+          assert.isAtMost(counts.reads, of + 2)
+        }
+        const events = late.reduce((sum, { counts }) => sum + counts.events, 0)
+        assert.isAtMost(events / late.length, of + 1)
+      }).pipe(Effect.scoped, provideMemory))
+  }
 })

@@ -161,6 +161,26 @@ describe("a try", () => {
         yield* Effect.forEach(tries, Fiber.interrupt)
       }
     }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("asks etcd nothing any more when its session has closed, and fails with LockLost", () =>
+    Effect.gen(function*() {
+      let underWay = 0
+      const { close, run } = yield* sessionThrough((etcd) => ({
+        range: (range) =>
+          Effect.andThen(
+            Effect.sync(() => underWay++),
+            Effect.ensuring(Effect.delay(etcd.range(range), "1 second"), Effect.sync(() => underWay--))
+          )
+      }))
+      yield* fork(run(Lock.withLock(Effect.never, "job")))
+      yield* pass(1)
+      const trying = yield* fork(run(Lock.tryWithLock(Effect.void, "job")))
+      yield* pass(1)
+      assert.strictEqual(underWay, 1)
+      yield* close
+      assert.strictEqual(underWay, 0)
+      assert.include(failureOf(trying.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "Released" })
+    }).pipe(Effect.scoped, provideMemory))
 })
 
 describe("keys that are no text", () => {

@@ -5,11 +5,11 @@ import { inject } from "vitest"
 import * as Peer from "../interop/Peer.ts"
 
 /**
- * Holds a lock, and says so; then prints as JSON how it lost it. It opens no watch, which might report first that etcd
- * has deleted the key meanwhile.
+ * Holds a lock, and says so; then prints as JSON how it lost it, and logs elsewhere. It opens no watch, which might
+ * report first that etcd has deleted the key meanwhile.
  */
 const program = (prefix: string) => `
-  import { Console, Effect, Layer } from "effect"
+  import { Console, Effect, Layer, Logger } from "effect"
   import { Etcd, Lock, Session } from "effect-etcd-lock"
   const EtcdLive = Etcd.layer({ hosts: "${inject("etcdEndpoint")}", prefix: "${prefix}" })
   const Unwatched = Layer.effect(Etcd.Etcd, Effect.map(Etcd.Etcd, (etcd) => ({ ...etcd, subscribe: () => Effect.never })))
@@ -18,6 +18,7 @@ const program = (prefix: string) => `
     Lock.withLock("job"),
     Effect.catch((error) => Console.log(JSON.stringify(error))),
     Effect.provide(Session.layer({ ttl: "6 seconds" }).pipe(Layer.provide(Unwatched), Layer.provide(EtcdLive))),
+    Effect.provideService(Logger.LogToStderr, true),
     Effect.runPromise
   )
 `

@@ -96,6 +96,35 @@ describe("a list of locks", () => {
       assert.deepStrictEqual(yield* names("orders/7/"), [])
     })))
 
+  it.effect("has the readers and the writers of a lock as one, and no lock that is named by their folders", () =>
+    provideMemory(Effect.gen(function*() {
+      yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
+      yield* put(["a/write/1f-1"], lease)
+      yield* put(["a/read/1f-2", "a/read/1f-1", "b/read/read/1f-1", "read/1f-1", "write/read/1f-1"], lease)
+      for (const receives of ["all", "keys"] as const) {
+        const { locks } = yield* listed("", receives)
+        assert.deepStrictEqual(
+          locks.map(({ holder, holding, lock, waiting }) => [lock, holder.key, holding, waiting]),
+          [
+            ["a", "a/write/1f-1", 1, 2],
+            ["b/read", "b/read/read/1f-1", 1, 0],
+            ["read", "read/1f-1", 1, 0],
+            ["write", "write/read/1f-1", 1, 0]
+          ]
+        )
+      }
+      assert.deepStrictEqual((yield* listed("a/read", "all")).locks, [])
+    })))
+
+  it.effect("has as many holders as readers, however many they are", () =>
+    provideMemory(Effect.gen(function*() {
+      yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
+      yield* put(Array.from({ length: 10_000 }, (_, i) => `a/read/1f-${1 + i}`), lease)
+      yield* put(["a/write/1f-1"], lease)
+      const { locks: [lock] } = yield* listed("", "all")
+      assert.deepStrictEqual([lock!.holding, lock!.waiting], [10_000, 1])
+    })))
+
   it.effect("of a prefix that is no text is a defect", () =>
     provideMemory(Effect.gen(function*() {
       const exit = yield* Effect.exit(Lock.list(7 as unknown as string))

@@ -1,5 +1,5 @@
 /**
- * The lock under random schedules, on an etcd in memory.
+ * All recipes under random schedules, on an etcd in memory.
  *
  * A schedule that breaks a promise is shrunk and printed as one line of JSON. To play it again,
  * telling every step:

@@ -1,6 +1,6 @@
 /** Moments of a lock's life that random schedules seldom hit, on an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Option, Tracer } from "effect"
+import { Duration, Effect, Exit, Fiber, Option } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
 import { lock } from "../../src/internal/line/discipline.ts"
 import { Entry, EntryLost } from "../../src/internal/line/entry.ts"
@@ -477,26 +477,6 @@ describe("a line's watch", () => {
       assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
       assert.strictEqual(opened, 2)
     }).pipe(Effect.scoped, provideMemory))
-})
-
-describe("a lock that is traced", () => {
-  it.effect("has a span around its body", () =>
-    Effect.gen(function*() {
-      const spans: Array<Tracer.NativeSpan> = []
-      const tracer = Tracer.make({
-        span: (options) => {
-          const span = new Tracer.NativeSpan(options)
-          spans.push(span)
-          return span
-        }
-      })
-      const { run } = yield* session()
-      const parent = yield* run(Lock.withLock(Effect.currentSpan, "job")).pipe(Effect.withTracer(tracer))
-      assert.deepStrictEqual(spans.map(({ name }) => name), ["Lock.withLock"])
-      assert.strictEqual(spans[0], parent)
-      assert.strictEqual(parent.attributes.get("lock.name"), "job")
-      assert.strictEqual(parent.status._tag, "Ended")
-    }).pipe(provideMemory))
 })
 
 describe("a waiter", () => {

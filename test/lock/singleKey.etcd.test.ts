@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Exit, Fiber, Option, Scope, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
 import { eventually } from "../support/eventually.ts"
 import { failureOf } from "../support/exits.ts"
@@ -34,24 +34,6 @@ describe("a free single key", () => {
       assert.isUndefined(yield* keyOf(world, "a/b"))
     }))
 
-  it.live("is released when the body fails or is interrupted", () =>
-    Effect.gen(function*() {
-      const world = yield* World.make()
-      const a = yield* world.process()
-      const failed = yield* Effect.exit(a.run(Lock.withLock(Effect.fail("boom"), "job", { layout })))
-      assert.strictEqual(failureOf(failed), "boom")
-      assert.isUndefined(yield* keyOf(world, "job"))
-      const started = yield* Deferred.make<void>()
-      const fiber = yield* Effect.andThen(Deferred.succeed(started, undefined), Effect.never).pipe(
-        Lock.withLock("job", { layout }),
-        a.run,
-        Effect.forkChild({ startImmediately: true })
-      )
-      yield* Deferred.await(started)
-      yield* Fiber.interrupt(fiber)
-      assert.isUndefined(yield* keyOf(world, "job"))
-    }))
-
   it.live("excludes neither the queue of the same name nor the keys under it", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
@@ -73,23 +55,6 @@ describe("a free single key", () => {
 })
 
 describe("a held single key", () => {
-  it.live("refuses a try, naming the holder", () =>
-    Effect.gen(function*() {
-      const world = yield* World.make()
-      const [a, b] = yield* Effect.all([world.process(), world.process()])
-      const holder = yield* holdIn(a, "job", { layout, metadata: { team: "blue" } })
-      const handle = yield* holder.held
-      for (const process of [a, b]) {
-        const error = yield* Effect.flip(process.run(Lock.tryWithLock(Effect.void, "job", { layout })))
-        assert.instanceOf(error, Lock.LockHeld)
-        assert.include(error.holder, { key: "job", leaseId: handle.leaseId, createRevision: handle.createRevision })
-        assert.deepStrictEqual(error.holder?.metadata, { team: "blue" })
-        assert.isTrue(Option.isNone(yield* process.run(Lock.withLockIfAvailable(Effect.void, "job", { layout }))))
-      }
-      yield* holder.release
-      yield* b.run(Lock.tryWithLock(Effect.void, "job", { layout }))
-    }))
-
   it.live("is handed over to whoever waits, and among the fibers of a process in order", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
@@ -116,21 +81,6 @@ describe("a held single key", () => {
       assert.deepStrictEqual(tokens, [...tokens].sort((x, y) => x < y ? -1 : 1))
     }))
 
-  it.live("times out a waiter with how long and who", () =>
-    Effect.gen(function*() {
-      const world = yield* World.make()
-      const [a, b] = yield* Effect.all([world.process(), world.process()])
-      const holder = yield* holdIn(a, "job", { layout })
-      const { createRevision } = yield* holder.held
-      for (const process of [a, b]) {
-        const error = yield* Effect.flip(process.run(Lock.withLock(Effect.void, "job", { layout, timeout: 300 })))
-        assert.instanceOf(error, Lock.LockTimeout)
-        assert.isAtLeast(Duration.toMillis(error.waited), 300)
-        assert.include(error.holder, { key: "job", createRevision })
-      }
-      yield* holder.release
-    }))
-
   it.live("is held by one at a time, with increasing tokens, until everybody has had a turn", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
@@ -151,24 +101,6 @@ describe("a held single key", () => {
       )
       assert.lengthOf(tokens, 100)
       assert.isTrue(tokens.every((token, i) => i === 0 || tokens[i - 1]! < token))
-    }))
-
-  it.live("is released when its contender is interrupted at any moment", () =>
-    Effect.gen(function*() {
-      const world = yield* World.make()
-      const processes = yield* Effect.all([world.process(), world.process()])
-      yield* Effect.forEach(processes, (process, index) =>
-        Effect.gen(function*() {
-          for (let delay = 0; delay < 60; delay++) {
-            const fiber = yield* Effect.forEach([1, 2], () => Lock.withLock(Effect.sleep(1), "job", { layout }), {
-              concurrency: 2
-            }).pipe(process.run, Effect.forkChild({ startImmediately: true }))
-            yield* Effect.sleep(delay / 5 + index)
-            yield* Fiber.interrupt(fiber)
-          }
-        }), { concurrency: "unbounded" })
-      yield* eventually(Effect.flatMap(keyOf(world, "job"), (kv) => Effect.sync(() => assert.isUndefined(kv))))
-      yield* Effect.forEach(processes, (process) => process.run(Lock.withLock(Effect.void, "job", { layout })))
     }))
 
   it.live("without a lease is reported as no lock's", () =>

@@ -124,7 +124,7 @@ layer(ProjectLive, { excludeTestServices: true, timeout: 120_000 })("the archive
         `
       )
       assert.deepStrictEqual(JSON.parse(yield* Consumer.runModule(bare, "program.cjs")), [
-        ["Etcd", "Lease", "Lock", "ReadWriteLock", "Semaphore", "Session"],
+        ["Election", "Etcd", "Lease", "Lock", "LockMetrics", "ReadWriteLock", "Semaphore", "Session"],
         true,
         ...Array.from({ length: 3 }, () => "ERR_PACKAGE_PATH_NOT_EXPORTED")
       ])

@@ -90,6 +90,31 @@ describe(`a semaphore (${cite("P1")})`, () => {
     })))
 })
 
+describe(`the tokens (${cite("P2")})`, () => {
+  it.effect("of two holders that exclude each other increase, and those of others may be the same", () =>
+    provideMemory(Effect.gen(function*() {
+      const sessions = yield* Effect.all([session(), session(), session(), session()])
+      const tokens: Array<bigint> = []
+      const fibers = yield* Effect.forEach([3, 1, 2, 3], (permits, i) =>
+        Effect.tap(
+          fork(sessions[i]!.run(Semaphore.withPermits(
+            Effect.tap(Lock.Current, ({ fencingToken }) => {
+              tokens[i] = fencingToken
+              return Effect.sleep(100)
+            }),
+            "pool",
+            { permits, of: 3 }
+          ))),
+          pass(1)
+        ))
+      yield* Effect.repeat(pass(50), { times: 10 })
+      for (const fiber of fibers) assert.isTrue(Exit.isSuccess(fiber.pollUnsafe()!))
+      const [first, one, two, last] = tokens as [bigint, bigint, bigint, bigint]
+      assert.isTrue(first < one && one < last && first < two && two < last)
+      assert.strictEqual(one, two, "one release gave both their turn")
+    })))
+})
+
 describe("a permit that is free", () => {
   it.effect("costs one commit and one more to release, and opens no watch", () =>
     provideMemory(Effect.gen(function*() {
@@ -349,6 +374,9 @@ describe("a misuse", () => {
       const { run } = yield* session()
       const inner = Semaphore.withPermits(Effect.void, "pool", { of: 8 })
       const exit = yield* Effect.exit(run(Semaphore.withPermits(inner, "pool", { of: 8 })))
-      assert.match((defectOf(exit) as Error).message, /is already held by this fiber/)
+      assert.match(
+        (defectOf(exit) as Error).message,
+        /^Semaphore 'pool' has permits of this fiber already: .* Ask for all permits at once/
+      )
     })))
 })

@@ -13,11 +13,17 @@ export type Step = Schedule["steps"][number]
 
 export type Request = Extract<Step, { readonly _tag: "Request" }>
 
+/** What a request asks for: the lock, to lead, to read or to write under it, or so many permits. */
+export type Claim = Request["claim"]
+
+/** How many permits a semaphore has. */
+export const permits = 3
+
 // repeated literals and members are more likely; the first ones are what a failing schedule is shrunk to
 const process = Schema.Literals([0, 1, 2, 3])
 const name = Schema.Literals(["a", "a", "a", "b"])
 
-const Request = Schema.Struct({
+const request = {
   _tag: Schema.tag("Request"),
   process,
   name,
@@ -27,8 +33,35 @@ const Request = Schema.Struct({
   /** What an interrupted body still does: its clean-up's duration, or all of its work, uninterruptibly. */
   unwinding: Schema.Literals([0, 0, 0, 1, 250, 1500, 6000, "stubborn"]),
   ending: Schema.Literals(["succeed", "succeed", "fail", "die"]),
-  timeout: Schema.Literals(["none", "none", "none", 0, 1, 200, 2500])
-})
+  timeout: Schema.Literals(["none", "none", "none", 0, 1, 200, 2500]),
+  /** Takes the other lock at once with it. */
+  both: Schema.optional(Schema.Literals([false, true]))
+}
+
+const Request = Schema.Struct({ ...request, claim: Schema.Literals(["lock", "election", "read", "write", 1, 2, 3]) })
+
+/** What the requests of a schedule ask for. A lock stands in one line with candidates, readers and writers, and with permits. */
+const recipes = {
+  lock: { layout: "queue", claim: Schema.Literals(["lock"]) },
+  several: { layout: "queue", claim: Schema.Literals(["lock"]), both: Schema.Literals([false, true]) },
+  singleKey: { layout: "single-key", claim: Schema.Literals(["lock"]) },
+  election: { layout: "queue", claim: Schema.Literals(["election", "election", "lock"]) },
+  readWrite: { layout: "queue", claim: Schema.Literals(["read", "read", "read", "write", "lock"]) },
+  semaphore: { layout: "queue", claim: Schema.Literals([1, 1, 1, 2, 2, 3, "lock"]) }
+} as const
+
+const recipe = Schema.Literals([
+  "lock",
+  "lock",
+  "readWrite",
+  "readWrite",
+  "semaphore",
+  "semaphore",
+  "several",
+  "several",
+  "election",
+  "singleKey"
+])
 
 const Advance = Schema.Struct({
   _tag: Schema.tag("Advance"),
@@ -72,7 +105,7 @@ const DelayWatches = Schema.Struct({
 const Isolate = Schema.Struct({ _tag: Schema.tag("Isolate"), process })
 const Reconnect = Schema.Struct({ _tag: Schema.tag("Reconnect"), process })
 
-const calm = [Request, Advance, Request, Yield, Request, Interrupt, Request, Advance] as const
+const calm = [Advance, Yield, Interrupt, Advance] as const
 const tampering = [RevokeLease, DeleteKey, DeletePrefix] as const
 const faults = [Drop, Network, Drop, Delay, DelayWatches, Isolate, Reconnect] as const
 
@@ -80,16 +113,19 @@ const faults = [Drop, Network, Drop, Delay, DelayWatches, Isolate, Reconnect] as
 const common = {
   processes: Schema.Literals([1, 2, 3, 4]),
   ttl: Schema.Literals([2, 3, 5]),
-  layout: Schema.Literals(["queue", "queue", "queue", "single-key"]),
   /** Whether the sessions stay idle for a while before they are closed. */
   idles: Schema.Literals([false, true]),
   /** Up to how many entries a line is watched as a whole; from more than twice as many on it is watched by guards. */
   shortLine: Schema.Literals([8, 1, 2])
 }
 
-const AnyStep = Schema.Union([...calm, ...tampering, ...faults, Close])
+const AnyStep = Schema.Union([Request, ...calm, ...tampering, ...faults, Close])
 
-export const Schedule = Schema.Struct({ ...common, steps: Schema.Array(AnyStep) })
+export const Schedule = Schema.Struct({
+  ...common,
+  layout: Schema.Literals(["queue", "single-key"]),
+  steps: Schema.Array(AnyStep)
+})
 
 /** Faults of one kind alone leave the other promises unconditional. */
 const mixtures = {
@@ -107,12 +143,33 @@ const stepsOf = (members: ReadonlyArray<Schema.Codec<Step>>): Arbitrary.Arbitrar
   return Arbitrary.map(Arbitrary.all([some, some, some]), (parts) => parts.flat())
 }
 
-const steps = Object.values(mixtures).map(stepsOf)
+const arbitraryOf = ({ layout, ...chosen }: (typeof recipes)[keyof typeof recipes]): Arbitrary.Arbitrary<Schedule> => {
+  const { both: _, ...alone } = request
+  const Request: Schema.Codec<Step> = Schema.Struct({ ...alone, ...chosen })
+  // as likely as all else that is calm
+  const steps = Object.values(mixtures).map((others) => stepsOf([Request, Request, Request, Request, ...others]))
+  return Arbitrary.map(
+    Arbitrary.all({
+      common: Arbitrary.schema(Schema.Struct(common)),
+      steps: Arbitrary.flatMap(Arbitrary.schema(Schema.Literals([0, 1, 2, 3, 4, 5])), (mixture) => steps[mixture]!)
+    }),
+    ({ common, steps }) => Object.assign({}, common, { layout, steps })
+  )
+}
 
-export const arbitrary: Arbitrary.Arbitrary<Schedule> = Arbitrary.all({
-  common: Arbitrary.schema(Schema.Struct(common)),
-  steps: Arbitrary.flatMap(Arbitrary.schema(Schema.Literals([0, 1, 2, 3, 4, 5])), (mixture) => steps[mixture]!)
-}).pipe(Arbitrary.map(({ common, steps }): Schedule => Object.assign({}, common, { steps })))
+const arbitraries = {
+  lock: arbitraryOf(recipes.lock),
+  singleKey: arbitraryOf(recipes.singleKey),
+  readWrite: arbitraryOf(recipes.readWrite),
+  semaphore: arbitraryOf(recipes.semaphore),
+  several: arbitraryOf(recipes.several),
+  election: arbitraryOf(recipes.election)
+}
+
+export const arbitrary: Arbitrary.Arbitrary<Schedule> = Arbitrary.flatMap(
+  Arbitrary.schema(recipe),
+  (recipe) => arbitraries[recipe]
+)
 
 const Json = Schema.fromJsonString(Schedule)
 

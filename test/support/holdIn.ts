@@ -3,12 +3,12 @@ import { Lock, type Session } from "effect-etcd-lock"
 import type * as World from "./World.ts"
 
 /** Holds what is acquired in a fiber until the test releases it. */
-export const hold = Effect.fnUntraced(function*(
+export const hold = Effect.fnUntraced(function*<H extends Lock.Handle, E>(
   process: World.Process,
-  acquire: Effect.Effect<Lock.Handle, Lock.AcquireError, Session.Session | Scope.Scope>
+  acquire: Effect.Effect<H, E, Session.Session | Scope.Scope>
 ) {
   const release = yield* Deferred.make<void>()
-  const held = yield* Deferred.make<Lock.Handle, Lock.AcquireError>()
+  const held = yield* Deferred.make<H, E>()
   const fiber = yield* Effect.scoped(Effect.gen(function*() {
     const handle = yield* Effect.onError(acquire, (cause) => Deferred.failCause(held, cause))
     yield* Deferred.succeed(held, handle)

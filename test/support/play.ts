@@ -1,10 +1,11 @@
 import { Cause, Clock, Context, Effect, Exit, Fiber, Layer, Logger, Metric, Random, Scheduler, Scope } from "effect"
-import { Etcd, Lock, Session } from "effect-etcd-lock"
+import { type Election, Etcd, Lock, Semaphore, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import { Lengths } from "../../src/internal/line/line.ts"
 import type { PromiseId } from "../promises.ts"
 import { type Connection, isolable } from "./Connection.ts"
-import type { Request, Schedule, Step } from "./Schedule.ts"
+import * as Recipes from "./recipes.ts"
+import { type Claim, permits, type Request, type Schedule, type Step } from "./Schedule.ts"
 import { Ticks } from "./Ticks.ts"
 
 /**
@@ -12,28 +13,30 @@ import { Ticks } from "./Ticks.ts"
  *
  * What is promised, and how far it goes:
  *
- * - P1 One holder. When a body starts, its entry is the first in etcd's line, and every
- *   earlier body of that lock has ended, with its clean-up, unless that one's lock is *gone*:
+ * - P1 One holder: one writer, or readers, or permits that are no more than there are. When a body starts, its entry
+ *   can be met beside all those before it in etcd's line, and the earlier bodies of that lock that have not ended, with
+ *   their clean-up, are such that it may be beside them, unless that one's lock is *gone*:
  *   - because its key or lease was taken away from outside. Nobody can prevent that, and from
  *     then on etcd may give the lock to the next before the holder knows. The holder is told
  *     within a second while etcd can be reached and no watch is late.
  *   - because its lease expired. Then the body has been told at least a safety margin before,
  *     so that it has ended if it stops within that time; only what goes on for longer, by being
  *     uninterruptible or by its clean-up, can meet the next body.
- * - P2 Always fenced. Tokens increase from body to body, in the order in which they start, and in that of
- *   the entries' create revisions even for those whose entry was taken away before they started.
+ * - P2 Always fenced. Of two that exclude each other, the later one has the greater token: the tokens of writers
+ *   increase, and a reader's exceeds that of every writer before it. Later is the body that starts later, and, also for
+ *   those whose entry was taken away before they started, the entry of the greater create revision.
  * - P3 Typed loss. What the body answers, fails or dies with is what the whole does. If it is told that the lock
  *   is lost, the whole fails with `LockLost`. Every other failure has its cause in the schedule.
- * - P4 First come, first served. Bodies start in the order of their create revisions, and those of one process in
- *   the order of their requests.
+ * - P4 First come, first served. Bodies that exclude each other start in the order of their create revisions, and those
+ *   of one process in the order of their requests.
  * - P5 Nothing left behind. Afterwards no key, no lease and no fiber is left, and none is busy, whether the sessions
  *   are closed or not. The lease of a body that goes on for more than a TTL after its session was closed is left to
  *   expire.
  * - P6 Bounded. Every request ends once the faults are over: none waits for ever. One with a timeout is
  *   started or has failed by then, one that is interrupted while it waits ends at once. A timeout
- *   of zero waits for etcd's answer, and not for the lock. Every session closes.
- *
- * Of P7 Flat a schedule shows nothing: what requests cost is counted elsewhere.
+ *   of zero waits for etcd's answer, and not for the lock. Every session closes. A waiter that may be beside all those
+ *   before it does not wait, unless there was a fault.
+ * - P7 Flat. The entries of one process are no more than may be held at once. What requests cost is counted elsewhere.
  */
 export const play = (
   schedule: Schedule,
@@ -52,7 +55,6 @@ export const play = (
   })
 
 const requestTimeout = 2000
-const names = ["a", "b"]
 
 /** How long it may take until a holder is told that its key was deleted. */
 const noticedWithin = 1000
@@ -88,14 +90,20 @@ interface Process {
 
 type Entry = Etcd.KeyValue & { readonly key: Buffer }
 
+/** Whether claims can be met at the same time. */
+const areTogether = (claims: ReadonlyArray<Claim>): boolean =>
+  claims.length <= 1 || claims.every((claim) => claim === "read") ||
+  claims.reduce((sum: number, claim) => sum + (typeof claim === "number" ? claim : Infinity), 0) <= permits
+
 interface Contender {
   readonly id: number
+  /** All that contend for one request, of which the first is known in etcd: one for each lock. */
+  readonly parts: ReadonlyArray<Contender>
   readonly process: Process
   readonly step: Request
   readonly requestedAt: number
   fiber: Fiber.Fiber<unknown, unknown> | undefined
   interruptedAt: number | undefined
-  handle: Lock.Handle | undefined
   /** The entry under which the body started. */
   entry: Entry | undefined
   startedAt: number | undefined
@@ -140,12 +148,13 @@ const playWith = Effect.fnUntraced(function*(
 
   const fibersBefore = census.alive
   const processes: Array<Process> = []
+  const short = schedule.shortLine
   for (let index = 0; index < schedule.processes; index++) {
     const connection = isolable(etcd)
     const scope = yield* Scope.make()
     const session = yield* Session.make({ ttl: schedule.ttl * 1000 }).pipe(
       Effect.provideService(Etcd.Etcd, connection.etcd),
-      Effect.provideService(Lengths, { short: schedule.shortLine, long: 2 * schedule.shortLine }),
+      Effect.provideService(Lengths, { short, long: 2 * short, longest: 2 * short }),
       Scope.provide(scope)
     )
     processes.push({ index, session, connection, scope, isClosing: false, closedAt: undefined, closing: undefined })
@@ -170,24 +179,38 @@ const playWith = Effect.fnUntraced(function*(
 
   const identity = (kv: Entry) => `${kv.key}@${kv.createRevision}`
   const isTampered = ({ entry }: Contender) => entry !== undefined && tampered.has(identity(entry))
+  const isUncertain = (contender: Contender) => contender.entry === undefined || isTampered(contender)
   const describe = ({ id, process, step }: Contender) =>
-    `request ${id} (${step.how} '${step.name}' in ${process.index})`
+    `request ${id} (${step.how} ${step.claim} '${step.name}' in ${process.index})`
 
-  const ofContender = (kv: Entry, contender: Contender) => Buffer.from(kv.value).includes(`"request":${contender.id}}`)
+  const ofContender = (kv: Entry, { parts: [first], step: { name } }: Contender) =>
+    kv.key.toString().startsWith(place(name)) && Buffer.from(kv.value).includes(`"request":${first!.id}}`)
 
   /** A contender that gives up passes its entry on to the next one of its process, whose metadata etcd may not have yet. */
   const ofProcess = (kv: Entry, { process, step: { name } }: Contender) =>
     contenders.some((other) => other.process === process && other.step.name === name && ofContender(kv, other))
+
+  const contenderOf = (kv: Entry) => contenders.find((contender) => ofContender(kv, contender))
+
+  const claimsOf = (kvs: ReadonlyArray<Entry>) => kvs.flatMap((kv) => contenderOf(kv)?.step.claim ?? [])
+
+  const lineOf = (name: string) => keys().filter((kv) => kv.key.toString().startsWith(place(name)))
 
   const tamper = (kvs: ReadonlyArray<Entry>) => {
     wasTampered = true
     for (const entry of kvs) tampered.set(identity(entry), { entry, at: now() })
   }
 
-  /** The last body to start of each lock, and of each process, that had its entry then. */
-  const latest = new Map<string, { readonly createRevision: bigint; readonly token: bigint }>()
-  const latestRequest = new Map<string, number>()
-  const tokens = new Map<string, Array<readonly [createRevision: bigint, token: bigint]>>()
+  /** What is compared of those that exclude each other. */
+  interface Started {
+    readonly contender: Contender
+    readonly createRevision: bigint
+    readonly token: bigint
+  }
+
+  /** The bodies that started, and those of them that had their entry then. */
+  const started: Array<Started> = []
+  const startedWithEntry: Array<Started> = []
 
   // ---------------------------------------------------------------------------
   // the promises
@@ -195,66 +218,83 @@ const playWith = Effect.fnUntraced(function*(
 
   /** To be called when `contender`'s lock, under which its body runs, is gone from etcd; answers why that must not be. */
   const mayBeGone = (contender: Contender): string | undefined => {
-    const { entry, handle, interruptedAt, process, toldAt } = contender
+    const { entry, interruptedAt, process, step, toldAt } = contender
     if (entry === undefined || isTampered(contender)) return undefined
     if (leases().includes(entry.lease)) return "its own process deleted its key"
     if (process.connection.revoked.has(entry.lease)) return "its own process revoked its lease"
-    if (handle === undefined && interruptedAt !== undefined) return undefined
+    if (isSection(step) && interruptedAt !== undefined) return undefined
     if (toldAt === undefined) return "its lease expired and it was not told"
     const before = now() - toldAt
     return before >= margin ? undefined : `its lease expired within ${before} ms after it was told`
   }
 
-  const onStart = (contender: Contender, handle: Lock.Handle | undefined) => {
+  const onStart = (contender: Contender, handle: Lock.Handle) => {
     const { id, process, step } = contender
     const { name, timeout } = step
     contender.startedAt = now()
-    contender.handle = handle
-    const line = keys().filter((kv) => kv.key.toString().startsWith(place(name)))
-    // By its value, since another process's entry may be there under the same single key.
-    const own = line.find((kv) => ofContender(kv, contender)) ??
-      line.find((kv) => ofProcess(kv, contender) && (handle === undefined || kv.key.toString() === handle.key))
+    const line = lineOf(name)
+    const own = line.find((kv) => kv.key.toString() === handle.key && kv.createRevision === handle.createRevision)
     contender.entry = own
-    tell(`body ${id} starts ${own === undefined ? "without an entry" : identity(own)}, token ${handle?.fencingToken}`)
+    tell(`body ${id} starts ${own === undefined ? "without an entry" : identity(own)}, token ${handle.fencingToken}`)
 
     // it may be taken away while the answer that it is there is on its way
     const isExcused = own === undefined && [...tampered.values()].some(({ entry }) => ofProcess(entry, contender))
     // P1
-    for (const earlier of contenders) {
-      if (isExcused || earlier === contender || earlier.step.name !== name) continue
-      if (earlier.startedAt === undefined || earlier.bodyExit !== undefined) continue
+    const beside = contenders.filter((earlier) =>
+      !isExcused && earlier !== contender && earlier.step.name === name &&
+      earlier.startedAt !== undefined && earlier.bodyExit === undefined
+    ).flatMap((earlier) => {
       const reason = line.some((kv) => earlier.entry !== undefined && identity(kv) === identity(earlier.entry))
         ? "its entry is there"
         : mayBeGone(earlier)
-      if (reason !== undefined) broken("P1", `${describe(contender)} starts beside ${describe(earlier)}: ${reason}`)
+      return reason === undefined ? [] : [{ earlier, reason }]
+    })
+    if (!areTogether([step.claim, ...beside.map(({ earlier }) => earlier.step.claim)])) {
+      const those = beside.map(({ earlier, reason }) => `${describe(earlier)}: ${reason}`).join(", and ")
+      broken("P1", `${describe(contender)} starts beside ${those}`)
     }
     if (own === undefined) {
       if (!isExcused) broken("P1", `${describe(contender)} starts without an entry`)
     } else {
-      if (line[0] !== own) broken("P1", `${describe(contender)} starts behind ${identity(line[0]!)}`)
-      const taken = handle === undefined ? identity(own) : `${handle.key}@${handle.createRevision}`
-      if (taken !== identity(own)) broken("P1", `${describe(contender)} takes ${taken} for its own of ${identity(own)}`)
-      // P2, P4
-      const before = latest.get(name)
-      if (before !== undefined && own.createRevision <= before.createRevision) {
-        broken("P4", `${describe(contender)} of ${own.createRevision} starts after one of ${before.createRevision}`)
+      const ahead = line.slice(0, line.indexOf(own))
+      if (!areTogether([step.claim, ...claimsOf(ahead)])) {
+        broken("P1", `${describe(contender)} starts behind ${ahead.map(identity).join(" and ")}`)
       }
-      const token = handle?.fencingToken ?? before?.token ?? 0n
-      if (handle !== undefined && before !== undefined && token <= before.token) {
-        broken("P2", `${describe(contender)} has token ${token} after ${before.token}`)
+      if (!ofProcess(own, contender)) {
+        broken("P1", `${describe(contender)} takes ${identity(own)} of another process for its own`)
       }
-      latest.set(name, { createRevision: own.createRevision, token })
+      // What a leader proclaims is not to be another's, whose place it may have taken over.
+      if (step.claim === "election" && !isTry(step) && !ofContender(own, contender)) {
+        broken("P1", `${describe(contender)} leads under the value ${Buffer.from(own.value).toString()}`)
+      }
     }
-    if (handle !== undefined) {
-      const all = tokens.get(name) ?? []
-      all.push([handle.createRevision, handle.fencingToken])
-      tokens.set(name, all)
+    // P2, P4
+    const excluded = (all: ReadonlyArray<Started>) =>
+      all.filter(({ contender: { step: other } }) => other.name === name && !areTogether([other.claim, step.claim]))
+    if (own !== undefined) {
+      for (const before of excluded(startedWithEntry)) {
+        if (own.createRevision <= before.createRevision) {
+          broken("P4", `${describe(contender)} of ${own.createRevision} starts after one of ${before.createRevision}`)
+        }
+        if (handle.fencingToken <= before.token) {
+          broken("P2", `${describe(contender)} has token ${handle.fencingToken} after ${before.token}`)
+        }
+      }
+      startedWithEntry.push({ contender, createRevision: own.createRevision, token: handle.fencingToken })
     }
-    const local = `${process.index} ${name}`
-    if ((latestRequest.get(local) ?? -1) > id) {
+    if (excluded(started).some((other) => other.contender.process === process && other.contender.id > id)) {
       broken("P4", `${describe(contender)} starts after a later one of its process`)
     }
-    latestRequest.set(local, id)
+    started.push({
+      contender,
+      createRevision: handle.createRevision,
+      token: handle.fencingToken
+    })
+    // P7
+    if (isUndisturbed()) {
+      const entries = claimsOf(line.filter((kv) => contenderOf(kv)?.process === process))
+      if (!areTogether(entries)) broken("P7", `process ${process.index} has entries of ${entries.join(" and ")}`)
+    }
     // P6
     if (timeout !== "none" && isWaiting(step) && now() >= contender.requestedAt + timeout + 1) {
       broken("P6", `${describe(contender)} starts after its timeout`)
@@ -265,7 +305,7 @@ const playWith = Effect.fnUntraced(function*(
     if (contender.toldAt !== undefined) return
     tell(`body ${contender.id} is told`)
     contender.toldAt = now()
-    if (!wasFaulty && !isTampered(contender) && contender.entry !== undefined && !contender.process.isClosing) {
+    if (!wasFaulty && !contender.parts.some(isUncertain) && !contender.process.isClosing) {
       broken("P3", `${describe(contender)} is told of a loss without a cause`)
     }
   }
@@ -310,17 +350,19 @@ const playWith = Effect.fnUntraced(function*(
   /** When the time is up, a waiter asks etcd who holds the lock, and waits half a second for the answer. */
   const lateness = () => wasFaulty ? 501 : 1
 
-  const excuses = ({ id, process, requestedAt, step }: Contender, error: unknown): boolean => {
+  const excuses = ({ parts, process, requestedAt, step }: Contender, error: unknown): boolean => {
     if (error instanceof Lock.LockTimeout && isWaiting(step)) {
       const late = step.timeout === "none" ? Infinity : now() - requestedAt - step.timeout
       return late > -1 && late < lateness()
     }
-    if (error instanceof Lock.LockHeld || error instanceof Lock.LockTimeout) {
-      if (isWaiting(step) || isTry(step) !== error instanceof Lock.LockHeld) return false
-      return wasFaulty || contenders.some((other) =>
-        other.id !== id && other.step.name === step.name &&
+    const isRefusal = error instanceof (typeof step.claim === "number" ? Semaphore.PermitsUnavailable : Lock.LockHeld)
+    if (isRefusal || error instanceof Lock.LockTimeout) {
+      if (isWaiting(step) || isTry(step) !== isRefusal) return false
+      const others = contenders.filter((other) =>
+        !parts.includes(other) && parts.some((part) => part.step.name === other.step.name) &&
         (other.endedAt === undefined || other.endedAt >= requestedAt)
       )
+      return wasFaulty || !areTogether([step.claim, ...others.map((other) => other.step.claim)])
     }
     if (error instanceof Lock.LockLost) return wasFaulty || wasTampered || process.isClosing
     if (error instanceof Etcd.EtcdError) return wasFaulty || process.isClosing
@@ -343,6 +385,9 @@ const playWith = Effect.fnUntraced(function*(
         if (step.timeout !== "none" && isWaiting(step) && now() >= requestedAt + step.timeout + lateness()) {
           broken("P6", `${describe(contender)} does not end when its time is up`)
         }
+        if (isUndisturbed() && contender.parts.every((part) => areTogether([step.claim, ...claimsBefore(part)]))) {
+          broken("P6", `${describe(contender)} waits, although it may be beside all before it`)
+        }
         continue
       }
       if (bodyExit !== undefined || (entry !== undefined && present.has(identity(entry)))) continue
@@ -359,24 +404,41 @@ const playWith = Effect.fnUntraced(function*(
     }
   }
 
+  /** In etcd's line, or in that of its process if it has no place there, as none has who waits for a single key. */
+  const claimsBefore = (contender: Contender): ReadonlyArray<Claim> => {
+    const { id, process, step: { name } } = contender
+    const line = lineOf(name)
+    const own = line.findIndex((kv) => ofContender(kv, contender))
+    if (own >= 0) return claimsOf(line.slice(0, own))
+    const local = contenders.filter((other) =>
+      other.process === process && other.step.name === name && other.id < id && other.endedAt === undefined
+    )
+    return [...local.map(({ step }) => step.claim), ...schedule.layout === "queue" ? [] : claimsOf(line)]
+  }
+
   const wasAlwaysHealthy = () => !wasFaulty
+
+  /** Nothing has happened but requests and interruptions. */
+  const isUndisturbed = () =>
+    !wasFaulty && !wasTampered && healthySince !== undefined && processes.every(({ isClosing }) => !isClosing)
 
   // ---------------------------------------------------------------------------
   // the steps
   // ---------------------------------------------------------------------------
 
-  const body = (contender: Contender, handle: Lock.Handle | undefined) =>
-    Effect.suspend(() => {
-      const { id, step: { ending, hold, unwinding } } = contender
-      onStart(contender, handle)
+  const body = (contender: Contender) =>
+    Effect.flatMap(Lock.Current, (handle) => {
+      const { id, parts, step: { ending, hold, unwinding } } = contender
+      const handles = parts.length === 1 ? [handle] : (handle as Lock.HandleOfAll).locks
+      parts.forEach((part, i) => onStart(part, handles[i]!))
       const outcome = ending === "succeed"
         ? Effect.succeed(id)
         : ending === "fail"
         ? Effect.fail(new Boom(id))
         : Effect.die(new Boom(id))
-      const work = hold === 0 ? outcome : Effect.andThen(Effect.sleep(hold), outcome)
+      const work = hold === 0 ? outcome : Effect.andThen(proclaiming(contender, handle, Effect.sleep(hold)), outcome)
       const onInterrupt = Effect.sync(() => {
-        if (contender.interruptedAt === undefined) onTold(contender)
+        if (contender.interruptedAt === undefined) parts.forEach(onTold)
       })
       return unwinding === "stubborn"
         ? stubborn(work, onInterrupt)
@@ -386,50 +448,79 @@ const playWith = Effect.fnUntraced(function*(
       Effect.onExit((exit) =>
         Effect.sync(() => {
           tell(`body ${contender.id} ends: ${show(exit)}`)
-          contender.bodyExit = exit
-          contender.bodyExitAt = now()
+          for (const part of contender.parts) {
+            part.bodyExit = exit
+            part.bodyExitAt = now()
+          }
         })
       )
     )
+
+  /** A leader proclaims something else while it works. */
+  const proclaiming = ({ entry, id, step }: Contender, handle: Lock.Handle, work: Effect.Effect<void>) => {
+    if (step.claim !== "election" || !("proclaim" in handle)) return work
+    const { proclaim } = handle as Election.Leadership
+    return Effect.gen(function*() {
+      const proclaiming = yield* Effect.forkChild(Effect.exit(proclaim(`{"proclaimed":${id},"request":${id}}`)))
+      yield* work
+      const own = entry && lineOf(step.name).find((kv) => identity(kv) === identity(entry))
+      const isKnown = Exit.match(proclaiming.pollUnsafe() ?? Exit.fail(undefined), {
+        onSuccess: Exit.isSuccess,
+        onFailure: () => false
+      })
+      if (isKnown && isUndisturbed() && !Buffer.from(own?.value ?? []).includes(`"proclaimed":${id},`)) {
+        broken("P1", `what request ${id} proclaims is not seen`)
+      }
+    })
+  }
 
   const underHandle = (contender: Contender, handle: Lock.Handle) => {
     // the body may hear of it later, or not at all when it is interrupted for another reason
     const listener = Effect.catch(handle.awaitLoss, () =>
       Effect.sync(() => {
-        if (contender.startedAt !== undefined && contender.bodyExit === undefined) onTold(contender)
+        if (contender.startedAt !== undefined && contender.bodyExit === undefined) contender.parts.forEach(onTold)
       }))
     return Effect.andThen(
       Effect.forkDetach(listener, { startImmediately: true }),
-      handle.whileHeld(body(contender, handle))
+      handle.whileHeld(body(contender))
     )
   }
 
+  const recipeOf = ({ parts: [, ...others], step: { claim } }: Contender): Recipes.Recipe => {
+    if (others.length > 0) return Recipes.several(...others.map(({ step: { name } }) => name))
+    if (claim === "lock") return Recipes.lock(schedule.layout)
+    if (claim === "election") return Recipes.election
+    return typeof claim === "number" ? Recipes.permits(claim, permits) : Recipes[claim]
+  }
+
   const program = (contender: Contender): Effect.Effect<number, unknown, Session.Session> => {
-    const { name, how, timeout } = contender.step
-    const options: Lock.Options = {
-      layout: schedule.layout,
-      metadata: { request: contender.id },
-      ...timeout === "none" ? undefined : { timeout }
-    }
+    const { how, name, timeout } = contender.step
+    const recipe = recipeOf(contender)
+    const options = { metadata: { request: contender.id }, ...timeout === "none" ? undefined : { timeout } }
     switch (how) {
       case "withLock": {
-        return Lock.withLock(body(contender, undefined), name, options)
+        return recipe.withLock(body(contender), name, options)
       }
       case "tryWithLock": {
-        return Lock.tryWithLock(body(contender, undefined), name, options)
+        return recipe.tryWithLock(body(contender), name, options)
       }
       case "acquire": {
-        return Effect.scoped(Effect.flatMap(Lock.acquire(name, options), (handle) => underHandle(contender, handle)))
+        return Effect.scoped(Effect.flatMap(recipe.acquire(name, options), (handle) => underHandle(contender, handle)))
       }
       case "tryAcquire": {
-        return Effect.scoped(Effect.flatMap(Lock.tryAcquire(name, options), (handle) => underHandle(contender, handle)))
+        // There is no such handle of several.
+        if (contender.parts.length > 1) return recipe.tryWithLock(body(contender), name, options)
+        return Effect.scoped(
+          Effect.flatMap(recipe.tryAcquire(name, options), (handle) => underHandle(contender, handle))
+        )
       }
       case "release": {
         return Effect.scoped(Effect.gen(function*() {
-          const handle = yield* Lock.acquire(name, options)
+          const handle = yield* recipe.acquire(name, options)
           const exit = yield* Effect.exit(underHandle(contender, handle))
           yield* handle.release
-          yield* Effect.sleep(10)
+          // a lock that was lost at once has failed by now, and its timeout may be that near
+          if (contender.startedAt !== undefined) yield* Effect.sleep(10)
           return yield* exit
         }))
       }
@@ -437,14 +528,16 @@ const playWith = Effect.fnUntraced(function*(
   }
 
   const request = (step: Request) => {
-    const contender: Contender = {
+    const parts: Array<Contender> = []
+    const names = step.both === true ? [step.name, ...step.name === "a" ? ["b" as const] : ["a" as const]] : [step.name]
+    const partOf = (name: typeof step.name): Contender => ({
       id: contenders.length,
+      parts,
       process: processes[step.process % processes.length]!,
-      step,
+      step: { ...step, name },
       requestedAt: now(),
       fiber: undefined,
       interruptedAt: undefined,
-      handle: undefined,
       entry: undefined,
       startedAt: undefined,
       toldAt: undefined,
@@ -452,14 +545,18 @@ const playWith = Effect.fnUntraced(function*(
       bodyExitAt: undefined,
       exit: undefined,
       endedAt: undefined
+    })
+    for (const name of names) {
+      parts.push(partOf(name))
+      contenders.push(parts.at(-1)!)
     }
-    contenders.push(contender)
+    const contender = parts[0]!
     return program(contender).pipe(
-      Effect.onExit((exit) => Effect.sync(() => onEnd(contender, exit))),
+      Effect.onExit((exit) => Effect.sync(() => parts.forEach((part) => onEnd(part, exit)))),
       Effect.provideService(Session.Session, contender.process.session),
       Effect.forkDetach({ startImmediately: true }),
       Effect.map((fiber) => {
-        contender.fiber = fiber
+        for (const part of parts) part.fiber = fiber
       })
     )
   }
@@ -530,7 +627,7 @@ const playWith = Effect.fnUntraced(function*(
         if (contender === undefined || contender.endedAt !== undefined || contender.fiber === undefined) {
           return Effect.void
         }
-        contender.interruptedAt ??= now()
+        for (const part of contender.parts) part.interruptedAt ??= now()
         return Effect.sync(() => contender.fiber!.interruptUnsafe())
       }
       case "RevokeLease": {
@@ -625,11 +722,13 @@ const playWith = Effect.fnUntraced(function*(
   // A grant that arrives late may be left to expire, and so is the lease of a body that outlasts its session by a TTL.
   if (wasFaulty || contenders.some(outlastsSession)) yield* TestClock.adjust(schedule.ttl * 1000 + 3000)
   nothingLeft("when all is closed")
-  for (const name of names) {
-    const all = (tokens.get(name) ?? []).sort(([a], [b]) => Number(a - b))
-    for (const [index, [, token]] of all.entries()) {
-      if (index > 0 && token <= all[index - 1]![1]) {
-        broken("P2", `tokens of '${name}' do not increase: ${all.join(" ")}`)
+  for (const [index, a] of started.entries()) {
+    for (const b of started.slice(index + 1)) {
+      const [first, second] = a.createRevision < b.createRevision ? [a, b] : [b, a]
+      const { name } = a.contender.step
+      if (name !== b.contender.step.name || areTogether([a.contender.step.claim, b.contender.step.claim])) continue
+      if (first.token !== undefined && second.token !== undefined && second.token <= first.token) {
+        broken("P2", `tokens of '${name}' do not increase: ${first.token}, and then ${second.token}`)
       }
     }
   }
@@ -645,6 +744,8 @@ const stubborn = <A, E>(work: Effect.Effect<A, E>, onInterrupt: Effect.Effect<vo
       return yield* Fiber.join(fiber)
     })
   )
+
+const isSection = ({ how }: Request) => how === "withLock" || how === "tryWithLock"
 
 const isTry = ({ how }: Request) => how === "tryWithLock" || how === "tryAcquire"
 

@@ -12,7 +12,7 @@ export const schedules: ReadonlyArray<{ readonly about: string; readonly schedul
       idles: false,
       shortLine: 8,
       steps: [
-        { _tag: "Request", process: 2, name: "b", how: "release", hold: 1, unwinding: 1, ending: "fail", timeout: 1 },
+        request({ process: 2, name: "b", how: "release", hold: 1, unwinding: 1, ending: "fail", timeout: 1 }),
         { _tag: "Delay", millis: 2 },
         request({ process: 3, how: "tryAcquire" }),
         request({ process: 2, how: "tryAcquire", hold: 1, ending: "die" }),
@@ -64,6 +64,44 @@ export const schedules: ReadonlyArray<{ readonly about: string; readonly schedul
         { _tag: "Advance", millis: 1000 }
       ]
     }
+  },
+  {
+    about: "a request for permits gives up, and its place goes to one behind which a smaller one has room",
+    schedule: {
+      processes: 1,
+      ttl: 5,
+      idles: false,
+      shortLine: 2,
+      layout: "queue",
+      steps: [
+        request({ process: 0, claim: 2, how: "withLock" }),
+        request({ process: 0, claim: 2 }),
+        { _tag: "Yield", times: 2 },
+        request({ process: 0, claim: 1 }),
+        { _tag: "Interrupt", request: 0 },
+        { _tag: "Advance", millis: 20 }
+      ]
+    }
+  },
+  {
+    about: "one of several locks is taken away before the turn in the others comes, and goes to another process",
+    schedule: {
+      processes: 3,
+      ttl: 3,
+      idles: true,
+      shortLine: 8,
+      layout: "queue",
+      steps: [
+        { _tag: "DelayWatches", millis: 100 },
+        request({ process: 1, both: true, how: "withLock", ending: "die", timeout: 200 }),
+        { _tag: "Advance", millis: 1000 },
+        request({ process: 3, name: "b", both: true, hold: 30, unwinding: "stubborn", ending: "die", timeout: 200 }),
+        { _tag: "DeletePrefix", name: "a" },
+        request({ process: 1, hold: 900, timeout: 200 }),
+        { _tag: "Yield", times: 3 },
+        { _tag: "DeleteKey", key: 1 }
+      ]
+    }
   }
 ]
 
@@ -71,6 +109,7 @@ function request(step: Pick<Request, "process"> & Partial<Request>): Request {
   return {
     _tag: "Request",
     name: "a",
+    claim: "lock",
     how: "acquire",
     hold: 4000,
     unwinding: 0,

@@ -1,6 +1,6 @@
 /** What compiles and what does not: checked by `npm run check:types`, and never run. */
-import { Effect, type Option, type Scope } from "effect"
-import { type Etcd, Lock, type Session } from "effect-etcd-lock"
+import { Effect, Layer, type Option, type Scope } from "effect"
+import { Election, type Etcd, Lock, type Session } from "effect-etcd-lock"
 
 interface Table {
   readonly _: unique symbol
@@ -29,6 +29,15 @@ same<Requirements<typeof withLockOnce>, Session.Session | Table>()
 const whileHeld = Effect.flatMap(Lock.acquire("job"), (handle) => handle.whileHeld(fenced))
 same<Requirements<typeof whileHeld>, Session.Session | Scope.Scope | Table>()
 
+// A term provides its leadership, too.
+declare const announced: Effect.Effect<bigint, never, Lock.Current | Election.Current | Table>
+const withLeadership = announced.pipe(Election.withLeadership("job"))
+same<Requirements<typeof withLeadership>, Session.Session | Table>()
+const whileLeader = announced.pipe(Election.whileLeader("job"))
+same<Requirements<typeof whileLeader>, Session.Session | Table>()
+const layer = Layer.launch(Election.layer("job", Layer.effectDiscard(announced)))
+same<Requirements<typeof layer>, Session.Session | Table>()
+
 // What it provides is a handle.
 const handle: Effect.Effect<Lock.Handle, never, Lock.Current> = Lock.Current
 const nested = Effect.flatMap(handle, ({ txn }) => txn({ then: [] })).pipe(
@@ -42,6 +51,7 @@ type Program = Effect.Effect<unknown, unknown, Session.Session | Etcd.Etcd | Sco
 declare const accepts: <T>(what: [T] extends [Program] ? "a program" : "none") => void
 accepts<typeof withLock>("a program")
 accepts<typeof fenced>("none")
+accepts<typeof announced>("none")
 
 // What runs beside the section.
 const beside = Effect.andThen(withLock, fenced)

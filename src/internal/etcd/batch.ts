@@ -18,6 +18,7 @@ import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
+import * as Metrics from "../metrics.ts"
 
 export interface Batch {
   /**
@@ -79,6 +80,7 @@ const maxSize = 512 * 1024
 const maxWait = "50 millis"
 
 export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background: Background): Batch => {
+  const recordSize = Metrics.batches(background.context)
   const gathering: Array<Gathering> = []
   const requestTimeout = Duration.toMillis(etcd.requestTimeout)
   const idle = Latch.makeUnsafe(true)
@@ -129,6 +131,7 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
     const next = gathering.shift()
     if (next === undefined) return
     underWay++
+    recordSize(next.parts.length)
     if (next.parts.length === 1) sendAlone(next.parts[0]!, answered)
     else sendTogether(next.parts)
   }

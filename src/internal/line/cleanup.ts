@@ -14,6 +14,7 @@ import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import type * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
+import * as Metrics from "../metrics.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import type { Entry } from "./entry.ts"
 import * as Requests from "./requests.ts"
@@ -42,6 +43,7 @@ export const make = (
   onGone: (entry: Entry) => void
 ): Cleanup => {
   const patience = Duration.toMillis(etcd.requestTimeout) + proposalTimeout
+  const recordReaped = Metrics.reaped(background.context)
   const entries = new Map<Entry, Leftover>()
   const added = Latch.makeUnsafe()
   let sweeping: Fiber.Fiber<void> | undefined
@@ -86,6 +88,7 @@ export const make = (
   const gone = (entry: Entry) => {
     entries.get(entry)?.unsubscribe()
     entries.delete(entry)
+    recordReaped(1)
     onGone(entry)
     if (entries.size > 0) return
     sweeping?.interruptUnsafe()

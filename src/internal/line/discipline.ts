@@ -10,7 +10,7 @@ import type { EntryKey } from "./entryKey.ts"
 
 /** What an entry asks for. */
 export interface Claim {
-  readonly kind: "lock" | "read" | "write" | "permits"
+  readonly kind: "lock" | "read" | "write" | "permits" | "election"
   readonly permits: number
   /** How many permits there are. */
   readonly of: number
@@ -23,10 +23,14 @@ const all = Number.MAX_SAFE_INTEGER
 
 /** The claim to be the only holder. */
 export const lock: Claim = { kind: "lock", permits: all, of: all }
+export const election: Claim = { ...lock, kind: "election" }
 
 /** The claims to a lock that has many readers or one writer. */
 export const read: Claim = { kind: "read", permits: 1, of: all }
 export const write: Claim = { kind: "write", permits: all, of: all }
+
+/** The claims of a writer that can become a reader, which are met together. No other claim is met beside both. */
+export const downgradable: readonly [Claim, Claim] = [{ kind: "write", permits: all - 1, of: all - 1 }, read]
 
 export const isSame = (a: Claim, b: Claim): boolean => a.kind === b.kind && a.permits === b.permits && a.of === b.of
 
@@ -39,6 +43,18 @@ export const admits = (own: Claim, ahead: Iterable<Claim>): boolean => {
     of = Math.min(of, claim.of)
   }
   return used <= of
+}
+
+/** How many of the claims in a line are met, which are those of its beginning. */
+export const metAmong = (line: ReadonlyArray<Claim>): number => {
+  let used = 0
+  let of = all
+  const waiting = line.findIndex((claim) => {
+    used += claim.permits
+    of = Math.min(of, claim.of)
+    return used > of
+  })
+  return waiting < 0 ? line.length : waiting
 }
 
 /**

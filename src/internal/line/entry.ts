@@ -64,6 +64,8 @@ export class Entry implements Owner {
   /** Since when it is in its state, on the monotonic clock. */
   since = Infinity
   place: Place = unplaced
+  /** How many entries were in its way when it joined, if that is known. */
+  ahead: number | undefined
   /** A put of it may come late, or its removal failed. */
   outcomeUnknown = false
   readonly #loss = new Signal<EntryLost>()

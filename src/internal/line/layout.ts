@@ -1,4 +1,5 @@
 /** Which keys make a line, and what each of them claims. */
+import * as Result from "effect/Result"
 import * as Etcd from "../../Etcd.ts"
 import { type Claim, lock, read } from "./discipline.ts"
 import { type EntryKey, keyOf } from "./entryKey.ts"
@@ -25,7 +26,10 @@ export interface Layout {
   readonly sharesWithAhead: (claim: Claim) => boolean
   /** Requests of one lane cannot travel together: each would be answered as if it was the only one. */
   readonly lane: (prefix: string, key: string, claim: Claim) => string
-  /** Whether an entry is put only once and never changed, since others order the line by the keys' last revisions. */
+  /**
+   * Whether an entry is put only once, and another caller does not take it over with a description of its own: since others
+   * order the line by the keys' last revisions, or since the value is what its owner makes of it.
+   */
   readonly putsOnce: (claim: Claim) => boolean
   /**
    * Whether each entry has a key of its own. Where all have the same, they cannot stand in line, only the value shows
@@ -54,14 +58,14 @@ export const queue: Layout = {
     if (own.kind !== "permits") return suffix.startsWith(readers) ? read : lock
     const claim = claimShownBy(suffix)
     if (claim.kind !== "permits") return { ...own, permits: own.of }
-    return claim.of === own.of || own.acceptOf?.(claim.of) === true ? claim : undefined
+    return accepts(own, claim.of) ? claim : undefined
   },
   // Every entry has a permit at least.
   guardsAmong: ({ kind, of }) => kind === "permits" ? of : 1,
   sharesWithAhead: ({ kind }) => kind === "permits",
   // A reader's request is answered as if it was the only one, and so it may be: another reader changes nothing for it.
   lane: (prefix, key, { kind }) => kind === "read" ? key : prefix,
-  putsOnce: ({ kind }) => kind === "read" || kind === "write",
+  putsOnce: ({ kind }) => kind === "read" || kind === "write" || kind === "election",
   hasOwnKeys: true
 }
 
@@ -81,7 +85,21 @@ export const singleKey: Layout = {
 // -----------------------------------------------------------------------------
 
 const readers = "read/"
-const folders = { lock: "", read: readers, write: "write/", permits: "" }
+const folders = { lock: "", read: readers, write: "write/", permits: "", election: "" }
+
+/** The name of a line, of which a path is the folder of readers or of writers, or the line itself. */
+export const withoutFolder = (path: string): string => path.replace(/(?<=.)\/(read|write)$/, "")
+
+/**
+ * Leaves out the readers' entries of writers that can become readers. Such a pair is one client, and the two have joined
+ * at one revision.
+ */
+export const withoutCompanions = <A extends EntryKey>(prefix: string, entries: ReadonlyArray<A>): Array<A> => {
+  const isIn = (folder: string, kv: EntryKey) => keyOf(kv).startsWith(`${prefix}${folder}`)
+  const writers = entries.filter((kv) => isIn(folders.write, kv))
+  const pairs = new Set(writers.map(({ createRevision }) => createRevision))
+  return entries.filter((kv) => !pairs.has(kv.createRevision) || !isIn(readers, kv))
+}
 
 /** What follows the prefix: a name, which may be in one of the folders. */
 const isEntryKey = /^(read\/|write\/)?[^/]+$/
@@ -99,6 +117,11 @@ const allBut = (prefix: string, folder: string): ReadonlyArray<Etcd.Range> => {
 
 /** A semaphore's entries have their permits in their keys, so that they need not be read with their values. */
 const suffixOf = ({ kind, of, permits }: Claim): string => kind === "permits" ? `-${permits}of${of}` : ""
+
+// The function is the caller's own, and a throw would end up in no fiber here. It is a refusal, which the recipe explains
+// in the caller's fiber.
+const accepts = ({ acceptOf, of }: Claim, theirs: number): boolean =>
+  theirs === of || Result.getOrElse(Result.try(() => acceptOf?.(theirs) === true), () => false)
 
 /** The claim of the entry whose key has this after the prefix. */
 const claimShownBy = (suffix: string): Claim => {

@@ -32,10 +32,12 @@ export interface Lengths {
   readonly short: number
   /** Between the two, what is watched stays: a line around the limit changes no waiter's watches. */
   readonly long: number
+  /** Of a line with more entries than that never all are read, however many may hold. */
+  readonly longest: number
 }
 
 export const Lengths = Context.Reference<Lengths>("effect-etcd-lock/internal/line/Lengths", {
-  defaultValue: () => ({ short: 8, long: 16 })
+  defaultValue: () => ({ short: 8, long: 16, longest: 256 })
 })
 
 /** What the lines of a session have in common. */
@@ -152,6 +154,8 @@ export class Line implements Subject {
     const isPart = this.layout.seesPart(entry.claim)
     if (!isPart) this.#length = count ?? this.#length
     this.isTaken = !isComplete || ahead.length > 0
+    if (isComplete) entry.ahead = ahead.length
+    else if (!isPart && count !== undefined) entry.ahead = count - 1
     // An entry that was put again may be behind more than were read: then none of these is ahead of it, and it looks.
     const step = follow(this, entry.claim, ahead, isComplete, revision)
     if (step._tag === "Turn" || step._tag === "Foreign") {
@@ -329,7 +333,7 @@ export class Line implements Subject {
 
   /** More entries make the line a long one. */
   #shortLimit(claim: Claim): number {
-    const { long, short } = this.#host.lengths
+    const { long, longest, short } = this.#host.lengths
     return Math.max(this.#whole.isOpen ? long : short, Math.min(2 * this.layout.guardsAmong(claim), longest))
   }
 
@@ -383,9 +387,6 @@ export class Line implements Subject {
     this.#host.background(Effect.catch(persistently(read), (error) => Effect.sync(() => this.onError(error))))
   }
 }
-
-/** Of a line with more entries than that never all are read, however many may hold. */
-const longest = 256
 
 const keyDeleted = new EntryLost("KeyDeleted")
 

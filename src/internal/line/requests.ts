@@ -139,7 +139,7 @@ export const describe = (entry: Entry) => Etcd.nested({ compare: [guard(entry)],
 /** Removes an entry whose create revision was never learned. */
 export const cleanUp = (entry: Entry) => Etcd.nested({ compare: isOurs(entry), then: [Etcd.remove(entry.key)] })
 
-/** Go's programs may order a line by the last revisions of its keys, so an entry is not put again there. */
+/** A put that comes late is not to change an entry that is there. */
 const putOnce = (entry: Entry): Etcd.Op =>
   entry.line.layout.putsOnce(entry.claim)
     ? Etcd.nested({ compare: [isEmpty(Etcd.get(entry.key))], then: [put(entry)] })

@@ -4,6 +4,7 @@
  */
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import type * as Tracer from "effect/Tracer"
 import { hostname } from "node:os"
 import { Holder } from "../../Holder.ts"
 import { type EntryKey, keyOf } from "../line/entryKey.ts"
@@ -12,7 +13,8 @@ const Description = Schema.Struct({
   host: Schema.optional(Schema.String),
   pid: Schema.optional(Schema.Int),
   since: Schema.optional(Schema.DateTimeUtcFromString),
-  metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json))
+  metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json)),
+  trace: Schema.optional(Schema.Struct({ traceId: Schema.String, spanId: Schema.String }))
 })
 
 /** What differs from one entry of the process to the next. */
@@ -23,16 +25,23 @@ export interface Own {
   readonly metadata: string | undefined
   /** Sets the entry apart from others under the same key. */
   readonly id: string | undefined
+  /** Where the caller waits, if its program traces. */
+  readonly span: Tracer.Span | undefined
 }
+
+export const host = hostname()
 
 // The same in every entry of the process, so that it is written once.
-const who = JSON.stringify({ host: hostname(), pid: process.pid }).slice(0, -1)
+const who = JSON.stringify({ host, pid: process.pid }).slice(0, -1)
 
-export const encode = ({ id, metadata, since }: Own): Uint8Array => {
+export const encode = ({ id, metadata, since, span }: Own): Uint8Array => {
   const described = metadata === undefined ? "" : `,"metadata":${metadata}`
   const identified = id === undefined ? "" : `,"id":${JSON.stringify(id)}`
-  return Buffer.from(`${who},"since":"${new Date(since).toISOString()}"${described}${identified}}`)
+  const traced = span?.sampled === true ? `,"trace":${JSON.stringify(traceOf(span))}` : ""
+  return Buffer.from(`${who},"since":"${new Date(since).toISOString()}"${described}${traced}${identified}}`)
 }
+
+const traceOf = ({ spanId, traceId }: Tracer.Span) => ({ traceId, spanId })
 
 const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Description))
 

@@ -14,6 +14,11 @@ export const errors = {
   timeout: (lock: string, waited: Duration.Duration, holder: Holder | undefined) =>
     new LockTimeout({ lock, waited, holder }),
   lost,
+  selfWait: (lock: string) =>
+    new Error(
+      `Lock '${lock}' is already held by this fiber: it would wait for itself. Leave out the inner acquire, since the ` +
+        "body runs under the lock already (its handle is Lock.Current), or use another name."
+    ),
   conflict: (lock: string, kv: EntryKey) => {
     const { key, kind } = conflictOf(kv)
     return new LockNameConflict({ lock, key, kind })

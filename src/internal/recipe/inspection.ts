@@ -11,9 +11,9 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Etcd from "../../Etcd.ts"
 import { Holder } from "../../Holder.ts"
-import { admits, type Claim } from "../line/discipline.ts"
+import { type Claim, metAmong } from "../line/discipline.ts"
 import { idOf, keyOf } from "../line/entryKey.ts"
-import type { Layout } from "../line/layout.ts"
+import { type Layout, queue, singleKey, withoutCompanions, withoutFolder } from "../line/layout.ts"
 import * as Check from "../options.ts"
 import { conflictOf, describe } from "./description.ts"
 
@@ -35,21 +35,20 @@ export const make = <O, A>({ module, placeOf, show }: {
 }) => {
   const look = (etcd: Service, name: string, options: O | undefined) =>
     Effect.map(inspect(etcd, placeOf(name, options)), (found) => show(name, found))
-  const rangeOf = (name: string, options: O | undefined) => {
-    const { layout, prefix } = placeOf(name, options)
-    return layout.range(prefix)
-  }
   return {
     inspect: (name: string, options?: O) => Effect.flatMap(Etcd.Etcd, (etcd) => look(etcd, name, options)),
     changes: (name: string, options?: O) =>
       Stream.unwrap(
-        Effect.map(Etcd.Etcd, (etcd) => changes(etcd, rangeOf(name, options), look(etcd, name, options)))
+        Effect.map(Etcd.Etcd, (etcd) => {
+          const { layout, prefix } = placeOf(name, options)
+          return changes(etcd, layout.range(prefix), look(etcd, name, options))
+        })
       ),
     forceRelease: (name: string, options: O & { readonly createRevision: bigint }) =>
       Effect.flatMap(Etcd.Etcd, (etcd) => {
-        const range = rangeOf(name, options)
+        const place = placeOf(name, options)
         Check.revision(module, "createRevision", options?.createRevision)
-        return forceRelease(etcd, range, options.createRevision)
+        return forceRelease(etcd, name, place, options.createRevision)
       })
   }
 }
@@ -64,7 +63,7 @@ export interface Claimant {
 const inspect = Effect.fnUntraced(function*(etcd: Service, { layout, prefix }: Place) {
   const isEntry = (kv: Etcd.KeyValue) => layout.isEntry(prefix, kv)
   const { kvs } = yield* etcd.range({ ...layout.range(prefix), sort: "CreateAscending", keysOnly: true })
-  const entries = yield* withValues(etcd, kvs.filter(isEntry))
+  const entries = yield* withValues(etcd, withoutCompanions(prefix, kvs.filter(isEntry)))
   const leases = new Map<bigint, Duration.Duration>()
   yield* Effect.forEach(
     new Set(entries.map(({ lease }) => lease)),
@@ -78,9 +77,7 @@ const inspect = Effect.fnUntraced(function*(etcd: Service, { layout, prefix }: P
     claim: layout.claimIn(prefix, kv),
     client: new Holder({ ...describe(kv), remaining: leases.get(kv.lease) })
   }))
-  const claims = clients.map(({ claim }) => claim)
-  const waiting = claims.findIndex((own, i) => !admits(own, claims.slice(0, i)))
-  const holding = waiting < 0 ? entries.length : waiting
+  const holding = metAmong(clients.map(({ claim }) => claim))
   return {
     holders: clients.slice(0, holding),
     queue: clients.slice(holding),
@@ -97,72 +94,113 @@ export const list = Effect.fnUntraced(function*(etcd: Service, prefix: string) {
     Effect.catchIf(isTooLarge, () => Effect.map(readKeys(etcd, range), (kvs) => ({ kvs, withoutValues: true })))
   )
   const locks = locksOf(kvs, prefix)
-  const holders = locks.map(({ entries }) =>
-    entries.reduce((first, kv) => kv.createRevision < first.createRevision ? kv : first)
-  )
+  const holders = locks.map(({ entries }) => entries[0]!)
   const described = new Map(
     (withoutValues ? yield* withValues(etcd, holders) : holders).map((kv) => [idOf(kv), describe(kv)])
   )
-  return locks.flatMap(({ entries, layout, lock }, i) => {
+  return locks.flatMap(({ entries, layout, lock, prefix }, i) => {
     // It has been released since its key was read.
     const holder = described.get(idOf(holders[i]!))
-    return holder === undefined ? [] : [{ lock, layout, holder, waiting: entries.length - 1 }]
+    if (holder === undefined) return []
+    const holding = metAmong(entries.map((kv) => layouts[layout].claimIn(prefix, kv)))
+    return [{ lock, layout, holder, holding, waiting: entries.length - holding }]
   })
 })
 
-interface ListedLock {
+const layouts = { queue, "single-key": singleKey }
+
+interface ListedLock extends Pick<Place, "prefix"> {
   readonly lock: string
-  readonly layout: "queue" | "single-key"
-  readonly entries: Array<Etcd.KeyValue>
+  readonly layout: keyof typeof layouts
+  /** Oldest first. */
+  entries: Array<Etcd.KeyValue>
 }
 
 const locksOf = (kvs: ReadonlyArray<Etcd.KeyValue>, prefix: string): ReadonlyArray<ListedLock> => {
   const locks = new Map<string, ListedLock>()
   for (const kv of kvs) {
-    const key = keyOf(kv)
-    const end = key.lastIndexOf("/")
-    // The last part of an entry's key is the ID of its lease, and maybe a number.
-    const isEntry = end > 0 && key.slice(end + 1).split("-", 1)[0] === kv.lease.toString(16)
-    const [lock, layout] = isEntry ? [key.slice(0, end), "queue"] as const : [key, "single-key"] as const
+    const place = placeIn(kv)
     // The prefix may end within an entry's key.
-    if (kv.lease === 0n || !Check.isName(lock) || !lock.startsWith(prefix)) continue
-    const id = `${layout} ${lock}`
+    if (kv.lease === 0n || !Check.isName(place.lock) || !place.lock.startsWith(prefix)) continue
+    const id = `${place.layout} ${place.lock}`
     const found = locks.get(id)
-    if (found === undefined) locks.set(id, { lock, layout, entries: [kv] })
+    if (found === undefined) locks.set(id, { ...place, entries: [kv] })
     else found.entries.push(kv)
+  }
+  for (const lock of locks.values()) {
+    lock.entries.sort((a, b) => Number(a.createRevision - b.createRevision))
+    lock.entries = withoutCompanions(lock.prefix, lock.entries)
   }
   return [...locks.values()].sort((a, b) => a.lock < b.lock ? -1 : a.lock > b.lock ? 1 : 0)
 }
 
-/** Looks now, and again after every change in the range. */
-const changes = <A>(
+/** Which lock's a key is. */
+const placeIn = (kv: Etcd.KeyValue): Omit<ListedLock, "entries"> => {
+  const key = keyOf(kv)
+  const end = key.lastIndexOf("/")
+  // The last part of an entry's key is the ID of its lease, and maybe a number.
+  const isEntry = end > 0 && key.slice(end + 1).split("-", 1)[0] === kv.lease.toString(16)
+  if (!isEntry) return { lock: key, layout: "single-key", prefix: key }
+  const lock = withoutFolder(key.slice(0, end))
+  return { lock, layout: "queue", prefix: `${lock}/` }
+}
+
+/** Looks now, and again after every change in the range, or after those that matter. */
+export const changes = <A>(
   etcd: Service,
   { key, rangeEnd }: Etcd.Range,
-  look: Effect.Effect<A, Etcd.EtcdError>
+  look: Effect.Effect<A, Etcd.EtcdError>,
+  matters: (event: Etcd.WatchEvent) => boolean = () => true
 ): Stream.Stream<A, Etcd.EtcdError> =>
-  Stream.unwrap(Effect.gen(function*() {
-    // However much happens between two looks, the second one sees the latest state.
-    const changed = yield* Queue.sliding<void, Etcd.EtcdError>(1)
-    const subscribed = etcd.subscribe({ key, rangeEnd }, {
-      onEvents: () => Queue.offerUnsafe(changed, undefined),
-      onEnd: (error) => Queue.failCauseUnsafe(changed, Cause.fail(error))
-    })
-    yield* Effect.acquireRelease(subscribed, ({ close }) => Effect.sync(close), { interruptible: true })
-    return Stream.concat(Stream.fromEffect(look), Stream.fromEffectRepeat(Effect.andThen(Queue.take(changed), look)))
-  })).pipe(
-    // A watch that ended is opened again.
-    Stream.retry(Schedule.while(Schedule.spaced("200 millis"), ({ input }) => (input as Etcd.EtcdError).isTransient))
-  )
+  Stream.suspend(() => {
+    let hasEnded = false
+    return Stream.unwrap(Effect.gen(function*() {
+      hasEnded = false
+      // However much happens between two looks, the second one sees the latest state.
+      const changed = yield* Queue.sliding<void, Etcd.EtcdError>(1)
+      const subscribed = etcd.subscribe({ key, rangeEnd }, {
+        onEvents: (events) => void (events.some(matters) && Queue.offerUnsafe(changed, undefined)),
+        onEnd: (error) => {
+          hasEnded = true
+          Queue.failCauseUnsafe(changed, Cause.fail(error))
+        }
+      })
+      yield* Effect.acquireRelease(subscribed, ({ close }) => Effect.sync(close), { interruptible: true })
+      return Stream.concat(Stream.fromEffect(look), Stream.fromEffectRepeat(Effect.andThen(Queue.take(changed), look)))
+    })).pipe(
+      // A watch that was open and ended is opened again, for whatever reason it did: etcd may have compacted what it was
+      // to report. If it cannot be, that error counts.
+      Stream.retry(
+        Schedule.while(
+          Schedule.spaced("200 millis"),
+          ({ input }) => hasEnded || (input as Etcd.EtcdError).isTransient
+        )
+      )
+    )
+  })
 
-/** Deletes the key of the range that was created at a revision. Returns whether it was still there. */
-const forceRelease = Effect.fnUntraced(function*(etcd: Service, range: Etcd.Range, createRevision: bigint) {
-  const { kvs } = yield* etcd.range({ ...range, keysOnly: true })
-  const entry = kvs.find((kv) => kv.createRevision === createRevision)
+/** Deletes the entry that was created at a revision. Returns whether it was still there. */
+const forceRelease = Effect.fnUntraced(function*(
+  etcd: Service,
+  lock: string,
+  { layout, prefix }: Place,
+  createRevision: bigint
+) {
+  const { kvs } = yield* etcd.range({ ...layout.range(prefix), keysOnly: true })
+  const found = kvs.filter((kv) => kv.createRevision === createRevision)
+  // Readers of one process may have joined at one revision, too: of these, it is the first.
+  const [entry, ...others] = withoutCompanions(prefix, found)
   if (entry === undefined) return false
   const { succeeded } = yield* etcd.txn({
     compare: [Etcd.compareCreateRevision(entry.key, "=", entry.createRevision)],
-    then: [Etcd.remove(entry.key)]
+    then: found.filter((kv) => !others.includes(kv)).map(({ key }) => Etcd.remove(key))
   })
+  if (succeeded) {
+    yield* Effect.annotateLogs(Effect.logWarning(`Lock '${lock}' was taken away from '${keyOf(entry)}'`), {
+      lock,
+      lease: entry.lease.toString(16)
+    })
+  }
   return succeeded
 })
 

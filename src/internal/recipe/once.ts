@@ -52,7 +52,7 @@ export const unlessSet = <A, E, R>(
 /** Sets the mark, if the lock is still owned. A mark that is not known to be set is taken back. */
 const set = Effect.fnUntraced(function*(etcd: Service, lock: Handle, { key, seconds }: Mark) {
   const lease = randomId()
-  const value = encode({ since: yield* Clock.currentTimeMillis, metadata: undefined, id: undefined })
+  const value = encode({ since: yield* Clock.currentTimeMillis, metadata: undefined, id: undefined, span: undefined })
   yield* Effect.catchIf(
     etcd.leaseGrant(lease, seconds),
     // Only our own grant can have this ID, by an attempt whose answer was lost.

@@ -10,6 +10,7 @@ import * as Etcd from "../../Etcd.ts"
 import type { Handle, LockLost } from "../../Lock.ts"
 import { type Entry, EntryLost, giveAway } from "../line/entry.ts"
 import { getKey, guard } from "../line/requests.ts"
+import type { LockRecorder } from "../metrics.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import type { Contention } from "../session/contention.ts"
 import type { SessionImpl } from "../session/engine.ts"
@@ -27,6 +28,16 @@ export interface Held {
   readonly heldFor: Duration.Duration
 }
 
+export interface OwnershipOptions {
+  readonly lock: string
+  readonly entry: Entry
+  readonly session: SessionImpl
+  readonly contention: Contention
+  readonly toLost: ToLost
+  readonly recorder: LockRecorder
+  readonly isOneOfSeveral?: boolean
+}
+
 export class Ownership implements Handle {
   readonly lock: string
   readonly isOneOfSeveral: boolean
@@ -34,24 +45,37 @@ export class Ownership implements Handle {
   readonly #session: SessionImpl
   readonly #contention: Contention
   readonly #toLost: ToLost
+  readonly #recorder: LockRecorder
   #controller: AbortController | undefined
   #heldFor: Duration.Duration | undefined
   #release: Effect.Effect<void> | undefined
 
-  constructor(options: {
-    readonly lock: string
-    readonly entry: Entry
-    readonly session: SessionImpl
-    readonly contention: Contention
-    readonly toLost: ToLost
-    readonly isOneOfSeveral?: boolean
-  }) {
+  constructor(options: OwnershipOptions) {
     this.lock = options.lock
     this.isOneOfSeveral = options.isOneOfSeveral === true
     this.#entry = options.entry
     this.#session = options.session
     this.#contention = options.contention
     this.#toLost = options.toLost
+    this.#recorder = options.recorder
+  }
+
+  /** It counts as held from here on, until it is lost or released. */
+  begin(): void {
+    const entry = this.#entry
+    this.#recorder.taken()
+    entry.onLoss((loss) => {
+      const lostAt = this.#now
+      const isLost = loss.reason !== "Released"
+      this.#recorder.ended(lostAt - entry.since, isLost ? loss.reason : undefined)
+      if (!isLost) return
+      const { lease } = entry.ref
+      const { bodies } = lease
+      if (bodies.isRunning(entry)) bodies.onEnd(entry, () => this.#recorder.stopped(this.#now - lostAt))
+      const { message } = this.#lost(loss)
+      const annotations = { lock: this.lock, lease: lease.id.toString(16), token: this.fencingToken.toString() }
+      this.#session.logLoss(lease, { message, annotations })
+    })
   }
 
   get key(): string {
@@ -162,9 +186,13 @@ export class Ownership implements Handle {
     })
   }
 
+  get #now(): number {
+    return monotonicMillis(this.#session.clock)
+  }
+
   #lost(loss: EntryLost): LockLost {
     const { fencingToken } = this
-    this.#heldFor ??= Duration.millis(Math.round(monotonicMillis(this.#session.clock) - this.#entry.since))
+    this.#heldFor ??= Duration.millis(Math.round(this.#now - this.#entry.since))
     return this.#toLost(this.lock, loss, { fencingToken, heldFor: this.#heldFor })
   }
 }

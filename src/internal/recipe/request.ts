@@ -5,6 +5,7 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import { EtcdError } from "../../EtcdError.ts"
 import type { Holder } from "../../Holder.ts"
 import type { LockLost, Options, TryOptions } from "../../Lock.ts"
@@ -22,7 +23,8 @@ import { isLease } from "../session/lease.ts"
 import type { Request } from "../session/localQueue.ts"
 import { describe, encode } from "./description.ts"
 import { isInside } from "./enclosing.ts"
-import { Ownership, type ToLost } from "./ownership.ts"
+import { Ownership, type OwnershipOptions, type ToLost } from "./ownership.ts"
+import * as tracing from "./tracing.ts"
 
 /** Restores the interruptibility of the caller. */
 export interface Restore {
@@ -39,6 +41,8 @@ export interface Place {
   readonly contention: Contention
   readonly prefix: string
   readonly claim: Claim
+  /** The value of the entry, where that is not the description of its holder. */
+  readonly value?: string
 }
 
 /** Where the entries of a queue are: directly under its name, as those of Go's mutex are, or in folders there. */
@@ -48,7 +52,7 @@ export const queueOf = (module: string, name: string) => {
 }
 
 /** What a recipe is, besides its discipline: where its callers contend, and its own errors. */
-export interface Recipe<O extends Options, Held, Timeout, Conflict> {
+export interface Recipe<O extends Options, Held, Timeout, Conflict, H extends Ownership> {
   /** The module that takes the options, as messages name it. */
   readonly module: string
   /** Checks the name and the options that choose the place. */
@@ -56,23 +60,29 @@ export interface Recipe<O extends Options, Held, Timeout, Conflict> {
   readonly held: (name: string, holder: Holder | undefined, refused: Refused, options: O | undefined) => Held
   readonly timeout: (name: string, waited: Duration.Duration, holder: Holder | undefined) => Timeout
   readonly lost: ToLost
+  /** The defect of a body that waits for what it runs under. */
+  readonly selfWait: (name: string) => Error
   /** A key in the line that cannot stand in it beside the claim. */
   readonly conflict: (name: string, kv: EntryKey, claim: Claim) => Conflict
+  /** The handle, where it can do more than those of all recipes. */
+  readonly handle?: new(options: OwnershipOptions) => H
 }
 
 /** A call of a recipe, with checked options. */
-interface Call {
+interface Call<H> {
   readonly contention: Contention
   readonly request: Request
   readonly clock: Clock.Clock
   /** The calling fiber runs under what it would wait for. */
   readonly isInside: boolean
-  readonly own: (entry: Entry) => Ownership
+  readonly own: (entry: Entry) => H
 }
 
 /** The ways to acquire by a recipe. */
-export const make = <O extends Options, Held, Timeout, Conflict>(recipe: Recipe<O, Held, Timeout, Conflict>) => {
-  const { conflict, held, lost, module, place, timeout } = recipe
+export const make = <O extends Options, Held, Timeout, Conflict, H extends Ownership = Ownership>(
+  recipe: Recipe<O, Held, Timeout, Conflict, H>
+) => {
+  const { conflict, handle: Handle = Ownership, held, lost, module, place, selfWait, timeout } = recipe
   const limitOf = limitIn(module)
 
   const explain =
@@ -83,25 +93,30 @@ export const make = <O extends Options, Held, Timeout, Conflict>(recipe: Recipe<
     }
 
   /** Checks the options, and finds the place of the calling fiber. */
-  const call = <A, E>(name: string, options: O | undefined, use: (call: Call) => Effect.Effect<A, E, Session>) =>
+  const call = <A, E>(name: string, options: O | undefined, use: (call: Call<H>) => Effect.Effect<A, E, Session>) =>
     Effect.withFiber<A, E, Session>((fiber) => {
       const session = Engine.of(Context.get(fiber.context as Context.Context<Session>, Session))
       const clock = fiber.getRef(Clock.Clock)
       const at = place(session, name, options)
       const { contention } = at
+      const request = requestOf(module, at, options, fiber)
       return use({
         contention,
-        request: requestOf(module, at, options, clock),
+        request,
         clock,
         isInside: isInside(fiber.context, (outer) => outer.isRunning(name, contention)),
-        own: (entry) => new Ownership({ lock: name, entry, session, contention, toLost: lost })
+        own: (entry) => {
+          const recorder = contention.recorderOf(request)
+          const owned = new Handle({ lock: name, entry, session, contention, toLost: lost, recorder })
+          owned.begin()
+          return owned as H
+        }
       })
     })
 
   /** Waits for the turn, within the timeout of the options. */
   const acquire =
-    (name: string, options: O | undefined): Acquire<Ownership, Timeout | LockLost | Conflict | EtcdError> =>
-    (restore) =>
+    (name: string, options: O | undefined): Acquire<H, Timeout | LockLost | Conflict | EtcdError> => (restore) =>
       call(name, options, ({ clock, contention, isInside, own, request }) => {
         const limit = limitOf(options)
         // A wait of no time is a try: etcd says whether it is free, however long that takes.
@@ -119,12 +134,11 @@ export const make = <O extends Options, Held, Timeout, Conflict>(recipe: Recipe<
 
   /** Takes what is free, and returns how it was refused otherwise. */
   const attempt =
-    (name: string, options: O | undefined): Acquire<Ownership | Refused, LockLost | Conflict | EtcdError> =>
-    (restore) =>
+    (name: string, options: O | undefined): Acquire<H | Refused, LockLost | Conflict | EtcdError> => (restore) =>
       call(name, options, ({ contention, own, request }) =>
         Effect.flatMap(
           Effect.mapError(contention.tryAcquire<never>(request, restore), explain(name, request)),
-          (tried): Effect.Effect<Ownership | Refused, Conflict> => {
+          (tried): Effect.Effect<H | Refused, Conflict> => {
             if (!(tried instanceof Refused)) return Effect.succeed(own(tried))
             const { claim, prefix } = request
             return tried.holder === undefined || contention.layout.claimOf(prefix, tried.holder, claim) !== undefined
@@ -137,11 +151,11 @@ export const make = <O extends Options, Held, Timeout, Conflict>(recipe: Recipe<
     name: string,
     options: O | undefined,
     onRefused: (holder: Holder | undefined, refused: Refused) => E
-  ): Acquire<Ownership, E | LockLost | Conflict | EtcdError> =>
+  ): Acquire<H, E | LockLost | Conflict | EtcdError> =>
   (restore) =>
     Effect.filterOrFail(
       attempt(name, options)(restore),
-      (tried): tried is Ownership => tried instanceof Ownership,
+      (tried): tried is H => tried instanceof Ownership,
       (tried) => {
         const refused = tried as Refused
         return onRefused(described(refused.holder), refused)
@@ -159,31 +173,33 @@ export const make = <O extends Options, Held, Timeout, Conflict>(recipe: Recipe<
 // internal
 // -----------------------------------------------------------------------------
 
-export const selfWait = (name: string) =>
-  new Error(
-    `Lock '${name}' is already held by this fiber: it would wait for itself. Leave out the inner acquire, since the ` +
-      "body runs under the lock already (its handle is Lock.Current), or use another name."
-  )
-
 export const requestOf = (
   module: string,
-  { claim, contention: { layout }, prefix }: Place,
+  { claim, contention: { holder, layout }, prefix, value }: Place,
   options: TryOptions | undefined,
-  clock: Clock.Clock,
+  fiber: Fiber.Fiber<unknown, unknown>,
   isOneOfSeveral = false
 ): Request => {
-  const metadata = options?.metadata === undefined ? undefined : Check.metadata(module, options.metadata)
+  const span = tracing.waitOf(fiber)
+  Check.label(module, options?.label)
+  const metadata = value ?? (options?.metadata === undefined ? undefined : Check.metadata(module, options.metadata))
   return {
     prefix,
     claim,
     isOneOfSeveral,
     metadata,
-    value: encode({
-      since: clock.currentTimeMillisUnsafe(),
+    label: options?.label,
+    value: value !== undefined ? Buffer.from(value) : encode({
+      since: fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(),
       metadata,
+      span,
       id: layout.hasOwnKeys ? undefined : crypto.randomUUID()
     }),
-    lease: leaseOf(module, options)
+    lease: leaseOf(module, options),
+    onContended: span === undefined ? undefined : (ahead) => {
+      const holders = Effect.match(holder(prefix, claim), { onSuccess: described, onFailure: () => undefined })
+      Effect.runForkWith(fiber.context)(Effect.map(holders, (holder) => tracing.contended(span, ahead, holder)))
+    }
   }
 }
 

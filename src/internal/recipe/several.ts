@@ -11,9 +11,10 @@ import type * as Etcd from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Handle, HandleOfAll, LockHeld, LockLost, LockNameConflict, LockTimeout, Options } from "../../Lock.ts"
 import { Session } from "../../Session.ts"
-import { lock } from "../line/discipline.ts"
+import { type Claim, lock } from "../line/discipline.ts"
 import { type Entry, EntryLost, ForeignEntry } from "../line/entry.ts"
 import { keyOf } from "../line/entryKey.ts"
+import { queue } from "../line/layout.ts"
 import { Refused } from "../line/lines.ts"
 import * as Check from "../options.ts"
 import * as Engine from "../session/engine.ts"
@@ -21,64 +22,95 @@ import type { Request } from "../session/localQueue.ts"
 import { isInside } from "./enclosing.ts"
 import { errors } from "./errors.ts"
 import { Ownership, txnOf } from "./ownership.ts"
-import { type Acquire, deadline, described, holderOf, limitIn, queueOf, requestOf, selfWait } from "./request.ts"
+import { type Acquire, deadline, described, holderOf, limitIn, queueOf, requestOf } from "./request.ts"
 
-type SeveralOptions = Omit<Options, "layout">
+/** What is taken together. */
+export interface Together<H> {
+  /** The module that takes the options, as messages name it. */
+  readonly module: string
+  /** Checks what the caller passed, and returns what stands in each line. */
+  readonly parts: () => ReadonlyArray<Part>
+  /** What the caller gets when the turns of all have come. */
+  readonly hold: (etcd: Etcd.Etcd["Service"], locks: ReadonlyArray<Ownership>) => H
+}
 
-/** Waits for the turn in all lines, within the timeout of the options. */
-export const acquire = (
-  names: ReadonlyArray<string>,
-  options: SeveralOptions | undefined
-): Acquire<Several, LockTimeout | LockLost | LockNameConflict | EtcdError> =>
-(restore) =>
-  Effect.withFiber((fiber) => {
-    const { contention, explain, nameOf, own, requests } = callOf(fiber, names, options)
-    const limit = limitOf(options)
-    if (limit !== undefined && Duration.isZero(limit)) {
-      const tried = tryAcquire(names, options)(restore)
-      return Effect.catchTag(
-        tried,
-        "LockHeld",
-        ({ holder, lock }) => Effect.fail(errors.timeout(lock, Duration.zero, holder))
-      )
-    }
-    const held = names.find((name) => isInside(fiber.context, (outer) => outer.isRunning(name, contention)))
-    if (held !== undefined) return Effect.die(selfWait(held))
-    if (
-      isInside(fiber.context, (outer) => outer.isOneOfSeveral && outer.isRunning(outer.lock, contention))
-    ) return Effect.die(nested(names))
-    const waitFor = (pending: () => Request) =>
-      deadline(limit, fiber.getRef(Clock.Clock), restore, (waited) =>
-        Effect.suspend(() => {
-          const name = nameOf(pending())
-          return Effect.flatMap(
-            holderOf(contention, pending(), name),
-            (holder) => Effect.failSync(() => errors.timeout(name, waited(), holder))
-          )
-        }))
-    return Effect.mapBoth(contention.acquireAll(requests, waitFor), { onSuccess: own, onFailure: explain })
-  })
+export interface Part {
+  readonly name: string
+  readonly claim: Claim
+}
+
+type JoinOptions = Omit<Options, "layout">
+
+/** Waits for the turn of all, within the timeout of the options. */
+export const acquire =
+  <H>(together: Together<H>, options: JoinOptions | undefined): Acquire<H, LockTimeout | Failure> => (restore) =>
+    Effect.withFiber((fiber) => {
+      const { contention, explain, hold, isOneOfSeveral, nameOf, names, requests } = callOf(fiber, together, options)
+      const limit = limitIn(together.module)(options)
+      if (limit !== undefined && Duration.isZero(limit)) {
+        const tried = tryAcquire(together, options)(restore)
+        return Effect.catchTag(
+          tried,
+          "LockHeld",
+          ({ holder, lock }) => Effect.fail(errors.timeout(lock, Duration.zero, holder))
+        ) as Effect.Effect<H, LockTimeout | Failure, Session>
+      }
+      const held = names.find((name) => isInside(fiber.context, (outer) => outer.isRunning(name, contention)))
+      if (held !== undefined) return Effect.die(errors.selfWait(held))
+      if (
+        isOneOfSeveral &&
+        isInside(fiber.context, (outer) => outer.isOneOfSeveral && outer.isRunning(outer.lock, contention))
+      ) return Effect.die(nested(names))
+      const waitFor = (pending: () => Request) =>
+        deadline(limit, fiber.getRef(Clock.Clock), restore, (waited) =>
+          Effect.suspend(() => {
+            const name = nameOf(pending())
+            return Effect.flatMap(
+              holderOf(contention, pending(), name),
+              (holder) => Effect.failSync(() => errors.timeout(name, waited(), holder))
+            )
+          }))
+      return Effect.mapBoth(contention.acquireAll(requests, waitFor), { onSuccess: hold, onFailure: explain })
+    })
 
 /** Takes all if they are free, or fails with one that is not. */
-export const tryAcquire = (
-  names: ReadonlyArray<string>,
-  options: SeveralOptions | undefined
-): Acquire<Several, LockHeld | LockLost | LockNameConflict | EtcdError> =>
-(restore) =>
-  Effect.withFiber((fiber) => {
-    const { contention: { layout, tryAcquireAll }, explain, nameOf, own, requests } = callOf(fiber, names, options)
-    return Effect.flatMap(
-      Effect.mapError(tryAcquireAll<never>(requests, restore), explain),
-      (tried): Effect.Effect<Several, LockHeld | LockNameConflict> => {
-        if (!(tried instanceof Refused)) return Effect.succeed(own(tried))
-        const { holder, prefix } = tried
-        if (holder === undefined || layout.claimOf(prefix, holder, lock) !== undefined) {
-          return Effect.fail(errors.held(nameOf(tried), described(holder)))
+export const tryAcquire =
+  <H>(together: Together<H>, options: JoinOptions | undefined): Acquire<H, LockHeld | Failure> => (restore) =>
+    Effect.withFiber((fiber) => {
+      const { contention: { layout, tryAcquireAll }, explain, hold, nameOf, requests } = callOf(
+        fiber,
+        together,
+        options
+      )
+      return Effect.flatMap(
+        Effect.mapError(tryAcquireAll<never>(requests, restore), explain),
+        (tried): Effect.Effect<H, LockHeld | LockNameConflict> => {
+          if (!(tried instanceof Refused)) return Effect.succeed(hold(tried))
+          const { holder, prefix } = tried
+          if (holder === undefined || layout.claimOf(prefix, holder, lock) !== undefined) {
+            return Effect.fail(errors.held(nameOf(tried), described(holder)))
+          }
+          return Effect.fail(errors.conflict(nameOf(tried), holder))
         }
-        return Effect.fail(errors.conflict(nameOf(tried), holder))
-      }
-    )
-  })
+      )
+    })
+
+/** Several locks by their names. */
+export const locks = (
+  names: ReadonlyArray<string>,
+  options: JoinOptions | undefined
+): Together<Several> => ({
+  module: "Lock",
+  parts: () => {
+    Check.names("Lock", names)
+    Check.object("Lock", "options", options, "{ timeout: \"15 seconds\" }")
+    return names.map((name) => ({ name, claim: lock }))
+  },
+  hold: (etcd, locks) => {
+    for (const lock of locks) lock.begin()
+    return new Several(etcd, locks)
+  }
+})
 
 // -----------------------------------------------------------------------------
 // what is held
@@ -95,7 +127,7 @@ export class Several implements HandleOfAll {
   }
 
   get lock(): string {
-    return together(this.locks.map(({ lock }) => lock))
+    return listed([...new Set(this.locks.map(({ lock }) => lock))])
   }
 
   get key(): string {
@@ -106,9 +138,8 @@ export class Several implements HandleOfAll {
     return this.#first.leaseId
   }
 
-  // In each line it is greater than the tokens before it, and smaller than those after it: all keys go at one revision.
   get fencingToken(): bigint {
-    return this.locks.reduce((last, { fencingToken }) => fencingToken > last ? fencingToken : last, 0n)
+    return this.#first.fencingToken
   }
 
   get createRevision(): bigint {
@@ -172,53 +203,52 @@ export class Several implements HandleOfAll {
 // internal
 // -----------------------------------------------------------------------------
 
-const limitOf = limitIn("Lock")
+type Failure = LockLost | LockNameConflict | EtcdError
 
-/** A call with checked names and options. */
-const callOf = (
+/** A call with checked parts and options. */
+const callOf = <H>(
   fiber: Fiber.Fiber<unknown, unknown>,
-  names: ReadonlyArray<string>,
-  options: SeveralOptions | undefined
+  { hold, module, parts: checked }: Together<H>,
+  options: JoinOptions | undefined
 ) => {
-  check(names, options)
+  const parts = checked()
   const session = Engine.of(Context.get(fiber.context as Context.Context<Session>, Session))
-  const places = names.map((name) => queueOf("Lock", name))
-  const contention = session.contention(places[0]!.layout)
-  const clock = fiber.getRef(Clock.Clock)
-  const requests = places.map(({ prefix }) =>
-    requestOf("Lock", { contention, prefix, claim: lock }, options, clock, true)
+  const contention = session.contention(queue)
+  const names = [...new Set(parts.map(({ name }) => name))]
+  const isOneOfSeveral = names.length > 1
+  const requests = parts.map(({ claim, name }) =>
+    requestOf(module, { contention, claim, prefix: queueOf(module, name).prefix }, options, fiber, true)
   )
+  const nameOf = ({ prefix }: { readonly prefix: string }) => names.find((name) => prefix.startsWith(`${name}/`))!
   return {
     contention,
+    names,
+    isOneOfSeveral,
+    nameOf,
     requests,
-    nameOf: ({ prefix }: { readonly prefix: string }) => names[places.findIndex((place) => place.prefix === prefix)]!,
-    own: (entries: ReadonlyArray<Entry>) =>
-      new Several(
+    hold: (entries: ReadonlyArray<Entry>) =>
+      hold(
         session.etcd,
-        entries.map((entry, i) =>
-          new Ownership({ lock: names[i]!, entry, session, contention, toLost: errors.lost, isOneOfSeveral: true })
-        )
+        entries.map((entry, i) => {
+          const recorder = contention.recorderOf(requests[i]!)
+          const lock = parts[i]!.name
+          return new Ownership({ lock, entry, session, contention, toLost: errors.lost, recorder, isOneOfSeveral })
+        })
       ),
     explain: <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | LockLost | LockNameConflict => {
-      if (error instanceof EntryLost) return errors.lost(together(names), error, undefined)
+      if (error instanceof EntryLost) return errors.lost(listed(names), error, undefined)
       if (error instanceof ForeignEntry) {
-        const key = keyOf(error.kv)
-        return errors.conflict(names[places.findIndex(({ prefix }) => key.startsWith(prefix))]!, error.kv)
+        return errors.conflict(nameOf({ prefix: keyOf(error.kv) }), error.kv)
       }
       return error as Exclude<E, EntryLost | ForeignEntry>
     }
   }
 }
 
-const together = (names: ReadonlyArray<string>): string => names.join(", ")
-
-const check = (names: ReadonlyArray<string>, options: SeveralOptions | undefined) => {
-  Check.names("Lock", names)
-  Check.object("Lock", "options", options, "{ timeout: \"15 seconds\" }")
-}
+const listed = (names: ReadonlyArray<string>): string => names.join(", ")
 
 const nested = (names: ReadonlyArray<string>) =>
   new Error(
-    `Locks ${together(names.map((name) => `'${name}'`))} cannot be waited for under several other locks: two callers ` +
+    `Locks ${listed(names.map((name) => `'${name}'`))} cannot be waited for under several other locks: two callers ` +
       "could wait for each other. Take all of them in one call."
   )

@@ -9,21 +9,26 @@
  * A fiber may be interrupted at any point. What has become of its request is known by its `Waiter`, never by how far the
  * fiber came; a join that is under way then is answered first, since an entry can only be removed after that.
  */
+import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import type * as Etcd from "../../Etcd.ts"
+import { EtcdError } from "../../EtcdError.ts"
 import type { Background } from "../background.ts"
 import { type Claim, isSame } from "../line/discipline.ts"
-import { Entry, type EntryError, EntryLost, lostWith } from "../line/entry.ts"
+import { Entry, type EntryError, EntryLost, ForeignEntry, lostWith } from "../line/entry.ts"
 import type { EntryKey } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
 import type { EntryLease, LeaseRef } from "../line/leaseRef.ts"
 import { type Lines, Refused } from "../line/lines.ts"
 import * as Requests from "../line/requests.ts"
+import * as Metrics from "../metrics.ts"
 import { LocalQueue, type Request, Waiter } from "./localQueue.ts"
 import type { Leases } from "./sharedLease.ts"
 
@@ -55,6 +60,8 @@ export interface Contention {
     wait: Wait<E>
   ) => Effect.Effect<ReadonlyArray<Entry> | Refused, EntryError | E>
   readonly release: (entry: Entry, done: () => void) => void
+  /** What records the locks of a request. */
+  readonly recorderOf: (request: Pick<Request, "claim" | "label">) => Metrics.LockRecorder
   /** Who is in the way of a claim now. */
   readonly holder: (prefix: string, claim: Claim) => Effect.Effect<EntryKey | undefined, EntryLost | Etcd.EtcdError>
   /** The session ends: all waiters fail, and so does every later request. */
@@ -63,6 +70,7 @@ export interface Contention {
 
 export const make = (
   etcd: Etcd.Etcd["Service"],
+  clock: Clock.Clock,
   background: Background,
   leases: Leases,
   lines: Lines
@@ -71,43 +79,56 @@ export const make = (
   /** Reads of who holds a lock, shared by all who ask at the same time. */
   const reads = new Map<string, Fiber.Fiber<EntryKey | undefined, Etcd.EtcdError>>()
   const closed = Deferred.makeUnsafe<never, EntryLost>()
+  const recorders = new Map<string, Metrics.LockRecorder>()
 
   // ---------------------------------------------------------------------------
   // acquiring
   // ---------------------------------------------------------------------------
 
   const acquire: Contention["acquire"] = (request, wait) =>
-    contend([request], () => wait, ([waiter]) => {
-      const ref = waiter!.state === "Called" ? refNow(request) : undefined
-      if (ref === undefined) return inTurn(waiter!)
-      // A lock that is free is taken without a step more than that needs.
-      return Effect.filterOrElse(joinOn(ref, waiter!, lines.join), isHeld, (joined) => inTurn(waiter!, joined))
-    })
+    recorded(
+      [request],
+      contend([request], () => wait, ([waiter]) => {
+        const ref = waiter!.state === "Called" ? refNow(request) : undefined
+        if (ref === undefined) return inTurn(waiter!)
+        // A lock that is free is taken without a step more than that needs.
+        return Effect.filterOrElse(joinOn(ref, waiter!, lines.join), isHeld, (joined) => inTurn(waiter!, joined))
+      })
+    )
 
   const tryAcquire: Contention["tryAcquire"] = (request, wait) =>
-    Effect.suspend(() => {
-      // It takes its place in the same step, since a try that found another one there would have to wait.
-      if (isClosed() || wouldBeCalled(request)) {
-        return contend([request], () => wait, ([waiter]) => join(waiter!, lines.tryJoin))
-      }
-      return refusedHere(request, wait)
-    })
+    recorded(
+      [request],
+      Effect.suspend(() => {
+        // It takes its place in the same step, since a try that found another one there would have to wait.
+        if (isClosed() || wouldBeCalled(request)) {
+          return contend([request], () => wait, ([waiter]) => join(waiter!, lines.tryJoin))
+        }
+        return refusedHere(request, wait)
+      })
+    )
 
   const acquireAll: Contention["acquireAll"] = (requests, waitFor) =>
-    contend(requests, (waiters) => waitFor(() => (waiters.find(isPending) ?? waiters[0]!).request), inAllTurns)
+    recorded(
+      requests,
+      contend(requests, (waiters) => waitFor(() => (waiters.find(isPending) ?? waiters[0]!).request), inAllTurns)
+    )
 
   const tryAcquireAll: Contention["tryAcquireAll"] = (requests, wait) =>
-    Effect.suspend(() => {
-      const refusing = requests.find((request) => !wouldBeCalled(request))
-      if (refusing !== undefined && !isClosed()) return refusedHere(refusing, wait)
-      return contend(requests, () => wait, (waiters) => joinAll(waiters, lines.tryJoinAll))
-    })
+    recorded(
+      requests,
+      Effect.suspend(() => {
+        const refusing = requests.find((request) => !wouldBeCalled(request))
+        if (refusing !== undefined && !isClosed()) return refusedHere(refusing, wait)
+        return contend(requests, () => wait, (waiters) => joinAll(waiters, lines.tryJoinAll))
+      })
+    )
 
   const wouldBeCalled = ({ claim, prefix }: Request) => queues.get(prefix)?.admits(claim) !== false
 
   /** Of a try that would be refused anyway, so that it is not worth a proposal. */
   const refusedHere = <E>({ claim, prefix }: Request, wait: Wait<E>): Effect.Effect<Refused, EntryError | E> =>
-    wait(Effect.map(readHolder(prefix, claim), (holder) => new Refused(prefix, holder ?? lines.held(prefix))))
+    wait(Effect.map(askForHolder(prefix, claim), (holder) => new Refused(prefix, holder ?? lines.held(prefix))))
 
   const contend = <A, E>(
     requests: ReadonlyArray<Request>,
@@ -126,11 +147,16 @@ export const make = (
 
   /** From the place in the queue of this process to the turn in etcd's line. */
   const inTurn = Effect.fnUntraced(function*(waiter: Waiter, joined?: Entry | Refused) {
+    if (waiter.state === "Queued") contended(waiter)
     yield* waiter.called
     while (waiter.entry === undefined) {
-      if (joined instanceof Refused) yield* untilReleased(waiter.request, joined)
+      if (joined instanceof Refused) {
+        contended(waiter)
+        yield* untilReleased(waiter.request, joined)
+      }
       joined = yield* join(waiter, lines.join)
     }
+    if (waiter.entry.state !== "Held") contended(waiter)
     yield* waiter.entry.turn
     return waiter.entry
   })
@@ -145,11 +171,27 @@ export const make = (
   /** The same in several lines at once. */
   const inAllTurns = Effect.fnUntraced(function*(waiters: ReadonlyArray<Waiter>) {
     // All have their places in the queues already, so it does not matter which one is called first.
+    const one = distinct(waiters, ({ request }) => request)
+    for (const waiter of one) if (waiter.state === "Queued") contended(waiter)
     for (const waiter of waiters) yield* waiter.called
     const entries = (yield* joinAll(waiters, lines.joinAll)) as ReadonlyArray<Entry>
+    for (const waiter of one) if (waiter.entry?.state !== "Held") contended(waiter)
     const turns = Effect.forEach(entries, ({ turn }) => turn, { concurrency: "unbounded", discard: true })
     yield* Effect.raceFirst(turns, anyLoss(entries))
+    // Until the last turn has come none of them is used, so that all may have its token: unless one is gone by then, and
+    // has a later holder, whose token would be no greater.
+    const last = entries.reduce((last, { fencingToken }) => fencingToken > last ? fencingToken : last, 0n)
+    if (entries.some(({ fencingToken }) => fencingToken < last)) yield* stillThere(entries)
+    for (const entry of entries) entry.fencingToken = last
     return entries
+  })
+
+  const stillThere = Effect.fnUntraced(function*(entries: ReadonlyArray<Entry>) {
+    const { responses } = yield* etcd.txn({ then: entries.map(({ key }) => Requests.getKey(key)) })
+    const gone = entries.find(({ createRevision }, i) => responses[i]!.kvs[0]?.createRevision !== createRevision)
+    if (gone === undefined) return
+    gone.lose(new EntryLost("KeyDeleted"))
+    return yield* Effect.fail(gone.loss!)
   })
 
   const join = (waiter: Waiter, via: Via, attempt = 1): Effect.Effect<Entry | Refused, EntryError> =>
@@ -282,6 +324,7 @@ export const make = (
     }
     queue!.replace(claim)
     next.place(entry)
+    queue!.admit()
   }
 
   const release: Contention["release"] = (entry, done) => {
@@ -311,6 +354,35 @@ export const make = (
     next !== undefined && next.request.lease === undefined && lines.layout.hasOwnKeys && !entry.isGone
 
   // ---------------------------------------------------------------------------
+  // measuring
+  // ---------------------------------------------------------------------------
+
+  const recorderOf: Contention["recorderOf"] = ({ claim, label }) => {
+    const id = label === undefined ? claim.kind : `${claim.kind} ${label}`
+    let recorder = recorders.get(id)
+    if (recorder === undefined) recorders.set(id, recorder = Metrics.locks(background.context, claim, label))
+    return recorder
+  }
+
+  /** Records what comes of requests. */
+  const recorded = <A, E>(requests: ReadonlyArray<Request>, self: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    Effect.suspend(() => {
+      const asked = distinct(requests, identity).map((request) => recorderOf(request).asked(clock))
+      return Effect.onExit(self, (exit) => {
+        const result = resultOf(exit)
+        for (const end of asked) end(result)
+        return Effect.void
+      })
+    })
+
+  const contended = (waiter: Waiter) => {
+    if (waiter.isContended) return
+    waiter.isContended = true
+    recorderOf(waiter.request).contended()
+    waiter.request.onContended?.(waiter.entry?.ahead)
+  }
+
+  // ---------------------------------------------------------------------------
   // who holds it, and the end
   // ---------------------------------------------------------------------------
 
@@ -323,14 +395,18 @@ export const make = (
   const holder: Contention["holder"] = (prefix, claim) =>
     Effect.suspend(() => {
       const known = lines.held(prefix)
-      if (known !== undefined) return Effect.succeed(known)
+      return known === undefined ? askForHolder(prefix, claim) : Effect.succeed(known)
+    })
+
+  const askForHolder: Contention["holder"] = (prefix, claim) =>
+    Effect.suspend(() => {
       const id = `${prefix}${claim.permits}`
       let read = reads.get(id)
       if (read === undefined) {
         reads.set(id, read = background(readHolder(prefix, claim)))
         read.addObserver(() => reads.delete(id))
       }
-      // The session's end interrupts the read, and not the waiter.
+      // The session's end interrupts the read, and not its caller.
       return Effect.flatMap(
         Fiber.await(read),
         (exit): Effect.Effect<EntryKey | undefined, EntryLost | Etcd.EtcdError> =>
@@ -345,7 +421,7 @@ export const make = (
     for (const queue of queues.values()) queue.failWaiting(Cause.fail(released))
   }
 
-  return { layout: lines.layout, acquire, tryAcquire, acquireAll, tryAcquireAll, release, holder, close }
+  return { layout: lines.layout, acquire, tryAcquire, acquireAll, tryAcquireAll, release, recorderOf, holder, close }
 }
 
 // -----------------------------------------------------------------------------
@@ -353,6 +429,19 @@ export const make = (
 // -----------------------------------------------------------------------------
 
 type Via = Lines["join"] | Lines["tryJoin"]
+
+/** One of those in each line, since they are for one lock. */
+const distinct = <A>(all: ReadonlyArray<A>, requestOf: (one: A) => Request): ReadonlyArray<A> =>
+  all.length === 1 ? all : Arr.dedupeWith(all, (a, b) => requestOf(a).prefix === requestOf(b).prefix)
+
+/** An error that is none of an entry is the one by which a wait ends in time. */
+const resultOf = (exit: Exit.Exit<unknown, unknown>): Metrics.Result => {
+  if (Exit.isSuccess(exit)) return exit.value instanceof Refused ? "refused" : "acquired"
+  if (Cause.hasInterruptsOnly(exit.cause)) return "interrupted"
+  const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+  if (error instanceof EntryLost) return "lost"
+  return error === undefined || error instanceof ForeignEntry || error instanceof EtcdError ? "failed" : "timeout"
+}
 
 const isHeld = (joined: Entry | Refused): joined is Entry => joined instanceof Entry && joined.state === "Held"
 

@@ -18,6 +18,7 @@ import * as Lines from "../line/lines.ts"
 import * as SingleKey from "../line/singleKey.ts"
 import * as Contention from "./contention.ts"
 import { validate } from "./lease.ts"
+import * as LossLog from "./lossLog.ts"
 import * as Leases from "./sharedLease.ts"
 
 const TypeId = "~effect-etcd-lock/Session"
@@ -28,6 +29,7 @@ export interface SessionImpl {
   readonly lease: Effect.Effect<Lease, EtcdError, Scope.Scope>
   readonly etcd: Etcd["Service"]
   readonly clock: Clock.Clock
+  readonly logLoss: LossLog.LossLog
   /** Where callers contend for the locks of one layout. */
   readonly contention: (layout: Layout) => Contention.Contention
 }
@@ -44,7 +46,9 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
     Lines.make(etcd, clock, background, lengths, queue),
     SingleKey.make(etcd, clock, background, lengths)
   ]
-  const contentions = new Map(lines.map((some) => [some.layout, Contention.make(etcd, background, leases, some)]))
+  const contentions = new Map(
+    lines.map((some) => [some.layout, Contention.make(etcd, clock, background, leases, some)])
+  )
   yield* Effect.addFinalizer(() =>
     Effect.gen(function*() {
       for (const { close } of contentions.values()) close()
@@ -63,6 +67,7 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
     ),
     etcd,
     clock,
+    logLoss: LossLog.make(background),
     contention: (layout) => contentions.get(layout)!
   }
   return session

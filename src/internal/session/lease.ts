@@ -17,6 +17,7 @@ import { EtcdError } from "../../EtcdError.ts"
 import type { Lease, Options, Renewal } from "../../Lease.ts"
 import { LeaseExpired } from "../../LeaseExpired.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
+import * as Metrics from "../metrics.ts"
 import * as Check from "../options.ts"
 import { Signal } from "../signal.ts"
 import { awaitLoss, Bodies, type OnLoss, type Owner, supervise } from "../supervise.ts"
@@ -33,6 +34,7 @@ export class LeaseImpl implements EntryLease {
   readonly #clock: Clock.Clock
   readonly #marginOf: (ttlMillis: number) => number
   readonly #acknowledged: PubSub.PubSub<Renewal>
+  readonly #recorder: Metrics.LeaseRecorder
   readonly #owner: Owner
   readonly #loss = new Signal<LeaseExpired>()
   /** Open once etcd has the lease no more, or may have it no more. */
@@ -48,6 +50,8 @@ export class LeaseImpl implements EntryLease {
   #stoodStill = 0
   /** Why the last renewal failed, since then. */
   #error: EtcdError | undefined
+  /** At which level that was logged: the first failure may be a moment's. */
+  #logged: "Debug" | "Warn" | undefined
 
   constructor(options: {
     readonly id: bigint
@@ -56,12 +60,14 @@ export class LeaseImpl implements EntryLease {
     readonly clock: Clock.Clock
     readonly marginOf: (ttlMillis: number) => number
     readonly acknowledged: PubSub.PubSub<Renewal>
+    readonly recorder: Metrics.LeaseRecorder
   }) {
     this.id = options.id
     this.ttl = Duration.millis(options.ttlMillis)
     this.#clock = options.clock
     this.#marginOf = options.marginOf
     this.#acknowledged = options.acknowledged
+    this.#recorder = options.recorder
     this.#owner = { key: `lease ${options.id.toString(16)}` }
     this.#sent = options.sent
     this.#validity = options.ttlMillis - options.marginOf(options.ttlMillis)
@@ -125,13 +131,22 @@ export class LeaseImpl implements EntryLease {
             Effect.exit
           )
           const renewed = yield* this.#within(timeout, renewal)
+          const isLate = this.#remaining() === 0
+          if (!isLate || Exit.isFailure(renewed)) this.#recorder.renewals(1, resultOf(renewed))
           if (Exit.isFailure(renewed)) this.#error = Option.getOrUndefined(Cause.findErrorOption(renewed.cause))
-          if (this.#remaining() === 0) return this.#lose("Expired")
+          if (isLate) return this.#lose("Expired")
           if (Exit.isSuccess(renewed)) {
-            if (renewed.value === 0) return this.#lose("Revoked")
+            if (renewed.value === 0) {
+              yield* this.#log(
+                Effect.logWarning(`Lease ${this.id.toString(16)} was revoked: etcd does not have it any more`)
+              )
+              return this.#lose("Revoked")
+            }
+            yield* this.#logRenewed
             this.#renewed(sending, renewed.value * 1000)
             break
           }
+          yield* this.#logFailed
           yield* this.#sleep(Math.min(pause, this.#remaining()))
         }
       }
@@ -161,11 +176,11 @@ export class LeaseImpl implements EntryLease {
   get #warning(): Effect.Effect<void> {
     const names = this.bodies.owners.map(({ key }) => `'${key}'`).join(", ")
     const ttl = Duration.toMillis(this.ttl)
-    return Effect.logWarning(
+    return this.#log(Effect.logWarning(
       `Lease ${
         this.id.toString(16)
       } is left to expire: what runs under ${names} has not ended within ${ttl} ms after it was interrupted`
-    )
+    ))
   }
 
   #remaining(): number {
@@ -194,11 +209,40 @@ export class LeaseImpl implements EntryLease {
   }
 
   #renewed(sent: Instant, ttlMillis: number) {
+    this.#recorder.renewal(Duration.millis(elapsed(sent, now(this.#clock))))
+    // Of the time that etcd gives, which is longer than that for which it is trusted.
+    const left = this.#validity + this.#marginOf(ttlMillis) - elapsed(this.#sent, now(this.#clock))
+    this.#recorder.margin(left / ttlMillis * 100)
     this.#stoodStill = 0
     this.#error = undefined
     this.#sent = sent
     this.#validity = ttlMillis - this.#marginOf(ttlMillis)
     PubSub.publishUnsafe(this.#acknowledged, { leaseId: this.id, remaining: Duration.millis(this.#remaining()) })
+  }
+
+  get #logFailed(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const remaining = this.#remaining()
+      const isDanger = this.#logged !== undefined && remaining < this.#validity / 2
+      if (this.#logged === "Warn" || (this.#logged === "Debug" && !isDanger)) return Effect.void
+      this.#logged = isDanger ? "Warn" : "Debug"
+      const left = Duration.format(Duration.millis(Math.round(remaining)))
+      const why = this.#error?.message ?? "no answer"
+      const message = `Lease ${this.id.toString(16)} could not be renewed, and can be trusted for ${left} more: ${why}`
+      return this.#log(isDanger ? Effect.logWarning(message) : Effect.logDebug(message))
+    })
+  }
+
+  get #logRenewed(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const isWarned = this.#logged === "Warn"
+      this.#logged = undefined
+      return isWarned ? this.#log(Effect.logInfo(`Lease ${this.id.toString(16)} is renewed again`)) : Effect.void
+    })
+  }
+
+  #log(self: Effect.Effect<void>): Effect.Effect<void> {
+    return Effect.annotateLogs(self, { lease: this.id.toString(16) })
   }
 
   /** What happened since the last acknowledged request. */
@@ -216,8 +260,18 @@ export class LeaseImpl implements EntryLease {
   #lose(reason: LeaseExpired["reason"]) {
     if (reason !== "Released") this.#gone.openUnsafe()
     if (this.#loss.value !== undefined) return
-    this.#loss.set(new LeaseExpired({ leaseId: this.id, reason, ...(reason === "Expired" ? this.#story() : {}) }))
+    const story = reason === "Expired" ? this.#story() : undefined
+    // Without a failure of etcd's the time went by here.
+    if (story !== undefined && (story.stoodStillFor !== undefined || story.cause === undefined)) {
+      this.#recorder.renewals(1, "too_late")
+    }
+    this.#loss.set(new LeaseExpired({ leaseId: this.id, reason, ...story }))
   }
+}
+
+const resultOf = (renewed: Exit.Exit<number, unknown>): "acknowledged" | "revoked" | "failed" => {
+  if (Exit.isFailure(renewed)) return "failed"
+  return renewed.value === 0 ? "revoked" : "acknowledged"
 }
 
 const notInTime = Effect.fail(
@@ -234,6 +288,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const etcd = yield* Etcd
   const clock = yield* Clock.Clock
   const id = randomId()
+  const recorder = Metrics.leases(yield* Effect.context<never>())
   const acknowledged = yield* PubSub.sliding<Renewal>(16)
   let sent = now(clock)
   const granted = grant(etcd, id, seconds, () => {
@@ -242,7 +297,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const lease = yield* Effect.acquireRelease(
     Effect.map(
       granted,
-      (ttlMillis) => new LeaseImpl({ id, ttlMillis, sent, clock, marginOf, acknowledged })
+      (ttlMillis) => new LeaseImpl({ id, ttlMillis, sent, clock, marginOf, acknowledged, recorder })
     ),
     (lease) => lease.isToBeRevoked ? revoke(etcd, id) : Effect.void
   )
@@ -338,4 +393,7 @@ const revoke = (etcd: Etcd["Service"], id: bigint): Effect.Effect<void> =>
   Effect.catch(etcd.leaseRevoke(id), (error) =>
     error.reason === "LeaseNotFound"
       ? Effect.void
-      : Effect.logWarning(`Lease ${id.toString(16)} could not be revoked and is left to expire: ${error.message}`))
+      : Effect.annotateLogs(
+        Effect.logWarning(`Lease ${id.toString(16)} could not be revoked and is left to expire: ${error.message}`),
+        { lease: id.toString(16) }
+      ))

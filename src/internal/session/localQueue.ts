@@ -18,6 +18,10 @@ export interface Request {
   readonly metadata: string | undefined
   /** A lease of the user's own instead of the session's. */
   readonly lease: EntryLease | undefined
+  /** As what it is measured, besides its recipe. */
+  readonly label: string | undefined
+  /** Called when it is not free, with how many entries are in its way if that is known. */
+  readonly onContended: ((ahead: number | undefined) => void) | undefined
   /** It is one of several that join all their lines at one revision, so it takes over no other one's place. */
   readonly isOneOfSeveral: boolean
 }
@@ -29,6 +33,8 @@ export class Waiter {
    * Behind others of this process; called to join etcd's line; with a join under way; with an entry there; or given up.
    */
   state: "Queued" | "Called" | "Joining" | "Placed" | "Gone" = "Queued"
+  /** It was not free. */
+  isContended = false
   /** Its place in etcd's line. */
   entry: Entry | undefined
   /** Whether it was called; undefined while it is to wait for that. */

@@ -13,6 +13,7 @@ import type { Options } from "../../Lease.ts"
 import type { Background } from "../background.ts"
 import { sessionClosed } from "../etcd/batch.ts"
 import type { LeaseRef } from "../line/leaseRef.ts"
+import * as Metrics from "../metrics.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import * as Lease from "./lease.ts"
 
@@ -53,7 +54,8 @@ const empty: State = { _tag: "Empty" }
 export const make = Effect.fnUntraced(function*(background: Background, options: Options | undefined) {
   const etcd = yield* Etcd
   const clock = yield* Clock.Clock
-  const fork = Effect.runForkWith(yield* Effect.context<never>())
+  const fork = Effect.runForkWith(background.context)
+  const recordRetired = Metrics.retired(background.context)
   /** Also those that are retired and have references still. */
   const alive = new Set<SharedLease>()
   let state: State = empty
@@ -93,21 +95,35 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
       Scope.provide(scope),
       Effect.onError(() => Scope.close(scope, Exit.void)),
       Effect.flatMap((lease) => {
-        const shared = new SharedLease(lease, clock, () => {
+        const shared = new SharedLease(lease, clock, () => onRetired(lease), () => {
           if (state._tag === "Granted" && state.shared === shared) state = empty
         }, () => closeScope(shared, scope))
         alive.add(shared)
         if (state._tag === "Closed") {
-          shared.retire()
+          shared.end()
           return Effect.void
         }
         state = { _tag: "Granted", shared }
-        lease.onLoss(shared.retire)
+        lease.onLoss(shared.end)
         background(shared.retireWhenIdle)
         return lease.isAlive() ? Effect.void : Effect.fail(grantedTooLate)
       })
     )
   })
+
+  const onRetired = ({ id }: Lease.LeaseImpl) => {
+    recordRetired(1)
+    const lease = id.toString(16)
+    background(
+      Effect.annotateLogs(
+        Effect.logWarning(
+          `Lease ${lease} gets no more locks, since the outcome of a request on it is unknown. It is revoked once its ` +
+            "last lock is released."
+        ),
+        { lease }
+      )
+    )
+  }
 
   const closeScope = (shared: SharedLease, scope: Scope.Closeable) => {
     const closing = fork(Effect.uninterruptible(Scope.close(scope, Exit.void)))
@@ -137,21 +153,24 @@ class SharedLease implements LeaseRef {
   readonly isShared = true
   readonly #clock: Clock.Clock
   readonly #onRetired: () => void
+  readonly #onEnd: () => void
   readonly #closeScope: () => Fiber.Fiber<void>
   #references = 0
   #idleSince: number
-  #isRetired = false
+  #isOver = false
   #closing: Fiber.Fiber<void> | undefined
 
   constructor(
     lease: Lease.LeaseImpl,
     clock: Clock.Clock,
     onRetired: () => void,
+    onEnd: () => void,
     closeScope: () => Fiber.Fiber<void>
   ) {
     this.lease = lease
     this.#clock = clock
     this.#onRetired = onRetired
+    this.#onEnd = onEnd
     this.#closeScope = closeScope
     this.#idleSince = monotonicMillis(clock)
   }
@@ -164,13 +183,20 @@ class SharedLease implements LeaseRef {
   readonly release = () => {
     this.#references--
     this.#idleSince = monotonicMillis(this.#clock)
-    if (this.#references === 0 && this.#isRetired) this.#close()
+    if (this.#references === 0 && this.#isOver) this.#close()
   }
 
   readonly retire = () => {
-    if (this.#isRetired) return
-    this.#isRetired = true
+    if (this.#isOver) return
     this.#onRetired()
+    this.end()
+  }
+
+  /** From now on it is not acquired, and it is revoked when its last reference is released. */
+  readonly end = () => {
+    if (this.#isOver) return
+    this.#isOver = true
+    this.#onEnd()
     if (this.#references === 0) this.#close()
   }
 
@@ -178,8 +204,8 @@ class SharedLease implements LeaseRef {
   readonly retireWhenIdle: Effect.Effect<void> = Effect.suspend(() => {
     const ttl = Duration.toMillis(this.lease.ttl)
     const idle = this.#references > 0 ? 0 : monotonicMillis(this.#clock) - this.#idleSince
-    if (this.#isRetired) return Effect.void
-    if (idle >= ttl) return Effect.sync(this.retire)
+    if (this.#isOver) return Effect.void
+    if (idle >= ttl) return Effect.sync(this.end)
     // Rounded up: a timer below one millisecond may fire without the clock having moved.
     return Effect.andThen(Effect.sleep(Math.ceil(ttl - idle)), this.retireWhenIdle)
   })

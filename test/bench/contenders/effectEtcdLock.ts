@@ -1,6 +1,23 @@
 import { Effect, Layer, ManagedRuntime, Option, Scope } from "effect"
-import { Etcd, Lock, Session } from "effect-etcd-lock"
-import { type Contender, type Loop, ttl } from "../contender.ts"
+import { Etcd, Lock, ReadWriteLock, Semaphore, Session } from "effect-etcd-lock"
+import { PrometheusMetrics } from "effect/observability"
+import { type Claim, type Contender, type Loop, permits, severalNames, ttl } from "../contender.ts"
+
+type Take = (section: Effect.Effect<void>, name: string) => Effect.Effect<void, Semaphore.AcquireError, Session.Session>
+
+const takes: { readonly [K in Claim]: Take } = {
+  lock: Lock.withLock,
+  read: ReadWriteLock.withReadLock,
+  write: ReadWriteLock.withWriteLock,
+  permit: (section, name) => Semaphore.withPermits(section, name, { of: permits }),
+  several: (section, name) => Lock.withLocks(section, severalNames(name)),
+  monitored: Lock.withLock,
+  // In the order of the names, since contenders would wait for each other otherwise.
+  nested: (section, name) =>
+    severalNames(name).toSorted().reduceRight<ReturnType<Take>>((inner, name) => Lock.withLock(inner, name), section)
+}
+
+const monitor = PrometheusMetrics.format().pipe(Effect.andThen(Effect.sleep("1 second")), Effect.forever)
 
 /** This library: one session for the process, as a program has it. */
 export const make = async (endpoint: string): Promise<Contender> => {
@@ -16,11 +33,15 @@ export const make = async (endpoint: string): Promise<Contender> => {
       return running === undefined ? Effect.void : Effect.promise(() => running)
     })
   const repeat = (loop: Loop) => {
-    const turn = Lock.withLock(section(loop), loop.name)
+    const turn = takes[loop.claim](section(loop), loop.name)
     return Effect.whileLoop({ while: loop.next, body: () => turn, step: loop.done })
   }
   return {
-    loops: (loops) => runtime.runPromise(Effect.forEach(loops, repeat, { concurrency: "unbounded", discard: true })),
+    loops: (loops) => {
+      const all = Effect.forEach(loops, repeat, { concurrency: "unbounded", discard: true })
+      const isMonitored = loops.some(({ claim }) => claim === "monitored")
+      return runtime.runPromise(isMonitored ? Effect.raceFirst(all, monitor) : all)
+    },
     loopsApart: async (loops) => {
       await Promise.all(loops.map((loop, i) => (apart[i] ??= connect()).runPromise(repeat(loop))))
     },

@@ -1,5 +1,5 @@
-// The Go contenders, asked over stdin as protocol.ts says: `mutex` is the Mutex of the concurrency package, `raw` one
-// put and one delete.
+// The Go contenders, asked over stdin as protocol.ts says: `mutex` is the Mutex of the concurrency package, `rwmutex` the
+// RWMutex of the recipe package, `raw` one put and one delete.
 package main
 
 import (
@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sort"
+	"strings"
 	"sync"
 	"time"
 
 	"go.etcd.io/etcd/clientv3"
 	"go.etcd.io/etcd/clientv3/concurrency"
+	recipe "go.etcd.io/etcd/contrib/recipes"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +26,7 @@ type request struct {
 	Op      string
 	Names   []string
 	Name    string
+	Claim   string
 	Millis  float64
 	Section int
 	Count   int
@@ -47,10 +51,13 @@ func connect() *clientv3.Client {
 
 func main() {
 	client = connect()
-	if os.Args[1] == "raw" {
+	switch os.Args[1] {
+	case "mutex":
+		locks = &sessions{make: newMutex}
+	case "rwmutex":
+		locks = &sessions{make: newRWMutex}
+	case "raw":
 		locks = raw{}
-	} else {
-		locks = &mutexes{}
 	}
 	say(object{})
 	lines := bufio.NewScanner(os.Stdin)
@@ -84,7 +91,7 @@ func loops(asked request) object {
 	totals := make([]int, len(asked.Names))
 	latencies := make([][]float64, len(asked.Names))
 	sections := make([][3]float64, 0)
-	contenders := locks.contenders(asked.Names, asked.Apart)
+	contenders := locks.contenders(asked)
 	until := now() + asked.Millis*1000
 	var mutex sync.Mutex
 	var all sync.WaitGroup
@@ -127,7 +134,7 @@ func loops(asked request) object {
 func tries(asked request) object {
 	latencies := make([]float64, 0)
 	taken := 0
-	contender := locks.contenders([]string{asked.Name}, false)[0]
+	contender := locks.contenders(request{Names: []string{asked.Name}})[0]
 	until := now() + asked.Millis*1000
 	for {
 		began := now()
@@ -142,7 +149,7 @@ func tries(asked request) object {
 }
 
 func hold(asked request) object {
-	contenders := locks.contenders(asked.Names, false)
+	contenders := locks.contenders(asked)
 	began := now()
 	var all sync.WaitGroup
 	for _, each := range contenders {
@@ -211,7 +218,7 @@ func usage(asked request) object {
 // ---------------------------------------------------------------------------
 
 type locker interface {
-	contenders(names []string, apart bool) []contender
+	contenders(asked request) []contender
 	own(name string) contender
 }
 
@@ -221,8 +228,9 @@ type contender interface {
 	try() bool
 }
 
-type mutexes struct {
-	sessions []*concurrency.Session
+type sessions struct {
+	make   func(session *concurrency.Session, name string, claim string) contender
+	shared []*concurrency.Session
 	// each on a connection of its own
 	apart []*concurrency.Session
 }
@@ -234,27 +242,31 @@ func newSession(client *clientv3.Client) *concurrency.Session {
 }
 
 // One session for the process, and a further one for each further contender of the same lock.
-func (m *mutexes) contenders(names []string, apart bool) []contender {
+func (s *sessions) contenders(asked request) []contender {
 	seen := map[string]int{}
-	all := make([]contender, len(names))
-	for i, name := range names {
-		if apart {
-			if len(m.apart) <= i {
-				m.apart = append(m.apart, newSession(connect()))
+	all := make([]contender, len(asked.Names))
+	for i, name := range asked.Names {
+		if asked.Apart {
+			if len(s.apart) <= i {
+				s.apart = append(s.apart, newSession(connect()))
 			}
-			all[i] = newMutex(m.apart[i], name)
+			all[i] = s.make(s.apart[i], name, asked.Claim)
 			continue
 		}
-		for len(m.sessions) <= seen[name] {
-			m.sessions = append(m.sessions, newSession(client))
+		if asked.Claim == "several" {
+			// several of these share each lock
+			seen[name] = i
 		}
-		all[i] = newMutex(m.sessions[seen[name]], name)
+		for len(s.shared) <= seen[name] {
+			s.shared = append(s.shared, newSession(client))
+		}
+		all[i] = s.make(s.shared[seen[name]], name, asked.Claim)
 		seen[name]++
 	}
 	return all
 }
 
-func (m *mutexes) own(name string) contender { return newMutex(newSession(client), name) }
+func (s *sessions) own(name string) contender { return s.make(newSession(client), name, "") }
 
 type mutex struct {
 	*concurrency.Mutex
@@ -262,7 +274,10 @@ type mutex struct {
 	name    string
 }
 
-func newMutex(session *concurrency.Session, name string) mutex {
+func newMutex(session *concurrency.Session, name string, claim string) contender {
+	if claim == "several" {
+		return newSeveral(session, name)
+	}
 	return mutex{concurrency.NewMutex(session, name), session, name}
 }
 
@@ -284,11 +299,70 @@ func (m mutex) try() bool {
 	return len(first) == 0 || string(first[0].Key) == key
 }
 
+// Several mutexes one inside the other, in the order of their names, since contenders would wait for each other otherwise.
+type several []contender
+
+func newSeveral(session *concurrency.Session, name string) contender {
+	start := strings.LastIndex(name, "/") + 1
+	names := strings.Split(name[start:], "+")
+	sort.Strings(names)
+	all := several{}
+	for _, one := range names {
+		all = append(all, newMutex(session, name[:start]+one, ""))
+	}
+	return all
+}
+
+func (all several) lock() {
+	for _, one := range all {
+		one.lock()
+	}
+}
+
+func (all several) unlock() {
+	for i := len(all) - 1; i >= 0; i-- {
+		all[i].unlock()
+	}
+}
+
+func (several) try() bool {
+	panic("only single ones are tried")
+}
+
+type rwMutex struct {
+	*recipe.RWMutex
+	reads bool
+}
+
+func newRWMutex(session *concurrency.Session, name string, claim string) contender {
+	return rwMutex{recipe.NewRWMutex(session, name), claim == "read"}
+}
+
+func (m rwMutex) lock() {
+	if m.reads {
+		check(m.RLock())
+	} else {
+		check(m.Lock())
+	}
+}
+
+func (m rwMutex) unlock() {
+	if m.reads {
+		check(m.RUnlock())
+	} else {
+		check(m.Unlock())
+	}
+}
+
+func (rwMutex) try() bool {
+	panic("the recipe has no try")
+}
+
 type raw struct{}
 
-func (r raw) contenders(names []string, apart bool) []contender {
-	all := make([]contender, len(names))
-	for i, name := range names {
+func (r raw) contenders(asked request) []contender {
+	all := make([]contender, len(asked.Names))
+	for i, name := range asked.Names {
 		all[i] = r.own(name)
 	}
 	return all

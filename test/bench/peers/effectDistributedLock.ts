@@ -7,7 +7,8 @@ import type { Contender, Loop } from "../contender.ts"
 export const make = async (endpoint: string): Promise<Contender> => {
   const [host, port] = endpoint.split(":")
   const runtime = ManagedRuntime.make(RedisBacking.layer(new Redis(Number(port), host!)))
-  const mutex = (name: string) => DistributedSemaphore.make(name, { limit: 1, ttl: "9 seconds" })
+  const semaphore = (name: string, limit: number) => DistributedSemaphore.make(name, { limit, ttl: "9 seconds" })
+  const mutex = (name: string) => semaphore(name, 1)
   const section = (loop: Loop) =>
     Effect.suspend(() => {
       const running = loop.section()
@@ -18,7 +19,7 @@ export const make = async (endpoint: string): Promise<Contender> => {
       runtime.runPromise(Effect.forEach(
         loops,
         (loop) =>
-          Effect.flatMap(mutex(loop.name), ({ withPermits }) => {
+          Effect.flatMap(semaphore(loop.name, loop.claim === "permit" ? 8 : 1), ({ withPermits }) => {
             const turn = withPermits(1)(section(loop))
             return Effect.whileLoop({ while: loop.next, body: () => turn, step: loop.done })
           }),

@@ -20,6 +20,12 @@ const own = (name: string, metric: string) => ({ cases }: Environment) => {
   return measured && medianOf(values(measured, Roster.library, metric))?.median
 }
 
+const growth = (environment: Environment, large: string, small: string, metric: string) => {
+  const many = own(large, metric)(environment)
+  const few = own(small, metric)(environment)
+  return many === undefined || few === undefined ? undefined : many / few
+}
+
 const handOvers = ["hand-over-2", "hand-over-8", "hand-over-32", "hand-over-4x1", "hand-over-4x8", "hand-over-8x4"]
 
 export const goals: ReadonlyArray<Goal> = [
@@ -30,6 +36,21 @@ export const goals: ReadonlyArray<Goal> = [
   },
   { text: "uncontended: commits per lock", bar: { atMost: 2.05 }, value: own("uncontended", "commits") },
   { text: "uncontended: watch requests per lock", bar: { atMost: 0 }, value: own("uncontended", "watches") },
+  ...["read", "write", "permit"].map((claim): Goal => ({
+    text: `uncontended ${claim}: p50 as a multiple of that of a lock`,
+    bar: { atMost: 1.1 },
+    value: own(`uncontended-${claim}`, "multiple")
+  })),
+  {
+    text: "4 locks at once: rate as a multiple of that of nested sections",
+    bar: { atLeast: 1.5 },
+    value: own("locks-4", "multiple")
+  },
+  {
+    text: "4 locks at once: rate as a multiple of nested mutexes of Go",
+    bar: { atLeast: 10 },
+    value: ratio("locks-4", Roster.goMutex, "rate")
+  },
   {
     text: "8 contenders in one process: locks/s as a multiple of Go's",
     bar: { atLeast: 20 },
@@ -65,6 +86,11 @@ export const goals: ReadonlyArray<Goal> = [
     bar: { atLeast: 0.95 },
     value: own(name, "fairness")
   })),
+  ...Object.entries({ bytes: "bytes", watchMessages: "watch messages" }).map(([metric, label]): Goal => ({
+    text: `128 sessions for 8 permits: ${label} per hand-over as a multiple of those of 32`,
+    bar: { atMost: 1.25 },
+    value: (environment) => growth(environment, "sessions-permits-128", "sessions-permits-32", metric)
+  })),
   {
     text: "64 locks: locks/s as a multiple of the raw floor's",
     bar: { atLeast: 3 },
@@ -76,6 +102,11 @@ export const goals: ReadonlyArray<Goal> = [
     value: ratio("many-64", Roster.goMutex, "rate")
   },
   { text: "64 locks: commits per lock", bar: { atMost: 0.05 }, value: own("many-64", "commits") },
+  ...Object.entries({ uncontended: "uncontended", "many-64": "64 locks" }).map(([name, text]): Goal => ({
+    text: `${text}: locks/s while the metrics are read, as a multiple of those without`,
+    bar: { atLeast: 0.95 },
+    value: own(`${name}-monitored`, "multiple")
+  })),
   {
     text: "failed try: p50 as a multiple of the raw transaction's",
     bar: { atMost: 1.15 },
@@ -89,11 +120,7 @@ export const goals: ReadonlyArray<Goal> = [
   {
     text: "10 000 waiters: p50 of the hand-over as a multiple of that of 100",
     bar: { atMost: 2 },
-    value: (environment) => {
-      const many = own("waiters-10000", "gap50")(environment)
-      const few = own("waiters-100", "gap50")(environment)
-      return many === undefined || few === undefined ? undefined : many / few
-    }
+    value: (environment) => growth(environment, "waiters-10000", "waiters-100", "gap50")
   }
 ]
 

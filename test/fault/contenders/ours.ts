@@ -1,11 +1,11 @@
 /**
- * This library as a contender. Each section counts up twice, by reading, working and writing: through its handle where it
- * has one, and without any guard.
+ * This library as a contender. Each section counts up twice, by reading, working and writing: through its handle, and
+ * without any guard.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Deferred, Effect, Exit, Fiber, Redacted, Scope } from "effect"
-import { Etcd, Lock, Session } from "effect-etcd-lock"
-import type { Counter, Outcome } from "../history.ts"
+import { Election, Etcd, Lock, ReadWriteLock, Semaphore, Session } from "effect-etcd-lock"
+import type { Claim, Counter, Outcome } from "../history.ts"
 import { cleanUp, keys, type Work } from "../protocol.ts"
 import { type Dice, dice } from "../random.ts"
 import { now, obey, report, task } from "./reporter.ts"
@@ -33,13 +33,23 @@ const outcomeOf = (exit: Exit.Exit<unknown, Lock.LockLost | Etcd.EtcdError>): Ou
   return reason.error._tag === "LockLost" ? "Refused" : reason.error.outcome
 }
 
+/** What a section does with one of its locks, which is reported as a section of its own. */
+interface Part {
+  readonly id: string
+  readonly lock: string
+}
+
+const partsOf = ({ also = [], lock }: Work, section: string): ReadonlyArray<Part> => [
+  { id: section, lock },
+  ...also.map((lock, i) => ({ id: `${section}/${i + 1}`, lock }))
+]
+
 type Write = (
   then: ReadonlyArray<Etcd.Op>
 ) => Effect.Effect<{ readonly revision: bigint }, Lock.LockLost | Etcd.EtcdError>
 
 const countUp = Effect.fnUntraced(
-  function*(worker: Worker, section: string, counter: Counter, write: Write, millis: number) {
-    const { etcd, work: { lock } } = worker
+  function*(etcd: Service, { id: section, lock }: Part, counter: Counter, write: Write, millis: number) {
     const key = keys.counter(counter, lock)
     const { kvs: [kv] } = yield* etcd.range(Etcd.get(key))
     const count = kv === undefined ? 0 : Number(Buffer.from(kv.value).toString())
@@ -58,28 +68,49 @@ const countUp = Effect.fnUntraced(
   }
 )
 
-const bodyOf = (worker: Worker, section: string, handle: Lock.Handle | undefined) => {
-  const { dice, etcd, stop, work } = worker
-  const millis = dice.percent(15) ? dice.between(300, 1500) : dice.between(0, 10)
-  const count = Effect.gen(function*() {
-    if (handle !== undefined) yield* countUp(worker, section, "fenced", (then) => handle.txn({ then }), millis)
-    yield* countUp(worker, section, "plain", (then) => etcd.txn({ then }), millis / 2)
-  })
-  return Effect.suspend(() => {
-    report({
-      _tag: "Holds",
-      section,
-      ...handle !== undefined && {
-        token: String(handle.fencingToken),
-        createRevision: String(handle.createRevision),
-        key: handle.key,
-        lease: handle.leaseId.toString(16)
-      }
+/** How long a body works, in milliseconds. */
+const effortOf = ({ dice, work: { claim } }: Worker): number => {
+  // While a small claim stays, larger ones that would fit beside it come and go.
+  if (claim.kind === "permits" && claim.permits === 1 && dice.percent(4)) return dice.between(2500, 4000)
+  return dice.percent(15) ? dice.between(300, 1500) : dice.between(0, 10)
+}
+
+/** The counter that a section writes through its handle. */
+const counters: { readonly [K in Claim["kind"]]: Counter } = {
+  lock: "fenced",
+  election: "fenced",
+  write: "fenced",
+  read: "shared",
+  permits: "shared"
+}
+
+const bodyOf = (worker: Worker, section: string) => {
+  const { etcd, stop, work } = worker
+  const parts = partsOf(work, section)
+  const millis = effortOf(worker)
+  return Effect.gen(function*() {
+    const handle = yield* Lock.Current
+    const handles = parts.length === 1 ? [handle] : (handle as Lock.HandleOfAll).locks
+    parts.forEach(({ id }, i) => {
+      const { createRevision, fencingToken, key, leaseId } = handles[i]!
+      report({
+        _tag: "Holds",
+        section: id,
+        token: String(fencingToken),
+        createRevision: String(createRevision),
+        key,
+        lease: leaseId.toString(16)
+      })
     })
-    return work.turns === "forever" ? Deferred.await(stop) : count
+    if ("proclaim" in handle) yield* (handle as Election.Leadership).proclaim(`${section} leads`)
+    if (work.turns === "forever") return yield* Deferred.await(stop)
+    for (const part of parts) {
+      yield* countUp(etcd, part, counters[work.claim.kind], (then) => handle.txn({ then }), millis / parts.length)
+    }
+    yield* countUp(etcd, parts[0]!, "plain", (then) => etcd.txn({ then }), millis / 2)
   }).pipe(
     Effect.onInterrupt(() => Effect.sleep(work.how === "close" ? 10 * cleanUp : cleanUp)),
-    Effect.onExit(() => Effect.sync(() => report({ _tag: "Stopped", section })))
+    Effect.onExit(() => Effect.sync(() => parts.forEach(({ id }) => report({ _tag: "Stopped", section: id }))))
   )
 }
 
@@ -87,23 +118,74 @@ const bodyOf = (worker: Worker, section: string, handle: Lock.Handle | undefined
 // the ways to hold a lock
 // -----------------------------------------------------------------------------
 
-const optionsOf = ({ dice, work: { layout, turns } }: Worker): Lock.Options => {
-  if (turns === "forever") return { layout }
-  return { layout, timeout: dice.percent(10) ? dice.between(1, 500) : 6 * task.ttl * 1000 }
+type Hold = Effect.Effect<void, Semaphore.AcquireError, Session.Session>
+
+const timeoutOf = ({ dice, work: { turns } }: Worker): Pick<Lock.Options, "timeout"> => {
+  if (turns === "forever") return {}
+  return { timeout: dice.percent(10) ? dice.between(1, 500) : 6 * task.ttl * 1000 }
 }
 
-const acquired = (worker: Worker, section: string) =>
-  Effect.scoped(Effect.flatMap(
-    Lock.acquire(worker.work.lock, optionsOf(worker)),
-    (handle) => handle.whileHeld(bodyOf(worker, section, handle))
-  ))
+const inSection = (worker: Worker, section: string): Hold => {
+  const { also, claim, layout, lock } = worker.work
+  const options = timeoutOf(worker)
+  const body = bodyOf(worker, section)
+  switch (claim.kind) {
+    case "lock": {
+      if (also !== undefined) return Lock.withLocks(body, [lock, ...also], options)
+      return Lock.withLock(body, lock, { layout, ...options })
+    }
+    case "election": {
+      return Election.withLeadership(body, lock, { value: section, ...options })
+    }
+    case "read": {
+      return ReadWriteLock.withReadLock(body, lock, options)
+    }
+    case "write": {
+      return ReadWriteLock.withWriteLock(body, lock, options)
+    }
+    case "permits": {
+      const { of, permits } = claim
+      return Semaphore.withPermits(body, lock, { permits, of, ...options })
+    }
+  }
+}
+
+const handleOf = (
+  worker: Worker,
+  section: string
+): Effect.Effect<Lock.Handle, Semaphore.AcquireError, Session.Session | Scope.Scope> => {
+  const { also, claim, layout, lock } = worker.work
+  const options = timeoutOf(worker)
+  switch (claim.kind) {
+    case "lock": {
+      if (also !== undefined) return Lock.acquireAll([lock, ...also], options)
+      return Lock.acquire(lock, { layout, ...options })
+    }
+    case "election": {
+      return Election.campaign(lock, { value: section, ...options })
+    }
+    case "read": {
+      return ReadWriteLock.acquireRead(lock, options)
+    }
+    case "write": {
+      return ReadWriteLock.acquireWrite(lock, options)
+    }
+    case "permits": {
+      const { of, permits } = claim
+      return Semaphore.acquire(lock, { permits, of, ...options })
+    }
+  }
+}
+
+const byHandle = (worker: Worker, section: string): Hold =>
+  Effect.scoped(Effect.flatMap(handleOf(worker, section), (handle) => handle.whileHeld(bodyOf(worker, section))))
 
 /** The session ends while the body runs, on a fiber that does not belong to it. */
 const closing = Effect.fnUntraced(function*(worker: Worker, section: string) {
   const scope = yield* Scope.make()
   const session = yield* Session.make({ ttl }).pipe(Scope.provide(scope))
   const running = yield* Effect.forkDetach(
-    Effect.provideService(acquired(worker, section), Session.Session, session),
+    Effect.provideService(byHandle(worker, section), Session.Session, session),
     { startImmediately: true }
   )
   yield* Effect.timeoutOption(Fiber.await(running), worker.dice.between(100, 1500))
@@ -114,13 +196,13 @@ const closing = Effect.fnUntraced(function*(worker: Worker, section: string) {
 const turn = (
   worker: Worker,
   section: string
-): Effect.Effect<void, Lock.AcquireError, Etcd.Etcd | Session.Session> => {
+): Effect.Effect<void, Semaphore.AcquireError, Etcd.Etcd | Session.Session> => {
   switch (worker.work.how) {
-    case "withLock": {
-      return Lock.withLock(bodyOf(worker, section, undefined), worker.work.lock, optionsOf(worker))
+    case "section": {
+      return inSection(worker, section)
     }
-    case "acquire": {
-      return acquired(worker, section)
+    case "handle": {
+      return byHandle(worker, section)
     }
     case "close": {
       return closing(worker, section)
@@ -145,9 +227,12 @@ const loop = Effect.fnUntraced(function*(worker: Worker, index: number) {
   const { dice, stop, work } = worker
   for (let n = 0; !(yield* Deferred.isDone(stop)); n++) {
     const section = `${task.name}/${index}/${n}`
-    report({ _tag: "Wants", section, lock: work.lock })
+    const parts = partsOf(work, section)
+    for (const { id, lock } of parts) report({ _tag: "Wants", section: id, lock, claim: work.claim })
     const exit = yield* Effect.exit(turn(worker, section))
-    report({ _tag: "Ended", section, error: errorOf(exit), released: Exit.isSuccess(exit) })
+    for (const { id } of parts) {
+      report({ _tag: "Ended", section: id, error: errorOf(exit), released: Exit.isSuccess(exit) })
+    }
     if (work.turns === "forever") return
     // An etcd that cannot be reached may refuse at once.
     yield* Effect.sleep(Exit.isSuccess(exit) ? dice.between(0, 60) : 200)
@@ -171,7 +256,12 @@ const observed = (etcd: Service): Service => {
     ...etcd,
     leaseGrant: (id, seconds) => answered(id, etcd.leaseGrant(id, seconds)),
     leaseKeepAlive: (id, timeout) => answered(id, etcd.leaseKeepAlive(id, timeout)),
-    leaseRevoke: (id) => Effect.andThen(Effect.suspend(() => tell(id, "revoking", now())), etcd.leaseRevoke(id)),
+    // That it finds no lease may be what ends the section's wait, before a renewal finds none.
+    leaseRevoke: (id) =>
+      Effect.tapError(
+        Effect.andThen(Effect.suspend(() => tell(id, "revoking", now())), etcd.leaseRevoke(id)),
+        ({ reason }) => reason === "LeaseNotFound" ? tell(id, "gone", now()) : Effect.void
+      ),
     txn: (request) =>
       Effect.tapError(
         etcd.txn(request),

@@ -1,6 +1,6 @@
 /** The results as Markdown. */
 import type { Excuse, Verdict } from "../checks.ts"
-import { type History, isHeld, type Kind, type Section, sectionsOf } from "../history.ts"
+import { type Counter, type History, isHeld, type Kind, type Section, sectionsOf } from "../history.ts"
 import { titles } from "../roster.ts"
 import { gapsOf, scenarios, type Table } from "../table.ts"
 
@@ -40,15 +40,16 @@ export const renderRun = (history: History, verdict: Verdict, machine: string, c
     "",
     ...table(
       ["counter", "value", "writes in etcd", "of which their writers were not told"],
-      verdict.counters.map(({ applied, counter, lock, unknown, value }) => [
-        `${counter === "fenced" ? "through the handle" : "without a guard"}, \`${lock}\``,
+      verdict.counters.filter(({ applied }) => applied > 0).map(({ applied, counter, lock, unknown, value }) => [
+        `${how[counter]}, \`${lock}\``,
         value,
         applied,
         unknown
       ])
     ),
     "",
-    "A count that no guard protects is lost where two are at it at once, and where a write of an earlier holder arrives late.",
+    "A count is lost where two are at it at once, as readers and claims to few permits are, and where no guard protects it, where",
+    "a write of an earlier holder arrives late.",
     "",
     `When all was well again, a lock moved within ${
       quantiles(verdict.recoveries)
@@ -64,6 +65,12 @@ export const renderRun = (history: History, verdict: Verdict, machine: string, c
     ...verdict.violations.map(({ check, kind, what }) => `- ${titles[kind]}, ${check}: ${what}`),
     ""
   ].join("\n")
+}
+
+const how: { readonly [K in Counter]: string } = {
+  fenced: "through the handle",
+  shared: "through handles beside each other",
+  plain: "without a guard"
 }
 
 /** A fault's name without what it hit. */

@@ -69,7 +69,8 @@ const member = Effect.fnUntraced(function*(
     wipe: Effect.andThen(
       kill,
       Effect.sync(() => {
-        Fs.rmSync(dataDir, { recursive: true })
+        // The guard of the member that was killed may have been faster.
+        Fs.rmSync(dataDir, { recursive: true, force: true })
         Fs.mkdirSync(dataDir, { mode: 0o700 })
         state = ["--initial-cluster-state=existing"]
       })

@@ -1,0 +1,109 @@
+/**
+ * A worker that runs on one of three processes: the leader is killed, the next one frozen, and the one after that asked to
+ * end. The processes need an etcd that they share:
+ *
+ *   npm run example -- test/examples/withEtcd.ts examples/singleton-worker.ts
+ */
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { Config, ConfigProvider, Console, Data, Effect, Fiber, Layer, Option, Queue, Schedule, Stream } from "effect"
+import { Election, Etcd, Session } from "effect-etcd-lock"
+import { ChildProcess } from "effect/process"
+import { explained, say } from "./support.ts"
+
+const election = "singleton-worker"
+
+class NoEtcd extends Data.TaggedError("NoEtcd")<{ readonly message: string }> {}
+
+/** The etcd that the environment names, as the processes inherit it. One in memory could not be shared. */
+const EtcdLive = Layer.unwrap(
+  Config.String("ETCD_ENDPOINTS").pipe(
+    Config.orElse(() => Config.String("ETCDCTL_ENDPOINTS")),
+    Effect.mapError(() =>
+      new NoEtcd({
+        message: "The processes of this example need an etcd that they share: set ETCD_ENDPOINTS, " +
+          "or run it through test/examples/withEtcd.ts, which starts one."
+      })
+    ),
+    Effect.map((endpoints) =>
+      Etcd.layerEtcdctl().pipe(
+        Layer.provide(NodeServices.layer),
+        Layer.provide(ConfigProvider.layer(
+          ConfigProvider.fromEnv({ env: { ...process.env, ETCDCTL_ENDPOINTS: endpoints } })
+        ))
+      )
+    )
+  )
+)
+
+// -----------------------------------------------------------------------------
+// the worker, as every process has it
+// -----------------------------------------------------------------------------
+
+const worker = (who: string) =>
+  Effect.gen(function*() {
+    yield* Console.log("begins to work")
+    yield* Effect.repeat(Console.log("works"), Schedule.spaced("1 second"))
+  }).pipe(
+    Effect.onExit(() => Console.log("has stopped working")),
+    Election.whileLeader(election, { value: who }),
+    // A short TTL, so that the demonstration is. The default is 15 seconds.
+    Effect.provide(Session.layer({ ttl: "3 seconds" }))
+  )
+
+// -----------------------------------------------------------------------------
+// three processes, and what happens to them
+// -----------------------------------------------------------------------------
+
+/** Starts a process, and prints what it says. */
+const start = Effect.fnUntraced(function*(who: string) {
+  const child = yield* ChildProcess.make(process.execPath, [...process.execArgv, process.argv[1]!, who])
+  const lines = child.stdout.pipe(Stream.decodeText, Stream.splitLines)
+  const printing = yield* Effect.forkScoped(Stream.runForEach(lines, (line) => say(who, line)))
+  yield* say("Operator", `has started ${who}`)
+  const signal = (name: NodeJS.Signals) =>
+    Effect.andThen(say("Operator", `sends ${name} to ${who}`), Effect.sync(() => process.kill(child.pid, name)))
+  return { signal, printing }
+})
+
+const operator = Effect.gen(function*() {
+  const leaders = yield* Queue.unbounded<string>()
+  const observing = Stream.runForEach(Election.observe(election), (leader) =>
+    Option.match(leader, {
+      onNone: () => say("Observer", "sees that no process leads"),
+      onSome: ({ value }) => Effect.andThen(say("Observer", `sees that ${value} leads`), Queue.offer(leaders, value))
+    }))
+  yield* Effect.forkScoped(observing)
+
+  const ada = yield* start("Ada")
+  yield* Queue.take(leaders)
+  const others = { Ben: yield* start("Ben"), Cleo: yield* start("Cleo") }
+  yield* Effect.sleep("2 seconds")
+
+  yield* ada.signal("SIGKILL")
+  // Ada cannot resign: the next one leads when her lease is over.
+  const second = (yield* Queue.take(leaders)) as keyof typeof others
+  yield* Effect.sleep("2 seconds")
+
+  yield* others[second].signal("SIGSTOP")
+  const third = (yield* Queue.take(leaders)) as keyof typeof others
+  // It has not heard of it, and stops before it does anything else.
+  yield* others[second].signal("SIGCONT")
+  yield* Effect.sleep("3 seconds")
+
+  yield* others[third].signal("SIGTERM")
+  yield* Queue.take(leaders)
+  yield* Effect.sleep("2 seconds")
+  yield* others[second].signal("SIGTERM")
+  yield* Effect.forEach(Object.values(others), ({ printing }) => Fiber.await(printing))
+}).pipe(
+  Effect.scoped,
+  Effect.provide(NodeServices.layer)
+)
+
+const program = Effect.gen(function*() {
+  const who = process.argv[2]
+  if (who === undefined) yield* operator
+  else yield* worker(who)
+})
+
+program.pipe(Effect.provide(EtcdLive), explained, NodeRuntime.runMain)

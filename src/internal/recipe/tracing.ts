@@ -1,0 +1,116 @@
+/**
+ * The spans of a lock: one of the wait, and one of the hold, side by side under the caller's span. What runs under the lock
+ * has the caller's span for its parent, so that nothing is lost with a hold that does not end. Where no program traces,
+ * nothing is made.
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Tracer from "effect/Tracer"
+import type { Etcd } from "../../Etcd.ts"
+import type { Holder } from "../../Holder.ts"
+import type { Handle } from "../../Lock.ts"
+import type { LockLost } from "../../LockError.ts"
+import { Session } from "../../Session.ts"
+import { Refused } from "../line/lines.ts"
+import * as Engine from "../session/engine.ts"
+
+const isTraced = ({ cache }: Fiber.Fiber<unknown, unknown>) => cache.tracer !== undefined || cache.span !== undefined
+
+/** The span of the wait that a fiber is in, where a program traces. */
+export const waitOf = ({ cache: { span } }: Fiber.Fiber<unknown, unknown>) => span as Tracer.Span | undefined
+
+/** Runs the wait for a lock in a span. */
+export const waiting = <A, E, R>(
+  module: string,
+  name: string,
+  self: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.withFiber((fiber) => {
+    if (!isTraced(fiber)) return self
+    return Effect.useSpan(`${module}.acquire`, { kind: "client", attributes: { "lock.name": name } }, (span) => {
+      const asked = fiber.getRef(Clock.Clock).monotonicTimeNanosUnsafe()
+      return Effect.onExit(Effect.withParentSpan(self, span), (exit) =>
+        Clock.clockWith((clock) => {
+          span.attribute("lock.waited_ms", Math.round(Number(clock.monotonicTimeNanosUnsafe() - asked) / 1e6))
+          span.attribute("lock.outcome", outcomeOf(exit))
+          if (Exit.isSuccess(exit) && !(exit.value instanceof Refused)) describe(span, exit.value as Handle)
+          return Effect.void
+        })) as Effect.Effect<A, E, R>
+    })
+  })
+
+/**
+ * Takes an effect that may run for months out of the caller's span: the spans in it begin traces of their own, and what it
+ * logs does not pile up in one span that does not end.
+ */
+export const apart = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.updateContext(
+    self,
+    (context: Context.Context<R>) => Context.omit(Tracer.ParentSpan)(context) as Context.Context<R>
+  )
+
+/** Starts the span of a hold, which ends with it. */
+export const holding = (module: string, handle: Handle): Effect.Effect<void> =>
+  Effect.withFiber((fiber) => {
+    if (!isTraced(fiber)) return Effect.void
+    return Effect.flatMap(
+      Effect.makeSpan(`${module}.hold`, { kind: "client", attributes: { "lock.name": handle.lock } }),
+      (span) => {
+        describe(span, handle)
+        const { etcd } = Engine.of(Context.get(fiber.context as Context.Context<Session>, Session))
+        const ended = Effect.flatMap(Effect.flip(handle.awaitLoss), (loss) =>
+          Clock.clockWith((clock) => {
+            const now = clock.currentTimeNanosUnsafe()
+            return Effect.map(isLeaseGone(etcd, loss, handle), (isGone) => end(span, loss, now, isGone))
+          }))
+        return Effect.forkDetach(ended, { startImmediately: true })
+      }
+    )
+  })
+
+/** The caller has to wait: notes for how many clients, and links to the trace that the holder left. */
+export const contended = (span: Tracer.Span, ahead: number | undefined, holder: Holder | undefined) => {
+  if (ahead !== undefined) span.attribute("lock.queue_ahead", ahead)
+  if (holder?.trace === undefined) return
+  span.addLinks([{ span: Tracer.externalSpan(holder.trace), attributes: { "lock.key": holder.key } }])
+}
+
+const describe = (span: Tracer.Span, { createRevision, fencingToken, key, leaseId }: Handle) => {
+  span.attribute("lock.key", key)
+  span.attribute("lock.lease_id", leaseId.toString(16))
+  span.attribute("lock.create_revision", createRevision.toString())
+  span.attribute("lock.fencing_token", fencingToken.toString())
+}
+
+const outcomeOf = (exit: Exit.Exit<unknown, unknown>): string => {
+  if (Exit.isSuccess(exit)) return exit.value instanceof Refused ? "Refused" : "Acquired"
+  const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+  if (error === undefined) return Cause.hasInterruptsOnly(exit.cause) ? "Interrupted" : "Defect"
+  return (error as { readonly _tag: string })._tag
+}
+
+/** A key that was deleted went with its lease, or alone; undefined where that is not known. */
+const isLeaseGone = (etcd: Etcd["Service"], { reason }: LockLost, { leaseId }: Handle) =>
+  reason === "KeyDeleted"
+    ? Effect.match(etcd.leaseTimeToLive(leaseId), {
+      onSuccess: ({ remaining }) => remaining < 0,
+      onFailure: () => undefined
+    })
+    : Effect.succeed(reason === "LeaseExpired" ? true : undefined)
+
+const end = (span: Tracer.Span, loss: LockLost, now: bigint, isLeaseGone: boolean | undefined) => {
+  if (loss.reason === "Released") return span.end(now, Exit.void)
+  span.event("lock.lost", now, {
+    "lock.loss_reason": loss.reason,
+    "lock.lease_gone": isLeaseGone,
+    "lock.held_ms": loss.heldFor === undefined ? undefined : Duration.toMillis(loss.heldFor),
+    "lock.loss": loss.message
+  })
+  span.end(now, Exit.fail(loss))
+}

@@ -1,0 +1,4 @@
+import * as World from "../support/World.ts"
+import { suite } from "./recipes.ts"
+
+suite(World.make())

@@ -1,0 +1,163 @@
+/** Readers, writers and permits in a line that is too long to be watched as a whole. On an etcd in memory. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber } from "effect"
+import { Etcd, type Lock } from "effect-etcd-lock"
+import { failureOf } from "../support/exits.ts"
+import { fork, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
+import * as Recipes from "../support/recipes.ts"
+import { observe } from "../support/watches.ts"
+
+/** A waiter, and what is ahead of it in the line, oldest first, as the keys of other clients end. */
+interface Row {
+  readonly recipe: Recipes.Recipe
+  readonly ahead: ReadonlyArray<string>
+  /** Those of them that its turn waits for, in the order in which it watches them, with none gone. */
+  readonly guards: ReadonlyArray<number>
+  /** Those that may stay when its turn comes. */
+  readonly beside: ReadonlyArray<number>
+}
+
+const line = (name: (i: number) => string) => Array.from({ length: 30 }, (_, i) => name(i))
+
+const rows: Record<string, Row> = {
+  "a lock": { recipe: Recipes.lock(), ahead: line((i) => `7-${i}`), guards: [29], beside: [] },
+  "a writer behind readers": { recipe: Recipes.write, ahead: line((i) => `read/7-${i}`), guards: [29], beside: [] },
+  "a writer behind both": {
+    recipe: Recipes.write,
+    ahead: line((i) => i % 3 === 0 ? `write/7-${i}` : `read/7-${i}`),
+    guards: [29],
+    beside: []
+  },
+  "a reader behind writers": { recipe: Recipes.read, ahead: line((i) => `write/7-${i}`), guards: [29], beside: [] },
+  "a reader behind both": {
+    recipe: Recipes.read,
+    ahead: line((i) => i % 10 === 5 ? `write/7-${i}` : `read/7-${i}`),
+    guards: [25],
+    beside: [0, 1, 2, 3, 4, 26, 27, 28, 29]
+  },
+  "one permit of three": {
+    recipe: Recipes.permits(1, 3),
+    ahead: line((i) => `7-${i}-1of3`),
+    guards: [29, 28, 27],
+    beside: [0, 29]
+  },
+  "two permits of three": {
+    recipe: Recipes.permits(2, 3),
+    ahead: line((i) => i % 2 === 0 ? `7-${i}-2of3` : `7-${i}-1of3`),
+    guards: [28],
+    beside: [29]
+  },
+  "all permits": { recipe: Recipes.permits(3, 3), ahead: line((i) => `7-${i}-1of3`), guards: [29], beside: [] }
+}
+
+const keyOf = ({ ahead }: Row, i: number) => `job/${ahead[i]}`
+
+/** Other clients' entries, in the order of the row. */
+const entries = (row: Row) =>
+  Effect.gen(function*() {
+    const etcd = yield* Etcd.Etcd
+    yield* etcd.leaseGrant(7n, 600)
+    for (const i of row.ahead.keys()) yield* etcd.txn({ then: [Etcd.put(keyOf(row, i), "", { lease: 7n })] })
+    const remove = (...numbers: ReadonlyArray<number>) =>
+      Effect.andThen(etcd.txn({ then: numbers.map((i) => Etcd.remove(keyOf(row, i))) }), pass(5))
+    return { remove }
+  })
+
+const wait = ({ recipe }: Row, { run }: Pick<Process, "run">) =>
+  Effect.tap(fork(run(recipe.withLock(Effect.succeed("done"), "job"))), () => pass(5))
+
+const ownKey = Effect.gen(function*() {
+  const faults = yield* Etcd.Faults
+  return (yield* faults.keys).find(({ lease }) => lease !== 7n)!.key
+})
+
+const keyDeleted = { _tag: "LockLost", reason: "KeyDeleted" } as const
+
+for (const [name, row] of Object.entries(rows)) {
+  const all = row.ahead.map((_, i) => i)
+  const inTheWay = all.filter((i) => !row.beside.includes(i))
+
+  describe(`in a long line, ${name}`, () => {
+    it.effect("watches the nearest entries that cannot all stay, and nothing else", () =>
+      Effect.gen(function*() {
+        const { remove } = yield* entries(row)
+        const watches = observe(yield* Etcd.Etcd)
+        const waiting = yield* wait(row, yield* sessionThrough(() => ({ subscribe: watches.subscribe })))
+        assert.deepStrictEqual(watches.open().toSorted(), row.guards.map((i) => keyOf(row, i)).toSorted())
+        yield* remove(...all.filter((i) => !row.guards.includes(i) && !row.beside.includes(i)))
+        assert.lengthOf(watches.asked, row.guards.length, "the end of others does not wake it")
+        assert.isUndefined(waiting.pollUnsafe())
+        yield* fork(Fiber.interrupt(waiting))
+        yield* pass("3 seconds")
+        assert.deepStrictEqual(watches.open(), [])
+      }).pipe(Effect.scoped, provideMemory))
+
+    for (const [how, order] of [["oldest", inTheWay], ["newest", inTheWay.toReversed()]] as const) {
+      it.effect(`enters when those in its way have left, the ${how} first, and not before`, () =>
+        Effect.gen(function*() {
+          const { remove } = yield* entries(row)
+          const waiting = yield* wait(row, yield* session())
+          for (const i of order) {
+            assert.isUndefined(waiting.pollUnsafe(), `before ${i} left`)
+            yield* remove(i)
+          }
+          assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
+        }).pipe(Effect.scoped, provideMemory))
+    }
+
+    it.effect("goes on when its watches are cut while those in its way leave", () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { remove } = yield* entries(row)
+        const waiting = yield* wait(row, yield* session())
+        yield* faults.cut
+        yield* remove(...inTheWay)
+        yield* pass("1 second")
+        assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
+      }).pipe(Effect.scoped, provideMemory))
+
+    it.effect("notices a guard that went while the watch of it was opened", () =>
+      Effect.gen(function*() {
+        const { remove } = yield* entries(row)
+        const waiting = yield* wait(
+          row,
+          yield* sessionThrough((etcd) => ({
+            subscribe: (options, listener) => Effect.delay(etcd.subscribe(options, listener), 100)
+          }))
+        )
+        yield* remove(...inTheWay)
+        yield* Effect.repeat(pass(100), { times: 4 })
+        assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
+      }).pipe(Effect.scoped, provideMemory))
+
+    it.effect("does not enter when its own key goes in one revision with all that is ahead", () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        yield* entries(row)
+        const waiting = yield* wait(row, yield* session())
+        yield* faults.deletePrefix("job/")
+        yield* pass(5)
+        assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, keyDeleted)
+      }).pipe(Effect.scoped, provideMemory))
+
+    it.effect("does not enter when its own key went before its guards did", () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { remove } = yield* entries(row)
+        const waiting = yield* wait(row, yield* session())
+        yield* faults.deleteKey(yield* ownKey)
+        yield* remove(...inTheWay)
+        assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, keyDeleted)
+      }).pipe(Effect.scoped, provideMemory))
+
+    it.effect("hears of its own key's end after two seconds at the latest, whatever its guards do", () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        yield* entries(row)
+        const waiting = yield* wait(row, yield* session())
+        yield* faults.deleteKey(yield* ownKey)
+        yield* pass("2500 millis")
+        assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, keyDeleted)
+      }).pipe(Effect.scoped, provideMemory))
+  })
+}
