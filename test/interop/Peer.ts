@@ -51,8 +51,12 @@ export const start = (
     })
     const endBy = (signal: NodeJS.Signals) =>
       Effect.suspend(() => {
-        if (code === undefined && child.pid !== undefined) process.kill(-child.pid, signal)
-        return Effect.asVoid(ended)
+        const { pid } = child
+        // It may have ended while its last output is still being read.
+        const send = code === undefined && pid !== undefined
+          ? Effect.ignore(Effect.try(() => process.kill(-pid, signal)))
+          : Effect.void
+        return Effect.asVoid(Effect.andThen(send, ended))
       })
     const kill = endBy("SIGKILL")
     yield* Effect.addFinalizer(() => kill)
