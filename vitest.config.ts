@@ -46,7 +46,14 @@ export default defineConfig({
         extends: true,
         test: { name: "unit", include: ["test/**/*.test.ts"], exclude: [...etcd, ...interop, ...packaged] }
       },
-      { extends: true, test: { name: "etcd", include: etcd, globalSetup: ["test/support/globalSetup.ts"] } },
+      {
+        extends: true,
+        test: {
+          name: "etcd",
+          include: etcd,
+          globalSetup: ["test/support/globalSetup.ts", "test/cli/globalSetup.ts"]
+        }
+      },
       { extends: true, test: { name: "package", include: packaged, globalSetup: ["test/support/globalSetup.ts"] } },
       {
         extends: true,

@@ -38,7 +38,7 @@ import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import type * as Stream from "effect/Stream"
+import * as Stream from "effect/Stream"
 import type { Current } from "./Current.ts"
 import * as Etcd from "./Etcd.ts"
 import type { Holder } from "./Holder.ts"
@@ -746,6 +746,21 @@ export const list = (prefix = ""): Effect.Effect<ReadonlyArray<Summary>, Etcd.Et
     Check.prefix("Lock", prefix)
     return inspection.list(etcd, prefix)
   })
+
+/**
+ * Emits all locks that are held and whose names begin with a prefix, now and after every
+ * change. A slow reader misses what came in between, and always gets the latest state.
+ *
+ * @see {@link list} for which locks these are
+ *
+ * @category operating
+ * @since 0.1.0
+ */
+export const listChanges = (prefix = ""): Stream.Stream<ReadonlyArray<Summary>, Etcd.EtcdError, Etcd.Etcd> =>
+  Stream.unwrap(Effect.map(Etcd.Etcd, (etcd) => {
+    Check.prefix("Lock", prefix)
+    return inspection.listChanges(etcd, prefix)
+  }))
 
 /**
  * Deletes an entry from a lock's line, whichever client it belongs to, and returns

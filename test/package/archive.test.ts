@@ -74,11 +74,14 @@ layer(ProjectLive, { excludeTestServices: true, timeout: 120_000 })("the archive
       const { files } = yield* Project
       const sources = files.filter((file) => file.startsWith("src/"))
       assert.includeMembers(sources, ["src/index.ts", "src/Lock.ts", "src/internal/options.ts"])
-      const built = sources.flatMap((source) => {
+      const ofLibrary = sources.filter((source) => !/^src\/(cli\/|bin\.ts$)/.test(source))
+      const built = ofLibrary.flatMap((source) => {
         const path = source.replace(/^src\/(.*)\.ts$/, "dist/$1")
         return [".js", ".js.map", ".d.ts", ".d.ts.map"].map((extension) => `${path}${extension}`)
       })
-      const others = ["CHANGELOG.md", "LICENSE", "README.md", "package.json"]
+      // The command is one file, with the license of what is in it.
+      const command = ["dist/bin.js", "dist/bin.LICENSE"]
+      const others = ["CHANGELOG.md", "LICENSE", "README.md", "package.json", ...command]
       assert.sameMembers(files, [...sources, ...built, ...others])
     }))
 
@@ -128,6 +131,25 @@ layer(ProjectLive, { excludeTestServices: true, timeout: 120_000 })("the archive
         true,
         ...Array.from({ length: 3 }, () => "ERR_PACKAGE_PATH_NOT_EXPORTED")
       ])
+    }))
+
+  it.effect("has the command for npx, by both of its names", () =>
+    Effect.gen(function*() {
+      const { directory } = yield* Project
+      const { version } = JSON.parse(Fs.readFileSync(Path.join(directory, installed, "package.json"), "utf8"))
+      for (const name of ["effect-etcd-lock", "etcd-lock"]) {
+        const { stdout } = yield* Consumer.run(directory, "npx", [name, "--version"])
+        assert.strictEqual(stdout.trim(), `etcd-lock v${version}`)
+      }
+      const lock = unique("npx")
+      const env = { ETCDCTL_ENDPOINTS: inject("etcdEndpoint") }
+      const { stdout } = yield* Consumer.run(
+        directory,
+        "npx",
+        ["etcd-lock", "run", lock, "--", "sh", "-c", "echo $ETCD_LOCK_NAME"],
+        env
+      )
+      assert.strictEqual(stdout, `${lock}\n`)
     }))
 
   for (const [module, moduleResolution] of [["NodeNext", "NodeNext"], ["ESNext", "Bundler"]]) {

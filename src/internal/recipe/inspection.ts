@@ -87,8 +87,7 @@ const inspect = Effect.fnUntraced(function*(etcd: Service, { layout, prefix }: P
 
 /** Returns the locks of both layouts whose names begin with a prefix, in the order of their names. */
 export const list = Effect.fnUntraced(function*(etcd: Service, prefix: string) {
-  // etcd takes an empty key for none.
-  const range = { ...Etcd.getPrefix(prefix), key: Buffer.from(prefix || "\0") }
+  const range = rangeOf(prefix)
   const { kvs, withoutValues } = yield* etcd.range(range).pipe(
     Effect.map(({ kvs }) => ({ kvs, withoutValues: false })),
     Effect.catchIf(isTooLarge, () => Effect.map(readKeys(etcd, range), (kvs) => ({ kvs, withoutValues: true })))
@@ -106,6 +105,12 @@ export const list = Effect.fnUntraced(function*(etcd: Service, prefix: string) {
     return [{ lock, layout, holder, holding, waiting: entries.length - holding }]
   })
 })
+
+/** Emits what `list` returns, now and after every change under the prefix. */
+export const listChanges = (etcd: Service, prefix: string) => changes(etcd, rangeOf(prefix), list(etcd, prefix))
+
+// etcd takes an empty key for none.
+const rangeOf = (prefix: string) => ({ ...Etcd.getPrefix(prefix), key: Buffer.from(prefix || "\0") })
 
 const layouts = { queue, "single-key": singleKey }
 

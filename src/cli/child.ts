@@ -1,0 +1,66 @@
+/** The command that is run: it has the terminal and the streams as if it were run directly. */
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as PlatformError from "effect/PlatformError"
+import { ChildProcess, type ChildProcessSpawner } from "effect/process"
+import type * as Scope from "effect/Scope"
+import { codes, ExitWith } from "./ending.ts"
+import { codeOf } from "./signals.ts"
+
+/** A program with its arguments, or a line for the shell. */
+export type Words = { readonly program: string; readonly args: ReadonlyArray<string> } | { readonly line: string }
+
+export interface Child {
+  readonly pid: number
+  /** Waits for its end, and returns its exit code as a shell reports it. */
+  readonly ended: Effect.Effect<number>
+  /** Sends a signal to its process group, or to it alone where it shares the terminal's group with this process. */
+  readonly send: (signal: NodeJS.Signals) => Effect.Effect<void>
+  /** Sends a signal, and SIGKILL when the time is over, and waits for the end of all that it reaches. */
+  readonly end: (signal: NodeJS.Signals, killAfter: Duration.Duration) => Effect.Effect<void>
+}
+
+/**
+ * Starts a command. What is left of its process group when the scope closes is ended, so that nothing of it works on
+ * without the lock.
+ *
+ * With a terminal as its stdin it stays in the terminal's foreground group, or it could not read; then only it gets
+ * signals, and what it has started does not.
+ */
+export const start = Effect.fnUntraced(function*(
+  words: Words,
+  env: Readonly<Record<string, string>>,
+  killAfter: Duration.Duration
+): Effect.fn.Return<Child, ExitWith, ChildProcessSpawner.ChildProcessSpawner | Scope.Scope> {
+  const sharesGroup = process.stdin.isTTY === true
+  const options: ChildProcess.CommandOptions = {
+    stdin: "inherit",
+    stdout: "inherit",
+    stderr: "inherit",
+    env,
+    extendEnv: true,
+    detached: !sharesGroup,
+    forceKillAfter: killAfter
+  }
+  const process_ = yield* ("line" in words
+    ? ChildProcess.make(words.line, [], { ...options, shell: "/bin/sh" })
+    : ChildProcess.make(words.program, words.args, options)).pipe(Effect.catch(cannotRun(words)))
+  return {
+    pid: process_.pid,
+    ended: process_.exitCode.pipe(Effect.catch((error) => Effect.succeed(codeOf(signalOf(error))))),
+    send: (signal) => Effect.ignore(Effect.try(() => process.kill(sharesGroup ? process_.pid : -process_.pid, signal))),
+    end: (killSignal, forceKillAfter) => Effect.ignore(process_.kill({ killSignal, forceKillAfter }))
+  }
+})
+
+const cannotRun = (words: Words) => ({ reason }: PlatformError.PlatformError) => {
+  const program = JSON.stringify("line" in words ? "/bin/sh" : words.program)
+  const [code, what] = reason._tag === "NotFound"
+    ? [codes.notFound, `There is no program ${program}.`]
+    : [codes.notExecutable, `${program} cannot be run: ${reason.cause ?? reason.message}.`]
+  return Effect.andThen(Effect.logError(what), Effect.fail(new ExitWith({ code })))
+}
+
+/** Returns the signal that ended a process, which the spawner has in its message only. */
+const signalOf = ({ reason }: PlatformError.PlatformError): NodeJS.Signals =>
+  /signal: '(SIG\w+)'$/.exec(String(reason.cause))![1] as NodeJS.Signals

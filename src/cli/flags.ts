@@ -1,0 +1,31 @@
+/** Kinds of values that several commands take. */
+import { Flag } from "effect/cli"
+import * as Duration from "effect/Duration"
+import * as Option from "effect/Option"
+
+const units = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+
+/** Reads a duration as flock and Go write it: seconds as a number, or numbers with units, as in `1m30s`. */
+export const durationOf = (text: string): Option.Option<Duration.Duration> => {
+  if (/^\d+(\.\d+)?$/.test(text)) return Option.some(Duration.seconds(Number(text)))
+  const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|[smhd])/g)]
+  if (parts.length === 0 || parts.map(([part]) => part).join("") !== text) return Option.none()
+  return Option.some(Duration.millis(
+    parts.reduce((sum, [, count, unit]) => sum + Number(count) * units[unit as keyof typeof units], 0)
+  ))
+}
+
+export const duration = (name: string): Flag.Flag<Duration.Duration> =>
+  Flag.String(name).pipe(
+    Flag.withMetavar("duration"),
+    Flag.filterMap(
+      durationOf,
+      (text) => `--${name}: ${JSON.stringify(text)} is no duration. Write 30, 30s, 500ms or 1m30s.`
+    )
+  )
+
+export const exitCode = (name: string): Flag.Flag<number> =>
+  Flag.Int(name).pipe(
+    Flag.withMetavar("code"),
+    Flag.filter((code) => code >= 0 && code <= 255, (code) => `--${name}: ${code} is no exit code. Write 0 to 255.`)
+  )

@@ -1,0 +1,297 @@
+/** Holds a lock while a command runs, or until a signal comes. */
+import { type Etcd, Lock, type Semaphore, Session } from "effect-etcd-lock"
+import { Flag } from "effect/cli"
+import * as Console from "effect/Console"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type { ChildProcessSpawner } from "effect/process"
+import * as Queue from "effect/Queue"
+import { constants } from "node:os"
+import * as Child from "./child.ts"
+import { codes, ExitWith, Misuse } from "./ending.ts"
+import * as flags from "./flags.ts"
+import { json } from "./printable.ts"
+import { Signals, untilSignal } from "./signals.ts"
+
+// -----------------------------------------------------------------------------
+// options
+// -----------------------------------------------------------------------------
+
+/** What is done to the command when the lock is lost. Unless that is `ignore`, SIGKILL follows. */
+export type OnLost =
+  | { readonly _tag: "Signal"; readonly signal: NodeJS.Signals }
+  | { readonly _tag: "Execute"; readonly line: string }
+  | { readonly _tag: "Ignore" }
+
+const onLostOf = (text: string): Option.Option<OnLost> => {
+  const [what, rest] = text.split(/:(.*)/s)
+  if (text === "kill") return Option.some({ _tag: "Signal", signal: "SIGTERM" })
+  if (text === "ignore") return Option.some({ _tag: "Ignore" })
+  if (what === "exec" && rest) return Option.some({ _tag: "Execute", line: rest })
+  const signal = `SIG${rest?.toUpperCase().replace(/^SIG/, "")}`
+  if (what === "signal" && signal in constants.signals) {
+    return Option.some({ _tag: "Signal", signal: signal as NodeJS.Signals })
+  }
+  return Option.none()
+}
+
+/** The options of all commands that hold something while they run one. */
+export const holdingFlags = {
+  ttl: flags.duration("ttl").pipe(
+    Flag.withDescription("How long the lock outlives this process if it dies. Default: 15s."),
+    Flag.withDefault(Duration.seconds(15))
+  ),
+  timeout: flags.duration("timeout").pipe(
+    Flag.withAlias("w"),
+    Flag.withDescription("How long to wait. Default: for ever."),
+    Flag.optional
+  ),
+  conflictExitCode: flags.exitCode("conflict-exit-code").pipe(
+    Flag.withAlias("E"),
+    Flag.withDescription("The exit code when it is held, or the time is over. Default: 75."),
+    Flag.withDefault(codes.held)
+  ),
+  onLost: Flag.String("on-lost").pipe(
+    Flag.withMetavar("kill|signal:SIG|exec:LINE|ignore"),
+    Flag.withDescription(
+      "What to do to the command when the lock is lost: send SIGTERM, another signal, run a line of shell, or nothing. " +
+        "Unless it is ignored, SIGKILL follows after --kill-after, before etcd lets the next one in. Default: kill."
+    ),
+    Flag.filterMap(
+      onLostOf,
+      (text) =>
+        `--on-lost: ${JSON.stringify(text)} is none of kill, signal:SIG, exec:LINE and ignore. ` +
+        "Write signal:USR1, or exec:'echo lost'."
+    ),
+    Flag.withDefault<OnLost>({ _tag: "Signal", signal: "SIGTERM" })
+  ),
+  killAfter: flags.duration("kill-after").pipe(
+    Flag.withDescription("How long the command has to end after that. Default: a fifth of the TTL."),
+    Flag.optional
+  ),
+  lostExitCode: flags.exitCode("lost-exit-code").pipe(
+    Flag.withDescription("The exit code when the lock is lost. Default: 76."),
+    Flag.withDefault(codes.lost)
+  ),
+  holdFor: flags.duration("hold-for").pipe(
+    Flag.withDescription("Hold the lock for at least so long, also when the command ends before."),
+    Flag.optional
+  )
+}
+
+export interface Options {
+  readonly name: string
+  readonly ttl: Duration.Duration
+  readonly conflictExitCode: number
+  readonly onLost: OnLost
+  readonly killAfter: Option.Option<Duration.Duration>
+  readonly lostExitCode: number
+  readonly holdFor: Option.Option<Duration.Duration>
+}
+
+// -----------------------------------------------------------------------------
+// holding
+// -----------------------------------------------------------------------------
+
+/** How long the release may take when the command has ended. */
+const maxRelease = Duration.seconds(2)
+
+/** How long the waiting takes before the command says whom it waits for. */
+const patience = Duration.seconds(1)
+
+export type Work = Effect.Effect<void, ExitWith, Lock.Current>
+
+/**
+ * Waits for the lock, runs the command under it, releases it, and ends as the command did. The section is one of the
+ * library's, which acquires and releases the lock around its body.
+ */
+export const hold = Effect.fnUntraced(function*<E extends SectionError>(
+  options: Options,
+  words: Option.Option<Child.Words>,
+  section: (body: Work) => Effect.Effect<unknown, E | ExitWith, Session.Session>
+) {
+  const killAfter = Option.getOrElse(options.killAfter, () => Duration.times(options.ttl, 0.2))
+  const safetyMargin = yield* safetyMarginOf(options.ttl, killAfter)
+  const services = yield* Effect.context<Etcd.Etcd | Signals | ChildProcessSpawner.ChildProcessSpawner>()
+  const entered = yield* Deferred.make<void>()
+  const ending = yield* Deferred.make<number>()
+
+  const work = Effect.gen(function*() {
+    const lock = yield* Lock.Current
+    yield* Effect.logDebug(`Holds '${lock.lock}', with the token ${lock.fencingToken}`)
+    return yield* Option.match(words, {
+      onNone: () => holdAlone(lock, options),
+      onSome: (words) => runUnder(lock, words, options, killAfter)
+    })
+  }).pipe(
+    Effect.catchTag("ExitWith", ({ code }) => Effect.succeed(code)),
+    Effect.tap((code) => Deferred.succeed(ending, code)),
+    Effect.filterOrFail((code) => code === 0, (code) => new ExitWith({ code })),
+    Effect.asVoid,
+    Effect.provide(services)
+  )
+  // A loss interrupts the body of a section, and waits for it: this one ends when it has dealt with the loss.
+  const body = Effect.andThen(
+    Deferred.succeed(entered, undefined),
+    Effect.uninterruptible(Effect.flatMap(Effect.forkDetach(Effect.interruptible(work)), Fiber.join))
+  )
+
+  // A signal ends the waiting. Those that come later are the command's.
+  const signal = Effect.tapError(untilSignal(Deferred.await(entered)), ({ code }) => Deferred.succeed(ending, code))
+  const waiting = Effect.timeoutOrElse(Deferred.await(entered), {
+    duration: patience,
+    orElse: () => announce(options.name)
+  })
+  const whole = section(body).pipe(
+    Effect.raceFirst(Effect.andThen(signal, Effect.never)),
+    Effect.raceFirst(Effect.andThen(waiting, Effect.never)),
+    Effect.catch((error) => endOf(error, options, ending)),
+    Effect.provide(Session.layer({ ttl: options.ttl, safetyMargin }))
+  )
+  const running = yield* Effect.forkDetach(whole)
+  yield* Effect.raceFirst(Fiber.join(running), leftToItsTtl(options, ending))
+})
+
+type SectionError = Lock.AcquireError | Lock.LockHeld | Semaphore.AcquireError | Semaphore.PermitsUnavailable
+
+/** SIGKILL has to land before etcd ends the lease, so the time that the command has is part of the margin. */
+const safetyMarginOf = Effect.fnUntraced(function*(ttl: Duration.Duration, killAfter: Duration.Duration) {
+  if (Duration.isLessThan(ttl, Duration.seconds(1))) {
+    return yield* new Misuse({ message: `--ttl: ${Duration.format(ttl)} is too short. Write at least 1s.` })
+  }
+  const drift = Duration.max(Duration.times(ttl, 0.1), Duration.millis(300))
+  const most = Duration.subtract(Duration.times(ttl, 0.6), drift)
+  if (Duration.isGreaterThan(killAfter, most)) {
+    return yield* new Misuse({
+      message:
+        `--kill-after: ${Duration.format(killAfter)} is too long for a TTL of ${Duration.format(ttl)}, since the ` +
+        `command has to be dead before its lease is. Write at most ${Duration.format(most)}, or a longer --ttl.`
+    })
+  }
+  return Duration.sum(killAfter, drift)
+})
+
+const announce = (name: string) =>
+  Effect.gen(function*() {
+    const { holder } = yield* Lock.inspect(name)
+    yield* Effect.logInfo(
+      process.env.ETCD_LOCK_NAME === name
+        ? `Waits for '${name}', under which it runs itself, by ETCD_LOCK_NAME`
+        : `Waits for '${name}'${holder === undefined ? "" : `, held by ${holder}`}`
+    )
+  }).pipe(Effect.ignore)
+
+/** Says why there was no lock, or none any more, and ends with the code for that. */
+const endOf = (error: SectionError | ExitWith, options: Options, ending: Deferred.Deferred<number>) => {
+  switch (error._tag) {
+    case "LockHeld":
+    case "LockTimeout":
+    case "PermitsUnavailable": {
+      return Effect.andThen(Effect.logWarning(error.message), new ExitWith({ code: options.conflictExitCode }))
+    }
+    case "LockLost": {
+      // The command has ended by itself, and was to go on after a loss.
+      if (options.onLost._tag === "Ignore" && Deferred.isDoneUnsafe(ending)) {
+        return Effect.flatMap(
+          Deferred.await(ending),
+          (code) => code === 0 ? Effect.void : Effect.fail(new ExitWith({ code }))
+        )
+      }
+      return Effect.andThen(Effect.logError(error.message), new ExitWith({ code: options.lostExitCode }))
+    }
+    default: {
+      return Effect.fail(error)
+    }
+  }
+}
+
+/** Ends as the command did when the release takes too long: etcd cannot be reached, and the lease ends by itself. */
+const leftToItsTtl = Effect.fnUntraced(function*({ name, ttl }: Options, ending: Deferred.Deferred<number>) {
+  const code = yield* Deferred.await(ending)
+  yield* Effect.sleep(maxRelease)
+  yield* Effect.logWarning(
+    `etcd does not confirm the release of '${name}'. It is free ${Duration.format(ttl)} after the last renewal.`
+  )
+  if (code !== 0) return yield* new ExitWith({ code })
+})
+
+// -----------------------------------------------------------------------------
+// under the lock
+// -----------------------------------------------------------------------------
+
+/** Prints what a script needs to know of the lock, and holds it until a signal comes. */
+const holdAlone = (lock: Lock.Handle, options: Options) => {
+  const { createRevision, fencingToken, key, leaseId } = lock
+  const line = json({
+    lock: lock.lock,
+    key,
+    token: Number(fencingToken),
+    createRevision: Number(createRevision),
+    lease: leaseId.toString(16)
+  })
+  const lost = Effect.orElseSucceed(lock.awaitLoss, () => options.lostExitCode)
+  const released = Effect.as(Effect.flatMap(Signals, Queue.take), 0)
+  return Effect.andThen(Console.log(line), Effect.raceFirst(lost, released))
+}
+
+/** Runs the command, and returns the exit code of the whole. */
+const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killAfter: Duration.Duration) =>
+  Effect.gen(function*() {
+    const [elapsed, [code, isLost]] = yield* Effect.timed(
+      Effect.gen(function*() {
+        const child = yield* Child.start(words, environmentOf(lock), killAfter)
+        const ended = Effect.map(child.ended, (code) => [code, false] as const)
+        const lost = Effect.catch(
+          lock.awaitLoss,
+          (loss) => Effect.map(lose(loss, lock, child, options, killAfter), (code) => [code, true] as const)
+        )
+        const forwarding = Effect.forever(Effect.flatMap(Effect.flatMap(Signals, Queue.take), child.send))
+        return yield* Effect.raceFirst(ended, lost).pipe(Effect.raceFirst(forwarding))
+      }).pipe(Effect.scoped)
+    )
+    if (!isLost && Option.isSome(options.holdFor)) {
+      const left = Duration.subtract(options.holdFor.value, elapsed)
+      yield* Effect.raceFirst(Effect.flatMap(Signals, Queue.take), Effect.ignore(lock.awaitLoss)).pipe(
+        Effect.timeoutOption(left)
+      )
+    }
+    return code
+  })
+
+/** What scripts for `etcdctl lock` read, and the name. The revision is that of etcdctl and Go, which is the token. */
+const environmentOf = ({ fencingToken, key, lock }: Lock.Handle) => ({
+  ETCD_LOCK_NAME: lock,
+  ETCD_LOCK_KEY: key,
+  ETCD_LOCK_REV: String(fencingToken),
+  ETCD_LOCK_TOKEN: String(fencingToken)
+})
+
+/** Ends a command whose lock is lost, or lets it go on, and returns the exit code of the whole. */
+const lose = Effect.fnUntraced(function*(
+  loss: Lock.LockLost,
+  lock: Lock.Handle,
+  child: Child.Child,
+  { lostExitCode, onLost }: Options,
+  killAfter: Duration.Duration
+) {
+  switch (onLost._tag) {
+    case "Ignore": {
+      yield* Effect.logWarning(`${loss.message}. The command goes on, and another one may run beside it.`)
+      return yield* child.ended
+    }
+    case "Signal": {
+      yield* child.end(onLost.signal, killAfter)
+      return lostExitCode
+    }
+    case "Execute": {
+      const env = { ...environmentOf(lock), ETCD_LOCK_LOST: loss.reason, ETCD_LOCK_PID: String(child.pid) }
+      yield* Child.start({ line: onLost.line }, env, Duration.zero)
+      yield* Effect.timeoutOption(child.ended, killAfter)
+      yield* child.end("SIGKILL", Duration.zero)
+      return lostExitCode
+    }
+  }
+})

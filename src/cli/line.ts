@@ -1,0 +1,105 @@
+/** The line of a lock of any kind, as a person or a program reads it. */
+import { Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
+import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { json, printable } from "./printable.ts"
+import { table } from "./table.ts"
+
+type Client = Lock.Inspection["queue"][number]
+
+interface Entry {
+  /** What it takes, in the words of the options of `run`: `exclusive`, `shared`, or how many permits. */
+  readonly claim: string
+  readonly client: Client
+}
+
+export interface Line {
+  readonly lock: string
+  readonly holders: ReadonlyArray<Entry>
+  readonly queue: ReadonlyArray<Entry>
+  readonly conflicts: Lock.Inspection["conflicts"]
+  /** How many permits a semaphore has. */
+  readonly of?: number | undefined
+}
+
+/** Reads a lock's line: that of its queue, or that of its single key where its queue is empty. */
+export const lineOf = Effect.fnUntraced(function*(name: string) {
+  const semaphore = yield* Semaphore.inspect(name)
+  if (semaphore.of !== undefined) {
+    const { conflicts, holders, lock, of, queue } = semaphore
+    const entry = ({ client, permits }: Semaphore.Claimant): Entry => ({
+      claim: `${permits ?? "all"} of ${of}`,
+      client
+    })
+    return { lock, holders: holders.map(entry), queue: queue.map(entry), conflicts, of } satisfies Line
+  }
+  const { conflicts, holders, lock, queue } = yield* ReadWriteLock.inspect(name)
+  if (holders.length + conflicts.length === 0) {
+    const { holder } = yield* Lock.inspect(name, { layout: "single-key" })
+    const holders = holder === undefined ? [] : [{ claim: "single key", client: holder }]
+    return { lock, holders, queue: [], conflicts } satisfies Line
+  }
+  const entry = ({ client, mode }: ReadWriteLock.Claimant): Entry => ({
+    claim: mode === "read" ? "shared" : "exclusive",
+    client
+  })
+  return { lock, holders: holders.map(entry), queue: queue.map(entry), conflicts } satisfies Line
+})
+
+// -----------------------------------------------------------------------------
+// for people
+// -----------------------------------------------------------------------------
+
+export const clientOf = ({ host, leaseId, pid }: Client): string =>
+  host === undefined ? `lease ${leaseId.toString(16)}` : `${host}:${pid}`
+
+export const sinceOf = ({ since }: Client): string => since === undefined ? "" : DateTime.formatIso(since)
+
+export const summary = ({ holders, lock, queue }: Line): string => {
+  const clients = holders.map(({ client }) => clientOf(client))
+  const state = clients.length === 0 ? "is free" : `is held by ${clients.join(", ")}`
+  return printable(`'${lock}' ${state}${waitingText(queue.length)}`)
+}
+
+export const waitingText = (waiting: number): string =>
+  waiting === 0 ? "" : waiting === 1 ? "; 1 waits" : `; ${waiting} wait`
+
+export const text = Effect.fnUntraced(function*(line: Line) {
+  const row = (state: string) => ({ claim, client }: Entry) => [
+    state,
+    claim,
+    clientOf(client),
+    sinceOf(client),
+    client.remaining === undefined ? "" : Duration.format(client.remaining),
+    String(client.createRevision),
+    client.metadata === undefined ? "" : JSON.stringify(client.metadata)
+  ]
+  const rows = [...line.holders.map(row("holds")), ...line.queue.map(row("waits"))]
+  const header = ["STATE", "CLAIM", "CLIENT", "SINCE", "LEASE ENDS IN", "REVISION", "METADATA"]
+  const conflicts = line.conflicts.map(({ key, kind }) =>
+    printable(`'${key}' is in its place (${kind}): no client can acquire it.`)
+  )
+  return [`${summary(line)}.`, ...(rows.length === 0 ? [] : [yield* table(header, rows)]), ...conflicts].join("\n")
+})
+
+// -----------------------------------------------------------------------------
+// for programs
+// -----------------------------------------------------------------------------
+
+/** Leases are hexadecimal, as etcdctl prints them. Times are those of the client's clock, and durations milliseconds. */
+export const toJson = ({ conflicts, holders, lock, of, queue }: Line): string => {
+  const entry = ({ claim, client }: Entry) => ({ claim, ...clientToJson(client) })
+  return json({ lock, of, holders: holders.map(entry), queue: queue.map(entry), conflicts })
+}
+
+export const clientToJson = (client: Client) => ({
+  key: client.key,
+  lease: client.leaseId.toString(16),
+  createRevision: Number(client.createRevision),
+  host: client.host,
+  pid: client.pid,
+  since: client.since === undefined ? undefined : DateTime.formatIso(client.since),
+  remaining: client.remaining === undefined ? undefined : Duration.toMillis(client.remaining),
+  metadata: client.metadata
+})

@@ -1,0 +1,64 @@
+/** The whole command: from its words to its exit code. */
+import { NodeServices } from "@effect/platform-node"
+import { CliConfig, type CliError, CliOutput, Command, Completions, Flag, GlobalFlag } from "effect/cli"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { elect } from "./elect.ts"
+import { codes, report } from "./ending.ts"
+import { inspect } from "./inspect.ts"
+import { ls } from "./ls.ts"
+import { observe } from "./observe.ts"
+import { separated } from "./operands.ts"
+import { release } from "./release.ts"
+import { root } from "./root.ts"
+import { run } from "./run.ts"
+import * as Signals from "./signals.ts"
+import { watch } from "./watch.ts"
+import * as Words from "./words.ts"
+
+/** As effect/cli's own, without its `-v`, which is that of `--verbose`. */
+const version = GlobalFlag.Action({
+  flag: Flag.Boolean("version").pipe(
+    Flag.withAlias("V"),
+    Flag.withDescription("Show version information"),
+    Flag.withDefault(false)
+  ),
+  run: GlobalFlag.Version.run
+})
+
+const command = root.pipe(
+  Command.withSubcommands([run, ls, inspect, watch, release, elect, observe]),
+  Command.withGlobalFlags([version])
+)
+
+/** Runs the command, and returns its exit code. */
+export const main = (words: ReadonlyArray<string>, version: string): Promise<number> =>
+  Command.runWith(command, { version, renderErrors: false })(
+    separated(Completions.fromCommand(command), words)
+  ).pipe(
+    Effect.as(0),
+    Effect.catchTag("ShowHelp", misuse),
+    Effect.catchCause(report),
+    Effect.provide(Layer.mergeAll(
+      Signals.layer,
+      NodeServices.layer,
+      CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Completions] }),
+      CliOutput.layerPresenter(presenter),
+      Words.layer({ json: false, quiet: false, verbose: false })
+    )),
+    Effect.runPromise
+  )
+
+/** Prints what is asked for on stdout, and nothing else there. */
+const presenter: CliOutput.Presenter = {
+  present: (event) =>
+    event._tag === "Help" && event.reason === "Implicit" ? Effect.void : CliOutput.defaultPresenter.present(event)
+}
+
+const misuse = ({ commandPath, errors }: CliError.ShowHelp) =>
+  Effect.gen(function*() {
+    yield* Effect.forEach(errors, ({ message }) => Effect.logError(message))
+    yield* Console.error(`Try '${commandPath.join(" ")} --help'.`)
+    return codes.misuse
+  })

@@ -1,0 +1,67 @@
+/** The command of all commands, with the options that all of them take. */
+import { Command, Flag } from "effect/cli"
+import * as flags from "./flags.ts"
+
+const connection = {
+  endpoints: Flag.String("endpoints").pipe(
+    Flag.withMetavar("hosts"),
+    Flag.withDescription("The members of etcd, separated by commas. Default: ETCDCTL_ENDPOINTS, or 127.0.0.1:2379."),
+    Flag.optional
+  ),
+  cacert: Flag.String("cacert").pipe(
+    Flag.withMetavar("file"),
+    Flag.withDescription("The certificate of the authority that signed etcd's. Default: ETCDCTL_CACERT."),
+    Flag.optional
+  ),
+  cert: Flag.String("cert").pipe(
+    Flag.withMetavar("file"),
+    Flag.withDescription("The client's certificate. Default: ETCDCTL_CERT."),
+    Flag.optional
+  ),
+  key: Flag.String("key").pipe(
+    Flag.withMetavar("file"),
+    Flag.withDescription("The key of the client's certificate. Default: ETCDCTL_KEY."),
+    Flag.optional
+  ),
+  user: Flag.String("user").pipe(
+    Flag.withMetavar("name"),
+    Flag.withDescription("The user, without the password. Default: ETCDCTL_USER."),
+    Flag.optional
+  ),
+  passwordFile: Flag.FileText("password-file").pipe(
+    Flag.withDescription("A file that holds the user's password. Default: ETCDCTL_PASSWORD."),
+    Flag.map((text) => text.replace(/\r?\n$/, "")),
+    Flag.optional
+  ),
+  commandTimeout: flags.duration("command-timeout").pipe(
+    Flag.withDescription("How long a request to etcd may take. Default: ETCDCTL_COMMAND_TIMEOUT, or 5s."),
+    Flag.optional
+  )
+}
+
+const output = {
+  json: Flag.Boolean("json").pipe(
+    Flag.withDescription("Print JSON: one object per line, and messages likewise."),
+    Flag.withoutNegation,
+    Flag.withDefault(false)
+  ),
+  quiet: Flag.Boolean("quiet").pipe(
+    Flag.withAlias("q"),
+    Flag.withDescription("Print errors only. That a lock is held is none."),
+    Flag.withoutNegation,
+    Flag.withDefault(false)
+  ),
+  verbose: Flag.Boolean("verbose").pipe(
+    Flag.withAlias("v"),
+    Flag.withDescription("Print each step: who is waited for, the token, the release."),
+    Flag.withoutNegation,
+    Flag.withDefault(false)
+  )
+}
+
+export const root = Command.make("etcd-lock").pipe(
+  Command.withSharedFlags({ ...connection, ...output }),
+  Command.withDescription(
+    "Runs a command on one machine of many, under a lock on etcd, and shows who holds what."
+  )
+)

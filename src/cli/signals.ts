@@ -1,0 +1,45 @@
+/** The signals that end a command, or that go on to the one that it runs. */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
+import { constants } from "node:os"
+import { ExitWith } from "./ending.ts"
+
+export type Signal = "SIGINT" | "SIGTERM" | "SIGHUP" | "SIGQUIT"
+
+const signals: ReadonlyArray<Signal> = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"]
+
+/** The exit code of a process that a signal ends, as shells report it. */
+export const codeOf = (signal: NodeJS.Signals): number => 128 + constants.signals[signal]
+
+/** The signals that this process has received, in order. */
+export class Signals extends Context.Service<Signals, Queue.Dequeue<Signal>>()("effect-etcd-lock/cli/Signals") {}
+
+export const layer: Layer.Layer<Signals> = Layer.effect(
+  Signals,
+  Effect.gen(function*() {
+    const received = yield* Queue.unbounded<Signal>()
+    yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        signals.map((signal) => {
+          const listener = () => Queue.offerUnsafe(received, signal)
+          process.on(signal, listener)
+          return () => process.off(signal, listener)
+        })
+      ),
+      (removals) => Effect.sync(() => removals.forEach((remove) => remove()))
+    )
+    return received
+  })
+)
+
+/** Waits for a signal, and ends as a process does that a signal ends. */
+export const ended: Effect.Effect<never, ExitWith, Signals> = Signals.pipe(
+  Effect.flatMap(Queue.take),
+  Effect.flatMap((signal) => Effect.fail(new ExitWith({ code: codeOf(signal) })))
+)
+
+/** Runs an effect until it ends, or a signal comes. */
+export const untilSignal = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | ExitWith, R | Signals> =>
+  Effect.raceFirst(self, ended)

@@ -1,0 +1,34 @@
+/** What the command has to say. It goes to stderr: stdout belongs to what a command prints, or to the command that it runs. */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
+import type * as LogLevel from "effect/LogLevel"
+import * as References from "effect/References"
+import { printable } from "./printable.ts"
+import { root } from "./root.ts"
+
+const levels: { readonly [Level in LogLevel.LogLevel]?: string } = {
+  Warn: "warning: ",
+  Error: "error: ",
+  Fatal: "error: "
+}
+
+const text = Logger.make<unknown, string>(({ cause, logLevel, message }) => {
+  const words = [message].flat().map(String).join(" ")
+  const trace = cause.reasons.length === 0 ? "" : `\n${String(cause)}`
+  return `etcd-lock: ${levels[logLevel] ?? ""}${printable(words)}${trace}`
+})
+
+export const layer = (options: {
+  readonly json: boolean
+  readonly quiet: boolean
+  readonly verbose: boolean
+}): Layer.Layer<never> =>
+  Layer.merge(
+    Logger.layer([Logger.withConsoleError(options.json ? Logger.formatJson : text)]),
+    Layer.succeed(References.MinimumLogLevel, options.quiet ? "Error" : options.verbose ? "Debug" : "Info")
+  )
+
+/** Runs a command with its words printed as the options ask for. */
+export const spoken = <A, E, R>(self: Effect.Effect<A, E, R>) =>
+  Effect.flatMap(root, (options) => Effect.provide(self, layer(options)))

@@ -1,0 +1,47 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Option } from "effect"
+import { durationOf } from "../../src/cli/flags.ts"
+import { json, printable } from "../../src/cli/printable.ts"
+
+describe("a duration", () => {
+  it.each([
+    ["30", 30_000],
+    ["0.5", 500],
+    ["5s", 5000],
+    ["500ms", 500],
+    ["1m30s", 90_000],
+    ["1.5h", 5_400_000],
+    ["2d", 172_800_000]
+  ])("%s", (text, millis) => {
+    assert.strictEqual(Option.map(durationOf(text), Duration.toMillis).pipe(Option.getOrUndefined), millis)
+  })
+
+  it.each(["", "s", "-5", "5 seconds", "5x", "5s later", "1e3", "Infinity"])("is not: %s", (text) => {
+    assert.isTrue(Option.isNone(durationOf(text)))
+  })
+})
+
+describe("text of other clients", () => {
+  it.each([
+    ["a\u001b[31mb", "a\\u{1b}[31mb"],
+    ["a\u009b31mb", "a\\u{9b}31mb"],
+    ["a\r\nb\tc", "a\\u{d}\\u{a}b\\u{9}c"],
+    ["a\u202eb", "a\\u{202e}b"],
+    ["a\ud800b", "a\\u{d800}b"],
+    ["größer 世界 🙂", "größer 世界 🙂"]
+  ])("%j is printed as %j", (text, printed) => {
+    assert.strictEqual(printable(text), printed)
+  })
+
+  it("is cut where it is too long", () => {
+    assert.strictEqual(printable("x".repeat(1_000_000)).length, 1000)
+    assert.strictEqual(printable("abcdef", 4), "abc…")
+  })
+
+  it("is printable in JSON, and comes back the same", () => {
+    const hostile = "\u001b]0;title\u0007 \u009b31m \u202e \u{e0001} \ud800 \" \\ größer"
+    const text = json({ [hostile]: hostile })
+    assert.notMatch(text, /[\p{Cc}\p{Cf}\p{Cs}]/u)
+    assert.deepStrictEqual(JSON.parse(text), { [hostile]: hostile })
+  })
+})
