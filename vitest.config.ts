@@ -14,6 +14,7 @@ const longest = [
   "test/etcd/tokens.etcd.test.ts",
   "test/lock/faults.etcd.test.ts",
   "test/fault/short.etcd.test.ts",
+  "test/cli/run.etcd.test.ts",
   "test/etcd/cluster.etcd.test.ts",
   "test/conformance/random.etcd.test.ts",
   "test/examples/examples.etcd.test.ts"

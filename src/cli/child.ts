@@ -42,14 +42,18 @@ export const start = Effect.fnUntraced(function*(
     detached: !sharesGroup,
     forceKillAfter: killAfter
   }
-  const process_ = yield* ("line" in words
+  const child = yield* ("line" in words
     ? ChildProcess.make(words.line, [], { ...options, shell: "/bin/sh" })
     : ChildProcess.make(words.program, words.args, options)).pipe(Effect.catch(cannotRun(words)))
   return {
-    pid: process_.pid,
-    ended: process_.exitCode.pipe(Effect.catch((error) => Effect.succeed(codeOf(signalOf(error))))),
-    send: (signal) => Effect.ignore(Effect.try(() => process.kill(sharesGroup ? process_.pid : -process_.pid, signal))),
-    end: (killSignal, forceKillAfter) => Effect.ignore(process_.kill({ killSignal, forceKillAfter }))
+    pid: child.pid,
+    ended: child.exitCode.pipe(Effect.catch((error) => Effect.succeed(codeOf(signalOf(error))))),
+    send: (signal) =>
+      // The terminal has sent these to the whole group.
+      sharesGroup && (signal === "SIGINT" || signal === "SIGQUIT")
+        ? Effect.void
+        : Effect.ignore(Effect.try(() => process.kill(sharesGroup ? child.pid : -child.pid, signal))),
+    end: (killSignal, forceKillAfter) => Effect.ignore(child.kill({ killSignal, forceKillAfter }))
   }
 })
 

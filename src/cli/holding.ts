@@ -200,7 +200,11 @@ const endOf = (error: SectionError | ExitWith, options: Options, ending: Deferre
           (code) => code === 0 ? Effect.void : Effect.fail(new ExitWith({ code }))
         )
       }
-      return Effect.andThen(Effect.logError(error.message), new ExitWith({ code: options.lostExitCode }))
+      // The library has logged how it came to that.
+      return Effect.andThen(
+        Effect.logError(`'${error.lock}' is lost (${error.reason})`),
+        new ExitWith({ code: options.lostExitCode })
+      )
     }
     default: {
       return Effect.fail(error)
@@ -243,7 +247,11 @@ const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killA
     const [elapsed, [code, isLost]] = yield* Effect.timed(
       Effect.gen(function*() {
         const child = yield* Child.start(words, environmentOf(lock), killAfter)
-        const ended = Effect.map(child.ended, (code) => [code, false] as const)
+        // One that ends when its lock is lost has been made to.
+        const ended = Effect.flatMap(
+          child.ended,
+          (code) => lock.isHeldUnsafe() ? Effect.succeed([code, false] as const) : Effect.never
+        )
         const lost = Effect.catch(
           lock.awaitLoss,
           (loss) => Effect.map(lose(loss, lock, child, options, killAfter), (code) => [code, true] as const)

@@ -27,7 +27,7 @@ const version = GlobalFlag.Action({
   run: GlobalFlag.Version.run
 })
 
-const command = root.pipe(
+export const command = root.pipe(
   Command.withSubcommands([run, ls, inspect, watch, release, elect, observe]),
   Command.withGlobalFlags([version])
 )

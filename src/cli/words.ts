@@ -4,7 +4,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import type * as LogLevel from "effect/LogLevel"
 import * as References from "effect/References"
-import { printable } from "./printable.ts"
+import { json, printable } from "./printable.ts"
 import { root } from "./root.ts"
 
 const levels: { readonly [Level in LogLevel.LogLevel]?: string } = {
@@ -25,7 +25,7 @@ export const layer = (options: {
   readonly verbose: boolean
 }): Layer.Layer<never> =>
   Layer.merge(
-    Logger.layer([Logger.withConsoleError(options.json ? Logger.formatJson : text)]),
+    Logger.layer([Logger.withConsoleError(options.json ? Logger.map(Logger.formatStructured, json) : text)]),
     Layer.succeed(References.MinimumLogLevel, options.quiet ? "Error" : options.verbose ? "Debug" : "Info")
   )
 

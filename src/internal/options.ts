@@ -289,7 +289,14 @@ export const acceptOf = (module: string, acceptOf: unknown): void => {
 export const metadata = (module: string, value: unknown): string => {
   const json = Result.try((): string | undefined => JSON.stringify(value))
   // Readers expect an object, which a date does not become.
-  if (Result.isSuccess(json) && json.success?.startsWith("{") === true) return json.success
+  if (Result.isSuccess(json) && json.success?.startsWith("{") === true) {
+    if (!isTooDeep(json.success)) return json.success
+    throw new InvalidOption({
+      module,
+      option: "metadata",
+      problem: (name) => `${name("metadata")} must be nested at most ${maxDepth} levels deep`
+    })
+  }
   throw new InvalidOption({
     module,
     option: "metadata",
@@ -298,6 +305,19 @@ export const metadata = (module: string, value: unknown): string => {
       (Result.isSuccess(json) ? `got ${show(value)}` : `but it cannot be written as JSON (${firstLine(json.failure)})`),
     cause: Result.isFailure(json) ? json.failure : undefined
   })
+}
+
+/** What reads JSON calls itself for each level, so an entry that is nested without end could end its readers. */
+const maxDepth = 100
+
+/** Whether JSON is nested deeper than metadata may be. */
+export const isTooDeep = (json: string): boolean => {
+  let depth = 0
+  for (const [bracket] of json.replaceAll(/"(?:[^"\\]|\\.)*"/g, "").matchAll(/[[\]{}]/g)) {
+    depth += bracket === "[" || bracket === "{" ? 1 : -1
+    if (depth > maxDepth) return true
+  }
+  return false
 }
 
 /** Checks what a candidate proclaims. */

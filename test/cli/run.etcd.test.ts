@@ -279,6 +279,7 @@ describe("the exit code", { concurrent: true }, () => {
     ["a program that there is not", 127, ["run", unique("x"), "/no/such"], /There is no program "\/no\/such"/],
     ["a program that is none", 126, ["run", unique("x"), import.meta.filename], /cannot be run: .*EACCES/],
     ["an etcd that cannot be reached", 69, ["--endpoints=127.0.0.1:1", "--command-timeout=1s", "ls"], /ECONNREFUSED/],
+    ["a lock on it", 69, ["--endpoints=127.0.0.1:1", "--command-timeout=1s", "run", "x", "true"], /ECONNREFUSED/],
     ["a certificate that there is not", 78, ["--cacert", "/no/such.pem", "ls"], /ETCDCTL_CACERT/],
     ["TLS where there is none", 78, ["--cacert", "/etc/ssl/certs/ca-certificates.crt", "ls"], /./]
   ])("of %s is %d", ([, code, args, message]) =>
@@ -289,6 +290,24 @@ describe("the exit code", { concurrent: true }, () => {
       assert.match(ended.stderr, /^etcd-lock: error: /)
       assert.notInclude(ended.stderr, "secret")
       assert.strictEqual(ended.stdout, "")
+    }))
+
+  it.live("of help, the version and completions is 0, and they are on stdout", () =>
+    Effect.gen(function*() {
+      for (
+        const [args, pattern] of [
+          [["--help"], /^DESCRIPTION\n[^]*SUBCOMMANDS\n {2}run/],
+          [["run", "--help"], /EXAMPLES\n[^]*etcd-lock run -n -E 0 backup/],
+          [["--version"], /^etcd-lock v\d+\.\d+\.\d+\n$/],
+          [["--completions", "bash"], /complete .*etcd-lock/],
+          [["--completions", "zsh"], /#compdef etcd-lock/],
+          [["--completions", "fish"], /complete -c etcd-lock/]
+        ] as const
+      ) {
+        const { code, stderr, stdout } = yield* Program.run(args)
+        assert.deepStrictEqual([code, stderr], [0, ""])
+        assert.match(stdout, pattern)
+      }
     }))
 
   it.live("of a user who is not known or may not is 77, and no password is seen", () =>

@@ -120,6 +120,22 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
       })
   )
 
+  it.live("command: one runs, one waits, one does not, and an operator looks at them", () =>
+    Effect.gen(function*() {
+      const lines = yield* linesOf("command", { ETCDCTL_ENDPOINTS: inject("etcdEndpoint") })
+      printsInOrder(lines, [
+        /^Anna works with the token \d+$/,
+        /^Ben etcd-lock: Waits for 'report', held by .* \(process \d+\) since /,
+        /^Cleo etcd-lock: warning: Lock 'report' is held by /,
+        "Cleo ends with 75",
+        /^Operator holds {2}exclusive .*\{"job":"nightly"\}$/,
+        /^Operator waits {2}exclusive /,
+        "Anna is done",
+        /^Ben works with the token \d+$/,
+        "Ben is done"
+      ])
+    }))
+
   it.live("singleton-worker: one works, whatever happens to the processes", () =>
     Effect.gen(function*() {
       const lines = yield* linesOf("singleton-worker", { ETCD_ENDPOINTS: inject("etcdEndpoint") })

@@ -1,6 +1,6 @@
 /**
- * Runs an example on an etcd that is started for it and ends with it, unless the environment names one, or `--memory`
- * asks for none. Where none can be started, the example runs without, and the output says why.
+ * Runs examples, one after the other, on an etcd that is started for them and ends with them, unless the environment names
+ * one, or `--memory` asks for none. Where none can be started, they run without, and the output says why.
  *
  *   node --conditions=@effect-etcd-lock/source test/examples/withEtcd.ts examples/tutorial.ts
  */
@@ -10,16 +10,21 @@ import { spawn } from "node:child_process"
 import * as EtcdServer from "../support/EtcdServer.ts"
 
 const args = process.argv.slice(2)
+const examples = args.filter((arg) => arg.endsWith(".ts"))
+const options = args.filter((arg) => !arg.endsWith(".ts"))
 
-/** Runs the example to its end, and ends as it does. */
 const run = (environment: Record<string, string>) =>
+  Effect.forEach(examples, (example) => runOne(example, environment), { discard: true })
+
+/** Runs an example to its end, and ends as it does. */
+const runOne = (example: string, environment: Record<string, string>) =>
   Effect.callback<void>((resume) => {
-    const child = spawn(process.execPath, ["--conditions=@effect-etcd-lock/source", ...args], {
+    const child = spawn(process.execPath, ["--conditions=@effect-etcd-lock/source", example, ...options], {
       env: { ...process.env, ...environment },
       stdio: "inherit"
     })
     child.on("close", (code) => {
-      process.exitCode = code ?? 1
+      process.exitCode ||= code ?? 1
       resume(Effect.void)
     })
     return Effect.sync(() => child.kill())
@@ -30,7 +35,7 @@ const say = (what: string) => Console.log(`0.0 s  etcd     ${what}`)
 const onOwnEtcd = Effect.gen(function*() {
   const { description, endpoint } = yield* EtcdServer.start()
   yield* say(`${description}, started for this program`)
-  yield* run({ ETCD_ENDPOINTS: endpoint })
+  yield* run({ ETCD_ENDPOINTS: endpoint, ETCDCTL_ENDPOINTS: endpoint })
 }).pipe(
   Effect.scoped,
   Effect.catch(({ message }) => Effect.andThen(say(`cannot be started: ${message}`), run({})))

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import { Etcd, Lock } from "effect-etcd-lock"
 import { defectOf } from "../support/exits.ts"
-import { provideMemory } from "../support/inMemory.ts"
+import { fork, pass, provideMemory } from "../support/inMemory.ts"
 
 /** Puts entries of locks that other processes hold, as many as one transaction takes at a time. */
 const put = Effect.fnUntraced(function*(keys: ReadonlyArray<string>, lease: bigint) {
@@ -128,6 +128,27 @@ describe("a list of locks", () => {
   it.effect("of a prefix that is no text is a defect", () =>
     provideMemory(Effect.gen(function*() {
       const exit = yield* Effect.exit(Lock.list(7 as unknown as string))
+      assert.include((defectOf(exit) as Error).message, "Lock: prefix must be text")
+    })))
+
+  it.effect("is emitted now and after every change under the prefix, and of no other", () =>
+    provideMemory(Effect.gen(function*() {
+      yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
+      yield* put(["orders/1/1f-1"], lease)
+      const emitted: Array<ReadonlyArray<readonly [lock: string, waiting: number]>> = []
+      yield* fork(Stream.runForEach(Lock.listChanges("orders/"), (locks) =>
+        Effect.sync(() => {
+          emitted.push(locks.map(({ lock, waiting }) => [lock, waiting]))
+        })))
+      yield* pass(0)
+      yield* put(["orders/1/1f-2"], lease)
+      yield* pass(0)
+      yield* put(["others/1/1f-1"], lease)
+      yield* pass(0)
+      yield* Etcd.Etcd.use((etcd) => etcd.leaseRevoke(lease))
+      yield* pass(0)
+      assert.deepStrictEqual(emitted, [[["orders/1", 0]], [["orders/1", 1]], []])
+      const exit = yield* Effect.exit(Stream.runHead(Lock.listChanges(7 as unknown as string)))
       assert.include((defectOf(exit) as Error).message, "Lock: prefix must be text")
     })))
 })

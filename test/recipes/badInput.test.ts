@@ -70,8 +70,11 @@ const wrongOptions: ReadonlyArray<Wrong> = [
   ["options that are text", "a", "30 seconds", /^options must be an object, such as \{ .* \}, got text$/]
 ]
 
+const deep = { a: JSON.parse(`${"[".repeat(100)}${"]".repeat(100)}`) }
+
 const wrongMetadata: ReadonlyArray<Wrong> = [
-  ["metadata that is a number", "a", { of, metadata: 7 }, /^metadata must be an object of JSON values, .*, got 7$/]
+  ["metadata that is a number", "a", { of, metadata: 7 }, /^metadata must be an object of JSON values, .*, got 7$/],
+  ["metadata that is too deep", "a", { of, metadata: deep }, /^metadata must be nested at most 100 levels deep$/]
 ]
 
 const wrongValue: ReadonlyArray<Wrong> = [7, null, "\ud800"].map((value) => [

@@ -8,6 +8,7 @@ import type * as Tracer from "effect/Tracer"
 import { hostname } from "node:os"
 import { Holder } from "../../Holder.ts"
 import { type EntryKey, keyOf } from "../line/entryKey.ts"
+import { isTooDeep } from "../options.ts"
 
 const Description = Schema.Struct({
   host: Schema.optional(Schema.String),
@@ -51,8 +52,10 @@ export const describe = (kv: EntryKey): Holder =>
     key: keyOf(kv),
     leaseId: kv.lease,
     createRevision: kv.createRevision,
-    ...Option.getOrUndefined(decode(Buffer.from(kv.value).toString()))
+    ...read(Buffer.from(kv.value).toString())
   })
+
+const read = (text: string) => isTooDeep(text) ? undefined : Option.getOrUndefined(decode(text))
 
 /** A key in the range of a line that is no entry of it. */
 export interface Conflicting {

@@ -1,0 +1,179 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { Etcd, Lock } from "effect-etcd-lock"
+import { connect, elapsed, unique } from "../support/connect.ts"
+import * as EtcdServer from "../support/EtcdServer.ts"
+import { eventually } from "../support/eventually.ts"
+import * as Program from "./Program.ts"
+
+/** A command that prints the PID of what it has started itself, and ends only when it has to. */
+const stubborn = "trap '' TERM; sleep 100 & echo child $!; while :; do wait; done"
+
+/** A command that ends when it is asked to, and says so. */
+const obedient = "trap 'echo asked to end; exit 0' TERM; sleep 100 & echo child $!; wait"
+
+const pidOf = ({ stdout }: Program.Program) => Number(/child (\d+)/.exec(stdout())![1])
+
+const isAlive = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
+
+/** Deletes the holder's key, as an operator does. */
+const takeAway = (name: string) =>
+  Effect.map(Program.run(["release", "--force", name]), ({ code }) => assert.strictEqual(code, 0))
+
+describe("a command whose lock is lost", { concurrent: true }, () => {
+  it.live("is asked to end, and the exit code says why", () =>
+    Effect.gen(function*() {
+      for (const [options, code] of [[[], 76], [["--lost-exit-code", "9"], 9]] as const) {
+        const name = unique("asked")
+        const child = yield* Program.start(["run", ...options, name, "-c", obedient])
+        yield* child.printed(/child/)
+        yield* takeAway(name)
+        assert.strictEqual(yield* child.ended, code)
+        assert.match(child.stdout(), /asked to end\n$/)
+        assert.match(child.stderr(), /Lock '.*' was lost after .*: its key was deleted from etcd/)
+        assert.isFalse(isAlive(pidOf(child)))
+      }
+    }).pipe(Effect.scoped))
+
+  it.live("is asked to end when its lease is revoked", () =>
+    Effect.gen(function*() {
+      const name = unique("revoked")
+      const child = yield* Program.start(["run", name, "-c", obedient])
+      yield* child.printed(/child/)
+      const etcd = yield* connect()
+      const { holder } = yield* Effect.provideService(Lock.inspect(name), Etcd.Etcd, etcd)
+      yield* etcd.leaseRevoke(holder!.leaseId)
+      assert.strictEqual(yield* child.ended, 76)
+      assert.match(child.stderr(), /error: '.*' is lost \((LeaseExpired|KeyDeleted)\)\n$/)
+    }).pipe(Effect.scoped))
+
+  it.live("is killed when it does not end, with all that it has started", () =>
+    Effect.gen(function*() {
+      const name = unique("killed")
+      const child = yield* Program.start(["run", "--kill-after", "1s", name, "-c", stubborn])
+      yield* child.printed(/child/)
+      yield* takeAway(name)
+      assert.strictEqual(yield* child.ended, 76)
+      assert.isFalse(isAlive(pidOf(child)))
+    }).pipe(Effect.scoped))
+
+  it.live("gets another signal, where that is asked for", () =>
+    Effect.gen(function*() {
+      const name = unique("signal")
+      const line = "trap 'echo lost; exit 0' USR1; sleep 100 & echo child $!; wait"
+      const child = yield* Program.start(["run", "--on-lost", "signal:usr1", name, "-c", line])
+      yield* child.printed(/child/)
+      yield* takeAway(name)
+      assert.strictEqual(yield* child.ended, 76)
+      assert.match(child.stdout(), /lost\n$/)
+    }).pipe(Effect.scoped))
+
+  it.live("is ended by a line of shell, where that is asked for", () =>
+    Effect.gen(function*() {
+      const name = unique("exec")
+      const onLost = "exec:echo lost $ETCD_LOCK_NAME by $ETCD_LOCK_LOST; kill $ETCD_LOCK_PID"
+      const child = yield* Program.start(["run", "--on-lost", onLost, name, "-c", obedient])
+      yield* child.printed(/child/)
+      yield* takeAway(name)
+      assert.strictEqual(yield* child.ended, 76)
+      assert.include(child.stdout(), `lost ${name} by KeyDeleted\n`)
+      assert.include(child.stdout(), "asked to end\n")
+    }).pipe(Effect.scoped))
+
+  it.live("goes on, where that is asked for, and ends as it would", () =>
+    Effect.gen(function*() {
+      const name = unique("ignore")
+      const child = yield* Program.start(["run", "--on-lost", "ignore", name, "-c", "echo child; read x; exit 5"])
+      yield* child.printed(/child/)
+      yield* takeAway(name)
+      yield* child.printed(/warning: .*The command goes on, and another one may run beside it/)
+      yield* child.write("\n")
+      assert.strictEqual(yield* child.ended, 5)
+    }).pipe(Effect.scoped))
+
+  it.live("is over when its holder has no command", () =>
+    Effect.gen(function*() {
+      const name = unique("alone")
+      const holder = yield* Program.start(["run", name])
+      yield* holder.printed(/token/)
+      yield* takeAway(name)
+      assert.strictEqual(yield* holder.ended, 76)
+    }).pipe(Effect.scoped))
+})
+
+describe("an etcd that stops", () => {
+  it.live("has the command dead before another can get the lock", () =>
+    Effect.gen(function*() {
+      const server = yield* EtcdServer.start()
+      const env = { ETCDCTL_ENDPOINTS: server.endpoint }
+      const name = unique("stops")
+      const ttl = 6
+      const child = yield* Program.start(
+        ["run", "--ttl", `${ttl}s`, "--kill-after", "1s", name, "-c", stubborn],
+        { env }
+      )
+      yield* child.printed(/child/)
+      const [, alive] = yield* elapsed(Effect.gen(function*() {
+        yield* server.pause
+        yield* eventually(Effect.sync(() => !isAlive(pidOf(child))))
+      }))
+      // The last renewal may have been sent just before the pause, and no later.
+      assert.isBelow(alive, ttl * 1000)
+      // The release cannot be confirmed, and is not waited for.
+      const [code, closing] = yield* elapsed(child.ended)
+      assert.strictEqual(code, 76)
+      assert.isBelow(closing, 10_000)
+      yield* server.resume
+    }).pipe(Effect.scoped), 60_000)
+
+  it.live("does not keep a command that has ended", () =>
+    Effect.gen(function*() {
+      const server = yield* EtcdServer.start()
+      const child = yield* Program.start(["run", unique("ended"), "-c", "echo child; read x; exit 3"], {
+        env: { ETCDCTL_ENDPOINTS: server.endpoint }
+      })
+      yield* child.printed(/child/)
+      yield* server.pause
+      yield* child.write("\n")
+      assert.strictEqual(yield* child.ended, 3)
+      assert.match(child.stderr(), /etcd does not confirm the release of '.*'\. It is free 15s after the last renewal/)
+      yield* server.resume
+    }).pipe(Effect.scoped), 60_000)
+
+  it.live("is soon left by a waiter at Ctrl-C", () =>
+    Effect.gen(function*() {
+      const server = yield* EtcdServer.start()
+      const name = unique("waiter")
+      const env = { ETCDCTL_ENDPOINTS: server.endpoint }
+      const holder = yield* Program.start(["run", name], { env })
+      yield* holder.printed(/token/)
+      const waiter = yield* Program.start(["run", name, "true"], { env })
+      yield* waiter.printed(/Waits for/)
+      yield* server.pause
+      yield* waiter.send("SIGINT")
+      assert.strictEqual(yield* waiter.ended, 130)
+      yield* server.resume
+    }).pipe(Effect.scoped), 60_000)
+})
+
+describe("a wrapper that is killed", () => {
+  it.live("cannot end its command, and lets the next one in when its lease is over", () =>
+    Effect.gen(function*() {
+      const name = unique("kill-9")
+      const child = yield* Program.start(["run", "--ttl", "3s", name, "-c", "echo child $$; exec sleep 100"])
+      yield* child.printed(/child/)
+      const next = yield* Program.start(["run", name, "echo", "next"])
+      yield* next.printed(/Waits for/)
+      yield* child.send("SIGKILL")
+      assert.strictEqual(yield* child.ended, "SIGKILL")
+      yield* Effect.addFinalizer(() => Effect.sync(() => process.kill(pidOf(child), "SIGKILL")))
+      assert.strictEqual(yield* next.ended, 0)
+      assert.strictEqual(next.stdout(), "next\n")
+    }).pipe(Effect.scoped), 60_000)
+})

@@ -1,0 +1,69 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { unique } from "../support/connect.ts"
+import * as Program from "./Program.ts"
+
+describe("on a terminal", { concurrent: true }, () => {
+  it.live("a command has the terminal, and stays in its foreground group", () =>
+    Effect.gen(function*() {
+      const line = "test -t 0 && test -t 1 && test -t 2 && read -p 'name? ' x && echo hello $x"
+      const child = yield* Program.start(["run", unique("read"), "--", "bash", "-c", line], { terminal: true })
+      yield* child.printed(/name\? /)
+      yield* child.write("Ada\n")
+      assert.strictEqual(yield* child.ended, 0)
+      assert.match(child.stdout(), /hello Ada/)
+    }).pipe(Effect.scoped))
+
+  it.live("Ctrl-C reaches the command once, and the wrapper ends as the command does", () =>
+    Effect.gen(function*() {
+      const script = "process.on('SIGINT', () => console.log('got INT')); " +
+        "setTimeout(() => process.exit(7), 2000); console.log('ready')"
+      const line = ["run", unique("ctrl-c"), "--", process.execPath, "-e", script]
+      const child = yield* Program.start(line, { terminal: true })
+      yield* child.printed(/ready/)
+      yield* child.write("\u0003")
+      assert.strictEqual(yield* child.ended, 7)
+      assert.strictEqual(child.stdout().split("got INT").length - 1, 1)
+    }).pipe(Effect.scoped))
+
+  it.live("watch redraws in place", () =>
+    Effect.gen(function*() {
+      const name = unique("redraw")
+      const watch = yield* Program.start(["watch", name], { terminal: true })
+      yield* watch.printed(/is free/)
+      const holder = yield* Program.start(["run", name])
+      yield* watch.printed(/holds {2}exclusive/)
+      assert.strictEqual(watch.stdout().split("\u001b[H\u001b[2J").length - 1, 2)
+      yield* holder.send("SIGTERM")
+      yield* watch.printed(/is free[^]*is free/)
+      yield* watch.write("\u0003")
+      assert.strictEqual(yield* watch.ended, 130)
+    }).pipe(Effect.scoped))
+
+  it.live("ls has a bold header, and none where NO_COLOR is set", () =>
+    Effect.gen(function*() {
+      const name = unique("bold")
+      const holder = yield* Program.start(["run", name])
+      yield* holder.printed(/token/)
+      const bold = yield* Program.run(["ls", name], { terminal: true })
+      assert.include(bold.stdout, "\u001b[1mLOCK")
+      const plain = yield* Program.run(["ls", name], { terminal: true, env: { NO_COLOR: "1" } })
+      assert.notInclude(plain.stdout, "\u001b")
+    }).pipe(Effect.scoped))
+
+  it.live("release shows whom it takes the lock from, and asks", () =>
+    Effect.gen(function*() {
+      const name = unique("ask")
+      const holder = yield* Program.start(["run", name, "--metadata", "job=nightly"])
+      yield* holder.printed(/token/)
+      const refused = yield* Program.start(["release", name], { terminal: true })
+      yield* refused.printed(/holds {2}exclusive .*"job":"nightly"[^]*Take it away\?/)
+      yield* refused.write("n")
+      assert.strictEqual(yield* refused.ended, 1)
+      const agreed = yield* Program.start(["release", name], { terminal: true })
+      yield* agreed.printed(/Take it away\?/)
+      yield* agreed.write("y")
+      assert.strictEqual(yield* agreed.ended, 0)
+      assert.strictEqual(yield* holder.ended, 76)
+    }).pipe(Effect.scoped))
+})

@@ -1,0 +1,45 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Option, Stream } from "effect"
+import { Etcd, Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
+import { provideMemory, session } from "../support/inMemory.ts"
+
+/** An entry of another client in the lock `job`. */
+const enter = Effect.fnUntraced(function*(value: string) {
+  const etcd = yield* Etcd.Etcd
+  yield* etcd.leaseGrant(7n, 600)
+  yield* etcd.txn({ then: [Etcd.put("job/7", value, { lease: 7n })] })
+})
+
+describe("an entry whose description is hostile", () => {
+  it.effect.each<[string, string]>([
+    ["nested without end", `{"metadata":{"a":${"[".repeat(10_000)}${"]".repeat(10_000)}}}`],
+    ["no JSON", "\u0000{"],
+    ["JSON of another kind", "[{}]"],
+    ["of wrong types", "{\"host\":{},\"pid\":\"x\",\"since\":\"yesterday\"}"]
+  ])("that is %s counts as one without a description", ([, value]) =>
+    Effect.gen(function*() {
+      yield* enter(value)
+      const { run } = yield* session()
+      const held = yield* Effect.flip(run(Lock.tryWithLock(Effect.void, "job")))
+      assert.instanceOf(held, Lock.LockHeld)
+      const { holder } = yield* Lock.inspect("job")
+      const [{ holder: listed } = {}] = yield* Lock.list()
+      const changed = yield* Stream.runHead(Lock.listChanges("j"))
+      const [{ holder: streamed } = {}] = Option.getOrThrow(changed)
+      const read = yield* ReadWriteLock.inspect("job")
+      const permits = yield* Semaphore.inspect("job")
+      for (
+        const client of [
+          held.holder,
+          holder,
+          listed,
+          streamed,
+          read.holders[0]?.client,
+          permits.holders[0]?.client
+        ]
+      ) {
+        assert.deepInclude({ ...client }, { key: "job/7", leaseId: 7n })
+        assert.hasAllKeys({ ...client, remaining: undefined }, ["key", "leaseId", "createRevision", "remaining"])
+      }
+    }).pipe(provideMemory))
+})
