@@ -27,6 +27,7 @@
  * a moment before it learns that it is.
  *
  * @since 0.1.0
+ * @module
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"

@@ -3,6 +3,7 @@
  * watches, in etcd's own terms, with typed errors and a deadline on every call.
  *
  * @since 0.1.0
+ * @module
  */
 import type * as Config from "effect/Config"
 import * as Context from "effect/Context"

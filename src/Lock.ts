@@ -31,6 +31,7 @@
  * names with values of your users in them.
  *
  * @since 0.1.0
+ * @module
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"

@@ -23,6 +23,7 @@
  * ```
  *
  * @since 0.1.0
+ * @module
  */
 import * as metrics from "./internal/metrics.ts"
 

@@ -29,6 +29,7 @@
  * fails with a defect that says so.
  *
  * @since 0.1.0
+ * @module
  */
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"

@@ -31,6 +31,7 @@
  * A `Lock` of the same name stands in the line as a client that takes all permits.
  *
  * @since 0.1.0
+ * @module
  */
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"

@@ -4,6 +4,7 @@
  * lost; and the place where the program's fibers queue for the same lock.
  *
  * @since 0.1.0
+ * @module
  */
 import type * as Config from "effect/Config"
 import * as Context from "effect/Context"

@@ -36,20 +36,4 @@ describe("the guide to operating", () => {
     assert.isNotEmpty(alerts)
     assert.sameMembers(alertsIn(guide, /^\|[^|]*\| `(\w+)` +\|/gm), alerts)
   })
-
-  it("links to what there is, and so do the README and the changelog", () => {
-    const headings = (text: string) =>
-      [...text.matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>
-        heading!.toLowerCase().replaceAll(/[^\w -]/g, "").replaceAll(" ", "-")
-      )
-    for (const from of ["README.md", "CHANGELOG.md", "docs/operating.md", "docs/command.md"]) {
-      const links = [...read(from).matchAll(/\]\((?!https?:)([^)#]*)#?([^)]*)\)/g)]
-      assert.isNotEmpty(links)
-      for (const [link, file, heading] of links) {
-        const target = file === "" ? from : Path.join(Path.dirname(from), file!)
-        assert.isTrue(Fs.existsSync(Path.join(root, target)), `${from}: ${link}`)
-        if (heading !== "") assert.include(headings(read(target)), heading)
-      }
-    }
-  })
 })

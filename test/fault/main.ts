@@ -238,7 +238,7 @@ const command = Command.make(
       description: "Without mutexes"
     },
     { command: "npm run test:faults -- --contenders ours --contenders go", description: "Beside Go's mutex" },
-    { command: "npm run test:faults -- --table", description: "The table of the README, into .cache/fault" }
+    { command: "npm run test:faults -- --table", description: "The table of docs/guarantees.md, into .cache/fault" }
   ])
 )
 

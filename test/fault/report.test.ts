@@ -15,10 +15,10 @@ describe("the committed results", () => {
     assert.strictEqual(read("test/fault/report/table.md"), renderTable(results))
   })
 
-  it("stand in the README", () => {
+  it("stand in the guide to the guarantees", () => {
     const rows = tableOf(renderTable(results)).slice(2).map((row) => row.replaceAll(/ +/g, " "))
     assert.isAbove(rows.length, 4)
-    const readme = tableOf(read("README.md")).map((row) => row.replaceAll(/ +/g, " "))
-    for (const row of rows) assert.include(readme, row)
+    const guide = tableOf(read("docs/guarantees.md")).map((row) => row.replaceAll(/ +/g, " "))
+    for (const row of rows) assert.include(guide, row)
   })
 })

@@ -176,13 +176,13 @@ layer(ProjectLive, { excludeTestServices: true, timeout: 120_000 })("the archive
         assert.isBelow(Fs.statSync(file).size, 350 * 1024)
       }))
 
-    it.effect(`bundled as ${format}, takes a lock on a real etcd with the packages installed that the README names`, () =>
+    it.effect(`bundled as ${format}, takes a lock on a real etcd with the packages installed that the guide names`, () =>
       Effect.gen(function*() {
         const { directory } = yield* Project
         const file = yield* bundle("real.ts", format)
         const modules = Path.join(Path.dirname(file), "node_modules")
-        const readme = Fs.readFileSync(Path.join(directory, installed, "README.md"), "utf8")
-        const [, named = ""] = /^## Bundling\n[^]*?^npm install (.*)$/m.exec(readme) ?? []
+        const guide = Fs.readFileSync(Path.resolve(import.meta.dirname, "../../docs/connecting.md"), "utf8")
+        const [, named = ""] = /^## Bundling\n[^]*?^npm install (.*)$/m.exec(guide) ?? []
         for (const specifier of named.split(" ")) {
           const name = specifier.slice(0, specifier.lastIndexOf("@"))
           Fs.mkdirSync(Path.dirname(Path.join(modules, name)), { recursive: true })
