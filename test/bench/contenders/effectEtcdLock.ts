@@ -1,7 +1,7 @@
-import { Effect, Layer, ManagedRuntime, Option, Scope } from "effect"
-import { Etcd, Lock, ReadWriteLock, Semaphore, Session } from "effect-etcd-lock"
+import { Effect, Fiber, Layer, ManagedRuntime, Option, Scope } from "effect"
+import { Election, Etcd, Lock, ReadWriteLock, Semaphore, Session } from "effect-etcd-lock"
 import { PrometheusMetrics } from "effect/observability"
-import { type Claim, type Contender, type Loop, permits, severalNames, ttl } from "../contender.ts"
+import { type Claim, type Contender, type Loop, monitorEvery, permits, severalNames, ttl } from "../contender.ts"
 
 type Take = (section: Effect.Effect<void>, name: string) => Effect.Effect<void, Semaphore.AcquireError, Session.Session>
 
@@ -12,12 +12,13 @@ const takes: { readonly [K in Claim]: Take } = {
   permit: (section, name) => Semaphore.withPermits(section, name, { of: permits }),
   several: (section, name) => Lock.withLocks(section, severalNames(name)),
   monitored: Lock.withLock,
+  election: Election.withLeadership,
   // In the order of the names, since contenders would wait for each other otherwise.
   nested: (section, name) =>
     severalNames(name).toSorted().reduceRight<ReturnType<Take>>((inner, name) => Lock.withLock(inner, name), section)
 }
 
-const monitor = PrometheusMetrics.format().pipe(Effect.andThen(Effect.sleep("1 second")), Effect.forever)
+const monitor = PrometheusMetrics.format().pipe(Effect.andThen(Effect.sleep(monitorEvery)), Effect.forever)
 
 /** This library: one session for the process, as a program has it. */
 export const make = async (endpoint: string): Promise<Contender> => {
@@ -56,6 +57,14 @@ export const make = async (endpoint: string): Promise<Contender> => {
         Effect.forEach(names, (name) => Lock.acquire(name), { concurrency: "unbounded", discard: true }).pipe(
           Scope.provide(Scope.makeUnsafe())
         )
-      )
+      ),
+    lead: (name, began) => {
+      const leading = runtime.runFork(Election.whileLeader(Effect.andThen(Effect.sync(began), Effect.never), name))
+      // As Effect's `runMain` ends a program.
+      return async () => {
+        await Effect.runPromise(Fiber.interrupt(leading))
+        await runtime.dispose()
+      }
+    }
   }
 }
