@@ -425,14 +425,16 @@ const held = (count: number): Case => ({
   measure: (team, { heldMillis }) =>
     Effect.gen(function*() {
       const [worker] = team.workers as [Worker]
-      // so that what the first lock brings with it is there
-      yield* worker.ask("hold", { names: [lockName(team, "first")] })
+      const namesOf = (count: number, what: string) =>
+        Array.from({ length: count }, (_, i) => lockName(team, `${what}-${i}`))
+      // so that what the first ones bring with them is there, such as code that is compiled anew once it has run often
+      yield* worker.ask("hold", { names: namesOf(1000, "first") })
+      yield* untilAtRest(worker)
       const empty = yield* worker.ask("usage", { collect: true })
       const emptyStore = yield* team.store.meter
-      const names = Array.from({ length: count }, (_, i) => lockName(team, `lock-${i}`))
-      const { millis } = yield* worker.ask("hold", { names })
-      // so that what each lock brings with it is there
-      yield* Effect.sleep("10 seconds")
+      const { millis } = yield* worker.ask("hold", { names: namesOf(count, "lock") })
+      // so that what each lock brings with it is there, and nothing else any more
+      yield* untilAtRest(worker)
       const full = yield* worker.ask("usage", { collect: true })
       yield* Effect.sleep("500 millis")
       const before = yield* worker.ask("usage", { collect: false })
@@ -451,6 +453,19 @@ const held = (count: number): Case => ({
       }
     })
 })
+
+/** Waits until a process has used next to no CPU for two seconds. */
+const untilAtRest = (worker: Worker) =>
+  Effect.gen(function*() {
+    const cpu = Effect.map(worker.ask("usage", { collect: false }), ({ cpuMillis }) => cpuMillis)
+    let busy = yield* cpu
+    for (let seconds = 0, quiet = 0; quiet < 2 && seconds < 60; seconds++) {
+      yield* Effect.sleep("1 second")
+      const now = yield* cpu
+      quiet = now - busy < 50 ? quiet + 1 : 0
+      busy = now
+    }
+  })
 
 // -----------------------------------------------------------------------------
 // many waiters

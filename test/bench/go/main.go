@@ -151,8 +151,12 @@ func tries(asked request) object {
 	}
 }
 
+// Those that hold what was asked for, as a program has them.
+var held []contender
+
 func hold(asked request) object {
 	contenders := locks.contenders(asked)
+	held = append(held, contenders...)
 	began := now()
 	var all sync.WaitGroup
 	for _, each := range contenders {
