@@ -136,6 +136,8 @@ export interface History {
   readonly calms: ReadonlyArray<{ readonly from: number; readonly to: number }>
   /** Undefined while it goes on. */
   readonly end: End | undefined
+  /** What stood in each line when a violation ended the run. */
+  readonly lines?: ReadonlyArray<ReadonlyArray<Taken & { readonly key: string }>> | undefined
 }
 
 /** What there was when all had ended. */
