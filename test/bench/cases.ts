@@ -341,13 +341,18 @@ const many: Case = {
   measure: (team, { millis }) => runLoops(team, "lock", manyNames, millis)
 }
 
-/** The rate is compared, since the median of the times does not show what happens once in a while. */
+/** What reading the metrics costs: of the rate, which other programs on the machine change by more, and of the client's CPU. */
 const monitored = (one: Case, names: ReadonlyArray<string>): Case => ({
   ...one,
   name: `${one.name}-monitored`,
   title: `${one.title}, while the metrics are read every ${monitorEvery} ms`,
   claim: "monitored",
-  metrics: [rate, metric("without", "locks/s without a reader"), metric("multiple", "rate ÷ that without a reader", 3)],
+  metrics: [
+    rate,
+    metric("multiple", "÷ that without a reader", 3),
+    metric("cpu", "client's CPU, µs per lock"),
+    metric("cpuMultiple", "÷ that without a reader", 3)
+  ],
   compared: "rate",
   against: [],
   beside: false,
@@ -355,15 +360,23 @@ const monitored = (one: Case, names: ReadonlyArray<string>): Case => ({
   // is as long as a reader's pause, and is compared with the mean of that before and that after.
   measure: (team, { millis }) =>
     Effect.gen(function*() {
-      const turn = (claim: Claim) => Effect.map(runLoops(team, claim, names, monitorEvery), ({ rate }) => rate)
+      const [worker] = team.workers as [Worker]
+      const cpuMillis = Effect.map(worker.ask("usage", { collect: false }), (usage) => usage.cpuMillis)
+      const turn = Effect.fnUntraced(function*(claim: Claim) {
+        const before = yield* cpuMillis
+        const { rate } = yield* runLoops(team, claim, names, monitorEvery)
+        return { rate, cpu: ((yield* cpuMillis) - before) * 1e6 / (rate * monitorEvery) }
+      })
       const without = [yield* turn("lock")]
-      const read: Array<number> = []
+      const read: typeof without = []
       while (read.length < Math.max(12, 4 * millis / monitorEvery)) {
         read.push(yield* turn("monitored"))
         without.push(yield* turn("lock"))
       }
-      const multiples = read.map((rate, i) => rate * 2 / (without[i]! + without[i + 1]!))
-      return { rate: quantile(read, 0.5), without: quantile(without, 0.5), multiple: quantile(multiples, 0.5) }
+      const median = (of: "rate" | "cpu") => quantile(read.map((turn) => turn[of]), 0.5)
+      const multiple = (of: "rate" | "cpu") =>
+        quantile(read.map((turn, i) => turn[of] * 2 / (without[i]![of] + without[i + 1]![of])), 0.5)
+      return { rate: median("rate"), multiple: multiple("rate"), cpu: median("cpu"), cpuMultiple: multiple("cpu") }
     })
 })
 

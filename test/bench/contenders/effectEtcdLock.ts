@@ -18,7 +18,12 @@ const takes: { readonly [K in Claim]: Take } = {
     severalNames(name).toSorted().reduceRight<ReturnType<Take>>((inner, name) => Lock.withLock(inner, name), section)
 }
 
-const monitor = PrometheusMetrics.format().pipe(Effect.andThen(Effect.sleep(monitorEvery)), Effect.forever)
+/** Reads once in each turn, in the middle. */
+const monitor = Effect.sleep(monitorEvery / 2).pipe(
+  Effect.andThen(PrometheusMetrics.format()),
+  Effect.andThen(Effect.sleep(monitorEvery / 2)),
+  Effect.forever
+)
 
 /** This library: one session for the process, as a program has it. */
 export const make = async (endpoint: string): Promise<Contender> => {
@@ -38,10 +43,11 @@ export const make = async (endpoint: string): Promise<Contender> => {
     return Effect.whileLoop({ while: loop.next, body: () => turn, step: loop.done })
   }
   return {
-    loops: (loops) => {
-      const all = Effect.forEach(loops, repeat, { concurrency: "unbounded", discard: true })
-      const isMonitored = loops.some(({ claim }) => claim === "monitored")
-      return runtime.runPromise(isMonitored ? Effect.raceFirst(all, monitor) : all)
+    loops: async (loops) => {
+      // Beside the loops, which run as they do without it.
+      const reading = loops.some(({ claim }) => claim === "monitored") ? runtime.runFork(monitor) : undefined
+      await runtime.runPromise(Effect.forEach(loops, repeat, { concurrency: "unbounded", discard: true }))
+      reading?.interruptUnsafe()
     },
     loopsApart: async (loops) => {
       await Promise.all(loops.map((loop, i) => (apart[i] ??= connect()).runPromise(repeat(loop))))

@@ -111,9 +111,9 @@ export const goals: ReadonlyArray<Goal> = [
   },
   { text: "64 locks: commits per lock", bar: { atMost: 0.05 }, value: own("many-64", "commits") },
   ...Object.entries({ uncontended: "uncontended", "many-64": "64 locks" }).map(([name, text]): Goal => ({
-    text: `${text}: locks/s while the metrics are read, as a multiple of those without`,
-    bar: { atLeast: 0.97 },
-    value: own(`${name}-monitored`, "multiple")
+    text: `${text}: client's CPU per lock while the metrics are read, as a multiple of that without`,
+    bar: { atMost: 1.03 },
+    value: own(`${name}-monitored`, "cpuMultiple")
   })),
   {
     text: "failed try: p50 as a multiple of the raw transaction's",
