@@ -1,15 +1,15 @@
 /**
- * Three replicas hold locks and wait for them, and an operator takes one away. The program serves its metrics to
- * Prometheus, and sends its traces and logs by OTLP to `OTEL_EXPORTER_OTLP_ENDPOINT`, if that is set.
+ * Three replicas hold locks and wait for them, one of them leads, and an operator takes a lock away. The program serves its
+ * metrics to Prometheus, and sends them, its traces and its logs by OTLP to `OTEL_EXPORTER_OTLP_ENDPOINT`, if that is set.
  *
  *   npm run example -- examples/observability.ts
  *   RUN_FOR='1 hour' OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 npm run example -- examples/observability.ts
  */
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
 import { Config, Effect, Layer, Option } from "effect"
-import { Lock, ReadWriteLock, Semaphore, Session } from "effect-etcd-lock"
+import { Election, Lock, ReadWriteLock, Semaphore, Session } from "effect-etcd-lock"
 import { FetchHttpClient, HttpRouter, HttpServer } from "effect/http"
-import { OtlpLogger, OtlpSerialization, OtlpTracer, PrometheusMetrics } from "effect/observability"
+import { Otlp, PrometheusMetrics } from "effect/observability"
 import { createServer } from "node:http"
 import { EtcdLive, explained, say } from "./support.ts"
 
@@ -34,13 +34,7 @@ const resource = { serviceName: "effect-etcd-lock-example" }
 const OtlpLive = Layer.unwrap(Effect.gen(function*() {
   const endpoint = yield* Config.option(Config.String("OTEL_EXPORTER_OTLP_ENDPOINT"))
   if (Option.isNone(endpoint)) return Layer.empty
-  return Layer.mergeAll(
-    OtlpTracer.layer({ url: `${endpoint.value}/v1/traces`, resource }),
-    OtlpLogger.layer({ url: `${endpoint.value}/v1/logs`, resource })
-  ).pipe(
-    Layer.provide(OtlpSerialization.layerJson),
-    Layer.provide(FetchHttpClient.layer)
-  )
+  return Otlp.layerJson({ baseUrl: endpoint.value, resource }).pipe(Layer.provide(FetchHttpClient.layer))
 }))
 
 // -----------------------------------------------------------------------------
@@ -72,6 +66,10 @@ const refresh = Effect.sleep("100 millis").pipe(ReadWriteLock.withWriteLock("obs
 
 const call = Effect.sleep("100 millis").pipe(Semaphore.withPermits("observability/api", { permits: 1, of: 2 }))
 
+/** Each term has a trace of its own. */
+const schedule = (who: string) =>
+  Effect.never.pipe(Election.whileLeader("observability/scheduler", { value: who, label: "scheduler" }))
+
 /** A replica has a session of its own, as another machine has. Its lease is short, so that it is renewed often. */
 const replica = (who: string) =>
   Effect.all([
@@ -79,7 +77,8 @@ const replica = (who: string) =>
     again(who, "clean-up", cleanUp),
     again(who, "page", page),
     again(who, "refresh", Effect.delay(refresh, "500 millis")),
-    again(who, "call", call)
+    again(who, "call", call),
+    again(who, "schedule", schedule(who))
   ], { concurrency: "unbounded" }).pipe(
     Effect.provide(Session.layer({ ttl: "5 seconds" }))
   )

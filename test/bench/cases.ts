@@ -1,9 +1,9 @@
 /**
  * What is measured. A sample is what one contender did in one round.
  */
-import { Effect } from "effect"
+import { Effect, Fiber, type Scope } from "effect"
 import { Etcd } from "effect-etcd-lock"
-import type { Claim } from "./contender.ts"
+import { type Claim, monitorEvery, ttl } from "./contender.ts"
 import { type Worker, WorkerFailed } from "./fleet.ts"
 import type { Replies } from "./protocol.ts"
 import * as Roster from "./roster.ts"
@@ -23,6 +23,7 @@ export interface Case {
   readonly against: ReadonlyArray<string>
   /** Who does not take part either, and why. */
   readonly without: { readonly [contender: string]: string }
+  /** How many stay for all rounds. Without any, each round starts its own, and nothing is warmed up. */
   readonly processes: number
   /** What takes too long to be repeated, or leaves too much behind, gets servers of its own and no warming up. */
   readonly once: boolean
@@ -45,6 +46,8 @@ export interface Team {
   readonly contender: Roster.Contender
   readonly workers: ReadonlyArray<Worker>
   readonly store: Store
+  /** Starts more of them. */
+  readonly start: (count: number) => Effect.Effect<ReadonlyArray<Worker>, WorkerFailed, Scope.Scope>
 }
 
 export interface Pace {
@@ -338,26 +341,42 @@ const many: Case = {
   measure: (team, { millis }) => runLoops(team, "lock", manyNames, millis)
 }
 
-/** The rate is compared, since the median of the times does not show what happens once a second. */
+/** What reading the metrics costs: of the rate, which other programs on the machine change by more, and of the client's CPU. */
 const monitored = (one: Case, names: ReadonlyArray<string>): Case => ({
   ...one,
   name: `${one.name}-monitored`,
-  title: `${one.title}, while the metrics are read once a second`,
+  title: `${one.title}, while the metrics are read every ${monitorEvery} ms`,
   claim: "monitored",
-  metrics: [rate, metric("p50", "p50 µs"), metric("multiple", "rate ÷ that without a reader", 2)],
+  metrics: [
+    rate,
+    metric("multiple", "÷ that without a reader", 3),
+    metric("cpu", "client's CPU, µs per lock"),
+    metric("cpuMultiple", "÷ that without a reader", 3)
+  ],
   compared: "rate",
   against: [],
   beside: false,
-  // In the same round, and before as well as after, since what else the machine does changes the times.
-  measure: (team, pace) =>
+  // A few percent show only in many turns that are so short that whatever else the machine does meets two neighbours: each
+  // is as long as a reader's pause, and is compared with the mean of that before and that after.
+  measure: (team, { millis }) =>
     Effect.gen(function*() {
-      // So long that they are read at least once.
-      const millis = Math.max(pace.millis * 2, 1000)
-      const without = runLoops(team, "lock", names, millis / 2)
-      const before = yield* without
-      const found = yield* runLoops(team, "monitored", names, millis)
-      const after = yield* without
-      return { ...found, multiple: found.rate * 2 / (before.rate + after.rate) }
+      const [worker] = team.workers as [Worker]
+      const cpuMillis = Effect.map(worker.ask("usage", { collect: false }), (usage) => usage.cpuMillis)
+      const turn = Effect.fnUntraced(function*(claim: Claim) {
+        const before = yield* cpuMillis
+        const { rate } = yield* runLoops(team, claim, names, monitorEvery)
+        return { rate, cpu: ((yield* cpuMillis) - before) * 1e6 / (rate * monitorEvery) }
+      })
+      const without = [yield* turn("lock")]
+      const read: typeof without = []
+      while (read.length < Math.max(12, 4 * millis / monitorEvery)) {
+        read.push(yield* turn("monitored"))
+        without.push(yield* turn("lock"))
+      }
+      const median = (of: "rate" | "cpu") => quantile(read.map((turn) => turn[of]), 0.5)
+      const multiple = (of: "rate" | "cpu") =>
+        quantile(read.map((turn, i) => turn[of] * 2 / (without[i]![of] + without[i + 1]![of])), 0.5)
+      return { rate: median("rate"), multiple: multiple("rate"), cpu: median("cpu"), cpuMultiple: multiple("cpu") }
     })
 })
 
@@ -419,14 +438,16 @@ const held = (count: number): Case => ({
   measure: (team, { heldMillis }) =>
     Effect.gen(function*() {
       const [worker] = team.workers as [Worker]
-      // so that what the first lock brings with it is there
-      yield* worker.ask("hold", { names: [lockName(team, "first")] })
+      const namesOf = (count: number, what: string) =>
+        Array.from({ length: count }, (_, i) => lockName(team, `${what}-${i}`))
+      // so that what the first ones bring with them is there, such as code that is compiled anew once it has run often
+      yield* worker.ask("hold", { names: namesOf(1000, "first") })
+      yield* untilAtRest(worker)
       const empty = yield* worker.ask("usage", { collect: true })
       const emptyStore = yield* team.store.meter
-      const names = Array.from({ length: count }, (_, i) => lockName(team, `lock-${i}`))
-      const { millis } = yield* worker.ask("hold", { names })
-      // so that what each lock brings with it is there
-      yield* Effect.sleep("10 seconds")
+      const { millis } = yield* worker.ask("hold", { names: namesOf(count, "lock") })
+      // so that what each lock brings with it is there, and nothing else any more
+      yield* untilAtRest(worker)
       const full = yield* worker.ask("usage", { collect: true })
       yield* Effect.sleep("500 millis")
       const before = yield* worker.ask("usage", { collect: false })
@@ -445,6 +466,19 @@ const held = (count: number): Case => ({
       }
     })
 })
+
+/** Waits until a process has used next to no CPU for two seconds. */
+const untilAtRest = (worker: Worker) =>
+  Effect.gen(function*() {
+    const cpu = Effect.map(worker.ask("usage", { collect: false }), ({ cpuMillis }) => cpuMillis)
+    let busy = yield* cpu
+    for (let seconds = 0, quiet = 0; quiet < 2 && seconds < 60; seconds++) {
+      yield* Effect.sleep("1 second")
+      const now = yield* cpu
+      quiet = now - busy < 50 ? quiet + 1 : 0
+      busy = now
+    }
+  })
 
 // -----------------------------------------------------------------------------
 // many waiters
@@ -516,6 +550,70 @@ const untilSteady = (etcd: Etcd.Etcd["Service"], name: string) =>
   })
 
 // -----------------------------------------------------------------------------
+// failover
+// -----------------------------------------------------------------------------
+
+const candidates = 5
+
+const failover: Case = {
+  name: "failover",
+  title: `Failover: the leader's process ends, and the next of ${candidates} leads, with a TTL of ${ttl} s`,
+  claim: "election",
+  metrics: [
+    metric("terminated", "after SIGTERM, p50 ms", 1),
+    metric("terminatedMost", "longest ms", 1),
+    metric("killed", "after SIGKILL, ms")
+  ],
+  compared: "terminated",
+  against: [Roster.goElection],
+  without: {},
+  processes: 0,
+  once: false,
+  long: true,
+  measure: (team) =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      // What is killed leaves its lease behind.
+      const name = `${lockName(team, "election")}-${crypto.randomUUID()}`
+      const terms: Array<Effect.Effect<number, WorkerFailed>> = []
+      const workers = yield* team.start(candidates)
+      for (const worker of workers) {
+        const leading = yield* Effect.forkScoped(worker.ask("lead", { name }))
+        terms.push(Effect.map(Fiber.join(leading), ({ began }) => began))
+        yield* untilLine(etcd, name, terms.length)
+      }
+      yield* terms[0]!
+      /** From the signal to the leader of a term to the beginning of the next one. */
+      const gap = Effect.fnUntraced(function*(term: number, signal: "SIGTERM" | "SIGKILL") {
+        const sent = yield* workers[term]!.signal(signal)
+        const began = yield* terms[term + 1]!
+        if (began < sent) return yield* new WorkerFailed({ message: "the next one led before the leader ended" })
+        return (began - sent) / 1000
+      })
+      const terminated: Array<number> = []
+      while (terminated.length < candidates - 2) {
+        yield* Effect.sleep("500 millis")
+        terminated.push(yield* gap(terminated.length, "SIGTERM"))
+      }
+      // A process dies at any time between two renewals.
+      yield* Effect.sleep(Math.random() * ttl * 1000 / 3)
+      const killed = yield* gap(candidates - 2, "SIGKILL")
+      return { terminated: quantile(terminated, 0.5), terminatedMost: Math.max(...terminated), killed }
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(Etcd.layer({ hosts: team.store.endpoint })),
+      Effect.catchTag("EtcdError", ({ message }) => new WorkerFailed({ message }))
+    )
+}
+
+/** Waits until a line has so many entries. */
+const untilLine = (etcd: Etcd.Etcd["Service"], name: string, length: number) =>
+  Effect.repeat(Effect.delay(etcd.range(Etcd.getPrefix(`${name}/`, { limit: 1 })), "20 millis"), {
+    until: ({ count }) => count >= length,
+    times: 1000
+  })
+
+// -----------------------------------------------------------------------------
 // all of them
 // -----------------------------------------------------------------------------
 
@@ -545,5 +643,6 @@ export const cases: ReadonlyArray<Case> = [
   held(10_000),
   waiters(100),
   waiters(1000),
-  waiters(10_000)
+  waiters(10_000),
+  failover
 ]

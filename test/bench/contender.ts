@@ -10,13 +10,21 @@ export interface Contender {
   readonly tries?: (loop: TryLoop) => Promise<void>
   /** Takes the locks and keeps them. */
   readonly hold: (names: ReadonlyArray<string>) => Promise<void>
+  /**
+   * Stands in an election, and calls `began` when its term begins. Returns what a program does when it is asked to end:
+   * it resigns, and closes its session.
+   */
+  readonly lead?: (name: string, began: () => void) => () => Promise<void>
 }
 
 /**
  * What may be taken: a lock, which excludes all, a read or a write lock, one of a semaphore's permits, or several locks, at
- * once or one inside the other; or a lock while its metrics are read once a second, as a monitor reads them.
+ * once or one inside the other; a lock while its metrics are read, as a monitor reads them; or the lead in an election.
  */
-export type Claim = "lock" | "read" | "write" | "permit" | "several" | "nested" | "monitored"
+export type Claim = "lock" | "read" | "write" | "permit" | "several" | "nested" | "monitored" | "election"
+
+/** How often they are read, in milliseconds: many times as often as a monitor does. */
+export const monitorEvery = 250
 
 /** The names of several locks, which are one loop's name: `x/a+b` is `x/a` and `x/b`. */
 export const severalNames = (name: string): ReadonlyArray<string> => {

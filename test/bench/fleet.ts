@@ -4,12 +4,14 @@
 import { Data, Effect, type Scope } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { createInterface } from "node:readline"
-import type { Op, Replies, Requests } from "./protocol.ts"
+import { now, type Op, type Replies, type Requests } from "./protocol.ts"
 
 export class WorkerFailed extends Data.TaggedError("WorkerFailed")<{ readonly message: string }> {}
 
 export interface Worker {
   readonly ask: <K extends Op>(op: K, request: Requests[K]) => Effect.Effect<Replies[K], WorkerFailed>
+  /** Sends it a signal. Returns when, on the clock of the replies. */
+  readonly signal: (name: "SIGTERM" | "SIGKILL") => Effect.Effect<number>
 }
 
 /** Starts a process that ends with the scope, or with this one in whatever way. */
@@ -32,7 +34,13 @@ export const start = (command: ReadonlyArray<string>): Effect.Effect<Worker, Wor
             orElse: () => new WorkerFailed({ message: `no answer to '${op}' within ${patience / 1000} s` })
           })
         ) as Effect.Effect<any, WorkerFailed>
-      }
+      },
+      signal: (name) =>
+        Effect.sync(() => {
+          const sent = now()
+          child.kill(name)
+          return sent
+        })
     }
   })
 

@@ -26,6 +26,8 @@ export interface Requests {
   /** Waits until so many of those in the line have had their turn, or the time is up. */
   readonly drain: { readonly count: number; readonly millis: number }
   readonly usage: { readonly collect: boolean }
+  /** Stands in an election until the process ends. It is answered when its term begins; SIGTERM makes it resign. */
+  readonly lead: { readonly name: string }
 }
 
 export interface Replies {
@@ -48,8 +50,15 @@ export interface Replies {
   readonly drain: { readonly began: ReadonlyArray<number> }
   /** The heap is what is alive after a garbage collection, if that was asked for. */
   readonly usage: { readonly heapBytes: number; readonly cpuMillis: number }
+  readonly lead: { readonly began: number }
 }
 
 export type Op = keyof Requests
 
 export type Request = { readonly [K in Op]: Requests[K] & { readonly op: K } }[Op]
+
+/** The time on that clock. */
+export const now = (): number => {
+  const [seconds, nanos] = process.hrtime()
+  return seconds * 1e6 + nanos / 1e3
+}

@@ -12,6 +12,7 @@ export const library = "effect-etcd-lock"
 export const floor = "raw etcd3"
 export const goMutex = "Go Mutex"
 export const goRwMutex = "Go RWMutex"
+export const goElection = "Go Election"
 export const goFloor = "Go put+delete"
 export const etcd3Lock = "etcd3 Lock"
 export const redlock = "redlock"
@@ -20,9 +21,10 @@ export const redisSemaphore = "redis-semaphore"
 
 /** What can be taken of those who have more, or something else, than a lock. */
 const claims: { readonly [contender: string]: ReadonlyArray<Claim> } = {
-  [library]: ["lock", "read", "write", "permit", "several", "nested", "monitored"],
+  [library]: ["lock", "read", "write", "permit", "several", "nested", "monitored", "election"],
   [goMutex]: ["lock", "several"],
   [goRwMutex]: ["read", "write"],
+  [goElection]: ["election"],
   [effectDistributedLock]: ["lock", "permit"],
   [redisSemaphore]: ["permit"]
 }
@@ -153,6 +155,12 @@ const go: Effect.Effect<ReadonlyArray<Contender>, NotInstalled> = Effect.gen(fun
       command: (endpoint) => [binary, "rwmutex", endpoint]
     },
     {
+      name: goElection,
+      what: `Election of Go's concurrency package, client ${version}, ${goVersion}`,
+      store: "etcd",
+      command: (endpoint) => [binary, "election", endpoint]
+    },
+    {
       name: goFloor,
       what: `one put and one delete through Go's client ${version}, ${goVersion}`,
       store: "etcd",
@@ -217,7 +225,7 @@ const sources: ReadonlyArray<
   readonly [ReadonlyArray<string>, Effect.Effect<ReadonlyArray<Contender>, NotInstalled>]
 > = [
   [[library, floor, etcd3Lock], own],
-  [[goMutex, goRwMutex, goFloor], go],
+  [[goMutex, goRwMutex, goElection, goFloor], go],
   [[redlock, effectDistributedLock, redisSemaphore], peers]
 ]
 

@@ -115,7 +115,7 @@ const interleaved = (one: Case, disk: Disk, plan: Plan, log: Log) =>
       const warm = Effect.gen(function*() {
         const team = yield* gather(contender, one.processes, stores[contender.store]!)
         if (one.prepare !== undefined) yield* one.prepare(team)
-        yield* warmUp(one, team, plan)
+        if (one.processes > 0) yield* warmUp(one, team, plan)
         return team
       })
       const team = yield* log.attempt(contender, warm)
@@ -174,12 +174,10 @@ const startStores = (
   })
 }
 
-const gather = (contender: Roster.Contender, processes: number, store: Store) =>
-  Effect.map(
-    Effect.forEach(
-      Array.from({ length: processes }),
-      () => Fleet.start(contender.command(store.endpoint)),
-      { concurrency: 2 }
-    ),
-    (workers): Team => ({ contender, workers, store })
-  )
+const gather = (contender: Roster.Contender, processes: number, store: Store) => {
+  const start: Team["start"] = (count) =>
+    Effect.forEach(Array.from({ length: count }), () => Fleet.start(contender.command(store.endpoint)), {
+      concurrency: 2
+    })
+  return Effect.map(start(processes), (workers): Team => ({ contender, workers, store, start }))
+}

@@ -24,6 +24,8 @@ export interface Meter {
   readonly writes?: number
   /** Requests to open or close a watch. */
   readonly watchRequests?: number
+  /** Watches that are open. */
+  readonly watches?: number
   readonly renewals?: number
   /** Messages of watches, and bytes of all kinds, that it has sent to clients. */
   readonly watchMessages?: number
@@ -76,6 +78,7 @@ const etcdMeter = (endpoint: string): Effect.Effect<Meter> =>
       watchRequests: value(
         `grpc_server_msg_received_total{grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"}`
       ),
+      watches: value("etcd_debugging_mvcc_watcher_total"),
       renewals: value("etcd_debugging_lease_renewed_total"),
       watchMessages: value(
         `grpc_server_msg_sent_total{grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"}`

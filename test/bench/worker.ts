@@ -5,16 +5,11 @@ import { createInterface } from "node:readline"
 import { setTimeout } from "node:timers/promises"
 import { pathToFileURL } from "node:url"
 import { type Claim, type Contender, type Loop, permits, severalNames } from "./contender.ts"
-import type { Op, Replies, Request, Requests } from "./protocol.ts"
+import { now, type Op, type Replies, type Request, type Requests } from "./protocol.ts"
 
 const [file, endpoint] = process.argv.slice(2)
 const { make }: { make: (endpoint: string) => Promise<Contender> } = await import(pathToFileURL(file!).href)
 const contender = await make(endpoint!)
-
-const now = (): number => {
-  const [seconds, nanos] = process.hrtime()
-  return seconds * 1e6 + nanos / 1e3
-}
 
 /** How many may be inside at a time. */
 const room: { readonly [K in Claim]: number } = {
@@ -24,7 +19,8 @@ const room: { readonly [K in Claim]: number } = {
   permit: permits,
   several: 1,
   nested: 1,
-  monitored: 1
+  monitored: 1,
+  election: 1
 }
 
 const loops = async ({ apart, claim, millis, names, section, trace }: Requests["loops"]): Promise<Replies["loops"]> => {
@@ -147,13 +143,23 @@ const usage = async ({ collect }: Requests["usage"]): Promise<Replies["usage"]> 
   return { heapBytes: process.memoryUsage().heapUsed, cpuMillis: (system + user) / 1000 }
 }
 
+const lead = ({ name }: Requests["lead"]): Promise<Replies["lead"]> =>
+  new Promise((resolve) => {
+    if (contender.lead === undefined) throw new Error("it has no elections")
+    const end = contender.lead(name, () => resolve({ began: now() }))
+    process.once("SIGTERM", () => {
+      end().then(() => process.exit(), fail)
+    })
+  })
+
 const answers: { readonly [K in Op]: (request: Requests[K]) => Promise<Replies[K]> } = {
   loops,
   tries,
   hold,
   lineUp,
   drain,
-  usage
+  usage,
+  lead
 }
 
 const say = (reply: unknown) => process.stdout.write(`${JSON.stringify(reply)}\n`)

@@ -5,7 +5,8 @@ import { Election, Etcd, Lock } from "effect-etcd-lock"
 import { hostname } from "node:os"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
-import { fork, freezable, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
+import { fork, freezable, keys, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+import { noted } from "../support/noted.ts"
 import { first, history } from "./line.ts"
 import { stand } from "./stand.ts"
 
@@ -160,16 +161,8 @@ describe("a leader", () => {
   it.effect("that does nothing costs one renewal for each third of its TTL", () =>
     provideMemory(Effect.gen(function*() {
       const requests: Array<string> = []
-      const noted = <A, E>(name: string, request: Effect.Effect<A, E>) =>
-        Effect.andThen(Effect.sync(() => requests.push(name)), request)
-      const process = yield* sessionThrough((etcd) => ({
-        txn: (request) => noted("txn", etcd.txn(request)),
-        range: (range) => noted("range", etcd.range(range)),
-        subscribe: (options, listener) => noted("subscribe", etcd.subscribe(options, listener)),
-        leaseGrant: (...args) => noted("leaseGrant", etcd.leaseGrant(...args)),
-        leaseKeepAlive: (...args) => noted("leaseKeepAlive", etcd.leaseKeepAlive(...args)),
-        leaseTimeToLive: (...args) => noted("leaseTimeToLive", etcd.leaseTimeToLive(...args))
-      }), { ttl: "30 seconds" })
+      const etcd = noted(yield* Etcd.Etcd, requests)
+      const process = yield* Effect.provideService(session({ ttl: "30 seconds" }), Etcd.Etcd, etcd)
       const one = yield* stand(process, "one")
       yield* pass("5 seconds")
       requests.length = 0

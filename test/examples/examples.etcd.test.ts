@@ -280,7 +280,7 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
     "observability on %s: a loss in the metrics, the trace and the log",
     ([, environment]) =>
       Effect.gen(function*() {
-        const { endpoint, logs, spans } = yield* collector
+        const { endpoint, logs, metrics, spans } = yield* collector
         const { code, errors, lines } = yield* run("observability", {
           ...environment,
           METRICS_PORT: "0",
@@ -299,6 +299,11 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
         assert.deepStrictEqual(lost.map(({ name, status }) => [name, status?.code]), [["Lock.hold", 2]])
         const trace = spans().filter(({ traceId }) => traceId === lost[0]!.traceId)
         assert.sameMembers(trace.map(({ name }) => name), ["report", "Lock.acquire", "Lock.hold"])
+        assert.deepInclude(metrics(), {
+          name: "etcd_lock_losses",
+          attributes: { recipe: "lock", lock: "report", reason: "KeyDeleted" },
+          value: 1
+        })
       })
   )
 

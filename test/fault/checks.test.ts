@@ -14,10 +14,13 @@ interface Turn {
   readonly created?: number
   readonly n?: number
   readonly claim?: Claim
+  readonly downgrades?: string
 }
 
 /** The reports of one section: times in milliseconds. */
-const turn = ({ by, claim, created, ended, holds, n = 0, stopped, token, wants }: Turn): ReadonlyArray<Recorded> => {
+const turn = (
+  { by, claim, created, downgrades, ended, holds, n = 0, stopped, token, wants }: Turn
+): ReadonlyArray<Recorded> => {
   const section = `${by}/0/${n}`
   const identity = token === undefined ? {} : {
     token: String(token),
@@ -26,7 +29,7 @@ const turn = ({ by, claim, created, ended, holds, n = 0, stopped, token, wants }
     lease: by
   }
   return [
-    { _tag: "Wants", contender: by, at: wants, section, lock: "lock", claim },
+    { _tag: "Wants", contender: by, at: wants, section, lock: "lock", claim, downgrades },
     ...holds === undefined ? [] : [{ _tag: "Holds", contender: by, at: holds, section, ...identity } as const],
     ...stopped === undefined ? [] : [{ _tag: "Stopped", contender: by, at: stopped, section } as const],
     ...ended === undefined
@@ -39,12 +42,13 @@ const wrote = (
   by: string,
   counter: Counter,
   outcome: "Applied" | "Refused" | "Unknown",
-  revision?: number
+  revision?: number,
+  n = 0
 ): Recorded => ({
   _tag: "Wrote",
   contender: by,
   at: 0,
-  section: `${by}/0/0`,
+  section: `${by}/0/${n}`,
   counter,
   mark: `${counter}/${by}`,
   outcome,
@@ -96,9 +100,18 @@ describe("a history", () => {
     assert.strictEqual(check(history).overlaps[0]?.millis, 100)
   })
 
+  it("of a body that began twice is bad, also when nothing else held meanwhile", () => {
+    const again: Recorded = { _tag: "Holds", contender: "a", at: 500, section: "a/0/0" }
+    const late: Recorded = { ...again, at: 3000 }
+    for (const twice of [again, late]) {
+      const { overlaps, violations } = check(historyOf([turn(a), twice, turn(b)]))
+      assert.deepStrictEqual([overlaps, violations.map(({ check }) => check)], [[], ["held once"]])
+    }
+  })
+
   it("of two holders at once, neither of which has a token, is bad", () => {
     const withoutToken = (
-      { by, ended, holds, stopped, wants }: Required<Omit<Turn, "claim" | "created" | "n">>
+      { by, ended, holds, stopped, wants }: Required<Omit<Turn, "claim" | "created" | "downgrades" | "n">>
     ): Turn => ({
       by,
       ended,
@@ -346,6 +359,74 @@ describe("a history", () => {
       const reader = { by: "a", n: 1, wants: 100, holds: 2020, stopped: 2030, ended: 2040, token: 9, claim: read }
       assert.deepStrictEqual(found(historyOf([writer, turn({ ...reader, created: 7 })])), [])
       assert.deepStrictEqual(found(historyOf([writer, turn({ ...reader, created: 5 })])), ["order of service"])
+    })
+
+    describe("of which a writer goes on as a reader", () => {
+      const writer = { ...a, claim: write }
+      const reader: Turn = {
+        by: "a",
+        n: 1,
+        wants: 1010,
+        holds: 1012,
+        stopped: 3000,
+        ended: 3010,
+        token: 5,
+        claim: read,
+        downgrades: "a/0/0"
+      }
+      it("is good, also beside a reader that waited behind it, and when both have written", () => {
+        const beside = { ...b, holds: 1015, claim: read }
+        const writes = [wrote("a", "fenced", "Applied", 7), wrote("a", "shared", "Applied", 9, 1)]
+        for (const first of [writer, { ...writer, token: 6, created: 5 }]) {
+          const { token } = first
+          const reports = [turn(first), turn({ ...reader, token, created: 5 }), turn(beside), ...writes]
+          assert.deepStrictEqual(check(historyOf(reports)).violations, [])
+        }
+      })
+
+      it("is bad when another writer came between, or runs beside it", () => {
+        const between = { ...b, claim: write, holds: 1002, stopped: 1004, ended: 1005 }
+        assert.deepStrictEqual(
+          found(historyOf([turn({ ...writer, stopped: 1000, ended: 1001 }), turn(between), turn(reader)])),
+          ["linearizable", "tokens grow"]
+        )
+        const beside = { ...b, claim: write, holds: 1500 }
+        assert.deepStrictEqual(found(historyOf([turn(writer), turn(reader), turn(beside)])), [
+          "one holder",
+          "linearizable"
+        ])
+      })
+
+      it("is bad when it is another's token that it has", () => {
+        const { downgrades: _, ...other } = { ...reader, by: "b" }
+        assert.deepStrictEqual(found(historyOf([turn(writer), turn(other)])), [
+          "linearizable",
+          "tokens grow",
+          "order of service"
+        ])
+      })
+
+      it("is good when an operator took it away before it went on, and it stopped soon", () => {
+        const taken: Fault = {
+          name: "",
+          from: 800,
+          to: 810,
+          taken: [{ lock: "lock", createRevision: "5", lease: "a", pid: 1 }]
+        }
+        const next = turn({ ...b, claim: write, holds: 1500 })
+        assert.deepStrictEqual(found(historyOf([turn(writer), turn(reader), next], { faults: [taken] })), [])
+      })
+
+      it("is bad when a waiter waits behind the reader though there is room", () => {
+        const stays = { ...reader, stopped: 29_000, ended: 29_010 }
+        const waiter = (claim: Claim, holds: number) =>
+          turn({ by: "b", wants: 0, holds, stopped: holds + 10, ended: holds + 20, token: 9, claim })
+        const calms = [{ from: 5000, to: 30_000 }]
+        const history = (claim: Claim, holds: number) =>
+          historyOf([turn(writer), turn(stays), waiter(claim, holds)], { calms })
+        assert.deepStrictEqual(found(history(write, 29_020)), [])
+        assert.deepStrictEqual(found(history(read, 16_100)), ["room is used"])
+      })
     })
 
     it("is good when a writer that stood still ran beside a reader, and bad when it did not stand still", () => {

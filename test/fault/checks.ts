@@ -28,6 +28,7 @@ export interface Violation {
 
 export type Check =
   | "one holder"
+  | "held once"
   | "permits"
   | "linearizable"
   | "tokens grow"
@@ -129,6 +130,7 @@ export const check = (history: History): Verdict => {
   return {
     violations: [
       ...overlaps.flatMap(unexcused),
+      ...heldOnce(sections),
       ...linearizability(facts, overlaps),
       ...tokens(facts),
       ...fencedWrites(history, sections),
@@ -235,9 +237,9 @@ const wasCutShort = ({ history, leases }: Facts, { contender, holds, lease }: He
   })
 
 /** What was done to take a lock away from its holder. */
-const takenFrom = ({ faults }: History, { contender, createRevision, lease, lock, stopped, wants }: Section) =>
+const takenFrom = ({ faults }: History, { contender, createRevision, joins, lease, lock, stopped }: Section) =>
   faults.filter(({ from, taken, to }) =>
-    to >= wants && from <= stopped &&
+    to >= joins && from <= stopped &&
     taken?.some((entry) => {
       if (entry.lock !== lock) return false
       if (lease === undefined) return entry.pid === contender.pid
@@ -260,6 +262,14 @@ const unexcused = ({ at, check, earlier, excuse, later, millis }: Overlap): Read
     ? violation(`${both}; it was ${excuse.why}, and took ${late.toFixed(0)} ms to stop`)
     : []
 }
+
+/** A body that began twice would be seen once by all the other checks. */
+const heldOnce = (sections: ReadonlyArray<Section>): ReadonlyArray<Violation> =>
+  sections.flatMap(({ contender: { kind }, holdsAgain, id, lock, wants }) =>
+    holdsAgain === undefined
+      ? []
+      : [{ check: "held once", kind, what: `${id} began its body on '${lock}' twice`, from: wants, to: holdsAgain }]
+  )
 
 // -----------------------------------------------------------------------------
 // linearizability
@@ -286,10 +296,11 @@ const linearizability = (facts: Facts, overlaps: ReadonlyArray<Overlap>): Readon
   }
   return history.locks.flatMap(({ name }) => {
     const operations = heldIn(sections, name).flatMap((section): ReadonlyArray<Linearizability.Operation> => {
-      const { claim, ended, holds, id: by, released, stopped, token, wants } = section
+      const { claim, downgrades, ended, holds, id: by, released, stopped, token, wants } = section
       if (disbelieved.has(by)) return []
       const lost = lostAt.get(by)
-      const acquire = { kind: "acquire", by, claim, token, call: wants, return: holds } as const
+      const isDowngrade = downgrades !== undefined
+      const acquire = { kind: "acquire", by, claim, token, isDowngrade, call: wants, return: holds } as const
       const end = released && lost === undefined ? ended : undefined
       const release = { kind: "release", by, claim, call: Math.min(stopped, lost ?? Infinity), return: end } as const
       return stopped === Infinity && lost === undefined ? [acquire] : [acquire, release]
@@ -323,7 +334,7 @@ const overtakenIn = (held: ReadonlyArray<Fenced>) => {
   return held.flatMap((later, i): ReadonlyArray<{ readonly later: Fenced; readonly overtaker: Fenced }> => {
     const known = greatest.excludedBy(later.claim)
     greatest.set(later.claim, later.token, later)
-    if (known === undefined || known.value < later.token) return []
+    if (known === undefined || known.value < later.token || known.of.id === later.downgrades) return []
     const overtakes = ({ claim, token }: Fenced) => exclude(claim, later.claim) && token >= later.token
     return [{ later, overtaker: held.slice(0, i).find(overtakes)! }]
   })
@@ -357,7 +368,7 @@ const tokens = (facts: Facts): ReadonlyArray<Violation> => {
     const written = new Greatest<Fenced>()
     for (const section of held.toSorted(byToken)) {
       const last = written.excludedBy(section.claim)
-      if (last !== undefined && section.token <= last.value) {
+      if (last !== undefined && section.token <= last.value && last.of.id !== section.downgrades) {
         violation(
           section,
           `${section.id} has token ${section.token} on '${name}', and ${last.of.id} wrote at ${last.value}`
@@ -370,7 +381,7 @@ const tokens = (facts: Facts): ReadonlyArray<Violation> => {
   })
 }
 
-const byToken = (a: Fenced, b: Fenced): number => a.token < b.token ? -1 : 1
+const byToken = (a: Fenced, b: Fenced): number => a.token < b.token ? -1 : a.token > b.token ? 1 : 0
 
 const countersOf = (history: History): ReadonlyArray<CounterFound> => {
   const outcomes = outcomesOf(history)
@@ -426,7 +437,7 @@ const kindOf = (sections: ReadonlyArray<Section>, lock: string): Kind => {
 
 const orderOfService = (facts: Facts): ReadonlyArray<Violation> =>
   facts.history.locks.filter(({ isQueue }) => isQueue).flatMap(({ name }) => {
-    const served = fencedIn(facts.sections, name).filter(isInLine).toSorted(byToken)
+    const served = fencedIn(facts.sections, name).filter(isInLine).filter(hasWaited).toSorted(byToken)
     const created = new Greatest<Ranked>()
     const violations: Array<Violation> = []
     const violation = (earlier: Ranked, later: Ranked) => {
@@ -448,6 +459,9 @@ const orderOfService = (facts: Facts): ReadonlyArray<Violation> =>
 type Ranked = Fenced & { readonly createRevision: bigint }
 
 const isInLine = (section: Fenced): section is Ranked => section.createRevision !== undefined
+
+/** Whether it has waited in line itself. */
+const hasWaited = ({ downgrades }: Section): boolean => downgrades === undefined
 
 /** A waiter that came earlier, and without which there was room, so that it had to wait because of one that holds. */
 const overtakenBy = (facts: Facts, served: ReadonlyArray<Ranked>, section: Ranked): Ranked | undefined => {

@@ -14,6 +14,8 @@ export type Report =
     readonly lock: string
     /** Absent where the contender knows only mutexes. */
     readonly claim?: Claim | undefined
+    /** The section of a writer that goes on as this reader, with its place and its token. */
+    readonly downgrades?: string | undefined
   }
   /** Its body begins. What identifies the holder in etcd is absent where the contender cannot know it. */
   | {
@@ -134,6 +136,8 @@ export interface History {
   readonly calms: ReadonlyArray<{ readonly from: number; readonly to: number }>
   /** Undefined while it goes on. */
   readonly end: End | undefined
+  /** What stood in each line when a violation ended the run. */
+  readonly lines?: ReadonlyArray<ReadonlyArray<Taken & { readonly key: string }>> | undefined
 }
 
 /** What there was when all had ended. */
@@ -159,7 +163,12 @@ export interface Section {
   readonly claim: Claim
   readonly contender: Contender
   readonly wants: number
+  /** Since when it may have stood in line: where it downgrades another one, since that did. */
+  readonly joins: number
+  readonly downgrades?: string
   readonly holds?: number
+  /** When its body began once more. */
+  readonly holdsAgain?: number
   /** Infinite while its body runs. */
   readonly stopped: number
   readonly ended?: number
@@ -193,15 +202,30 @@ export const sectionsOf = ({ contenders, reports }: History): ReadonlyArray<Sect
   const sections = new Map<string, { -readonly [K in keyof Section]: Section[K] }>()
   for (const report of reports) {
     if (report._tag === "Wants") {
-      const { at: wants, claim = { kind: "lock" }, lock, section: id } = report
+      const { at: wants, claim = { kind: "lock" }, downgrades, lock, section: id } = report
       const contender = byName.get(report.contender)!
-      sections.set(id, { id, lock, claim, contender, wants, stopped: Infinity, released: false })
+      const joins = downgrades === undefined ? wants : sections.get(downgrades)?.joins ?? wants
+      sections.set(id, {
+        id,
+        lock,
+        claim,
+        contender,
+        wants,
+        joins,
+        ...downgrades !== undefined && { downgrades },
+        stopped: Infinity,
+        released: false
+      })
       continue
     }
     if (!("section" in report)) continue
     const section = sections.get(report.section)!
     switch (report._tag) {
       case "Holds": {
+        if (section.holds !== undefined) {
+          section.holdsAgain = report.at
+          break
+        }
         section.holds = report.at
         if (report.token !== undefined) section.token = BigInt(report.token)
         if (report.createRevision !== undefined) section.createRevision = BigInt(report.createRevision)

@@ -19,6 +19,8 @@ export interface Operation {
   readonly claim: Claim
   /** Of an acquire, where it is known. */
   readonly token?: bigint | undefined
+  /** Of the acquire of a reader that has been a writer until now, and keeps its token. */
+  readonly isDowngrade?: boolean
   readonly call: number
   /** Undefined where the outcome is unknown: it may have happened at any time after its call, or never. */
   readonly return: number | undefined
@@ -109,7 +111,7 @@ const step = (state: State, [index, operation]: readonly [number, Operation]): S
 
 const apply = (
   { holders, tokens }: State,
-  { by, claim, kind, token }: Operation
+  { by, claim, isDowngrade = false, kind, token }: Operation
 ): Omit<State, "happened"> | undefined => {
   if (kind === "release") {
     return holders.has(by) ? { holders: new Map([...holders].filter(([holder]) => holder !== by)), tokens } : undefined
@@ -117,7 +119,8 @@ const apply = (
   if (!fit([...holders.values(), claim])) return undefined
   const next = { holders: new Map([...holders, [by, claim]]), tokens }
   if (token === undefined) return next
-  if (tokens.some((last) => exclude(last.claim, claim) && last.token >= token)) return undefined
+  const isOvertaken = (last: Token) => last.token > token || (last.token === token && !isDowngrade)
+  if (tokens.some((last) => exclude(last.claim, claim) && isOvertaken(last))) return undefined
   const isSame = (last: Token) => JSON.stringify(last.claim) === JSON.stringify(claim)
   if (tokens.some((last) => isSame(last) && last.token >= token)) return next
   return { ...next, tokens: [...tokens.filter((last) => !isSame(last)), { claim, token }] }

@@ -37,24 +37,25 @@ const plots = {
     ],
     workers: (i) => [
       work("short", mutex, "handle"),
-      ...i % 2 === 0 ? [work("short", mutex, "section")] : [],
+      work("short", mutex, i % 2 === 0 ? "section" : "try"),
       work("long", mutex, "handle", 0),
       work("long", mutex, "handle", 1),
       work("long", mutex, "section", 2),
       ...i % 2 === 0 ? [] : [work("single", mutex, "handle", 0, "single-key")],
+      ...i % 4 === 2 ? [work("single", mutex, "try", 0, "single-key")] : [],
       work("closing", mutex, i % 4 === 0 ? "close" : "handle", 1)
     ]
   },
-  /** A short line of readers and writers, and a long one that some leave as their session closes. */
+  /** A short line of readers and writers, and a long one that some leave as their session closes. Some writers go on as readers. */
   readWriteLock: {
     locks: [{ name: "readers", isQueue: true }, { name: "long-readers", isQueue: true }],
     workers: (i) => [
       ...i % 2 === 0
-        ? [work("readers", read, "section"), work("readers", write, i % 4 === 0 ? "section" : "handle")]
-        : [work("readers", read, "handle")],
+        ? [work("readers", read, "section"), work("readers", write, i % 4 === 0 ? "section" : "downgrade")]
+        : [work("readers", read, "handle"), work("readers", i % 4 === 1 ? read : write, "try", 1)],
       work("long-readers", read, "handle", 0),
       work("long-readers", read, i % 4 === 1 ? "close" : "section", 1),
-      work("long-readers", write, i % 4 === 3 ? "close" : "handle", 2)
+      work("long-readers", write, (["downgrade", "handle", "handle", "close"] as const)[i % 4]!, 2)
     ]
   },
   /** A short line of claims to one, two or three of three permits, and a long one. */
@@ -62,6 +63,7 @@ const plots = {
     locks: [{ name: "permits", isQueue: true }, { name: "long-permits", isQueue: true }],
     workers: (i) => [
       work("permits", permits(1 + i % 3), i % 2 === 0 ? "section" : "handle"),
+      ...i % 2 === 1 ? [work("permits", permits(1 + i % 2), "try", 1)] : [],
       work("long-permits", permits(1), "section", 0),
       work("long-permits", permits(1 + i % 2), i % 4 === 1 ? "close" : "handle", 1),
       work("long-permits", permits(3 - i % 3), "handle", 2)
@@ -92,6 +94,8 @@ const plots = {
         { ...work(lock!, mutex, i % 2 === 0 ? "section" : "handle"), also },
         ...i % 3 === 0
           ? [{ ...work("second", mutex, "close", 1), also: ["third"] }]
+          : i % 3 === 1
+          ? [{ ...work("second", mutex, "try", 1), also: ["first"] }]
           : [work("second", mutex, "handle", 1)]
       ]
     }

@@ -24,8 +24,11 @@ export interface Work {
   readonly claim: Claim
   /** Of a mutex. */
   readonly layout: "queue" | "single-key"
-  /** In a section, by a handle, or by the handle of a session of its own, which closes while the body runs. */
-  readonly how: "section" | "handle" | "close"
+  /**
+   * In a section, by a handle, by the handle of a session of its own, which closes while the body runs, in a section if it is
+   * free, or by the handle of a writer that goes on as a reader.
+   */
+  readonly how: "section" | "handle" | "close" | "try" | "downgrade"
   /** The workers of a process that have the same number share a session. */
   readonly session: number
   /** `short` sections with pauses between, or `forever`: one turn that ends with the loss of the lock, or with `stop`. */

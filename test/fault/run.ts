@@ -63,7 +63,7 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
     }), { concurrency: "unbounded" })
   const world: World = { cluster, contenders, locks: plot.locks.map(({ name }) => name), ttl: plot.ttl * 1000 }
 
-  const history = (end?: End): History => ({
+  const history = (end?: End, lines?: History["lines"]): History => ({
     seed: plot.seed,
     etcd: cluster.description,
     ttl: world.ttl,
@@ -74,7 +74,8 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
     reports,
     faults,
     calms,
-    end
+    end,
+    lines
   })
 
   const calm = Effect.fnUntraced(function*(millis: number) {
@@ -99,7 +100,9 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
       { concurrency: "unbounded", discard: true }
     )
     yield* calm(1000)
-    if (plot.onRound !== undefined && !(yield* plot.onRound(history()))) return history()
+    if (plot.onRound !== undefined && !(yield* plot.onRound(history()))) {
+      return history(undefined, yield* Effect.forEach(world.locks, (lock) => Operator.line(cluster, lock)))
+    }
   }
 
   // So long that it shows whether waiters are served at once while all is well.

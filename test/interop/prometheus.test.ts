@@ -179,6 +179,11 @@ describe.runIf(inject("prometheus"))("Prometheus", () => {
           reason: "KeyDeleted"
         })
 
+        const leaders = yield* query(queries.find(({ name }) => name === "Leaders A")!.query)
+        assert.deepStrictEqual(leaders.map(({ metric, value }) => [metric, value[1]]), [
+          [{ instance: `127.0.0.1:${port}`, lock: "scheduler" }, "1"]
+        ])
+
         yield* eventually(
           Effect.map(rules, (rules) => {
             assert.deepStrictEqual(

@@ -88,6 +88,30 @@ describe(`a writer that becomes a reader (${cite("P1")}, ${cite("P4")})`, () => 
       yield* release
     })))
 
+  it.effect("waits in a long line for the one before it, and asks for nothing meanwhile", () =>
+    provideMemory(Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      yield* etcd.leaseGrant(7n, 600)
+      const others = Array.from({ length: 30 }, (_, i) => `job/${i % 3 === 0 ? "write" : "read"}/7-${i}`)
+      for (const key of others) yield* etcd.txn({ then: [Etcd.put(key, "", { lease: 7n })] })
+      const { counts, run } = yield* counted({ ttl: "60 seconds" })
+      const { acquired, release } = yield* writer({ run })
+      const waiting = yield* fork(acquired)
+      yield* Effect.repeat(pass("1 second"), { times: 5 })
+      const before = { ...counts }
+      yield* Effect.repeat(pass("1 second"), { times: 5 })
+      assert.deepStrictEqual(counts, before)
+      for (const key of others.toReversed()) {
+        assert.isUndefined(waiting.pollUnsafe())
+        yield* etcd.txn({ then: [Etcd.remove(key)] })
+        yield* pass(10)
+      }
+      const writing = (waiting.pollUnsafe() as Exit.Success<ReadWriteLock.WriteHandle>).value
+      yield* writing.downgrade
+      yield* release
+      assert.deepStrictEqual(yield* keys, [])
+    })))
+
   it.effect("keeps its token, also where only readers were ahead", () =>
     provideMemory(Effect.gen(function*() {
       const [a, b] = yield* Effect.all([session(), session()])

@@ -25,6 +25,8 @@ export interface World {
 export interface ProcessOptions extends Lease.Options {
   readonly endpoint?: string
   readonly requestTimeout?: Etcd.Options["requestTimeout"]
+  /** What the session's requests go through. */
+  readonly through?: (etcd: Etcd.Etcd["Service"]) => Etcd.Etcd["Service"]
 }
 
 export interface Process {
@@ -76,7 +78,7 @@ const makeWith = Effect.fnUntraced(function*(endpoint: string, prefix: string, c
       }
     })
     const session = yield* Session.make(options).pipe(
-      Effect.provideService(Etcd.Etcd, recording),
+      Effect.provideService(Etcd.Etcd, options?.through?.(recording) ?? recording),
       Scope.provide(scope)
     )
     return {

@@ -32,6 +32,9 @@ export const write: Claim = { kind: "write", permits: all, of: all }
 /** The claims of a writer that can become a reader, which are met together. No other claim is met beside both. */
 export const downgradable: readonly [Claim, Claim] = [{ kind: "write", permits: all - 1, of: all - 1 }, read]
 
+/** Whether another entry of the same client may have joined the line at its revision. */
+export const hasCompanion = (claim: Claim): boolean => isSame(claim, downgradable[0])
+
 export const isSame = (a: Claim, b: Claim): boolean => a.kind === b.kind && a.permits === b.permits && a.of === b.of
 
 /** Whether a claim is met, given those of all entries ahead. */

@@ -68,6 +68,8 @@ export class Entry implements Owner {
   ahead: number | undefined
   /** A put of it may come late, or its removal failed. */
   outcomeUnknown = false
+  /** Hears of its loss before all listeners, without a closure for each of thousands of held locks. */
+  ownership: { readonly lost: (loss: EntryLost) => void } | undefined
   readonly #loss = new Signal<EntryLost>()
   #failure: ForeignEntry | Etcd.EtcdError | undefined
   #turn: Deferred.Deferred<void, EntryError> | undefined
@@ -120,7 +122,8 @@ export class Entry implements Owner {
 
   /** It is not, or not to be, in the line any more. */
   lose(loss: EntryLost) {
-    if (this.state === "Left") return
+    if (this.state === "Left" || this.loss !== undefined) return
+    this.ownership?.lost(loss)
     this.#loss.set(loss)
     this.#failTurn(loss)
   }

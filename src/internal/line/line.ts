@@ -18,7 +18,7 @@ import * as Effect from "effect/Effect"
 import type * as Semaphore from "effect/Semaphore"
 import type * as Etcd from "../../Etcd.ts"
 import { monotonicMillis } from "../monotonic.ts"
-import type { Claim } from "./discipline.ts"
+import { type Claim, hasCompanion } from "./discipline.ts"
 import { type Entry, EntryLost, ForeignEntry } from "./entry.ts"
 import { type EntryKey, idOf } from "./entryKey.ts"
 import { KeyWatches } from "./keyWatches.ts"
@@ -276,7 +276,7 @@ export class Line implements Subject {
 
   #readAhead(entry: Entry, limit: number): Effect.Effect<Ahead, Etcd.EtcdError> {
     const { etcd } = this.#host
-    return this.layout.seesPart(entry.claim)
+    return this.layout.seesPart(entry.claim) || hasCompanion(entry.claim)
       ? Effect.map(etcd.txn(Requests.ownBesideAhead(entry, limit)), ({ responses, revision }) => {
         const [own, ...ahead] = responses as Requests.OwnBesideAhead
         const isComplete = ahead.every(({ kvs }) => kvs.length < limit)

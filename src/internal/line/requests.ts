@@ -34,7 +34,7 @@ const newestAhead = ({ claim, line }: Entry): ReadonlyArray<Etcd.Range> =>
 export const ownAndAhead = ({ createRevision, line }: Entry, limit: number) =>
   newest(line.range, 1 + limit, createRevision)
 
-/** The same where an entry is in the way of others only: its own key is read for itself. */
+/** The same where an entry is in the way of others only, or is not alone at its revision: its own key is read for itself. */
 export const ownBesideAhead = ({ claim, createRevision, key, line }: Entry, limit: number) => {
   const then: readonly [Etcd.Range, ...Array<Etcd.Range>] = [
     getKey(key),

@@ -64,18 +64,24 @@ export class Ownership implements Handle {
   begin(): void {
     const entry = this.#entry
     this.#recorder.taken()
-    entry.onLoss((loss) => {
-      const lostAt = this.#now
-      const isLost = loss.reason !== "Released"
-      this.#recorder.ended(lostAt - entry.since, isLost ? loss.reason : undefined)
-      if (!isLost) return
-      const { lease } = entry.ref
-      const { bodies } = lease
-      if (bodies.isRunning(entry)) bodies.onEnd(entry, () => this.#recorder.stopped(this.#now - lostAt))
-      const { message } = this.#lost(loss)
-      const annotations = { lock: this.lock, lease: lease.id.toString(16), token: this.fencingToken.toString() }
-      this.#session.logLoss(lease, { message, annotations })
-    })
+    const loss = entry.checkLoss()
+    if (loss === undefined) entry.ownership = this
+    else this.lost(loss)
+  }
+
+  /** It does not count as held any more. */
+  lost(loss: EntryLost): void {
+    const entry = this.#entry
+    const lostAt = this.#now
+    const isLost = loss.reason !== "Released"
+    this.#recorder.ended(lostAt - entry.since, isLost ? loss.reason : undefined)
+    if (!isLost) return
+    const { lease } = entry.ref
+    const { bodies } = lease
+    if (bodies.isRunning(entry)) bodies.onEnd(entry, () => this.#recorder.stopped(this.#now - lostAt))
+    const { message } = this.#toLoss(loss)
+    const annotations = { lock: this.lock, lease: lease.id.toString(16), token: this.fencingToken.toString() }
+    this.#session.logLoss(lease, { message, annotations })
   }
 
   get key(): string {
@@ -128,7 +134,7 @@ export class Ownership implements Handle {
   get check(): Handle["check"] {
     return Effect.suspend(() => {
       const loss = this.#entry.checkLoss()
-      return loss === undefined ? Effect.void : Effect.fail(this.#lost(loss))
+      return loss === undefined ? Effect.void : Effect.fail(this.#toLoss(loss))
     })
   }
 
@@ -174,7 +180,7 @@ export class Ownership implements Handle {
   }
 
   #onLoss(listener: (loss: LockLost) => void): () => void {
-    return this.#entry.onLoss((loss) => listener(this.#lost(loss)))
+    return this.#entry.onLoss((loss) => listener(this.#toLoss(loss)))
   }
 
   /** etcd has said that the key is not there. */
@@ -182,7 +188,7 @@ export class Ownership implements Handle {
     return Effect.failSync(() => {
       const loss = new EntryLost("KeyDeleted")
       this.#entry.lose(loss)
-      return this.#lost(this.#entry.loss ?? loss)
+      return this.#toLoss(this.#entry.loss ?? loss)
     })
   }
 
@@ -190,7 +196,7 @@ export class Ownership implements Handle {
     return monotonicMillis(this.#session.clock)
   }
 
-  #lost(loss: EntryLost): LockLost {
+  #toLoss(loss: EntryLost): LockLost {
     const { fencingToken } = this
     this.#heldFor ??= Duration.millis(Math.round(this.#now - this.#entry.since))
     return this.#toLost(this.lock, loss, { fencingToken, heldFor: this.#heldFor })

@@ -1,7 +1,7 @@
-import { Effect, Layer, ManagedRuntime, Option, Scope } from "effect"
-import { Etcd, Lock, ReadWriteLock, Semaphore, Session } from "effect-etcd-lock"
+import { Effect, Fiber, Layer, ManagedRuntime, Option, Scope } from "effect"
+import { Election, Etcd, Lock, ReadWriteLock, Semaphore, Session } from "effect-etcd-lock"
 import { PrometheusMetrics } from "effect/observability"
-import { type Claim, type Contender, type Loop, permits, severalNames, ttl } from "../contender.ts"
+import { type Claim, type Contender, type Loop, monitorEvery, permits, severalNames, ttl } from "../contender.ts"
 
 type Take = (section: Effect.Effect<void>, name: string) => Effect.Effect<void, Semaphore.AcquireError, Session.Session>
 
@@ -12,12 +12,18 @@ const takes: { readonly [K in Claim]: Take } = {
   permit: (section, name) => Semaphore.withPermits(section, name, { of: permits }),
   several: (section, name) => Lock.withLocks(section, severalNames(name)),
   monitored: Lock.withLock,
+  election: Election.withLeadership,
   // In the order of the names, since contenders would wait for each other otherwise.
   nested: (section, name) =>
     severalNames(name).toSorted().reduceRight<ReturnType<Take>>((inner, name) => Lock.withLock(inner, name), section)
 }
 
-const monitor = PrometheusMetrics.format().pipe(Effect.andThen(Effect.sleep("1 second")), Effect.forever)
+/** Reads once in each turn, in the middle. */
+const monitor = Effect.sleep(monitorEvery / 2).pipe(
+  Effect.andThen(PrometheusMetrics.format()),
+  Effect.andThen(Effect.sleep(monitorEvery / 2)),
+  Effect.forever
+)
 
 /** This library: one session for the process, as a program has it. */
 export const make = async (endpoint: string): Promise<Contender> => {
@@ -37,10 +43,11 @@ export const make = async (endpoint: string): Promise<Contender> => {
     return Effect.whileLoop({ while: loop.next, body: () => turn, step: loop.done })
   }
   return {
-    loops: (loops) => {
-      const all = Effect.forEach(loops, repeat, { concurrency: "unbounded", discard: true })
-      const isMonitored = loops.some(({ claim }) => claim === "monitored")
-      return runtime.runPromise(isMonitored ? Effect.raceFirst(all, monitor) : all)
+    loops: async (loops) => {
+      // Beside the loops, which run as they do without it.
+      const reading = loops.some(({ claim }) => claim === "monitored") ? runtime.runFork(monitor) : undefined
+      await runtime.runPromise(Effect.forEach(loops, repeat, { concurrency: "unbounded", discard: true }))
+      reading?.interruptUnsafe()
     },
     loopsApart: async (loops) => {
       await Promise.all(loops.map((loop, i) => (apart[i] ??= connect()).runPromise(repeat(loop))))
@@ -56,6 +63,14 @@ export const make = async (endpoint: string): Promise<Contender> => {
         Effect.forEach(names, (name) => Lock.acquire(name), { concurrency: "unbounded", discard: true }).pipe(
           Scope.provide(Scope.makeUnsafe())
         )
-      )
+      ),
+    lead: (name, began) => {
+      const leading = runtime.runFork(Election.whileLeader(Effect.andThen(Effect.sync(began), Effect.never), name))
+      // As Effect's `runMain` ends a program.
+      return async () => {
+        await Effect.runPromise(Fiber.interrupt(leading))
+        await runtime.dispose()
+      }
+    }
   }
 }

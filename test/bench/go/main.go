@@ -1,5 +1,5 @@
-// The Go contenders, asked over stdin as protocol.ts says: `mutex` is the Mutex of the concurrency package, `rwmutex` the
-// RWMutex of the recipe package, `raw` one put and one delete.
+// The Go contenders, asked over stdin as protocol.ts says: `mutex` and `election` are the Mutex and the Election of the
+// concurrency package, `rwmutex` is the RWMutex of the recipe package, `raw` one put and one delete.
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime"
 	"sort"
 	"strings"
@@ -78,6 +79,8 @@ func main() {
 			say(drain(asked))
 		case "usage":
 			say(usage(asked))
+		case "lead":
+			say(lead(asked))
 		}
 	}
 }
@@ -148,8 +151,12 @@ func tries(asked request) object {
 	}
 }
 
+// Those that hold what was asked for, as a program has them.
+var held []contender
+
 func hold(asked request) object {
 	contenders := locks.contenders(asked)
+	held = append(held, contenders...)
 	began := now()
 	var all sync.WaitGroup
 	for _, each := range contenders {
@@ -211,6 +218,21 @@ func usage(asked request) object {
 	check(unix.Getrusage(unix.RUSAGE_SELF, &used))
 	cpu := float64(used.Utime.Nano()+used.Stime.Nano()) / 1e6
 	return object{"heapBytes": memory.HeapAlloc, "cpuMillis": cpu}
+}
+
+func lead(asked request) object {
+	session := newSession(client)
+	election := concurrency.NewElection(session, asked.Name)
+	terminated := make(chan os.Signal, 1)
+	signal.Notify(terminated, unix.SIGTERM)
+	go func() {
+		<-terminated
+		check(election.Resign(ctx))
+		check(session.Close())
+		os.Exit(0)
+	}()
+	check(election.Campaign(ctx, "go"))
+	return object{"began": now()}
 }
 
 // ---------------------------------------------------------------------------

@@ -118,7 +118,9 @@ const bodyOf = (worker: Worker, section: string) => {
 // the ways to hold a lock
 // -----------------------------------------------------------------------------
 
-type Hold = Effect.Effect<void, Semaphore.AcquireError, Session.Session>
+type Failure = Semaphore.AcquireError | Lock.LockHeld | Semaphore.PermitsUnavailable
+
+type Hold = Effect.Effect<void, Failure, Session.Session>
 
 const timeoutOf = ({ dice, work: { turns } }: Worker): Pick<Lock.Options, "timeout"> => {
   if (turns === "forever") return {}
@@ -146,6 +148,30 @@ const inSection = (worker: Worker, section: string): Hold => {
     case "permits": {
       const { of, permits } = claim
       return Semaphore.withPermits(body, lock, { permits, of, ...options })
+    }
+  }
+}
+
+const ifFree = (worker: Worker, section: string): Hold => {
+  const { also, claim, layout, lock } = worker.work
+  const body = bodyOf(worker, section)
+  switch (claim.kind) {
+    case "lock": {
+      if (also !== undefined) return Lock.tryWithLocks(body, [lock, ...also])
+      return Lock.tryWithLock(body, lock, { layout })
+    }
+    case "election": {
+      return Election.withLeadership(body, lock, { value: section, timeout: 0 })
+    }
+    case "read": {
+      return ReadWriteLock.tryWithReadLock(body, lock)
+    }
+    case "write": {
+      return ReadWriteLock.tryWithWriteLock(body, lock)
+    }
+    case "permits": {
+      const { of, permits } = claim
+      return Semaphore.tryWithPermits(body, lock, { permits, of })
     }
   }
 }
@@ -193,22 +219,60 @@ const closing = Effect.fnUntraced(function*(worker: Worker, section: string) {
   return yield* Fiber.join(running)
 })
 
-const turn = (
-  worker: Worker,
-  section: string
-): Effect.Effect<void, Semaphore.AcquireError, Etcd.Etcd | Session.Session> => {
+/** What goes on as a reader is reported as a section of its own. */
+const downgrading = Effect.fnUntraced(function*(worker: Worker, section: string) {
+  const { work, work: { lock } } = worker
+  const scope = yield* Scope.make()
+  const close = Scope.close(scope, Exit.void)
+  const writing = Effect.gen(function*() {
+    const options = { downgradable: true, ...timeoutOf(worker) } as const
+    const handle = yield* Scope.provide(ReadWriteLock.acquireWrite(lock, options), scope)
+    yield* handle.whileHeld(bodyOf(worker, section))
+    return yield* handle.downgrade
+  })
+  const handle = yield* reported(worker.work, section, Effect.onError(writing, () => close))
+  const reader: Worker = { ...worker, work: { ...work, claim: { kind: "read" } } }
+  const id = `${section}/reader`
+  yield* reported(reader.work, id, Effect.ensuring(handle.whileHeld(bodyOf(reader, id)), close), section)
+})
+
+const turn = (worker: Worker, section: string): Effect.Effect<void, Failure, Etcd.Etcd | Session.Session> => {
   switch (worker.work.how) {
     case "section": {
-      return inSection(worker, section)
+      return reported(worker.work, section, inSection(worker, section))
+    }
+    case "try": {
+      return reported(worker.work, section, ifFree(worker, section))
     }
     case "handle": {
-      return byHandle(worker, section)
+      return reported(worker.work, section, byHandle(worker, section))
     }
     case "close": {
-      return closing(worker, section)
+      return reported(worker.work, section, closing(worker, section))
+    }
+    case "downgrade": {
+      return downgrading(worker, section)
     }
   }
 }
+
+/** Reports that a section is asked for, and how it ended. */
+const reported = <A, E, R>(
+  work: Work,
+  section: string,
+  self: Effect.Effect<A, E, R>,
+  downgrades?: string
+): Effect.Effect<A, E, R> =>
+  Effect.suspend(() => {
+    const parts = partsOf(work, section)
+    for (const { id, lock } of parts) report({ _tag: "Wants", section: id, lock, claim: work.claim, downgrades })
+    return Effect.onExit(self, (exit) =>
+      Effect.sync(() => {
+        for (const { id } of parts) {
+          report({ _tag: "Ended", section: id, error: errorOf(exit), released: Exit.isSuccess(exit) })
+        }
+      }))
+  })
 
 const errorOf = (exit: Exit.Exit<unknown, unknown>): string | undefined => {
   if (Exit.isSuccess(exit)) return undefined
@@ -227,12 +291,7 @@ const loop = Effect.fnUntraced(function*(worker: Worker, index: number) {
   const { dice, stop, work } = worker
   for (let n = 0; !(yield* Deferred.isDone(stop)); n++) {
     const section = `${task.name}/${index}/${n}`
-    const parts = partsOf(work, section)
-    for (const { id, lock } of parts) report({ _tag: "Wants", section: id, lock, claim: work.claim })
     const exit = yield* Effect.exit(turn(worker, section))
-    for (const { id } of parts) {
-      report({ _tag: "Ended", section: id, error: errorOf(exit), released: Exit.isSuccess(exit) })
-    }
     if (work.turns === "forever") return
     // An etcd that cannot be reached may refuse at once.
     yield* Effect.sleep(Exit.isSuccess(exit) ? dice.between(0, 60) : 200)
