@@ -48,6 +48,19 @@ describe("etcd3 and gRPC", () => {
   })
 })
 
+/** The packages that the sources import. */
+const imports = Fs.readdirSync(Path.join(root, "src"), { recursive: true, encoding: "utf8" })
+  .filter((file) => file.endsWith(".ts"))
+  .flatMap((file) => {
+    // Examples are in comments.
+    const code = Fs.readFileSync(Path.join(root, "src", file), "utf8").replace(/\/\*\*.*?\*\//gs, "")
+    return [...code.matchAll(/(?:\bfrom |\bimport |\bimport\(|\bresolve\()"((?:@[^/"]+\/)?[^./"][^/"]*)/g)]
+      .map(([, name]) => ({ file, name: name! }))
+      .filter(({ name }) => !name.startsWith("node:"))
+  })
+
+const isOfCommand = ({ file }: { readonly file: string }) => file === "bin.ts" || file.startsWith("cli/")
+
 describe("what the sources import", () => {
   it("is Node's own, or what is installed with the package", () => {
     const { dependencies, peerDependencies, peerDependenciesMeta } = JSON.parse(
@@ -57,19 +70,12 @@ describe("what the sources import", () => {
       ...Object.keys(dependencies),
       ...Object.keys(peerDependencies).filter((name) => peerDependenciesMeta[name]?.optional !== true)
     ])
-    const sources = Fs.readdirSync(Path.join(root, "src"), { recursive: true, encoding: "utf8" })
-      .filter((file) => file.endsWith(".ts"))
-    const imports = sources.flatMap((file) => {
-      // Examples are in comments.
-      const code = Fs.readFileSync(Path.join(root, "src", file), "utf8").replace(/\/\*\*.*?\*\//gs, "")
-      return [...code.matchAll(/(?:\bfrom |\bimport |\bimport\(|\bresolve\()"((?:@[^/"]+\/)?[^./"][^/"]*)/g)].map((
-        [, name]
-      ) => ({
-        file,
-        name: name!
-      }))
-    })
     assert.isTrue(imports.some(({ name }) => name === "@grpc/grpc-js"))
-    assert.deepStrictEqual(imports.filter(({ name }) => !name.startsWith("node:") && !installed.has(name)), [])
+    assert.deepStrictEqual(imports.filter((found) => !isOfCommand(found) && !installed.has(found.name)), [])
+  })
+
+  it("is what a user can import, in the command", () => {
+    const found = new Set(imports.filter(isOfCommand).map(({ name }) => name))
+    assert.sameMembers([...found], ["effect", "@effect/platform-node", "effect-etcd-lock"])
   })
 })
