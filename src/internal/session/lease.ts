@@ -105,6 +105,11 @@ export class LeaseImpl implements EntryLease {
     return (self) => supervise(self, this.onLoss, this.bodies, this.#owner)
   }
 
+  /** For how many milliseconds etcd has acknowledged nothing. */
+  get unacknowledgedFor(): number {
+    return elapsed(this.#sent, now(this.#clock))
+  }
+
   isAlive(): boolean {
     // Timers are late after the process stood still; the clocks are not.
     if (this.#loss.value === undefined && this.#remaining() === 0) this.#lose("Expired")
@@ -330,7 +335,7 @@ export class LeaseImpl implements EntryLease {
     this.#noteDelay()
     const stoodStill = Math.round(this.#stoodStill)
     return {
-      unacknowledgedFor: Duration.millis(Math.round(elapsed(this.#sent, now(this.#clock)))),
+      unacknowledgedFor: Duration.millis(Math.round(this.unacknowledgedFor)),
       stoodStillFor: stoodStill < Duration.toMillis(this.ttl) / 10 ? undefined : Duration.millis(stoodStill),
       cause: this.#error
     }

@@ -1,0 +1,118 @@
+/** The runners of a cluster. Each is registered, with its machine ID, on a lease of its own, and leaves with it. */
+import { Runner } from "effect/cluster/Runner"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import * as Etcd from "../../Etcd.ts"
+import type { CallLease } from "./callLease.ts"
+import { type Keys, rest } from "./keys.ts"
+
+export interface Registry {
+  /** Returns the machine ID, which no other runner has as long as this one's lease lives. */
+  readonly register: (
+    lease: CallLease,
+    address: string,
+    runner: Runner,
+    healthy: boolean
+  ) => Effect.Effect<number, Etcd.EtcdError | AllMachineIdsTaken>
+  readonly unregister: (lease: CallLease, address: string) => Effect.Effect<void, Etcd.EtcdError>
+  readonly getRunners: Effect.Effect<Array<readonly [runner: Runner, healthy: boolean]>, Etcd.EtcdError>
+  readonly setRunnerHealth: (address: string, healthy: boolean) => Effect.Effect<void, Etcd.EtcdError>
+}
+
+/** A runner as it stands in etcd. */
+const Registration = Schema.fromJsonString(Schema.Struct({
+  runner: Runner,
+  healthy: Schema.Boolean,
+  machineId: Schema.Int
+}))
+
+const encode = Schema.encodeSync(Registration)
+const decode = Schema.decodeOption(Registration)
+
+const registrationOf = ({ value }: Etcd.KeyValue) => decode(Buffer.from(value).toString())
+
+/** A snowflake has ten bits for the machine. */
+const maxMachineId = 1023
+
+/** More runners than a snowflake has room for would make equal ones. */
+export class AllMachineIdsTaken extends Schema.TaggedError<AllMachineIdsTaken>()("AllMachineIdsTaken", {}) {
+  override get message(): string {
+    return `All ${maxMachineId} machine IDs are taken, so no other runner can join the cluster`
+  }
+}
+
+export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
+  const register: Registry["register"] = Effect.fnUntraced(function*(lease, address, runner, healthy) {
+    while (true) {
+      const granted = yield* lease.granted
+      const { kvs } = yield* etcd.range(Etcd.getPrefix(keys.machines))
+      // A runner that registers again keeps its ID.
+      const own = kvs.find((kv) => kv.lease === granted.id)
+      const machineId = own === undefined
+        ? firstFree(new Set(kvs.map(({ key }) => Number(rest(key, keys.machines)))))
+        : Number(rest(own.key, keys.machines))
+      if (machineId > maxMachineId) return yield* new AllMachineIdsTaken()
+      const { succeeded } = yield* etcd.txn({
+        compare: [Etcd.compareCreateRevision(keys.machine(machineId), "=", own?.createRevision ?? 0n)],
+        then: [
+          Etcd.put(keys.machine(machineId), address, { lease: granted.id }),
+          Etcd.put(keys.runner(address), encode({ runner, healthy, machineId }), { lease: granted.id })
+        ],
+        idempotent: true
+      }).pipe(Effect.tapError(({ reason }) =>
+        Effect.sync(() => {
+          if (reason === "LeaseNotFound") granted.notFound()
+        })
+      ))
+      if (succeeded) return machineId
+    }
+  })
+
+  const unregister: Registry["unregister"] = (lease, address) =>
+    // The registration of another process has a lease that only that process knows.
+    lease.current() === undefined
+      ? Effect.asVoid(etcd.txn({ then: [Etcd.remove(keys.runner(address))], idempotent: true }))
+      : lease.revoke
+
+  const getRunners: Registry["getRunners"] = Effect.map(
+    etcd.range(Etcd.getPrefix(keys.runners)),
+    ({ kvs }) =>
+      kvs.flatMap((kv) => {
+        // The prefix of another cluster may begin with what this one's keys begin with.
+        if (rest(kv.key, keys.runners).includes("/")) return []
+        return Option.match(registrationOf(kv), {
+          onNone: () => [],
+          onSome: ({ healthy, runner }) => [[runner, healthy] as const]
+        })
+      })
+  )
+
+  const setRunnerHealth: Registry["setRunnerHealth"] = Effect.fnUntraced(function*(address, healthy) {
+    const key = keys.runner(address)
+    while (true) {
+      const { kvs: [kv] } = yield* etcd.range(Etcd.get(key))
+      const registration = kv === undefined ? undefined : Option.getOrUndefined(registrationOf(kv))
+      if (kv === undefined || registration === undefined || registration.healthy === healthy) return
+      const isWritten = yield* etcd.txn({
+        compare: [Etcd.compareModRevision(key, "=", kv.modRevision)],
+        // It is another runner's key, as a rule, and has to leave with that one's lease.
+        then: [Etcd.put(key, encode({ ...registration, healthy }), { lease: kv.lease })],
+        idempotent: true
+      }).pipe(
+        Effect.map(({ succeeded }) => succeeded),
+        // The runner has left meanwhile.
+        Effect.catchIf(({ reason }) => reason === "LeaseNotFound", () => Effect.succeed(true))
+      )
+      if (isWritten) return
+    }
+  })
+
+  return { register, unregister, getRunners, setRunnerHealth }
+}
+
+const firstFree = (taken: ReadonlySet<number>): number => {
+  let id = 1
+  while (taken.has(id)) id++
+  return id
+}
