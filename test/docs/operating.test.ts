@@ -42,7 +42,7 @@ describe("the guide to operating", () => {
       [...text.matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>
         heading!.toLowerCase().replaceAll(/[^\w -]/g, "").replaceAll(" ", "-")
       )
-    for (const from of ["README.md", "CHANGELOG.md", "docs/operating.md"]) {
+    for (const from of ["README.md", "CHANGELOG.md", "docs/operating.md", "docs/cluster.md"]) {
       const links = [...read(from).matchAll(/\]\((?!https?:)([^)#]*)#?([^)]*)\)/g)]
       assert.isNotEmpty(links)
       for (const [link, file, heading] of links) {
