@@ -186,6 +186,21 @@ describe("a refresh", () => {
     }).pipe(provideMemory))
 })
 
+describe("a refresh whose renewals hang", () => {
+  it.effect("waits for them for half an interval, and keeps what it can vouch for without", () =>
+    Effect.gen(function*() {
+      const { drop } = yield* faults
+      const config: Config = { shardLockExpiration: "35 seconds", shardLockRefreshInterval: "2 seconds" }
+      const a = yield* machineOn(yield* Etcd.Etcd, { config })
+      yield* a.register
+      yield* a.acquire(shards(3))
+      yield* drop("Request", { method: "leaseKeepAlive", times: 2 })
+      yield* pass("2 seconds")
+      assert.deepStrictEqual(yield* within(1000, a.refresh(shards(3))), Exit.succeed(names(shards(3))))
+      assert.deepStrictEqual(yield* within(1000, a.refresh([])), Exit.succeed([]))
+    }).pipe(provideMemory))
+})
+
 describe("an acquisition", () => {
   it.effect("vouches for what it gives as a refresh does, and renews the lease for that", () =>
     Effect.gen(function*() {

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import type { EtcdError } from "../../EtcdError.ts"
+import { EtcdError } from "../../EtcdError.ts"
 import type { LeaseExpired } from "../../LeaseExpired.ts"
 import type { Background } from "../background.ts"
 import type { LeaseImpl } from "../session/lease.ts"
@@ -16,7 +16,10 @@ export interface CallLease {
   readonly current: () => LeaseImpl | undefined
   /** Returns the current lease, or grants one where there is none that is alive. */
   readonly granted: Effect.Effect<LeaseImpl, EtcdError>
-  /** Renews the current lease, if that is due. */
+  /**
+   * Renews the current lease, if that is due. It waits for half an interval at most, and then the attempt goes on: a renewal
+   * that hangs says nothing about the rest of etcd.
+   */
   readonly renewIfDue: Effect.Effect<void, LeaseExpired | EtcdError>
   /** Revokes the current lease; from then on there is none. */
   readonly revoke: Effect.Effect<void, EtcdError>
@@ -29,13 +32,13 @@ interface Granted {
 
 export const make = (options: {
   readonly grant: Effect.Effect<LeaseImpl, EtcdError, Scope.Scope>
-  /** For how many milliseconds a renewal is not repeated. */
-  readonly renewedFor: number
+  /** How far apart the runner's calls are, in milliseconds. */
+  readonly interval: number
   /** The leases end with it. */
   readonly scope: Scope.Scope
   readonly background: Background
 }): CallLease => {
-  const { background, renewedFor, scope } = options
+  const { background, interval, scope } = options
   let latest: Granted | undefined
   let granting: Fiber.Fiber<LeaseImpl, EtcdError> | undefined
 
@@ -60,9 +63,11 @@ export const make = (options: {
       })
       return Fiber.join(fiber)
     }),
-    renewIfDue: Effect.suspend(() =>
-      latest === undefined || latest.lease.unacknowledgedFor < renewedFor ? Effect.void : latest.lease.renew
-    ),
+    renewIfDue: Effect.suspend(() => {
+      // Every entity whose reply is to be stored has its shard confirmed, so calls may come one upon another.
+      if (latest === undefined || latest.lease.unacknowledgedFor < interval / 4) return Effect.void
+      return Effect.timeoutOrElse(latest.lease.renew, { duration: interval / 2, orElse: () => notInTime })
+    }),
     revoke: Effect.suspend(() => {
       const revoked = latest
       if (revoked === undefined) return Effect.void
@@ -73,3 +78,12 @@ export const make = (options: {
     })
   }
 }
+
+const notInTime = Effect.fail(
+  new EtcdError({
+    reason: "Timeout",
+    method: "leaseKeepAlive",
+    outcome: "Unknown",
+    description: "no answer within half of the interval at which shard locks are refreshed"
+  })
+)

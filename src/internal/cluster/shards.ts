@@ -183,8 +183,9 @@ export const make = (options: {
     })
     yield* vouch(current, 2 * interval - (now() - began), renewed)
     sweep(seen, began)
-    const kept = ids.filter((id, i) => seen.has(id) && seen.get(id) === revisions[i])
-    const lost = ids.filter((id, i) => held.has(id) && held.get(id) === revisions[i] && !kept.includes(id))
+    const isKept = (id: string, i: number) => revisions[i] !== undefined && seen.get(id) === revisions[i]
+    const kept = ids.filter(isKept)
+    const lost = ids.filter((id, i) => held.has(id) && held.get(id) === revisions[i] && !isKept(id, i))
     if (lost.length === 0) return kept
     // Where they have gone with the lease, what runs on them has to stop at once.
     yield* current.renew
@@ -239,7 +240,8 @@ export const make = (options: {
   const sweep = (seen: ReadonlyMap<string, bigint>, began: number) => {
     for (const [id, until] of strays) {
       const revision = seen.get(id)
-      const isStray = revision !== undefined && held.get(id) !== revision && !asked.has(id)
+      const isStray = revision !== undefined && revision !== held.get(id) && !asked.has(id) &&
+        revision === (leaving.get(id) ?? revision)
       if (isStray) background(remove(id, revision))
       else if (began > until) strays.delete(id)
     }

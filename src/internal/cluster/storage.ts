@@ -51,7 +51,7 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
   const makeLease = () =>
     CallLease.make({
       grant: Effect.provideService(Lease.make({ ttl, renewal: "manual" }), Etcd.Etcd, etcd),
-      renewedFor: interval / 4,
+      interval,
       scope,
       background
     })
@@ -163,8 +163,8 @@ const timingOf = (config: ShardingConfig["Service"]) => {
   return { ttl, interval: Math.min(Duration.toMillis(refresh), Duration.toMillis(ttl) / 3) }
 }
 
-// From then on a third of it, twice and a quarter, ends before the lease does, with its safety margin: that is how long
-// ago a lease may have been renewed when a runner that can renew it no more has found that out.
+// From there on, two refreshes and the quarter of one by which a renewal may be older end before the lease does, with its
+// margin. Then what runs on the shards stops before another runner can have them.
 const expirationOption: Check.DurationOption = {
   module,
   option: "shardLockExpiration",
