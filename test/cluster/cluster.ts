@@ -28,7 +28,7 @@ export interface Process extends Running {
 
 type Event = Runner.Happened | { readonly at: number; readonly port: number; readonly what: "is out" }
 
-export const make = Effect.fnUntraced(function*(etcd: string) {
+export const make = Effect.fnUntraced(function*(etcd: string | ReadonlyArray<string>) {
   const prefix = `cluster-${crypto.randomUUID()}`
   const events: Array<Event> = []
   const happened = (what: Event) => void events.push(what)
@@ -65,10 +65,10 @@ export const make = Effect.fnUntraced(function*(etcd: string) {
     return { port, stop: Scope.close(scope, Exit.void) } satisfies Running
   })
 
-  const startProcess = Effect.fnUntraced(function*(hosts = etcd) {
+  const startProcess = Effect.fnUntraced(function*() {
     const port = yield* freePort
     const program = Path.join(import.meta.dirname, "runner.ts")
-    const args = ["--conditions=@effect-etcd-lock/source", program, String(port), hosts, prefix]
+    const args = ["--conditions=@effect-etcd-lock/source", program, String(port), String(etcd), prefix]
     const child = yield* Effect.acquireRelease(
       Effect.sync(() => spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] })),
       (child) => Effect.sync(() => child.kill("SIGKILL"))

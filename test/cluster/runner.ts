@@ -1,7 +1,7 @@
 /**
  * A runner that says when what it runs starts and stops. Run as a program, it is a process of its own, which prints it:
  *
- *   node --conditions=@effect-etcd-lock/source test/cluster/runner.ts <port> <etcd> <prefix>
+ *   node --conditions=@effect-etcd-lock/source test/cluster/runner.ts <port> <hosts> <prefix>
  */
 import { NodeClusterSocket, NodeRuntime } from "@effect/platform-node"
 import { Cron, Effect, Layer, Option, References, Schedule } from "effect"
@@ -82,7 +82,7 @@ export const client = (prefix: string) =>
 if (import.meta.main) {
   const [, , port, hosts, prefix] = process.argv
   runner(Number(port), prefix!, (what) => process.stdout.write(`${JSON.stringify(what)}\n`)).pipe(
-    Layer.provide(Etcd.layer({ hosts: hosts! })),
+    Layer.provide(Etcd.layer({ hosts: hosts!.split(",") })),
     Layer.launch,
     Effect.provideService(References.MinimumLogLevel, "None"),
     NodeRuntime.runMain

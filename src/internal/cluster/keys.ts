@@ -26,6 +26,9 @@ export const make = (prefix: string): Keys => {
   }
 }
 
-/** What comes after the prefix in a key. */
-export const rest = (key: Uint8Array, prefix: string): string =>
-  Buffer.from(key.subarray(Buffer.byteLength(prefix))).toString()
+/** Returns what comes after the prefix in a key. A refresh asks for that of each shard of the cluster, so nothing is copied. */
+export const restAfter = (prefix: string) => {
+  const length = Buffer.byteLength(prefix)
+  return ({ buffer, byteLength, byteOffset }: Uint8Array): string =>
+    Buffer.from(buffer, byteOffset + length, byteLength - length).toString()
+}

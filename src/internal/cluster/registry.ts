@@ -5,7 +5,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Etcd from "../../Etcd.ts"
 import type { CallLease } from "./callLease.ts"
-import { type Keys, rest } from "./keys.ts"
+import { type Keys, restAfter } from "./keys.ts"
 
 export interface Registry {
   /** Returns the machine ID, which no other runner has as long as this one's lease lives. */
@@ -43,6 +43,8 @@ export class AllMachineIdsTaken extends Schema.TaggedError<AllMachineIdsTaken>()
 }
 
 export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
+  const idOf = ({ key }: Etcd.KeyValue) => Number(restAfter(keys.machines)(key))
+
   const register: Registry["register"] = Effect.fnUntraced(function*(lease, address, runner, healthy) {
     while (true) {
       const granted = yield* lease.granted
@@ -50,8 +52,8 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
       // A runner that registers again keeps its ID.
       const own = kvs.find((kv) => kv.lease === granted.id)
       const machineId = own === undefined
-        ? firstFree(new Set(kvs.map(({ key }) => Number(rest(key, keys.machines)))))
-        : Number(rest(own.key, keys.machines))
+        ? firstFree(new Set(kvs.map(idOf)))
+        : idOf(own)
       if (machineId > maxMachineId) return yield* new AllMachineIdsTaken()
       const { succeeded } = yield* etcd.txn({
         compare: [Etcd.compareCreateRevision(keys.machine(machineId), "=", own?.createRevision ?? 0n)],
@@ -80,7 +82,7 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
     ({ kvs }) =>
       kvs.flatMap((kv) => {
         // The prefix of another cluster may begin with what this one's keys begin with.
-        if (rest(kv.key, keys.runners).includes("/")) return []
+        if (restAfter(keys.runners)(kv.key).includes("/")) return []
         return Option.match(registrationOf(kv), {
           onNone: () => [],
           onSome: ({ healthy, runner }) => [[runner, healthy] as const]

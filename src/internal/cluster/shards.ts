@@ -17,7 +17,7 @@ import { proposalTimeout } from "../line/cleanup.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import type { LeaseImpl } from "../session/lease.ts"
 import type { CallLease } from "./callLease.ts"
-import { type Keys, rest } from "./keys.ts"
+import { type Keys, restAfter } from "./keys.ts"
 
 export interface Shards {
   /** Returns those of the shards that are held now. */
@@ -69,6 +69,7 @@ export const make = (options: {
   const asked = new Set<string>()
 
   const now = () => monotonicMillis(clock)
+  const idOf = restAfter(keys.shards)
 
   const forget = () => {
     for (const known of [held, leaving, strays]) known.clear()
@@ -214,10 +215,11 @@ export const make = (options: {
         etcd.txn({ then: ids.map((id) => Etcd.get(keys.shard(id))) }),
         ({ responses }) => responses.flatMap(({ kvs }) => kvs)
       )
-    return Effect.map(found, (kvs) =>
-      new Map(
-        kvs.filter((kv) => kv.lease === current.id).map((kv) => [rest(kv.key, keys.shards), kv.createRevision])
-      ))
+    return Effect.map(found, (kvs) => {
+      const seen = new Map<string, bigint>()
+      for (const { createRevision, key, lease } of kvs) if (lease === current.id) seen.set(idOf(key), createRevision)
+      return seen
+    })
   }
 
   /** Fails unless the lease can be trusted for longer than so many milliseconds, with why it was not renewed. */
