@@ -130,6 +130,26 @@ describe("the leases of a runner", () => {
     }).pipe(provideMemory))
 })
 
+describe("a registration", () => {
+  it.effect("takes the last machine ID that is free, and is refused when all are taken", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      const put = (id: number) => Etcd.put(`effect-cluster/machines/${id}`, "10.0.0.8:1")
+      for (let id = 1; id < 1023; id += 73) {
+        yield* etcd.txn({ then: Array.from({ length: 73 }, (_, i) => put(id + i)) })
+      }
+      yield* etcd.txn({ then: [put(1023), Etcd.remove("effect-cluster/machines/700")] })
+      const a = yield* machine(1)
+      const b = yield* machine(2)
+      assert.strictEqual(yield* a.register, 700)
+      const { cause } = yield* Effect.flip(b.register)
+      assert.strictEqual(
+        String(cause),
+        "AllMachineIdsTaken: All 1023 machine IDs are taken, so no other runner can join the cluster"
+      )
+    }).pipe(provideMemory))
+})
+
 describe("a refresh", () => {
   it.effect("vouches for two intervals, the next refresh and its failure, or fails", () =>
     Effect.gen(function*() {

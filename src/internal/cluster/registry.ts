@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Etcd from "../../Etcd.ts"
+import { TaggedError } from "../taggedError.ts"
 import type { CallLease } from "./callLease.ts"
 import { type Keys, restAfter } from "./keys.ts"
 
@@ -36,7 +37,12 @@ const registrationOf = ({ value }: Etcd.KeyValue) => decode(Buffer.from(value).t
 const maxMachineId = 1023
 
 /** More runners than a snowflake has room for would make equal ones. */
-export class AllMachineIdsTaken extends Schema.TaggedError<AllMachineIdsTaken>()("AllMachineIdsTaken", {}) {
+export class AllMachineIdsTaken
+  extends TaggedError<AllMachineIdsTaken>("effect-etcd-lock/EtcdRunnerStorage/AllMachineIdsTaken")(
+    "AllMachineIdsTaken",
+    {}
+  )
+{
   override get message(): string {
     return `All ${maxMachineId} machine IDs are taken, so no other runner can join the cluster`
   }
