@@ -1,7 +1,9 @@
 /** The runners of a cluster. Each is registered, with its machine ID, on a lease of its own, and leaves with it. */
+import * as Arr from "effect/Array"
 import { Runner } from "effect/cluster/Runner"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import * as Etcd from "../../Etcd.ts"
 import { TaggedError } from "../taggedError.ts"
@@ -34,7 +36,7 @@ const decode = Schema.decodeOption(Registration)
 const registrationOf = ({ value }: Etcd.KeyValue) => decode(Buffer.from(value).toString())
 
 /** A snowflake has ten bits for the machine. */
-const maxMachineId = 1023
+const machineIds = Arr.range(1, 1023)
 
 /** More runners than a snowflake has room for would make equal ones. */
 export class AllMachineIdsTaken
@@ -44,7 +46,7 @@ export class AllMachineIdsTaken
   )
 {
   override get message(): string {
-    return `All ${maxMachineId} machine IDs are taken, so no other runner can join the cluster`
+    return `All ${machineIds.length} machine IDs are taken, so no other runner can join the cluster`
   }
 }
 
@@ -52,15 +54,15 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
   const idOf = ({ key }: Etcd.KeyValue) => Number(restAfter(keys.machines)(key))
 
   const register: Registry["register"] = Effect.fnUntraced(function*(lease, address, runner, healthy) {
-    while (true) {
+    for (let attempt = 1;; attempt++) {
       const granted = yield* lease.granted
       const { kvs } = yield* etcd.range(Etcd.getPrefix(keys.machines))
       // A runner that registers again keeps its ID.
       const own = kvs.find((kv) => kv.lease === granted.id)
-      const machineId = own === undefined
-        ? firstFree(new Set(kvs.map(idOf)))
-        : idOf(own)
-      if (machineId > maxMachineId) return yield* new AllMachineIdsTaken()
+      const free = own === undefined ? freeBeside(kvs.map(idOf)) : [idOf(own)]
+      // Of all that register at the same moment, one gets the smallest ID; the others keep out of each other's way.
+      const machineId = attempt === 1 ? free[0] : free[yield* Random.nextIntBetween(0, free.length - 1)]
+      if (machineId === undefined) return yield* new AllMachineIdsTaken()
       const { succeeded } = yield* etcd.txn({
         compare: [Etcd.compareCreateRevision(keys.machine(machineId), "=", own?.createRevision ?? 0n)],
         then: [
@@ -119,8 +121,8 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
   return { register, unregister, getRunners, setRunnerHealth }
 }
 
-const firstFree = (taken: ReadonlySet<number>): number => {
-  let id = 1
-  while (taken.has(id)) id++
-  return id
+const freeBeside = (taken: ReadonlyArray<number>): ReadonlyArray<number> => {
+  const free = new Set(machineIds)
+  for (const id of taken) free.delete(id)
+  return [...free]
 }
