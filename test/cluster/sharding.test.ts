@@ -11,7 +11,7 @@ const bound = Duration.toMillis(Virtual.config.shardLockExpiration) +
   Duration.toMillis(Virtual.config.refreshAssignmentsInterval) + 1000
 
 /** Moments in all parts of the intervals that there are. */
-const moments = Array.from({ length: 10 }, (_, i) => i * 113)
+const moments = Array.from({ length: 8 }, (_, i) => i * 137)
 
 const three = Effect.gen(function*() {
   const cluster = yield* Virtual.make
@@ -144,7 +144,7 @@ describe("three runners of a cluster", () => {
   it.effect(
     "run nothing twice, whatever happens to them for a minute, and all of it when that is over",
     () =>
-      Effect.forEach(Array.from({ length: 12 }, (_, seed) => seed + 1), (seed) =>
+      Effect.forEach(Array.from({ length: 6 }, (_, seed) => seed + 1), (seed) =>
         Effect.gen(function*() {
           const cluster = yield* Virtual.make
           const { heal, reachable, unreachable } = yield* Etcd.Faults

@@ -1,5 +1,5 @@
 /** Effect Cluster's own runners in one process, on an etcd in memory and on the test's clock. */
-import { Clock, Effect, Exit, Layer, Scope } from "effect"
+import { Clock, Effect, Exit, Layer, Option, References, Scope } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import * as EtcdRunnerStorage from "effect-etcd-lock/EtcdRunnerStorage"
 import * as MessageStorage from "effect/cluster/MessageStorage"
@@ -9,7 +9,6 @@ import * as Runners from "effect/cluster/Runners"
 import * as Sharding from "effect/cluster/Sharding"
 import * as ShardingConfig from "effect/cluster/ShardingConfig"
 import * as Singleton from "effect/cluster/Singleton"
-import * as Option from "effect/Option"
 import { isolable } from "../support/Connection.ts"
 import { pass } from "../support/inMemory.ts"
 
@@ -93,7 +92,9 @@ export const make = Effect.gen(function*() {
         Layer.succeed(Etcd.Etcd, connection.etcd)
       ])
     )
-    yield* Layer.buildWithMemoMap(runner, Layer.makeMemoMapUnsafe(), scope)
+    yield* Layer.buildWithMemoMap(runner, Layer.makeMemoMapUnsafe(), scope).pipe(
+      Effect.provideService(References.MinimumLogLevel, "None")
+    )
     const isolated = (isIsolated: boolean) =>
       Effect.sync(() => {
         connection.isIsolated = isIsolated
