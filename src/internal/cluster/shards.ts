@@ -186,6 +186,7 @@ export const make = (options: {
     sweep(seen, began)
     const isKept = (id: string, i: number) => revisions[i] !== undefined && seen.get(id) === revisions[i]
     const kept = ids.filter(isKept)
+    if (kept.length === ids.length) return ids
     const lost = ids.filter((id, i) => held.has(id) && held.get(id) === revisions[i] && !isKept(id, i))
     if (lost.length === 0) return kept
     // Where they have gone with the lease, what runs on them has to stop at once.

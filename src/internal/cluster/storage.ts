@@ -97,13 +97,17 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
       }),
     refresh: (address, shardIds) =>
       at(address, ({ lease, shards }) => {
-        const wanted = byId(shardIds)
+        const wanted = Array.from(shardIds)
+        const ids = wanted.map(String)
         return Effect.map(
           // A runner that leaves registers again. That its registration could not be renewed says nothing of its shards.
-          Effect.all([shards.refresh([...wanted.keys()]), Effect.ignore(lease.renewIfDue)], {
-            concurrency: "unbounded"
-          }),
-          ([ids]) => ids.map((id) => wanted.get(id)!)
+          Effect.all([shards.refresh(ids), Effect.ignore(lease.renewIfDue)], { concurrency: "unbounded" }),
+          ([kept]) => {
+            // As a rule, these are all.
+            if (kept.length === ids.length) return wanted
+            const left = new Set(kept)
+            return wanted.filter((_, i) => left.has(ids[i]!))
+          }
         )
       }),
     release: (address, shardId) => at(address, ({ shards }) => shards.release(shardId.toString())),
