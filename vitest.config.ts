@@ -10,11 +10,13 @@ const packaged = ["test/package/**/*.test.ts"]
 /** What takes longest, so that it starts first and the others end beside it. Two that compute do not start together. */
 const longest = [
   "test/lock/properties.test.ts",
+  "test/cluster/sharding.test.ts",
   "test/package/git.test.ts",
   "test/etcd/tokens.etcd.test.ts",
   "test/lock/faults.etcd.test.ts",
   "test/fault/short.etcd.test.ts",
   "test/cli/run.etcd.test.ts",
+  "test/cluster/cluster.etcd.test.ts",
   "test/etcd/cluster.etcd.test.ts",
   "test/conformance/random.etcd.test.ts",
   "test/examples/examples.etcd.test.ts"

@@ -67,6 +67,18 @@ export interface Lease {
   readonly awaitLoss: Effect.Effect<never, LeaseExpired>
   /** Runs an effect for as long as the lease lives: a loss interrupts it, awaits it, and fails the whole. */
   readonly whileAlive: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LeaseExpired, R>
+  /**
+   * Renews the lease now, in one attempt that ends within the request timeout and a sixth of the TTL. It fails with the
+   * `EtcdError` if etcd has not acknowledged it, which leaves the lease as it was, and with `LeaseExpired` if the lease is
+   * lost. Calls at the same time share one attempt, which goes on when they are interrupted.
+   */
+  readonly renew: Effect.Effect<Renewal, LeaseExpired | EtcdError>
+  /**
+   * Revokes the lease before its scope closes, and in the same way: what runs under it is interrupted and awaited first,
+   * and a lease whose bodies outlast the wait is left to expire. It fails if etcd has not confirmed that the lease is gone,
+   * and can then be called again. After a success the scope's closing sends no request.
+   */
+  readonly revoke: Effect.Effect<void, EtcdError>
   /** Every renewal that etcd acknowledges from now on; ends with the lease. */
   readonly renewals: Stream.Stream<Renewal>
 }
@@ -103,6 +115,11 @@ export interface Options {
    * Default: a tenth of the TTL, but at least 300 milliseconds.
    */
   readonly safetyMargin?: Duration.Input | undefined
+  /**
+   * Who renews the lease. `automatic`: a fiber of its own, until its scope closes. `manual`: its user, by calls of `renew`,
+   * so that the lease is lost when these calls stop, although the process lives. Default: `automatic`.
+   */
+  readonly renewal?: "automatic" | "manual" | undefined
 }
 
 /**
@@ -112,7 +129,7 @@ export interface Options {
  * **Details**
  *
  * Renewals are sent every third of the TTL, each with a deadline, and repeated at
- * once when they fail.
+ * once when they fail. With `renewal: "manual"` none is sent but by `renew`.
  *
  * Closing the scope interrupts what runs under the lease, and waits for its end
  * with renewals going on; only then it revokes the lease. A warning names what has
@@ -139,6 +156,25 @@ export interface Options {
  *   yield* etcd.txn({ then: [Etcd.put("workers/7", "ready", { lease: lease.id })], idempotent: true })
  *   return yield* lease.whileAlive(Effect.succeed("worked"))
  * }))
+ * ```
+ *
+ * **Example** (A lease that lives only as long as a loop turns)
+ *
+ * ```ts
+ * import { Effect, Schedule } from "effect"
+ * import { Etcd, Lease } from "effect-etcd-lock"
+ *
+ * export const poll = (once: Effect.Effect<void>, times: number) =>
+ *   Effect.scoped(Effect.gen(function*() {
+ *     const etcd = yield* Etcd.Etcd
+ *     const lease = yield* Lease.make({ ttl: "30 seconds", renewal: "manual" })
+ *     yield* etcd.txn({ then: [Etcd.put("pollers/7", "polls", { lease: lease.id })], idempotent: true })
+ *     // A poll that hangs loses the key, which a fiber that renews beside it would keep.
+ *     yield* once.pipe(
+ *       Effect.andThen(lease.renew),
+ *       Effect.repeat(Schedule.spaced("5 seconds").pipe(Schedule.upTo({ times })))
+ *     )
+ *   }))
  * ```
  *
  * @category constructors

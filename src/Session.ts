@@ -61,7 +61,7 @@ export class Session extends Context.Service<Session, {
  * @category models
  * @since 0.1.0
  */
-export type Options = Lease.Options
+export type Options = Omit<Lease.Options, "renewal">
 
 /**
  * Makes a session that ends with the scope. Then no caller acquires a lock through it any

@@ -219,6 +219,16 @@ export const isSingleKey = (module: string, layout: "queue" | "single-key" | und
   })
 }
 
+export const isManual = (module: string, renewal: "automatic" | "manual" | undefined): boolean => {
+  if (renewal === undefined || renewal === "automatic") return false
+  if (renewal === "manual") return true
+  throw new InvalidOption({
+    module,
+    option: "renewal",
+    problem: (name) => `${name("renewal")} must be "automatic" or "manual", got ${show(renewal)}`
+  })
+}
+
 export const flag = (module: string, option: string, value: unknown): void => {
   if (value === undefined || typeof value === "boolean") return
   throw new InvalidOption({

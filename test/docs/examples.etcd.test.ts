@@ -70,7 +70,16 @@ const inTest = Layer.provideMerge(
 describe("the examples in the documentation", () => {
   it("are found", () => {
     for (
-      const file of ["README.md", "docs/operating.md", "src/Etcd.ts", "src/Lease.ts", "src/Lock.ts", "src/Session.ts"]
+      const file of [
+        "README.md",
+        "docs/cluster.md",
+        "docs/operating.md",
+        "src/Etcd.ts",
+        "src/EtcdRunnerStorage.ts",
+        "src/Lease.ts",
+        "src/Lock.ts",
+        "src/Session.ts"
+      ]
     ) {
       assert.isTrue(examples.some(({ at }) => at.startsWith(`${file}:`)), `${file} has an example`)
     }

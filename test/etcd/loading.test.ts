@@ -60,6 +60,27 @@ const imports = Fs.readdirSync(Path.join(root, "src"), { recursive: true, encodi
   })
 
 const isOfCommand = ({ file }: { readonly file: string }) => file === "bin.ts" || file.startsWith("cli/")
+describe("Effect Cluster", () => {
+  it("is loaded with the storage for it, and not with the package", () => {
+    const program = `
+      import { registerHooks } from "node:module"
+      let loaded = 0
+      registerHooks({
+        load: (url, context, next) => {
+          if (url.includes("/effect/dist/cluster/")) loaded++
+          return next(url, context)
+        }
+      })
+      await import("effect-etcd-lock")
+      const before = loaded
+      await import("effect-etcd-lock/EtcdRunnerStorage")
+      console.log(JSON.stringify({ before, after: loaded > 0 }))
+    `
+    const args = ["--conditions=@effect-etcd-lock/source", "--input-type=module", "--eval", program]
+    const seen = JSON.parse(execFileSync(process.execPath, args, { cwd: root, encoding: "utf8" }))
+    assert.deepStrictEqual(seen, { before: 0, after: true })
+  })
+})
 
 describe("what the sources import", () => {
   it("is Node's own, or what is installed with the package", () => {

@@ -167,15 +167,42 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
       assert.isAtMost(late.length, 1, lines.join("\n"))
     }))
 
-  it.live("singleton-worker says in one sentence that it needs an etcd that can be shared", () =>
+  it.live("cluster: a singleton, a job and entities move from a runner that is killed, and from one that ends", () =>
     Effect.gen(function*() {
-      const { code, errors } = yield* run("singleton-worker", {})
-      assert.strictEqual(code, 1)
-      assert.match(
-        errors.trim(),
-        /^The processes of this example need an etcd that they share: set ETCD_ENDPOINTS, .*$/
-      )
+      const { code, errors, lines } = yield* run("cluster", { ETCD_ENDPOINTS: inject("etcdEndpoint") })
+      const all = lines.join("\n")
+      assert.strictEqual(code, 0, errors)
+      const [, killed] = /^Operator sends SIGKILL to (\w+)$/m.exec(all)!
+      const [[, ended], [, last]] = [...all.matchAll(/^Operator sends SIGTERM to (\w+)$/gm)] as any
+      assert.sameMembers([killed, ended, last], ["Ada", "Ben", "Cleo"])
+      printsInOrder(lines, [
+        `${killed} is the courier`,
+        /^Client has 24 orders packed: (\d+ by (Ada|Ben|Cleo)(, )?)+$/,
+        `Operator sends SIGKILL to ${killed}`,
+        `${ended} is the courier`,
+        new RegExp(`^Client has 24 orders packed: ((\\d+ by (${ended}|${last})(, )?)+)$`),
+        `Operator sends SIGTERM to ${ended}`,
+        `${last} is the courier`,
+        /writes invoices$/,
+        `Client has 24 orders packed: 24 by ${last}`,
+        `Operator sends SIGTERM to ${last}`,
+        `${last} is the courier no more`
+      ])
+      assert.include(lines, `${ended} is the courier no more`)
     }))
+
+  it.live.each(["cluster", "singleton-worker"])(
+    "%s says in one sentence that it needs an etcd that can be shared",
+    (example) =>
+      Effect.gen(function*() {
+        const { code, errors } = yield* run(example, {})
+        assert.strictEqual(code, 1)
+        assert.match(
+          errors.trim(),
+          /^The processes of this example need an etcd that they share: set ETCD_ENDPOINTS, .*$/
+        )
+      })
+  )
 
   it.live.each(etcds())("http-api on %s: 409 with Retry-After, and 503", ([, environment]) =>
     Effect.gen(function*() {

@@ -119,6 +119,7 @@ layer(ProjectLive, { excludeTestServices: true, timeout: 120_000 })("the archive
             console.log(JSON.stringify([
               Object.keys(imported),
               imported.Lock === required.Lock,
+              Object.keys(await import("effect-etcd-lock/EtcdRunnerStorage")),
               await refused("internal/options"),
               await refused("internal/etcd3/client"),
               await refused("index")
@@ -129,6 +130,7 @@ layer(ProjectLive, { excludeTestServices: true, timeout: 120_000 })("the archive
       assert.deepStrictEqual(JSON.parse(yield* Consumer.runModule(bare, "program.cjs")), [
         ["Election", "Etcd", "Lease", "Lock", "LockMetrics", "ReadWriteLock", "Semaphore", "Session"],
         true,
+        ["Shards", "layer", "layerWithShards", "make"],
         ...Array.from({ length: 3 }, () => "ERR_PACKAGE_PATH_NOT_EXPORTED")
       ])
     }))

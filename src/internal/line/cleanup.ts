@@ -29,8 +29,8 @@ interface Leftover {
   readonly unsubscribe: () => void
 }
 
-/** How long a proposal may take inside of etcd, which is 5 seconds and twice the election timeout, and a margin. */
-const proposalTimeout = 8000
+/** How many milliseconds a proposal may take inside of etcd, which is 5 seconds and twice the election timeout, and a margin. */
+export const proposalTimeout = 8000
 
 /** Entries of one transaction: etcd takes 128 operations. */
 const batchSize = 64

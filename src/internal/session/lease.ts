@@ -7,15 +7,18 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as PubSub from "effect/PubSub"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Etcd } from "../../Etcd.ts"
 import { EtcdError } from "../../EtcdError.ts"
 import type { Lease, Options, Renewal } from "../../Lease.ts"
 import { LeaseExpired } from "../../LeaseExpired.ts"
+import * as Background from "../background.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
 import * as Metrics from "../metrics.ts"
 import * as Check from "../options.ts"
@@ -31,7 +34,10 @@ export class LeaseImpl implements EntryLease {
   /** All that runs under the lease or under a lock on it. */
   readonly bodies = new Bodies()
   readonly renewals: Stream.Stream<Renewal>
+  readonly #etcd: Etcd["Service"]
   readonly #clock: Clock.Clock
+  readonly #background: Background.Background
+  readonly #isManual: boolean
   readonly #marginOf: (ttlMillis: number) => number
   readonly #acknowledged: PubSub.PubSub<Renewal>
   readonly #recorder: Metrics.LeaseRecorder
@@ -44,6 +50,11 @@ export class LeaseImpl implements EntryLease {
   /** For how many milliseconds after that the lease can be trusted. */
   #validity: number
   #isAbandoned = false
+  #isRevoked = false
+  /** Renews the lease, or only waits for its end. */
+  #keeper: Fiber.Fiber<void> | undefined
+  /** The attempt to renew the lease that is under way. */
+  #attempt: Fiber.Fiber<number, EtcdError> | undefined
   /** Since when the renewals sleep or wait for etcd, and for how long at most. */
   #expected: { readonly since: Instant; readonly millis: number } | undefined
   /** For how many milliseconds the process has stood still since the last acknowledged request. */
@@ -54,17 +65,23 @@ export class LeaseImpl implements EntryLease {
   #logged: "Debug" | "Warn" | undefined
 
   constructor(options: {
+    readonly etcd: Etcd["Service"]
     readonly id: bigint
     readonly ttlMillis: number
     readonly sent: Instant
     readonly clock: Clock.Clock
+    readonly background: Background.Background
+    readonly isManual: boolean
     readonly marginOf: (ttlMillis: number) => number
     readonly acknowledged: PubSub.PubSub<Renewal>
     readonly recorder: Metrics.LeaseRecorder
   }) {
     this.id = options.id
     this.ttl = Duration.millis(options.ttlMillis)
+    this.#etcd = options.etcd
     this.#clock = options.clock
+    this.#background = options.background
+    this.#isManual = options.isManual
     this.#marginOf = options.marginOf
     this.#acknowledged = options.acknowledged
     this.#recorder = options.recorder
@@ -88,6 +105,11 @@ export class LeaseImpl implements EntryLease {
     return (self) => supervise(self, this.onLoss, this.bodies, this.#owner)
   }
 
+  /** For how many milliseconds etcd has acknowledged nothing. */
+  get unacknowledgedFor(): number {
+    return elapsed(this.#sent, now(this.#clock))
+  }
+
   isAlive(): boolean {
     // Timers are late after the process stood still; the clocks are not.
     if (this.#loss.value === undefined && this.#remaining() === 0) this.#lose("Expired")
@@ -106,57 +128,115 @@ export class LeaseImpl implements EntryLease {
     this.#lose("Revoked")
   }
 
-  /** Whether the lease is to be revoked when its scope closes. */
-  get isToBeRevoked(): boolean {
-    // Bodies outlast an abandoned one: a revoke would give their locks away, if etcd should know the lease yet.
-    return this.#loss.value?.reason !== "Revoked" && !this.#isAbandoned
+  get renew(): Lease["renew"] {
+    return Effect.suspend(() => {
+      if (!this.isAlive()) return Effect.fail(this.#loss.value!)
+      return Effect.flatMap(
+        this.#attempted,
+        (renewed): Exit.Exit<Renewal, LeaseExpired | EtcdError> =>
+          this.#loss.value === undefined ? Exit.map(renewed, () => this.#renewal) : Exit.fail(this.#loss.value)
+      )
+    })
+  }
+
+  get revoke(): Lease["revoke"] {
+    return Effect.gen({ self: this }, function*() {
+      yield* this.end
+      // A renewal that is under way would find that the lease is gone, and warn of it.
+      this.#keeper?.interruptUnsafe()
+      this.#attempt?.interruptUnsafe()
+      // Bodies outlast an abandoned one: a revoke would give their locks away, if etcd should know the lease yet.
+      if (this.#isRevoked || this.#isAbandoned || this.#loss.value?.reason === "Revoked") return
+      yield* revoke(this.#etcd, this.id)
+      this.#isRevoked = true
+    })
+  }
+
+  /** Keeps the lease until it is lost, or until the scope closes. */
+  get keep(): Effect.Effect<void, never, Scope.Scope> {
+    const keeping = this.#isManual ? this.#expire : Effect.raceFirst(this.#keepAlive, this.#expire)
+    return Effect.ensuring(keeping, Effect.sync(() => this.#lose("Expired"))).pipe(
+      Effect.forkScoped({ startImmediately: true }),
+      Effect.map((keeper) => {
+        this.#keeper = keeper
+      })
+    )
   }
 
   /** Renews the lease until it is lost. */
-  keepAlive(etcd: Etcd["Service"]): Effect.Effect<void> {
+  get #keepAlive(): Effect.Effect<void> {
     // Whole milliseconds, as timers count.
     const period = Math.floor(Duration.toMillis(this.ttl) / 3)
-    // It leaves time for another attempt, on a fresh connection.
-    const attemptTimeout = Math.floor(period / 2)
     const pause = Math.min(Math.floor(period / 10), 100)
-    const renewing = Effect.gen({ self: this }, function*() {
+    return Effect.gen({ self: this }, function*() {
       while (true) {
         yield* this.#sleep(Math.max(0, Math.min(period - elapsed(this.#sent, now(this.#clock)), this.#remaining())))
         while (true) {
           if (this.#remaining() === 0) return this.#lose("Expired")
-          const sending = now(this.#clock)
-          const timeout = Math.min(attemptTimeout, this.#remaining())
-          const renewal = etcd.leaseKeepAlive(this.id, timeout).pipe(
-            Effect.timeoutOrElse({ duration: timeout, orElse: () => notInTime }),
-            Effect.exit
-          )
-          const renewed = yield* this.#within(timeout, renewal)
-          const isLate = this.#remaining() === 0
-          if (!isLate || Exit.isFailure(renewed)) this.#recorder.renewals(1, resultOf(renewed))
-          if (Exit.isFailure(renewed)) this.#error = Option.getOrUndefined(Cause.findErrorOption(renewed.cause))
-          if (isLate) return this.#lose("Expired")
-          if (Exit.isSuccess(renewed)) {
-            if (renewed.value === 0) {
-              yield* this.#log(
-                Effect.logWarning(`Lease ${this.id.toString(16)} was revoked: etcd does not have it any more`)
-              )
-              return this.#lose("Revoked")
-            }
-            yield* this.#logRenewed
-            this.#renewed(sending, renewed.value * 1000)
-            break
-          }
+          const renewed = yield* this.#attempted
+          if (this.#gone.isOpen()) return
+          if (Exit.isSuccess(renewed)) break
           yield* this.#logFailed
           yield* this.#sleep(Math.min(pause, this.#remaining()))
         }
       }
     })
-    // The end of the lease waits for no renewal, however long that takes.
-    const expiring = Effect.gen({ self: this }, function*() {
-      while (this.#remaining() > 0) yield* Effect.sleep(this.#remaining())
+  }
+
+  /** Loses the lease when its time is over: that waits for no renewal, however long it takes. */
+  get #expire(): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      while (this.#remaining() > 0) {
+        yield* this.#isManual ? this.#sleep(this.#remaining()) : Effect.sleep(this.#remaining())
+      }
       this.#lose("Expired")
     })
-    return Effect.ensuring(Effect.raceFirst(renewing, expiring), Effect.sync(() => this.#lose("Expired")))
+  }
+
+  /**
+   * Makes one attempt to renew the lease, which all share who ask for one meanwhile. None of them interrupts it: its answer
+   * would be taken for that to the next one.
+   */
+  get #attempted(): Effect.Effect<Exit.Exit<number, EtcdError>> {
+    return Effect.suspend(() => {
+      if (this.#attempt !== undefined) return Fiber.await(this.#attempt)
+      const attempt = this.#background(this.#renewOnce)
+      this.#attempt = attempt
+      attempt.addObserver(() => {
+        this.#attempt = undefined
+      })
+      return Fiber.await(attempt)
+    })
+  }
+
+  /** The lease is lost if etcd has it no more, or answers too late. */
+  get #renewOnce(): Effect.Effect<number, EtcdError> {
+    return Effect.gen({ self: this }, function*() {
+      // It leaves time for another attempt, on a fresh connection.
+      const sixth = Math.floor(Duration.toMillis(this.ttl) / 6)
+      const timeout = Math.min(sixth, Duration.toMillis(this.#etcd.requestTimeout), this.#remaining())
+      const sending = now(this.#clock)
+      const renewal = this.#etcd.leaseKeepAlive(this.id, timeout).pipe(
+        Effect.timeoutOrElse({ duration: timeout, orElse: () => notInTime }),
+        Effect.exit
+      )
+      const renewed = yield* this.#isManual ? renewal : this.#within(timeout, renewal)
+      const isLate = this.#remaining() === 0
+      if (!isLate || Exit.isFailure(renewed)) this.#recorder.renewals(1, resultOf(renewed))
+      if (Exit.isFailure(renewed)) this.#error = Option.getOrUndefined(Cause.findErrorOption(renewed.cause))
+      if (isLate) {
+        this.#lose("Expired")
+      } else if (Exit.isSuccess(renewed) && renewed.value === 0) {
+        yield* this.#log(
+          Effect.logWarning(`Lease ${this.id.toString(16)} was revoked: etcd does not have it any more`)
+        )
+        this.#lose("Revoked")
+      } else if (Exit.isSuccess(renewed)) {
+        yield* this.#logRenewed
+        this.#renewed(sending, renewed.value * 1000)
+      }
+      return yield* renewed
+    })
   }
 
   /** Reports `Released`, and waits until all bodies have ended, with renewals going on. */
@@ -208,6 +288,10 @@ export class LeaseImpl implements EntryLease {
     this.#expected = undefined
   }
 
+  get #renewal(): Renewal {
+    return { leaseId: this.id, remaining: Duration.millis(this.#remaining()) }
+  }
+
   #renewed(sent: Instant, ttlMillis: number) {
     this.#recorder.renewal(Duration.millis(elapsed(sent, now(this.#clock))))
     // Of the time that etcd gives, which is longer than that for which it is trusted.
@@ -217,7 +301,7 @@ export class LeaseImpl implements EntryLease {
     this.#error = undefined
     this.#sent = sent
     this.#validity = ttlMillis - this.#marginOf(ttlMillis)
-    PubSub.publishUnsafe(this.#acknowledged, { leaseId: this.id, remaining: Duration.millis(this.#remaining()) })
+    PubSub.publishUnsafe(this.#acknowledged, this.#renewal)
   }
 
   get #logFailed(): Effect.Effect<void> {
@@ -251,7 +335,7 @@ export class LeaseImpl implements EntryLease {
     this.#noteDelay()
     const stoodStill = Math.round(this.#stoodStill)
     return {
-      unacknowledgedFor: Duration.millis(Math.round(elapsed(this.#sent, now(this.#clock)))),
+      unacknowledgedFor: Duration.millis(Math.round(this.unacknowledgedFor)),
       stoodStillFor: stoodStill < Duration.toMillis(this.ttl) / 10 ? undefined : Duration.millis(stoodStill),
       cause: this.#error
     }
@@ -284,11 +368,12 @@ const notInTime = Effect.fail(
 )
 
 export const make = Effect.fnUntraced(function*(options?: Options) {
-  const { marginOf, seconds } = validate(options)
+  const { isManual, marginOf, seconds } = validate(options)
   const etcd = yield* Etcd
   const clock = yield* Clock.Clock
   const id = randomId()
   const recorder = Metrics.leases(yield* Effect.context<never>())
+  const background = yield* Background.make
   const acknowledged = yield* PubSub.sliding<Renewal>(16)
   let sent = now(clock)
   const granted = grant(etcd, id, seconds, () => {
@@ -297,12 +382,13 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const lease = yield* Effect.acquireRelease(
     Effect.map(
       granted,
-      (ttlMillis) => new LeaseImpl({ id, ttlMillis, sent, clock, marginOf, acknowledged, recorder })
+      (ttlMillis) =>
+        new LeaseImpl({ etcd, id, ttlMillis, sent, clock, background, isManual, marginOf, acknowledged, recorder })
     ),
-    (lease) => lease.isToBeRevoked ? revoke(etcd, id) : Effect.void
+    (lease) => orLeftToExpire(id, lease.revoke)
   )
   // The scope closes in the reverse order: what runs under the lease ends, then the renewals, then the lease.
-  yield* Effect.forkScoped(lease.keepAlive(etcd), { startImmediately: true })
+  yield* lease.keep
   yield* Effect.addFinalizer(() => lease.end)
   return lease
 })
@@ -319,10 +405,11 @@ export const maxSeconds = 9_000_000_000
 /** Returns the TTL to ask for, in seconds, and the safety margin of the TTL that etcd grants, in milliseconds. */
 export const validate = (options: Options | undefined) => {
   Check.object("Lease", "options", options, "{ ttl: \"15 seconds\" }")
+  const isManual = Check.isManual("Lease", options?.renewal)
   const seconds = options?.ttl === undefined ? 15 : secondsOf(Check.duration(ttlOption, options.ttl))
-  if (options?.safetyMargin === undefined) return { seconds, marginOf: defaultMargin }
+  if (options?.safetyMargin === undefined) return { isManual, seconds, marginOf: defaultMargin }
   const margin = Duration.toMillis(Check.duration(marginOption(seconds * 1000), options.safetyMargin))
-  return { seconds, marginOf: () => margin }
+  return { isManual, seconds, marginOf: () => margin }
 }
 
 const secondsOf = (duration: Duration.Duration): number => Math.ceil(Duration.toSeconds(duration))
@@ -377,7 +464,7 @@ const grant = (
   seconds: number,
   beforeRenewal: () => void
 ): Effect.Effect<number, EtcdError> => {
-  const abandon = Effect.suspend(() => Effect.forkDetach(revoke(etcd, id)))
+  const abandon = Effect.suspend(() => Effect.forkDetach(orLeftToExpire(id, revoke(etcd, id))))
   const renewed = Effect.suspend(() => {
     beforeRenewal()
     return etcd.leaseKeepAlive(id, 1000)
@@ -389,11 +476,13 @@ const grant = (
   return Effect.map(granted, (seconds) => seconds * 1000)
 }
 
-const revoke = (etcd: Etcd["Service"], id: bigint): Effect.Effect<void> =>
-  Effect.catch(etcd.leaseRevoke(id), (error) =>
-    error.reason === "LeaseNotFound"
-      ? Effect.void
-      : Effect.annotateLogs(
-        Effect.logWarning(`Lease ${id.toString(16)} could not be revoked and is left to expire: ${error.message}`),
-        { lease: id.toString(16) }
-      ))
+// A lease that etcd does not have is as good as revoked.
+const revoke = (etcd: Etcd["Service"], id: bigint): Effect.Effect<void, EtcdError> =>
+  Effect.catchIf(etcd.leaseRevoke(id), ({ reason }) => reason === "LeaseNotFound", () => Effect.void)
+
+const orLeftToExpire = (id: bigint, revoke: Effect.Effect<void, EtcdError>): Effect.Effect<void> =>
+  Effect.catch(revoke, (error) =>
+    Effect.annotateLogs(
+      Effect.logWarning(`Lease ${id.toString(16)} could not be revoked and is left to expire: ${error.message}`),
+      { lease: id.toString(16) }
+    ))

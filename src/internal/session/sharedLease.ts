@@ -9,7 +9,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import { Etcd, EtcdError } from "../../Etcd.ts"
-import type { Options } from "../../Lease.ts"
+import type { Options } from "../../Session.ts"
 import type { Background } from "../background.ts"
 import { sessionClosed } from "../etcd/batch.ts"
 import type { LeaseRef } from "../line/leaseRef.ts"
@@ -90,7 +90,7 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
 
   const grant = Effect.suspend(() => {
     const scope = Scope.makeUnsafe()
-    return Lease.make(options).pipe(
+    return Lease.make({ ...options, renewal: "automatic" }).pipe(
       Effect.provideService(Etcd, etcd),
       Scope.provide(scope),
       Effect.onError(() => Scope.close(scope, Exit.void)),

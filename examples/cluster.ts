@@ -1,0 +1,184 @@
+/**
+ * An Effect Cluster on etcd, without a database: three runners share a singleton, a job that runs by a schedule, and
+ * entities. The runner of the singleton is killed, and the next one is asked to end. The processes need an etcd that they
+ * share:
+ *
+ *   npm run example -- test/examples/withEtcd.ts examples/cluster.ts
+ */
+import { NodeClusterSocket, NodeRuntime, NodeServices } from "@effect/platform-node"
+import {
+  Config,
+  ConfigProvider,
+  Console,
+  Data,
+  Effect,
+  Fiber,
+  Layer,
+  Option,
+  Queue,
+  References,
+  Schedule,
+  Schema,
+  Stream
+} from "effect"
+import { Etcd } from "effect-etcd-lock"
+import * as EtcdRunnerStorage from "effect-etcd-lock/EtcdRunnerStorage"
+import * as Entity from "effect/cluster/Entity"
+import * as MessageStorage from "effect/cluster/MessageStorage"
+import * as RunnerAddress from "effect/cluster/RunnerAddress"
+import * as ShardingConfig from "effect/cluster/ShardingConfig"
+import * as Singleton from "effect/cluster/Singleton"
+import { ChildProcess } from "effect/process"
+import * as Rpc from "effect/rpc/Rpc"
+import * as Net from "node:net"
+import { explained, say } from "./support.ts"
+
+class NoEtcd extends Data.TaggedError("NoEtcd")<{ readonly message: string }> {}
+
+/** The etcd that the environment names, as the processes inherit it. One in memory could not be shared. */
+const EtcdLive = Layer.unwrap(
+  Config.String("ETCD_ENDPOINTS").pipe(
+    Config.orElse(() => Config.String("ETCDCTL_ENDPOINTS")),
+    Effect.mapError(() =>
+      new NoEtcd({
+        message: "The processes of this example need an etcd that they share: set ETCD_ENDPOINTS, " +
+          "or run it through test/examples/withEtcd.ts, which starts one."
+      })
+    ),
+    Effect.map((endpoints) =>
+      Etcd.layerEtcdctl().pipe(
+        Layer.provide(NodeServices.layer),
+        Layer.provide(ConfigProvider.layer(
+          ConfigProvider.fromEnv({ env: { ...process.env, ETCDCTL_ENDPOINTS: endpoints } })
+        ))
+      )
+    )
+  )
+)
+
+// -----------------------------------------------------------------------------
+// the cluster, as every process has it
+// -----------------------------------------------------------------------------
+
+/** Each order is in one runner at a time. */
+const Order = Entity.make("Order", [Rpc.make("Pack", { success: Schema.String })])
+
+/** The storage and the runner have to have the same. */
+const shardingConfig = (port: Option.Option<number>) => ({
+  runnerAddress: Option.map(port, (port) => RunnerAddress.make("127.0.0.1", port)),
+  shardsPerGroup: 30,
+  // Short, so that the demonstration is. The default is 35 seconds, and etcd makes 6 to 10 affordable.
+  shardLockExpiration: "4 seconds",
+  refreshAssignmentsInterval: "500 millis"
+} as const)
+
+const storage = (port: Option.Option<number>) =>
+  Layer.mergeAll(EtcdRunnerStorage.layer(), MessageStorage.layerNoop).pipe(
+    Layer.provide([ShardingConfig.layerFromEnv(shardingConfig(port)), EtcdLive])
+  )
+
+// -----------------------------------------------------------------------------
+// a runner
+// -----------------------------------------------------------------------------
+
+const runner = (who: string, port: number) => {
+  const orders = Order.toLayer({ Pack: () => Effect.succeed(who) })
+  const singleton = Singleton.make(
+    "courier",
+    Console.log("is the courier").pipe(
+      Effect.andThen(Effect.never),
+      Effect.onExit(() => Console.log("is the courier no more"))
+    )
+  )
+  // ClusterCron would keep its runs as persisted messages, for which it needs a message storage.
+  const job = Singleton.make(
+    "invoices",
+    Effect.repeat(Console.log("writes invoices"), Schedule.cron("*/2 * * * * *")).pipe(Effect.orDie)
+  )
+  return Layer.mergeAll(orders, singleton, job).pipe(
+    Layer.provide(NodeClusterSocket.layer({ storage: "byo", shardingConfig: shardingConfig(Option.some(port)) })),
+    Layer.provide(storage(Option.some(port))),
+    Layer.launch
+  )
+}
+
+// -----------------------------------------------------------------------------
+// three runners, and what happens to them
+// -----------------------------------------------------------------------------
+
+const freePort = Effect.callback<number>((resume) => {
+  const server = Net.createServer().listen(0, "127.0.0.1", () => {
+    const { port } = server.address() as Net.AddressInfo
+    server.close(() => resume(Effect.succeed(port)))
+  })
+})
+
+/** Starts a runner, prints what it says, and tells who is the courier. */
+const start = Effect.fnUntraced(function*(who: string, couriers: Queue.Queue<string>) {
+  const args = [...process.execArgv, process.argv[1]!, who, String(yield* freePort)]
+  const child = yield* ChildProcess.make(process.execPath, args, { stderr: "inherit" })
+  const lines = child.stdout.pipe(Stream.decodeText, Stream.splitLines)
+  const printing = yield* Effect.forkScoped(
+    Stream.runForEach(
+      lines,
+      (line) => Effect.andThen(say(who, line), line === "is the courier" ? Queue.offer(couriers, who) : Effect.void)
+    )
+  )
+  yield* say("Operator", `has started ${who}`)
+  const signal = (name: NodeJS.Signals) =>
+    Effect.andThen(say("Operator", `sends ${name} to ${who}`), Effect.sync(() => process.kill(child.pid, name)))
+  return { signal, printing }
+})
+
+const operator = Effect.gen(function*() {
+  const couriers = yield* Queue.unbounded<string>()
+  const runners: Record<string, Effect.Success<ReturnType<typeof start>>> = {}
+  for (const who of ["Ada", "Ben", "Cleo"]) runners[who] = yield* start(who, couriers)
+
+  // A client of the cluster. Who has an order is asked for, wherever it is.
+  const pack = Effect.gen(function*() {
+    const order = yield* Order.client
+    const packers = yield* Effect.forEach(
+      Array.from({ length: 24 }, (_, i) => `order-${i}`),
+      (id) => order(id).Pack(),
+      { concurrency: "unbounded" }
+    )
+    const counts = Object.entries(Object.groupBy(packers, (packer) => packer)).toSorted()
+    yield* say("Client", `has 24 orders packed: ${counts.map(([who, own]) => `${own?.length} by ${who}`).join(", ")}`)
+  }).pipe(Effect.retry(Schedule.spaced("500 millis")))
+
+  // Runners that join or leave move shards for a moment.
+  const courier = Effect.gen(function*() {
+    const next = yield* Queue.take(couriers)
+    yield* Effect.sleep("3 seconds")
+    return (yield* Queue.clear(couriers)).at(-1) ?? next
+  })
+
+  const first = yield* courier
+  yield* pack
+  yield* runners[first]!.signal("SIGKILL")
+  // It cannot say anything any more: another one has its shards when its leases are over.
+  const second = yield* courier
+  yield* pack
+  yield* runners[second]!.signal("SIGTERM")
+  const third = yield* courier
+  yield* pack
+  yield* runners[third]!.signal("SIGTERM")
+  yield* Effect.forEach(Object.values(runners), ({ printing }) => Fiber.await(printing))
+}).pipe(
+  Effect.scoped,
+  Effect.provide([
+    NodeClusterSocket.layer({ clientOnly: true, storage: "byo", shardingConfig: shardingConfig(Option.none()) }).pipe(
+      Layer.provide(storage(Option.none()))
+    ),
+    NodeServices.layer
+  ])
+)
+
+const program = Effect.gen(function*() {
+  const [, , who, port] = process.argv
+  if (who === undefined) return yield* operator
+  return yield* runner(who, Number(port))
+})
+
+program.pipe(explained, Effect.provideService(References.MinimumLogLevel, "Warn"), NodeRuntime.runMain)

@@ -1,0 +1,288 @@
+/**
+ * The shards that one runner holds: a key for each, on one lease for all of them.
+ *
+ * The runner believes what it was last told for as long as two refreshes may take. So nothing here says that a shard is
+ * held unless its lease can be trusted for that long.
+ */
+import * as Arr from "effect/Array"
+import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Etcd from "../../Etcd.ts"
+import type { LeaseExpired } from "../../LeaseExpired.ts"
+import type { Background } from "../background.ts"
+import type { Batch } from "../etcd/batch.ts"
+import { proposalTimeout } from "../line/cleanup.ts"
+import { monotonicMillis } from "../monotonic.ts"
+import type { LeaseImpl } from "../session/lease.ts"
+import type { CallLease } from "./callLease.ts"
+import { type Keys, restAfter } from "./keys.ts"
+
+export interface Shards {
+  /** Returns those of the shards that are held now. */
+  readonly acquire: (
+    ids: ReadonlyArray<string>
+  ) => Effect.Effect<ReadonlyArray<string>, LeaseExpired | Etcd.EtcdError>
+  /**
+   * Returns those of the shards that are still held, and will be until the next refresh has ended or failed. It fails if
+   * that cannot be said, since only a failure makes the runner stop what runs on them at once.
+   */
+  readonly refresh: (
+    ids: ReadonlyArray<string>
+  ) => Effect.Effect<ReadonlyArray<string>, LeaseExpired | Etcd.EtcdError>
+  readonly release: (id: string) => Effect.Effect<void, Etcd.EtcdError>
+  /** Succeeds when etcd has none of the runner's shards any more, whatever requests are under way. */
+  readonly releaseAll: Effect.Effect<void, Etcd.EtcdError>
+  readonly fencingToken: (id: string) => bigint | undefined
+}
+
+/** etcd takes 128 operations: one for each shard, and one in each. */
+const chunk = 120
+
+/** So many shards are read one by one, which is less than all that the cluster holds. */
+const few = 16
+
+export const make = (options: {
+  readonly etcd: Etcd.Etcd["Service"]
+  readonly clock: Clock.Clock
+  readonly background: Background
+  readonly batch: Batch
+  readonly keys: Keys
+  readonly address: string
+  readonly lease: CallLease
+  /** How far apart refreshes are, in milliseconds, and how long each may take. */
+  readonly interval: number
+}): Shards => {
+  const { address, background, batch, clock, etcd, interval, keys, lease } = options
+  /** How long after it was asked for a put may still come. */
+  const latest = Duration.toMillis(etcd.requestTimeout) + proposalTimeout
+  /** The lease that all of these are on. */
+  let on: LeaseImpl | undefined
+  /** The create revisions of the shards that the runner was told it holds. */
+  const held = new Map<string, bigint>()
+  /** The create revisions of what is being deleted. */
+  const leaving = new Map<string, bigint>()
+  /** What was asked for without an answer, and until when it may come to stand in etcd, though the runner knows nothing of it. */
+  const strays = new Map<string, number>()
+  /** What is being asked for. */
+  const asked = new Set<string>()
+
+  const now = () => monotonicMillis(clock)
+  const idOf = restAfter(keys.shards)
+
+  const forget = () => {
+    for (const known of [held, leaving, strays]) known.clear()
+    on = undefined
+  }
+
+  const granted = Effect.tap(lease.granted, (granted) =>
+    Effect.sync(() => {
+      if (on === granted) return
+      forget()
+      on = granted
+      granted.onLoss((loss) => {
+        if (on !== granted || loss.reason === "Released" || held.size === 0) return
+        background(
+          Effect.logWarning(`Runner ${address} has lost its ${held.size} shards: ${loss.message}`).pipe(
+            Effect.annotateLogs({ runner: address, lease: granted.id.toString(16), shards: held.size })
+          )
+        )
+      })
+    }))
+
+  // ---------------------------------------------------------------------------
+  // acquire
+  // ---------------------------------------------------------------------------
+
+  const acquire: Shards["acquire"] = Effect.fnUntraced(function*(ids) {
+    // The runner has yet to hear that it has lost what it holds, and a new lease would hide it.
+    if (held.size > 0 && on?.isAlive() === false) return []
+    const current = yield* granted
+    const unanswered = new Set(ids)
+    const got = new Map<string, bigint>()
+    const asking = Effect.forEach(
+      Arr.chunksOf(unanswered, chunk),
+      (ids) =>
+        put(current, ids).pipe(
+          Effect.map((revisions) => {
+            for (const id of ids) unanswered.delete(id)
+            for (const [id, revision] of revisions) got.set(id, revision)
+          }),
+          Effect.exit
+        ),
+      { concurrency: "unbounded" }
+    )
+    for (const id of unanswered) asked.add(id)
+    return yield* asking.pipe(
+      Effect.flatMap((exits) => got.size > 0 ? vouchAfterwards(current) : Exit.asVoidAll(exits)),
+      Effect.onExit((exit) =>
+        Effect.sync(() => {
+          for (const id of ids) asked.delete(id)
+          for (const id of unanswered) strays.set(id, now() + latest)
+          for (const [id, revision] of got) {
+            if (Exit.isSuccess(exit)) held.set(id, revision)
+            else strays.set(id, now() + latest)
+          }
+        })
+      ),
+      Effect.map(() => ids.filter((id) => got.has(id)))
+    )
+  })
+
+  /** Returns the create revisions of those that are held. */
+  const put = (current: LeaseImpl, ids: ReadonlyArray<string>) =>
+    etcd.txn({
+      then: ids.map((id) => {
+        const key = keys.shard(id)
+        return Etcd.nested({
+          compare: [Etcd.compareCreateRevision(key, "=", 0n)],
+          then: [Etcd.put(key, address, { lease: current.id })],
+          // An earlier request that got no answer may have put it.
+          else: [Etcd.get(key)]
+        })
+      }),
+      idempotent: true
+    }).pipe(
+      Effect.map(({ responses, revision }) =>
+        ids.flatMap((id, i): ReadonlyArray<readonly [id: string, revision: bigint]> => {
+          const response = responses[i]!
+          if (response.succeeded) return [[id, revision]]
+          const [kv] = response.responses[0].kvs
+          const isOurs = kv?.lease === current.id && kv.createRevision !== leaving.get(id)
+          return isOurs ? [[id, kv.createRevision]] : []
+        })
+      ),
+      Effect.tapError(({ reason }) =>
+        Effect.sync(() => {
+          if (reason === "LeaseNotFound") current.notFound()
+        })
+      )
+    )
+
+  /** The next refresh may begin an interval from now, and takes one to fail. */
+  const vouchAfterwards = (current: LeaseImpl) =>
+    Effect.gen(function*() {
+      const isTrusted = Duration.toMillis(yield* current.remaining) > 2 * interval
+      const renewed = yield* Effect.exit(isTrusted ? Effect.void : current.renew)
+      yield* vouch(current, 2 * interval, renewed)
+    })
+
+  // ---------------------------------------------------------------------------
+  // refresh
+  // ---------------------------------------------------------------------------
+
+  const refresh: Shards["refresh"] = Effect.fnUntraced(function*(ids) {
+    if (ids.length === 0) return yield* Effect.as(probe, [])
+    const current = on
+    if (current === undefined || (held.size === 0 && !current.isAlive())) return []
+    if (!current.isAlive()) return yield* current.awaitLoss
+    const began = now()
+    const revisions = ids.map((id) => held.get(id) ?? leaving.get(id))
+    const [renewed, seen] = yield* Effect.all([Effect.exit(lease.renewIfDue), read(current, ids)], {
+      concurrency: "unbounded"
+    })
+    yield* vouch(current, 2 * interval - (now() - began), renewed)
+    sweep(seen, began)
+    const isKept = (id: string, i: number) => revisions[i] !== undefined && seen.get(id) === revisions[i]
+    const kept = ids.filter(isKept)
+    if (kept.length === ids.length) return ids
+    const lost = ids.filter((id, i) => held.has(id) && held.get(id) === revisions[i] && !isKept(id, i))
+    if (lost.length === 0) return kept
+    // Where they have gone with the lease, what runs on them has to stop at once.
+    yield* current.renew
+    for (const id of lost) held.delete(id)
+    yield* Effect.annotateLogs(
+      Effect.logWarning(`Runner ${address} has lost shards, whose keys were deleted: ${lost.join(", ")}`),
+      { runner: address, shards: lost.length }
+    )
+    return kept
+  })
+
+  /** Whether etcd answers, where there is nothing to keep. */
+  const probe = Effect.suspend(() => {
+    const current = on
+    if (strays.size === 0 || current?.isAlive() !== true) return etcd.range(Etcd.get(keys.runner(address)))
+    const began = now()
+    return Effect.map(read(current, []), (seen) => sweep(seen, began))
+  })
+
+  /** Returns the create revisions of the shards that are on the lease: of these, or of all. */
+  const read = (current: LeaseImpl, ids: ReadonlyArray<string>) => {
+    const isAll = ids.length > few || strays.size > 0
+    const found = isAll
+      ? Effect.map(etcd.range(Etcd.getPrefix(keys.shards, { keysOnly: true })), ({ kvs }) => kvs)
+      : Effect.map(
+        etcd.txn({ then: ids.map((id) => Etcd.get(keys.shard(id))) }),
+        ({ responses }) => responses.flatMap(({ kvs }) => kvs)
+      )
+    return Effect.map(found, (kvs) => {
+      const seen = new Map<string, bigint>()
+      for (const { createRevision, key, lease } of kvs) if (lease === current.id) seen.set(idOf(key), createRevision)
+      return seen
+    })
+  }
+
+  /** Fails unless the lease can be trusted for longer than so many milliseconds, with why it was not renewed. */
+  const vouch = (
+    current: LeaseImpl,
+    millis: number,
+    renewed: Exit.Exit<unknown, LeaseExpired | Etcd.EtcdError>
+  ): Effect.Effect<void, LeaseExpired | Etcd.EtcdError> =>
+    Effect.flatMap(current.remaining, (remaining) => {
+      if (Duration.toMillis(remaining) > millis) return Effect.void
+      if (!current.isAlive()) return current.awaitLoss
+      return Effect.andThen(renewed, notVouched)
+    })
+
+  // ---------------------------------------------------------------------------
+  // release
+  // ---------------------------------------------------------------------------
+
+  /** Deletes what has come to stand in etcd without the runner's knowledge, as it was seen in a read that began then. */
+  const sweep = (seen: ReadonlyMap<string, bigint>, began: number) => {
+    for (const [id, until] of strays) {
+      const revision = seen.get(id)
+      const isStray = revision !== undefined && revision !== held.get(id) && !asked.has(id) &&
+        revision === (leaving.get(id) ?? revision)
+      if (isStray) background(remove(id, revision))
+      else if (began > until) strays.delete(id)
+    }
+  }
+
+  // Guarded by the revision: a request that comes late must not delete what is there by then.
+  const remove = (id: string, revision: bigint) =>
+    Effect.suspend(() => {
+      leaving.set(id, revision)
+      const key = keys.shard(id)
+      const removal = Etcd.nested({
+        compare: [Etcd.compareCreateRevision(key, "=", revision)],
+        then: [Etcd.remove(key)]
+      })
+      return Effect.callback<unknown, Etcd.EtcdError>((resume) => batch.send(key, removal, resume))
+    }).pipe(Effect.andThen(Effect.sync(() => {
+      if (leaving.get(id) === revision) leaving.delete(id)
+    })))
+
+  const release: Shards["release"] = (id) =>
+    Effect.suspend(() => {
+      const revision = held.get(id) ?? leaving.get(id)
+      held.delete(id)
+      return revision === undefined ? Effect.void : remove(id, revision)
+    })
+
+  const releaseAll: Shards["releaseAll"] = Effect.andThen(lease.revoke, Effect.sync(forget))
+
+  const fencingToken: Shards["fencingToken"] = (id) => on?.isAlive() === true ? held.get(id) : undefined
+
+  return { acquire, refresh, release, releaseAll, fencingToken }
+}
+
+const notVouched = Effect.fail(
+  new Etcd.EtcdError({
+    reason: "Timeout",
+    method: "leaseKeepAlive",
+    outcome: "Unknown",
+    description: "the last renewal was acknowledged too long ago for the shards to be safe until the next refresh"
+  })
+)
