@@ -54,9 +54,13 @@ export const start = (
     })
     child.stdin.on("error", () => {})
     child.on("exit", (exitCode, signal) => {
-      code = exitCode ?? signal!
-      // What it printed last is read after this.
-      setImmediate(changed)
+      const end = () => {
+        code ??= exitCode ?? signal!
+        changed()
+      }
+      // What it printed last is read before that, unless what it has left behind keeps its outputs open.
+      child.on("close", end)
+      setTimeout(end, 3000).unref()
     })
     const until = <A>(read: () => A | undefined) =>
       Effect.callback<A>((resume) => {

@@ -26,7 +26,7 @@ const isAlive = (pid: number): boolean => {
 const takeAway = (name: string) =>
   Effect.map(Program.run(["release", "--force", name]), ({ code }) => assert.strictEqual(code, 0))
 
-describe("a command whose lock is lost", { concurrent: true }, () => {
+describe("a command whose lock is lost", () => {
   it.live("is asked to end, and the exit code says why", () =>
     Effect.gen(function*() {
       for (const [options, code] of [[[], 76], [["--lost-exit-code", "9"], 9]] as const) {

@@ -24,7 +24,7 @@ const isFree = (name: string) =>
     return holder === undefined && queue.length === 0
   }).pipe(Effect.scoped)
 
-describe("etcd-lock run", { concurrent: true }, () => {
+describe("etcd-lock run", () => {
   it.live("runs the command as if it were run directly, ends as it does, and releases the lock", () =>
     Effect.gen(function*() {
       const name = unique("direct")
@@ -230,7 +230,7 @@ describe("etcd-lock run", { concurrent: true }, () => {
     }).pipe(Effect.scoped))
 })
 
-describe("etcd-lock elect", { concurrent: true }, () => {
+describe("etcd-lock elect", () => {
   it.live("runs the command when it leads, with what observers see of it", () =>
     Effect.gen(function*() {
       const name = unique("elect")
@@ -258,7 +258,7 @@ describe("etcd-lock elect", { concurrent: true }, () => {
     }).pipe(Effect.scoped))
 })
 
-describe("the exit code", { concurrent: true }, () => {
+describe("the exit code", () => {
   it.live.each<[string, number, ReadonlyArray<string>, RegExp]>([
     ["an unknown option", 64, ["run", "--nosuch", "x", "true"], /Unrecognized flag: --nosuch/],
     ["an unknown command", 64, ["nosuch"], /Unknown subcommand "nosuch"/],

@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { unique } from "../support/connect.ts"
 import * as Program from "./Program.ts"
 
-describe("on a terminal", { concurrent: true }, () => {
+describe("on a terminal", () => {
   it.live("a command has the terminal, and stays in its foreground group", () =>
     Effect.gen(function*() {
       const line = "test -t 0 && test -t 1 && test -t 2 && read -p 'name? ' x && echo hello $x"

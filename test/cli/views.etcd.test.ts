@@ -33,7 +33,7 @@ const picture = (text: string, name: string, processes: ReadonlyArray<Program.Pr
     "  REVISION"
   )
 
-describe("etcd-lock ls", { concurrent: true }, () => {
+describe("etcd-lock ls", () => {
   it.live("lists the locks under a prefix, of all kinds", () =>
     Effect.gen(function*() {
       const folder = unique("ls")
@@ -77,7 +77,7 @@ describe("etcd-lock ls", { concurrent: true }, () => {
     }))
 })
 
-describe("etcd-lock inspect", { concurrent: true }, () => {
+describe("etcd-lock inspect", () => {
   it.live("shows who holds a lock and who waits, in order", () =>
     Effect.gen(function*() {
       const name = unique("inspect")
@@ -137,7 +137,7 @@ describe("etcd-lock inspect", { concurrent: true }, () => {
     }).pipe(Effect.scoped))
 })
 
-describe("etcd-lock watch", { concurrent: true }, () => {
+describe("etcd-lock watch", () => {
   it.live("prints a line for each change of a lock", () =>
     Effect.gen(function*() {
       const name = unique("watch")
@@ -195,7 +195,7 @@ describe("etcd-lock watch", { concurrent: true }, () => {
     }).pipe(Effect.scoped))
 })
 
-describe("etcd-lock release", { concurrent: true }, () => {
+describe("etcd-lock release", () => {
   it.live("asks on a terminal alone, and takes the lock away with --force", () =>
     Effect.gen(function*() {
       const name = unique("release")
@@ -213,7 +213,7 @@ describe("etcd-lock release", { concurrent: true }, () => {
     }).pipe(Effect.scoped))
 })
 
-describe("hostile metadata", { concurrent: true }, () => {
+describe("hostile metadata", () => {
   const hostile = "\u001b]0;owned\u0007\u001b[2J\u009b31m\r\n\u202egnp.exe"
 
   it.live.each<[string, string]>([

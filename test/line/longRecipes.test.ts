@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
 import { Etcd, type Lock } from "effect-etcd-lock"
+import { Lengths } from "../../src/internal/line/line.ts"
 import { failureOf } from "../support/exits.ts"
 import { fork, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
 import * as Recipes from "../support/recipes.ts"
@@ -161,3 +162,39 @@ for (const [name, row] of Object.entries(rows)) {
       }).pipe(Effect.scoped, provideMemory))
   })
 }
+
+describe("in a line that has become long", () => {
+  it.effect("a read of it from before does not make waiters rely on the watch that is closed", () =>
+    provideMemory(Effect.gen(function*() {
+      const recipe = Recipes.permits(1, 3)
+      const { remove } = yield* entries({ recipe, ahead: ["7-0-3of3"], guards: [], beside: [] })
+      let joinTakes = 0
+      let readTakes = 0
+      const late = <A, E>(answer: Effect.Effect<A, E>, takes: number) =>
+        Effect.tap(answer, () => takes > 0 ? Effect.sleep(takes) : Effect.void)
+      const process = yield* sessionThrough(({ range, subscribe, txn }) => ({
+        subscribe: (options, listener) => Effect.delay(subscribe(options, listener), 50),
+        txn: (request) => Effect.suspend(() => late(txn(request), joinTakes)),
+        range: (request) => Effect.suspend(() => late(range(request), readTakes))
+      })).pipe(Effect.provideService(Lengths, { short: 3, long: 3, longest: 3 }))
+      const join = Effect.tap(fork(process.run(recipe.withLock(Effect.succeed("done"), "job"))), () => pass(5))
+      const first = yield* join
+      // The watch that the first one opens is younger than the second one, so the line is read, and that takes long.
+      joinTakes = 100
+      const second = yield* join
+      joinTakes = 0
+      yield* pass(60)
+      readTakes = 1000
+      yield* pass(40)
+      readTakes = 0
+      // With the third one the line is a long one, and all look for guards.
+      const third = yield* join
+      yield* pass(1000)
+      yield* remove(0)
+      yield* pass(1000)
+      assert.deepStrictEqual(
+        [first, second, third].map((waiting) => waiting.pollUnsafe()),
+        [1, 2, 3].map(() => Exit.succeed("done"))
+      )
+    })))
+})

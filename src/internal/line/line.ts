@@ -243,11 +243,15 @@ export class Line implements Subject {
       if (ours.length === 0) return Effect.void
       const last = ours.reduce((last, { createRevision }) => createRevision > last ? createRevision : last, 0n)
       return this.#answerOf(this.#host.etcd.range(Requests.upTo(this.range, last)), ({ kvs, revision }) => {
+        // Without the watch nothing would report the end of what was ahead. Whatever has closed it since has the waiters look
+        // for guards, or has the line read again when it is open.
+        const isWatched = this.#whole.from !== undefined && this.#whole.from <= revision
         for (const entry of ours) {
           const { claim, createRevision, id } = entry
           if (kvs.some((kv) => kv.createRevision === createRevision && idOf(kv) === id)) {
             const ahead = kvs.filter((kv) => kv.createRevision < createRevision)
-            this.#apply(entry, settle(this, claim, ahead, revision, this.#deletes))
+            const step = settle(this, claim, ahead, revision, this.#deletes)
+            if (step._tag !== "Wait" || isWatched) this.#apply(entry, step)
           } else {
             entry.lose(keyDeleted)
           }
