@@ -39,7 +39,7 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 180_000,
     // Most files of `etcd` and `interop` sleep most of the time, and so do the tests in them.
-    maxWorkers: 4,
+    maxWorkers: 3,
     maxConcurrency: 12,
     // No file changes what another one imports, and loading it all anew for each costs seconds.
     isolate: false,
