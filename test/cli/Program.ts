@@ -1,6 +1,6 @@
 /** The command as a person or a script runs it: a process of its own. */
 import { Effect, type Scope } from "effect"
-import { spawn } from "node:child_process"
+import { execFile, spawn } from "node:child_process"
 import * as Path from "node:path"
 import { inject } from "vitest"
 
@@ -102,6 +102,14 @@ export const run = (args: ReadonlyArray<string>, options?: Options): Effect.Effe
     const code = yield* ended
     return { code, stdout: stdout(), stderr: stderr() }
   }))
+
+/** Runs a script of bash in the environment of the command. */
+export const shell = (script: string): Effect.Effect<Output> =>
+  Effect.callback((resume) => {
+    execFile("bash", ["-c", script], { env: environment({}) }, (error, stdout, stderr) => {
+      resume(Effect.succeed({ code: Number(error?.code ?? 0), stdout, stderr }))
+    })
+  })
 
 /** The environment of the tests, without what an `etcd-lock` around them would have set. */
 const environment = (env: Readonly<Record<string, string>>) => ({

@@ -69,6 +69,16 @@ describe("etcd-lock ls", () => {
       assert.deepStrictEqual(locks[0].holder.metadata, { job: "nightly" })
     }).pipe(Effect.scoped))
 
+  it.live("ends quietly where its reader has left", () =>
+    Effect.gen(function*() {
+      const name = unique("pipe")
+      const script = `${process.execPath} ${Program.program} watch ${name} | head -n 1; echo "\${PIPESTATUS[0]}"`
+      const changes = Effect.forever(Program.run(["run", name, "true"]))
+      const { code, stderr, stdout } = yield* Effect.raceFirst(Program.shell(script), changes)
+      assert.deepStrictEqual([code, stderr], [0, ""])
+      assert.match(stdout, /\n141\n$/)
+    }).pipe(Effect.scoped))
+
   it.live("says that no lock is held", () =>
     Effect.gen(function*() {
       const folder = unique("none")
