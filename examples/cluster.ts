@@ -6,22 +6,7 @@
  *   npm run example -- test/examples/withEtcd.ts examples/cluster.ts
  */
 import { NodeClusterSocket, NodeRuntime, NodeServices } from "@effect/platform-node"
-import {
-  Config,
-  ConfigProvider,
-  Console,
-  Data,
-  Effect,
-  Fiber,
-  Layer,
-  Option,
-  Queue,
-  References,
-  Schedule,
-  Schema,
-  Stream
-} from "effect"
-import { Etcd } from "effect-etcd-lock"
+import { Console, Effect, Fiber, Layer, Option, Queue, References, Schedule, Schema, Stream } from "effect"
 import * as EtcdRunnerStorage from "effect-etcd-lock/EtcdRunnerStorage"
 import * as Entity from "effect/cluster/Entity"
 import * as MessageStorage from "effect/cluster/MessageStorage"
@@ -31,30 +16,7 @@ import * as Singleton from "effect/cluster/Singleton"
 import { ChildProcess } from "effect/process"
 import * as Rpc from "effect/rpc/Rpc"
 import * as Net from "node:net"
-import { explained, say } from "./support.ts"
-
-class NoEtcd extends Data.TaggedError("NoEtcd")<{ readonly message: string }> {}
-
-/** The etcd that the environment names, as the processes inherit it. One in memory could not be shared. */
-const EtcdLive = Layer.unwrap(
-  Config.String("ETCD_ENDPOINTS").pipe(
-    Config.orElse(() => Config.String("ETCDCTL_ENDPOINTS")),
-    Effect.mapError(() =>
-      new NoEtcd({
-        message: "The processes of this example need an etcd that they share: set ETCD_ENDPOINTS, " +
-          "or run it through test/examples/withEtcd.ts, which starts one."
-      })
-    ),
-    Effect.map((endpoints) =>
-      Etcd.layerEtcdctl().pipe(
-        Layer.provide(NodeServices.layer),
-        Layer.provide(ConfigProvider.layer(
-          ConfigProvider.fromEnv({ env: { ...process.env, ETCDCTL_ENDPOINTS: endpoints } })
-        ))
-      )
-    )
-  )
-)
+import { explained, say, SharedEtcdLive } from "./support.ts"
 
 // -----------------------------------------------------------------------------
 // the cluster, as every process has it
@@ -74,7 +36,7 @@ const shardingConfig = (port: Option.Option<number>) => ({
 
 const storage = (port: Option.Option<number>) =>
   Layer.mergeAll(EtcdRunnerStorage.layer(), MessageStorage.layerNoop).pipe(
-    Layer.provide([ShardingConfig.layerFromEnv(shardingConfig(port)), EtcdLive])
+    Layer.provide([ShardingConfig.layerFromEnv(shardingConfig(port)), SharedEtcdLive])
   )
 
 // -----------------------------------------------------------------------------

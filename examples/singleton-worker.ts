@@ -5,35 +5,12 @@
  *   npm run example -- test/examples/withEtcd.ts examples/singleton-worker.ts
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Config, ConfigProvider, Console, Data, Effect, Fiber, Layer, Option, Queue, Schedule, Stream } from "effect"
-import { Election, Etcd, Session } from "effect-etcd-lock"
+import { Console, Effect, Fiber, Option, Queue, Schedule, Stream } from "effect"
+import { Election, Session } from "effect-etcd-lock"
 import { ChildProcess } from "effect/process"
-import { explained, say } from "./support.ts"
+import { explained, say, SharedEtcdLive } from "./support.ts"
 
 const election = "singleton-worker"
-
-class NoEtcd extends Data.TaggedError("NoEtcd")<{ readonly message: string }> {}
-
-/** The etcd that the environment names, as the processes inherit it. One in memory could not be shared. */
-const EtcdLive = Layer.unwrap(
-  Config.String("ETCD_ENDPOINTS").pipe(
-    Config.orElse(() => Config.String("ETCDCTL_ENDPOINTS")),
-    Effect.mapError(() =>
-      new NoEtcd({
-        message: "The processes of this example need an etcd that they share: set ETCD_ENDPOINTS, " +
-          "or run it through test/examples/withEtcd.ts, which starts one."
-      })
-    ),
-    Effect.map((endpoints) =>
-      Etcd.layerEtcdctl().pipe(
-        Layer.provide(NodeServices.layer),
-        Layer.provide(ConfigProvider.layer(
-          ConfigProvider.fromEnv({ env: { ...process.env, ETCDCTL_ENDPOINTS: endpoints } })
-        ))
-      )
-    )
-  )
-)
 
 // -----------------------------------------------------------------------------
 // the worker, as every process has it
@@ -106,4 +83,4 @@ const program = Effect.gen(function*() {
   else yield* worker(who)
 })
 
-program.pipe(Effect.provide(EtcdLive), explained, NodeRuntime.runMain)
+program.pipe(Effect.provide(SharedEtcdLive), explained, NodeRuntime.runMain)

@@ -1,6 +1,6 @@
 /** What the examples share. Copy it with them. */
 import { NodeFileSystem } from "@effect/platform-node"
-import { Clock, Config, ConfigProvider, Console, Duration, Effect, Layer, Logger, Option } from "effect"
+import { Clock, Config, ConfigProvider, Console, Data, Duration, Effect, Layer, Logger, Option } from "effect"
 import { Etcd } from "effect-etcd-lock"
 
 let started: bigint | undefined
@@ -34,16 +34,16 @@ const given = Config.option(
   )
 )
 
-const fromEnvironment = (endpoints: string) =>
-  Effect.as(
-    say("etcd", `at ${endpoints}, as the environment says`),
-    Etcd.layerEtcdctl().pipe(
-      Layer.provide(NodeFileSystem.layer),
-      Layer.provide(ConfigProvider.layer(
-        ConfigProvider.fromEnv({ env: { ...process.env, ETCDCTL_ENDPOINTS: endpoints } })
-      ))
-    )
+const at = (endpoints: string) =>
+  Etcd.layerEtcdctl().pipe(
+    Layer.provide(NodeFileSystem.layer),
+    Layer.provide(ConfigProvider.layer(
+      ConfigProvider.fromEnv({ env: { ...process.env, ETCDCTL_ENDPOINTS: endpoints } })
+    ))
   )
+
+const fromEnvironment = (endpoints: string) =>
+  Effect.as(say("etcd", `at ${endpoints}, as the environment says`), at(endpoints))
 
 const inMemory = (why: string) => Effect.as(say("etcd", `in memory, ${why}`), Etcd.layerMemory())
 
@@ -55,3 +55,20 @@ export const EtcdLive = Layer.unwrap(Effect.gen(function*() {
     ? yield* fromEnvironment(endpoints.value)
     : yield* inMemory("since ETCD_ENDPOINTS names no other")
 }))
+
+class NoEtcd extends Data.TaggedError("NoEtcd")<{ readonly message: string }> {}
+
+/** The same for several processes, which inherit the environment. One in memory could not be shared. */
+export const SharedEtcdLive = Layer.unwrap(Effect.flatMap(
+  given,
+  Option.match({
+    onNone: () =>
+      Effect.fail(
+        new NoEtcd({
+          message: "The processes of this example need an etcd that they share: set ETCD_ENDPOINTS, " +
+            "or run it through test/examples/withEtcd.ts, which starts one."
+        })
+      ),
+    onSome: (endpoints) => Effect.succeed(at(endpoints))
+  })
+))
