@@ -16,8 +16,10 @@ describe("on a terminal", () => {
 
   it.live("Ctrl-C reaches the command once, and the wrapper ends as the command does", () =>
     Effect.gen(function*() {
-      const script = "process.on('SIGINT', () => console.log('got INT')); " +
-        "setTimeout(() => process.exit(7), 2000); console.log('ready')"
+      // Its end comes after the first one, by long enough for a second one to be seen.
+      const script =
+        "process.on('SIGINT', () => { console.log('got INT'); setTimeout(() => process.exit(7), 500) }); " +
+        "setInterval(() => {}, 1000); console.log('ready')"
       const line = ["run", unique("ctrl-c"), "--", process.execPath, "-e", script]
       const child = yield* Program.start(line, { terminal: true })
       yield* child.printed(/ready/)
