@@ -29,8 +29,8 @@ describe.concurrent("a connection", () => {
       Effect.fnUntraced(function*([name, call]) {
         const [error, millis] = yield* elapsed(Effect.flip(call))
         assert.include(["Timeout", "Unavailable"], error.reason, name)
-        // the request timeout of a second, and what a busy machine adds
-        assert.isBelow(millis, 1700, name)
+        // less than a second attempt of two seconds would take
+        assert.isBelow(millis, 3900, name)
       }),
       { concurrency: "unbounded" }
     )
@@ -47,9 +47,9 @@ describe.concurrent("a connection", () => {
   it.live("ends every call in time when nothing comes back", () =>
     Effect.gen(function*() {
       const proxy = yield* Proxy.make(shared)
-      const fresh = yield* connect({ hosts: proxy.endpoint, requestTimeout: "1 second" })
-      const used = yield* connect({ hosts: proxy.endpoint, requestTimeout: "1 second" })
-      // A second may be too short where much else is going on.
+      const fresh = yield* connect({ hosts: proxy.endpoint, requestTimeout: "2 seconds" })
+      const used = yield* connect({ hosts: proxy.endpoint, requestTimeout: "2 seconds" })
+      // That may be too short where much else is going on.
       yield* Effect.retry(used.range(Etcd.get("a")), { times: 10 })
       yield* Effect.retry(used.leaseKeepAlive(random63(), 1000), { times: 10 })
       yield* Effect.retry(used.watch({ key: Buffer.from("a") }), { times: 10 })
@@ -63,7 +63,7 @@ describe.concurrent("a connection", () => {
   it.live("ends every call in time when etcd stands still, and recovers with it", () =>
     Effect.gen(function*() {
       const server = yield* EtcdServer.start()
-      const etcd = yield* connect({ hosts: server.endpoint, requestTimeout: "1 second" })
+      const etcd = yield* connect({ hosts: server.endpoint, requestTimeout: "2 seconds" })
       yield* etcd.range(Etcd.get("a"))
       yield* server.pause
       yield* assertBounded(etcd)
