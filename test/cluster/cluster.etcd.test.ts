@@ -52,6 +52,7 @@ describe.concurrent("a real cluster of three", () => {
 
       // The lease of its registration is revoked: it registers again, and nothing stops.
       const address = `127.0.0.1:${c.port}`
+      yield* cluster.still
       const before = cluster.runningOn(c.port)
       yield* etcd.leaseRevoke((yield* keyOf("runners", address)).lease)
       yield* Effect.sleep("3 seconds")

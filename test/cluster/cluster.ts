@@ -119,6 +119,16 @@ export const make = Effect.fnUntraced(function*(etcd: string | ReadonlyArray<str
       atMost
     )
 
+  /** Waits until nothing has moved for a while: all may run on the right runners, and some of it be about to move. */
+  const still = until(
+    "nothing to move any more",
+    () => {
+      const moved = events.findLast(({ what }) => what !== "runs")
+      return moved === undefined || Runner.now() - moved.at > 4000
+    },
+    30_000
+  )
+
   const once = Effect.sync(() => assert.deepStrictEqual(told().twice, []))
 
   /** How often the job ran since then. */
@@ -138,5 +148,5 @@ export const make = Effect.fnUntraced(function*(etcd: string | ReadonlyArray<str
       Effect.repeat(Schedule.spaced("100 millis"))
     ), { concurrency: "unbounded" }).pipe(Effect.provideContext(client), Effect.forkScoped)
 
-  return { prefix, start, startProcess, runningOn, until, settled, once, runsSince }
+  return { prefix, start, startProcess, runningOn, until, settled, still, once, runsSince }
 })

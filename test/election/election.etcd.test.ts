@@ -159,7 +159,7 @@ describe("a leader", () => {
     Effect.gen(function*() {
       const { endpoint, meter } = yield* etcdAlone
       const world = yield* World.make({ endpoint })
-      const { leadership, requests } = yield* lead(world, "60 seconds")
+      const { leadership, requests } = yield* lead(world, "600 seconds")
       const before = yield* meter
       const client = yield* connect({ hosts: endpoint, prefix: world.prefix })
       const observers = yield* Effect.forEach(Array.from({ length: 1000 }), () => observe(client), {

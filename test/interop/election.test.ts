@@ -123,6 +123,9 @@ describe.runIf(inject("interop"))("an election", () => {
       assert.strictEqual(yield* next, undefined)
       const elected = yield* elect(world, `${world.prefix}job`, "from etcdctl")
       assert.strictEqual(yield* next, "from etcdctl")
+      // Ended before it prints these, it would leave its key until its lease ends.
+      assert.match(yield* elected.heard, /job\/[0-9a-f]+$/)
+      assert.strictEqual(yield* elected.heard, "from etcdctl")
       yield* elected.stop
       assert.strictEqual(yield* next, undefined)
       yield* candidate.close

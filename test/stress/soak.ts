@@ -60,8 +60,9 @@ const work = Effect.gen(function*() {
 /** What happens to etcd and to locks in the minutes with faults. */
 const fault = Effect.fnUntraced(function*(server: EtcdServer.EtcdServer, etcd: Etcd.Etcd["Service"]) {
   const faults = [
-    Effect.andThen(server.pause, Effect.andThen(Effect.sleep("1 second"), server.resume)),
-    Effect.andThen(server.kill, server.restart),
+    // The phase may be over in the middle of it.
+    Effect.acquireUseRelease(server.pause, () => Effect.sleep("1 second"), () => server.resume),
+    Effect.uninterruptible(Effect.andThen(server.kill, server.restart)),
     Effect.gen(function*() {
       const locks = yield* Effect.provideService(Lock.list(), Etcd.Etcd, etcd)
       yield* Effect.forEach(locks.slice(0, 3), ({ holder }) => Effect.ignore(etcd.leaseRevoke(holder.leaseId)))
