@@ -151,7 +151,8 @@ describe.concurrent("a network that", () => {
         // the leave, or the hand-over if somebody waits
         for (const waiters of [0, 1]) {
           yield* a.run(Effect.scoped(Effect.gen(function*() {
-            const lock = yield* Lock.acquire("job", { layout })
+            // A busy machine may need more than one request's time to connect again.
+            const lock = yield* Effect.retry(Lock.acquire("job", { layout }), { times: 3 })
             const waiting = yield* Effect.forkChild(
               Effect.forEach(Array.from({ length: waiters }), () => Effect.exit(enter)),
               { startImmediately: true }
