@@ -69,7 +69,7 @@ describe.concurrent(`an etcd that stops (${cite("P1")})`, () => {
     Effect.gen(function*() {
       const server = yield* EtcdServer.start()
       const world = yield* World.make({ endpoint: server.endpoint })
-      const [a, b] = yield* Effect.all([world.process({ ttl: "10 seconds" }), world.process({ ttl: "10 seconds" })])
+      const [a, b] = yield* Effect.all([world.process({ ttl: "30 seconds" }), world.process({ ttl: "30 seconds" })])
       const holding = yield* Deferred.make<Lock.Handle>()
       const release = yield* Deferred.make<void>()
       const holder = yield* Effect.scoped(Effect.gen(function*() {
