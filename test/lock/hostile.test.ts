@@ -13,6 +13,7 @@ const enter = Effect.fnUntraced(function*(value: string) {
 describe("an entry whose description is hostile", () => {
   it.effect.each<[string, string]>([
     ["nested without end", `{"metadata":{"a":${"[".repeat(10_000)}${"]".repeat(10_000)}}}`],
+    ["text without end", "{\"host\":\"" + "\\\"".repeat(150_000)],
     ["no JSON", "\u0000{"],
     ["JSON of another kind", "[{}]"],
     ["of wrong types", "{\"host\":{},\"pid\":\"x\",\"since\":\"yesterday\"}"]
