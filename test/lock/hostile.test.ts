@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Option, Stream } from "effect"
+import { Effect, Exit, Option, Stream } from "effect"
 import { Etcd, Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
-import { provideMemory, session } from "../support/inMemory.ts"
+import { counted, fork, pass, provideMemory, session } from "../support/inMemory.ts"
 
 /** An entry of another client in the lock `job`. */
 const enter = Effect.fnUntraced(function*(value: string) {
@@ -43,4 +43,27 @@ describe("an entry whose description is hostile", () => {
         assert.hasAllKeys({ ...client, remaining: undefined }, ["key", "leaseId", "createRevision", "remaining"])
       }
     }).pipe(provideMemory))
+})
+
+describe("entries whose keys claim permits that no semaphore has", () => {
+  it.effect.each(["0of3", `${"9".repeat(400)}of3`, "1of0", `1of${"9".repeat(400)}`, "4of3"])(
+    "such as %s claim all, and keep a waiter neither busy nor waiting for ever",
+    (claim) =>
+      Effect.gen(function*() {
+        const etcd = yield* Etcd.Etcd
+        const faults = yield* Etcd.Faults
+        yield* etcd.leaseGrant(7n, 600)
+        // So many that the waiter watches its guards.
+        for (let i = 1; i <= 20; i++) yield* etcd.txn({ then: [Etcd.put(`job/7-${i}-${claim}`, "", { lease: 7n })] })
+        const { holders, queue } = yield* Semaphore.inspect("job")
+        assert.deepStrictEqual([holders.length, queue.length], [1, 19])
+        const { counts, run } = yield* counted()
+        const waiter = yield* fork(run(Semaphore.withPermits(Effect.succeed("had its turn"), "job", { of: 3 })))
+        yield* pass(2000)
+        for (const count of Object.values(counts)) assert.isBelow(count, 20)
+        yield* faults.revokeLease(7n)
+        yield* pass(2000)
+        assert.deepStrictEqual(waiter.pollUnsafe(), Exit.succeed("had its turn"))
+      }).pipe(provideMemory)
+  )
 })
