@@ -46,9 +46,15 @@ describe("an entry whose description is hostile", () => {
 })
 
 describe("entries whose keys claim permits that no semaphore has", () => {
-  it.effect.each(["0of3", `${"9".repeat(400)}of3`, "1of0", `1of${"9".repeat(400)}`, "4of3"])(
-    "such as %s claim all, and keep a waiter neither busy nor waiting for ever",
-    (claim) =>
+  it.effect.each<[string, string]>([
+    ["none", "0of3"],
+    ["more than a number can say", `${"9".repeat(400)}of3`],
+    ["one of none", "1of0"],
+    ["one of more than a number can say", `1of${"9".repeat(400)}`],
+    ["more than there are", "4of3"]
+  ])(
+    "%s: they claim all, and keep a waiter neither busy nor waiting for ever",
+    ([, claim]) =>
       Effect.gen(function*() {
         const etcd = yield* Etcd.Etcd
         const faults = yield* Etcd.Faults
