@@ -11,6 +11,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Etcd from "../../Etcd.ts"
 import { Holder } from "../../Holder.ts"
+import { toText } from "../etcd/bytes.ts"
 import { type Claim, metAmong } from "../line/discipline.ts"
 import { idOf, keyOf } from "../line/entryKey.ts"
 import { type Layout, queue, singleKey, withoutCompanions, withoutFolder } from "../line/layout.ts"
@@ -152,7 +153,7 @@ const placeIn = (kv: Etcd.KeyValue): Omit<ListedLock, "entries"> => {
 
 /** Whether a key begins with a name that a lock can have. What is no UTF-8 in a key is shown as other text than it is. */
 const isNameIn = (kv: Etcd.KeyValue, name: string): boolean =>
-  Check.isName(name) && idOf(kv).startsWith(idOf({ key: Buffer.from(name) }))
+  Check.isName(name) && idOf(kv).startsWith(toText(Buffer.from(name)))
 
 /** Looks now, and again after every change in the range, or after those that matter. */
 export const changes = <A>(
