@@ -27,7 +27,8 @@ export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")
   remaining: Schema.optional(Schema.Duration)
 }) {
   override toString(): string {
-    const where = this.host === undefined ? `lease ${this.leaseId.toString(16)}` : `${this.host} (process ${this.pid})`
+    const process = this.pid === undefined ? "" : ` (process ${this.pid})`
+    const where = this.host === undefined ? `lease ${this.leaseId.toString(16)}` : `${this.host}${process}`
     return this.since === undefined ? where : `${where} since ${DateTime.formatIso(this.since)}`
   }
 }

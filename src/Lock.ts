@@ -724,7 +724,8 @@ export interface Summary {
  * own lease, as the entries of this library, of Go's mutex and of `etcdctl lock` do, is
  * an entry of a queue. Where the last part of that name is `read` or `write`, it is an
  * entry of a reader or a writer: a lock that is named `x/read` is listed as readers of `x`. Any other key on a lease may be a single key, and is listed as
- * one, also if it is something else; keys on no lease are not listed.
+ * one, also if it is something else. Keys on no lease are not listed, nor are those whose
+ * names no lock can have, such as names that are no UTF-8.
  *
  * **Example** (Which orders are being worked on)
  *

@@ -5,5 +5,6 @@ import { words } from "./cli/process.ts"
 
 const { version } = createRequire(import.meta.url)("../package.json")
 
-// A release that etcd does not confirm may be under way still.
-process.exit(await main(words, version))
+const code = await main(words, version)
+// A release that etcd does not confirm may be under way still. What has been printed reaches a slow reader before.
+process.stdout.write("", () => process.exit(code))

@@ -52,7 +52,7 @@ export const lineOf = Effect.fnUntraced(function*(name: string) {
 // -----------------------------------------------------------------------------
 
 export const clientOf = ({ host, leaseId, pid }: Client): string =>
-  host === undefined ? `lease ${leaseId.toString(16)}` : `${host}:${pid}`
+  host === undefined ? `lease ${leaseId.toString(16)}` : pid === undefined ? host : `${host}:${pid}`
 
 export const sinceOf = ({ since }: Client): string => since === undefined ? "" : DateTime.formatIso(since)
 

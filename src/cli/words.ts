@@ -15,7 +15,9 @@ const levels: { readonly [Level in LogLevel.LogLevel]?: string } = {
 
 const text = Logger.make<unknown, string>(({ cause, logLevel, message }) => {
   const words = [message].flat().map(String).join(" ")
-  const trace = cause.reasons.length === 0 ? "" : `\n${String(cause)}`
+  const trace = cause.reasons.length === 0
+    ? ""
+    : `\n${String(cause).split("\n").map((line) => printable(line)).join("\n")}`
   return `etcd-lock: ${levels[logLevel] ?? ""}${printable(words)}${trace}`
 })
 

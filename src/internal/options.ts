@@ -323,8 +323,10 @@ const maxDepth = 100
 /** Whether JSON is nested deeper than metadata may be. */
 export const isTooDeep = (json: string): boolean => {
   let depth = 0
-  for (const [bracket] of json.replaceAll(/"(?:[^"\\]|\\.)*"/g, "").matchAll(/[[\]{}]/g)) {
-    depth += bracket === "[" || bracket === "{" ? 1 : -1
+  // A text without an end lasts to the end, so that no part of it is read twice.
+  for (const [token] of json.matchAll(/"(?:[^"\\]+|\\.?)*"?|[[\]{}]/gs)) {
+    if (token === "[" || token === "{") depth++
+    else if (token === "]" || token === "}") depth--
     if (depth > maxDepth) return true
   }
   return false

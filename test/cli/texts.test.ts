@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Option } from "effect"
+import { Cause, Console, Duration, Effect, Option } from "effect"
 import { durationOf } from "../../src/cli/flags.ts"
 import { json, printable } from "../../src/cli/printable.ts"
+import * as Words from "../../src/cli/words.ts"
 
 describe("a duration", () => {
   it.each([
@@ -44,4 +45,17 @@ describe("text of other clients", () => {
     assert.notMatch(text, /[\p{Cc}\p{Cf}\p{Cs}]/u)
     assert.deepStrictEqual(JSON.parse(text), { [hostile]: hostile })
   })
+
+  it.effect("is printable in what is logged, and in its cause", () =>
+    Effect.gen(function*() {
+      const printed: Array<string> = []
+      const console: Console.Console = { ...globalThis.console, error: (line) => void printed.push(line) }
+      const hostile = "\u001b[2J\u009b31m"
+      yield* Effect.logError(hostile, Cause.die(new Error(hostile))).pipe(
+        Effect.provide(Words.layer({ json: false, quiet: false, verbose: false })),
+        Effect.provideService(Console.Console, console)
+      )
+      assert.match(printed.join(), /^etcd-lock: error: \\u\{1b\}\[2J.*\n.*\\u\{1b\}\[2J/)
+      assert.notMatch(printed.join(), /(?!\n)\p{Cc}/u)
+    }))
 })

@@ -79,6 +79,19 @@ describe("etcd-lock ls", () => {
       assert.match(stdout, /\n141\n$/)
     }).pipe(Effect.scoped))
 
+  it.live("prints all of a long answer to a reader that is slow", () =>
+    Effect.gen(function*() {
+      const name = unique("slow")
+      const etcd = yield* connect()
+      const lease = yield* leased(etcd)
+      const metadata = { job: "x".repeat(500_000) }
+      yield* etcd.txn({ then: [Etcd.put(`${name}/1`, JSON.stringify({ metadata }), { lease })] })
+      const script = `${process.execPath} ${Program.program} ls --json ${name} | { sleep 1; wc --bytes; }`
+      const { code, stdout } = yield* Program.shell(script)
+      assert.strictEqual(code, 0)
+      assert.isAbove(Number(stdout), 500_000)
+    }).pipe(Effect.scoped))
+
   it.live("says that no lock is held", () =>
     Effect.gen(function*() {
       const folder = unique("none")

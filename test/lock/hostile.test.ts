@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Option, Stream } from "effect"
+import { Effect, Exit, Option, Stream } from "effect"
 import { Etcd, Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
-import { provideMemory, session } from "../support/inMemory.ts"
+import { counted, fork, pass, provideMemory, session } from "../support/inMemory.ts"
 
 /** An entry of another client in the lock `job`. */
 const enter = Effect.fnUntraced(function*(value: string) {
@@ -13,6 +13,7 @@ const enter = Effect.fnUntraced(function*(value: string) {
 describe("an entry whose description is hostile", () => {
   it.effect.each<[string, string]>([
     ["nested without end", `{"metadata":{"a":${"[".repeat(10_000)}${"]".repeat(10_000)}}}`],
+    ["text without end", "{\"host\":\"" + "\\\"".repeat(150_000)],
     ["no JSON", "\u0000{"],
     ["JSON of another kind", "[{}]"],
     ["of wrong types", "{\"host\":{},\"pid\":\"x\",\"since\":\"yesterday\"}"]
@@ -42,4 +43,33 @@ describe("an entry whose description is hostile", () => {
         assert.hasAllKeys({ ...client, remaining: undefined }, ["key", "leaseId", "createRevision", "remaining"])
       }
     }).pipe(provideMemory))
+})
+
+describe("entries whose keys claim permits that no semaphore has", () => {
+  it.effect.each<[string, string]>([
+    ["none", "0of3"],
+    ["more than a number can say", `${"9".repeat(400)}of3`],
+    ["one of none", "1of0"],
+    ["one of more than a number can say", `1of${"9".repeat(400)}`],
+    ["more than there are", "4of3"]
+  ])(
+    "%s: they claim all, and keep a waiter neither busy nor waiting for ever",
+    ([, claim]) =>
+      Effect.gen(function*() {
+        const etcd = yield* Etcd.Etcd
+        const faults = yield* Etcd.Faults
+        yield* etcd.leaseGrant(7n, 600)
+        // So many that the waiter watches its guards.
+        for (let i = 1; i <= 20; i++) yield* etcd.txn({ then: [Etcd.put(`job/7-${i}-${claim}`, "", { lease: 7n })] })
+        const { holders, queue } = yield* Semaphore.inspect("job")
+        assert.deepStrictEqual([holders.length, queue.length], [1, 19])
+        const { counts, run } = yield* counted()
+        const waiter = yield* fork(run(Semaphore.withPermits(Effect.succeed("had its turn"), "job", { of: 3 })))
+        yield* pass(2000)
+        for (const count of Object.values(counts)) assert.isBelow(count, 20)
+        yield* faults.revokeLease(7n)
+        yield* pass(2000)
+        assert.deepStrictEqual(waiter.pollUnsafe(), Exit.succeed("had its turn"))
+      }).pipe(provideMemory)
+  )
 })

@@ -96,6 +96,17 @@ describe("a list of locks", () => {
       assert.deepStrictEqual(yield* names("orders/7/"), [])
     })))
 
+  it.effect("knows the entries of a lease whose ID is negative, as Go writes it", () =>
+    provideMemory(Effect.gen(function*() {
+      yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(-0x1fn, 60))
+      yield* put(["orders/-1f", "orders/-1f-1", "orders/1f-1"], -0x1fn)
+      const { locks } = yield* listed("", "all")
+      assert.deepStrictEqual(locks.map(({ layout, lock, waiting }) => [layout, lock, waiting]), [
+        ["queue", "orders", 1],
+        ["single-key", "orders/1f-1", 0]
+      ])
+    })))
+
   it.effect("has the readers and the writers of a lock as one, and no lock that is named by their folders", () =>
     provideMemory(Effect.gen(function*() {
       yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))

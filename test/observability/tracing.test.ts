@@ -125,6 +125,31 @@ describe("spans", () => {
       assert.notInclude(spans, other.spans[0])
     })))
 
+  it.effect.each<[string, string]>([
+    ["an ID that is none", "{\"traceId\":\"nightly\",\"spanId\":\"00f067aa0ba902b7\"}"],
+    ["the ID of no trace", "{\"traceId\":\"00000000000000000000000000000000\",\"spanId\":\"00f067aa0ba902b7\"}"],
+    ["no ID of a span", "{\"traceId\":\"4bf92f3577b34da6a3ce929d0e0e4736\",\"spanId\":\"\"}"]
+  ])(
+    "have no link to %s, for which a collector could refuse them",
+    ([, trace]) =>
+      provideMemory(Effect.gen(function*() {
+        const { named, traced } = tracing()
+        const etcd = yield* Etcd.Etcd
+        yield* etcd.leaseGrant(7n, 60)
+        yield* etcd.txn({ then: [Etcd.put("job/7", `{"trace":${trace}}`, { lease: 7n })] })
+        const { run } = yield* session()
+        const waiting = yield* fork(
+          Effect.exit(run(traced(Lock.withLock(Effect.void, "job", { timeout: "1 second" }))))
+        )
+        yield* pass(1000)
+        yield* pass(10)
+        assert.isDefined(waiting.pollUnsafe())
+        const wait = named("Lock.acquire")
+        assert.strictEqual(wait.attributes.get("lock.queue_ahead"), 1)
+        assert.deepStrictEqual(wait.links, [])
+      }))
+  )
+
   for (
     const [way, outcome, take] of [
       ["a refused try", "LockHeld", Lock.tryWithLock("job")],

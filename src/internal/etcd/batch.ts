@@ -22,7 +22,7 @@ import * as Metrics from "../metrics.ts"
 
 export interface Batch {
   /**
-   * Runs an idempotent transaction on a line, or on several. Its outcome is its own: the failure of others is not felt.
+   * Runs an idempotent transaction on a line, or on several. Its outcome is its own, whatever happens to others.
    * It ends within one request timeout, counted from here on.
    */
   readonly send: <const Then extends ReadonlyArray<Etcd.Op>, const Else extends ReadonlyArray<Etcd.Op>>(

@@ -1,6 +1,10 @@
 /** Keys and values are bytes; text stands for its UTF-8 encoding. */
 export const bytes = (input: string | Uint8Array): Uint8Array => typeof input === "string" ? Buffer.from(input) : input
 
+/** One character for each byte: such texts are the same, and sort, as the bytes are and do. */
+export const toText = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1")
+
 /** The end of the range of all keys that begin with `prefix`. */
 export const prefixEnd = (prefix: Uint8Array): Uint8Array => {
   let length = prefix.length
@@ -13,6 +17,6 @@ export const prefixEnd = (prefix: Uint8Array): Uint8Array => {
 }
 
 /** As the end of a range: up to the last of all keys. */
-export const endOfKeys = Uint8Array.of(0)
+const endOfKeys = Uint8Array.of(0)
 
 export const isEndOfKeys = (bytes: Uint8Array): boolean => bytes.length === 1 && bytes[0] === 0

@@ -1,5 +1,6 @@
 /** What etcd has of an entry. */
 import type * as Etcd from "../../Etcd.ts"
+import { toText } from "../etcd/bytes.ts"
 
 export type EntryKey = Pick<Etcd.KeyValue, "key" | "value" | "lease" | "createRevision">
 
@@ -7,5 +8,4 @@ export type EntryKey = Pick<Etcd.KeyValue, "key" | "value" | "lease" | "createRe
 export const keyOf = (kv: Pick<Etcd.KeyValue, "key">): string => Buffer.from(kv.key).toString()
 
 /** A key as an index. Keys are bytes: two that are no UTF-8 may be shown as the same text. */
-export const idOf = ({ key }: Pick<Etcd.KeyValue, "key">): string =>
-  Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString("latin1")
+export const idOf = ({ key }: Pick<Etcd.KeyValue, "key">): string => toText(key)

@@ -123,11 +123,11 @@ const suffixOf = ({ kind, of, permits }: Claim): string => kind === "permits" ? 
 const accepts = ({ acceptOf, of }: Claim, theirs: number): boolean =>
   theirs === of || Result.getOrElse(Result.try(() => acceptOf?.(theirs) === true), () => false)
 
-/** The claim of the entry whose key has this after the prefix. */
+/** The claim of the entry whose key has this after the prefix. One to numbers that no semaphore has claims all permits. */
 const claimShownBy = (suffix: string): Claim => {
   if (suffix.startsWith(readers)) return read
-  const [, permits, of] = /-(\d+)of(\d+)$/.exec(suffix) ?? []
-  return permits === undefined ? lock : { kind: "permits", permits: Number(permits), of: Number(of) }
+  const [permits = 0, of = 0] = /-(\d+)of(\d+)$/.exec(suffix)?.slice(1).map(Number) ?? []
+  return permits >= 1 && permits <= of && Number.isSafeInteger(of) ? { kind: "permits", permits, of } : lock
 }
 
 // -----------------------------------------------------------------------------

@@ -32,7 +32,7 @@ export interface Subject {
 }
 
 /** In milliseconds. */
-export const retryAfter = 200
+const retryAfter = 200
 
 export class DeletionWatch {
   /** The revision after which it reports everything; undefined while it is not open yet. */

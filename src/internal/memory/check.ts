@@ -1,7 +1,8 @@
 import * as Result from "effect/Result"
 import type { Op, Range, Txn } from "../../Etcd.ts"
 import { EtcdError, type EtcdErrorReason } from "../../EtcdError.ts"
-import { contains, type Interval, interval, toText } from "./interval.ts"
+import { toText } from "../etcd/bytes.ts"
+import { contains, type Interval, interval } from "./interval.ts"
 
 // What etcd refuses without a look at its keys. The order of the checks, and their gaps, are etcd's own
 // (`checkTxnRequest` and `checkIntervals` in its server/etcdserver/api/v3rpc/key.go).

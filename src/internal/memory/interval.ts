@@ -1,4 +1,4 @@
-import { isEndOfKeys } from "../etcd/bytes.ts"
+import { isEndOfKeys, toText } from "../etcd/bytes.ts"
 
 /** A key, or the keys of `[key, rangeEnd)`. */
 export interface Bounds {
@@ -11,10 +11,6 @@ export interface Interval {
   readonly from: string
   readonly to: string | undefined
 }
-
-/** One character for each byte. */
-export const toText = (bytes: Uint8Array): string =>
-  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1")
 
 export const interval = ({ key, rangeEnd }: Bounds): Interval => {
   const from = toText(key)

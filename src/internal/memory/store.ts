@@ -14,9 +14,10 @@ import type {
   WatchOptions
 } from "../../Etcd.ts"
 import { EtcdError } from "../../EtcdError.ts"
+import { toText } from "../etcd/bytes.ts"
 import type { TransportTxnResult } from "../etcd/transport.ts"
 import { checkRange, checkTxn, refuse } from "./check.ts"
-import { type Bounds, contains, interval, toText } from "./interval.ts"
+import { type Bounds, contains, interval } from "./interval.ts"
 
 type Answer<A> = Result.Result<A, EtcdError>
 
@@ -210,7 +211,7 @@ export const make = () => {
 
   // --- watches ---
 
-  /** Tells `listener` of what happens from now on, until the returned function is called. */
+  /** Calls `listener` with what happens from now on, until the returned function is called. */
   const watch = (options: WatchOptions, listener: Listener): Answer<{ revision: bigint; stop: () => void }> => {
     // Unlike elsewhere, no key means the smallest one.
     const watched = interval(options.key.length === 0 ? { ...options, key: Buffer.of(0) } : options)

@@ -11,6 +11,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Etcd from "../../Etcd.ts"
 import { Holder } from "../../Holder.ts"
+import { toText } from "../etcd/bytes.ts"
 import { type Claim, metAmong } from "../line/discipline.ts"
 import { idOf, keyOf } from "../line/entryKey.ts"
 import { type Layout, queue, singleKey, withoutCompanions, withoutFolder } from "../line/layout.ts"
@@ -126,7 +127,7 @@ const locksOf = (kvs: ReadonlyArray<Etcd.KeyValue>, prefix: string): ReadonlyArr
   for (const kv of kvs) {
     const place = placeIn(kv)
     // The prefix may end within an entry's key.
-    if (kv.lease === 0n || !Check.isName(place.lock) || !place.lock.startsWith(prefix)) continue
+    if (kv.lease === 0n || !isNameIn(kv, place.lock) || !place.lock.startsWith(prefix)) continue
     const id = `${place.layout} ${place.lock}`
     const found = locks.get(id)
     if (found === undefined) locks.set(id, { ...place, entries: [kv] })
@@ -144,11 +145,15 @@ const placeIn = (kv: Etcd.KeyValue): Omit<ListedLock, "entries"> => {
   const key = keyOf(kv)
   const end = key.lastIndexOf("/")
   // The last part of an entry's key is the ID of its lease, and maybe a number.
-  const isEntry = end > 0 && key.slice(end + 1).split("-", 1)[0] === kv.lease.toString(16)
+  const isEntry = end > 0 && `${key.slice(end + 1)}-`.startsWith(`${kv.lease.toString(16)}-`)
   if (!isEntry) return { lock: key, layout: "single-key", prefix: key }
   const lock = withoutFolder(key.slice(0, end))
   return { lock, layout: "queue", prefix: `${lock}/` }
 }
+
+/** Whether a key begins with a name that a lock can have. What is no UTF-8 in a key is shown as other text than it is. */
+const isNameIn = (kv: Etcd.KeyValue, name: string): boolean =>
+  Check.isName(name) && idOf(kv).startsWith(toText(Buffer.from(name)))
 
 /** Looks now, and again after every change in the range, or after those that matter. */
 export const changes = <A>(

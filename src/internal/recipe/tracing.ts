@@ -77,9 +77,12 @@ export const holding = (module: string, handle: Handle): Effect.Effect<void> =>
 /** The caller has to wait: notes for how many clients, and links to the trace that the holder left. */
 export const contended = (span: Tracer.Span, ahead: number | undefined, holder: Holder | undefined) => {
   if (ahead !== undefined) span.attribute("lock.queue_ahead", ahead)
-  if (holder?.trace === undefined) return
+  if (holder?.trace === undefined || !isId(holder.trace.traceId, 32) || !isId(holder.trace.spanId, 16)) return
   span.addLinks([{ span: Tracer.externalSpan(holder.trace), attributes: { "lock.key": holder.key } }])
 }
+
+/** As the W3C has IDs. A collector may refuse all that comes with another one, which any client can leave. */
+const isId = (id: string, length: number): boolean => id.length === length && /^[\da-f]*[1-9a-f][\da-f]*$/.test(id)
 
 const describe = (span: Tracer.Span, { createRevision, fencingToken, key, leaseId }: Handle) => {
   span.attribute("lock.key", key)
