@@ -1,7 +1,7 @@
 /**
  * Whatever other clients put under the name of a lock: it can be read, and our own clients stay what they are.
  *
- * `PROPS_SEED` repeats a run. There is a case for every five schedules of `properties.test.ts`, so 200 by default.
+ * `PROPS_SEED` repeats a run. There is a case for every ten schedules of `properties.test.ts`, so 100 by default.
  */
 import { assert, it } from "@effect/vitest"
 import { Arbitrary, Cause, DateTime, Effect, Exit, Option, Schema, Stream } from "effect"
@@ -12,7 +12,7 @@ import { type Foreign, foreign, keysOf, leases } from "../support/hostile.ts"
 import { counted, fork, pass, provideMemory } from "../support/inMemory.ts"
 import * as Recipes from "../support/recipes.ts"
 
-const runs = Math.ceil(Number(process.env.PROPS_RUNS ?? 1000) / 5)
+const runs = Math.ceil(Number(process.env.PROPS_RUNS ?? 1000) / 10)
 const seed = process.env.PROPS_SEED ?? crypto.randomUUID().slice(0, 8)
 
 const recipes = {
