@@ -1,8 +1,8 @@
 import { defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
 
-// A test that needs a real etcd is named so: `*.etcd.test.ts`. Those of `interop` need Go, etcdctl or Prometheus as
-// well, and those of `package` need npm and git.
+// A test that needs a real etcd is named so: `*.etcd.test.ts`. Those of `interop` need Go, etcdctl, PostgreSQL or Prometheus
+// as well, and those of `package` need npm and git.
 const etcd = ["test/**/*.etcd.test.ts"]
 const interop = ["test/interop/**/*.test.ts"]
 const packaged = ["test/package/**/*.test.ts"]

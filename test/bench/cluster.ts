@@ -1,10 +1,12 @@
 /**
  * Measures `EtcdRunnerStorage` beside Effect's `SqlRunnerStorage` on PostgreSQL, call by call, and how long it takes until
- * another runner runs what one runs that can reach its storage no more:
+ * another runner runs what one runs that can reach its storage no more, or that is killed:
  *
- *   ETCD_ENDPOINTS=127.0.0.1:2379 DATABASE_URL=postgres://postgres@127.0.0.1:5432/postgres npm run bench:cluster -- 20
+ *   ETCD_ENDPOINTS=127.0.0.1:2379 DATABASE_URL=postgres://postgres@127.0.0.1:5432/postgres npm run bench:cluster -- 20 5
  *
- * The number is that of the black holes, by default none.
+ * The numbers are those of the black holes and of the kills, by default none. `test/examples/withPostgres.ts` starts both:
+ *
+ *   npm run example -- test/examples/withPostgres.ts test/bench/cluster.ts 20 5
  */
 import { NodeClusterSocket } from "@effect/platform-node"
 import { PgClient } from "@effect/sql-pg"
@@ -19,6 +21,8 @@ import * as ShardId from "effect/cluster/ShardId"
 import * as ShardingConfig from "effect/cluster/ShardingConfig"
 import * as Singleton from "effect/cluster/Singleton"
 import * as SqlRunnerStorage from "effect/cluster/SqlRunnerStorage"
+import { type ChildProcess, spawn } from "node:child_process"
+import { createInterface } from "node:readline"
 import { freePort } from "../support/internal/ports.ts"
 import * as Proxy from "../support/Proxy.ts"
 import { quantile } from "./statistics.ts"
@@ -32,7 +36,10 @@ interface Contender {
 
 const now = () => Number(process.hrtime.bigint()) / 1e6
 
-const prefix = `bench_${Date.now()}`
+/** What a runner that is a process of its own is started with. */
+const [, , role, ofContender, ofPort, ofPrefix] = process.argv
+
+const prefix = role === "runner" ? ofPrefix! : `bench_${Date.now()}`
 
 const contenders = Effect.gen(function*() {
   const hosts = yield* Config.String("ETCD_ENDPOINTS")
@@ -138,7 +145,7 @@ const besideRaw = (hosts: string) =>
   }).pipe(Effect.scoped)
 
 // -----------------------------------------------------------------------------
-// black holes
+// runners
 // -----------------------------------------------------------------------------
 
 const config = {
@@ -148,6 +155,32 @@ const config = {
   entityMessagePollInterval: "1 second",
   shardsPerGroup: 30
 } as const
+
+const member = (
+  contender: Contender,
+  endpoint: string,
+  port: number,
+  body: (name: string) => Effect.Effect<void, never, Scope.Scope>,
+  names: ReadonlyArray<string>
+) => {
+  const shardingConfig = { ...config, runnerAddress: Option.some(RunnerAddress.make("127.0.0.1", port)) }
+  return Layer.mergeAll(Layer.empty, ...names.map((name) => Singleton.make(name, body(name)))).pipe(
+    Layer.provide(NodeClusterSocket.layer({ storage: "byo", shardingConfig })),
+    Layer.provide([contender.layer(endpoint), MessageStorage.layerNoop]),
+    Layer.provide(ShardingConfig.layer(shardingConfig))
+  )
+}
+
+const until = (holds: () => boolean): Effect.Effect<void> =>
+  Effect.suspend(() => holds() ? Effect.void : Effect.andThen(Effect.sleep(5), until(holds)))
+
+const seconds = (millis: number) => (millis / 1000).toFixed(1)
+
+const range = (millis: ReadonlyArray<number>) => `${seconds(Math.min(...millis))} to ${seconds(Math.max(...millis))} s`
+
+// -----------------------------------------------------------------------------
+// black holes
+// -----------------------------------------------------------------------------
 
 const singletons = Array.from({ length: 10 }, (_, i) => `singleton-${i}`)
 
@@ -174,19 +207,11 @@ const blackHoles = (contender: Contender, times: number) =>
               stopped.set(name, now())
             })
         )
-      const shardingConfig = { ...config, runnerAddress: Option.some(RunnerAddress.make("127.0.0.1", port)) }
-      const layer = Layer.mergeAll(Layer.empty, ...singletons.map((name) => Singleton.make(name, body(name)))).pipe(
-        Layer.provide(NodeClusterSocket.layer({ storage: "byo", shardingConfig })),
-        Layer.provide([contender.layer(proxy.endpoint), MessageStorage.layerNoop]),
-        Layer.provide(ShardingConfig.layer(shardingConfig))
-      )
       const scope = yield* Scope.fork(yield* Effect.scope)
-      yield* build(layer, scope)
+      yield* build(member(contender, proxy.endpoint, port, body, singletons), scope)
       return { port, proxy, stop: Scope.close(scope, Exit.void) }
     })
 
-    const until = (holds: () => boolean): Effect.Effect<void> =>
-      Effect.suspend(() => holds() ? Effect.void : Effect.andThen(Effect.sleep(5), until(holds)))
     const runs = (ports: ReadonlyArray<number>) =>
       until(() => {
         const on = [...running.values()]
@@ -213,8 +238,6 @@ const blackHoles = (contender: Contender, times: number) =>
       }
       yield* cutOff.proxy.resume
     }
-    const range = (millis: ReadonlyArray<number>) =>
-      `${(Math.min(...millis) / 1000).toFixed(1)} to ${(Math.max(...millis) / 1000).toFixed(1)} s`
     return [
       `${times} black holes: twice at a time ${twice} times`,
       `the old one stops after ${range(stops)}`,
@@ -224,16 +247,75 @@ const blackHoles = (contender: Contender, times: number) =>
   }).pipe(Effect.scoped)
 
 // -----------------------------------------------------------------------------
+// kills
+// -----------------------------------------------------------------------------
+
+/** A runner that says when it has joined, and when its singleton starts. */
+const runnerProcess = Effect.gen(function*() {
+  const { all } = yield* contenders
+  const contender = all.find(({ name }) => name === ofContender)!
+  const body = () => Effect.andThen(Effect.sync(() => process.stdout.write(`${now()}\n`)), Effect.never)
+  yield* build(member(contender, contender.endpoint, Number(ofPort), body, ["singleton"]), yield* Effect.scope)
+  yield* Effect.sync(() => process.stdout.write("joined\n"))
+  return yield* Effect.never
+}).pipe(Effect.scoped)
+
+const kills = (contender: Contender, times: number) =>
+  Effect.gen(function*() {
+    const starts: Array<{ readonly child: ChildProcess; readonly at: number }> = []
+
+    const start = Effect.gen(function*() {
+      const args = [
+        ...process.execArgv,
+        import.meta.filename,
+        "runner",
+        contender.name,
+        String(yield* freePort),
+        `${prefix}_killed`
+      ]
+      const child = yield* Effect.acquireRelease(
+        Effect.sync(() => spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] })),
+        (child) => Effect.sync(() => child.kill("SIGKILL"))
+      )
+      let joined = false
+      createInterface(child.stdout).on("line", (line) => {
+        if (line === "joined") joined = true
+        else starts.push({ child, at: Number(line) })
+      })
+      yield* until(() => joined).pipe(Effect.timeout("60 seconds"))
+    })
+
+    yield* start
+    const taken: Array<number> = []
+    for (let i = 0; i < times; i++) {
+      // Who joins may get the singleton of the other one.
+      yield* start
+      yield* until(() => starts.length > 0).pipe(Effect.timeout("60 seconds"))
+      yield* Effect.sleep(4000 + 137 * i % 1000)
+      const before = starts.length
+      const began = now()
+      starts.at(-1)!.child.kill("SIGKILL")
+      yield* until(() => starts.length > before).pipe(Effect.timeout("120 seconds"))
+      taken.push(starts[before]!.at - began)
+    }
+    return [`${times} kills: the next one starts after a median of ${seconds(median(taken))} s, ${range(taken)}`]
+  }).pipe(Effect.scoped)
+
+// -----------------------------------------------------------------------------
 // a run
 // -----------------------------------------------------------------------------
 
 const program = Effect.gen(function*() {
   const { all, hosts } = yield* contenders
-  const times = Number(process.argv[2] ?? 0)
+  const [holes = 0, killed = 0] = process.argv.slice(2).map(Number)
   yield* Console.log(yield* besideRaw(hosts))
   for (const contender of all) yield* Console.log([contender.name, ...yield* calls(contender, 5)].join("\n  "))
-  if (times === 0) return
-  for (const contender of all) yield* Console.log([contender.name, ...yield* blackHoles(contender, times)].join("\n  "))
+  for (const [measure, times] of [[blackHoles, holes], [kills, killed]] as const) {
+    if (times === 0) continue
+    for (const contender of all) yield* Console.log([contender.name, ...yield* measure(contender, times)].join("\n  "))
+  }
 })
 
-void Effect.runPromise(Effect.provideService(program, References.MinimumLogLevel, "None")).then(() => process.exit())
+void Effect.runPromise(
+  Effect.provideService(role === "runner" ? runnerProcess : program, References.MinimumLogLevel, "None")
+).then(() => process.exit())

@@ -119,7 +119,7 @@ export const startRedis = (disk: Disk): Effect.Effect<Store, StoreFailed, Scope.
           data
         )
       ),
-      ({ kill }) => kill
+      ({ end }) => end("SIGKILL")
     )
     const endpoint = `127.0.0.1:${port}`
     const meter = redisMeter(port)

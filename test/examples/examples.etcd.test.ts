@@ -1,19 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Semaphore } from "effect"
-import { spawn } from "node:child_process"
+import { Effect } from "effect"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { inject } from "vitest"
 import { accepts } from "../support/accepts.ts"
 import { collector } from "../support/Otlp.ts"
-
-const examples = Path.resolve(import.meta.dirname, "../../examples")
+import { examples, linesOf, printsInOrder, run } from "./run.ts"
 
 /** What `npm run demo` runs an example through. */
 const withEtcd = Path.join(import.meta.dirname, "withEtcd.ts")
-
-/** The examples go by a real clock, so they do not all run at the same time. A test's time includes its wait. */
-const turns = Semaphore.makeUnsafe(5)
+const withPostgres = Path.join(import.meta.dirname, "withPostgres.ts")
 
 const etcds = () =>
   [
@@ -204,6 +200,20 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
       })
   )
 
+  it.live("cluster-messages says in one sentence that it needs a PostgreSQL", () =>
+    Effect.gen(function*() {
+      const environment = { ETCD_ENDPOINTS: inject("etcdEndpoint") }
+      const alone = yield* run("cluster-messages", environment)
+      assert.strictEqual(alone.code, 1)
+      assert.match(alone.errors.trim(), /^This example needs a PostgreSQL: set DATABASE_URL, or run it through .*$/)
+      const through = yield* run("cluster-messages", { ...environment, POSTGRES_BIN: "/nowhere" }, withPostgres)
+      assert.strictEqual(through.code, 1)
+      assert.match(
+        through.errors.trim(),
+        /^There is no PostgreSQL in \/nowhere: install .*, or DATABASE_URL to one that runs\.$/
+      )
+    }))
+
   it.live.each(etcds())("http-api on %s: 409 with Retry-After, and 503", ([, environment]) =>
     Effect.gen(function*() {
       assert.deepStrictEqual(withoutEtcd(yield* linesOf("http-api", environment)), [
@@ -383,53 +393,5 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
     }))
 })
 
-/** Runs an example until it ends by itself. Its lines come without the time and the padding. */
-const run = (example: string, environment: Record<string, string>, ...through: ReadonlyArray<string>) =>
-  Effect.callback<{ readonly code: number | null; readonly lines: ReadonlyArray<string>; readonly errors: string }>(
-    (resume) => {
-      const { ETCD_ENDPOINTS: _, ETCDCTL_ENDPOINTS: __, ...inherited } = process.env
-      const child = spawn(
-        process.execPath,
-        ["--conditions=@effect-etcd-lock/source", ...through, Path.join(examples, `${example}.ts`)],
-        { env: { ...inherited, ...environment }, stdio: ["ignore", "pipe", "pipe"] }
-      )
-      let output = ""
-      let errors = ""
-      child.stdout.on("data", (chunk) => {
-        output += String(chunk)
-      })
-      child.stderr.on("data", (chunk) => {
-        errors += String(chunk)
-      })
-      child.on("close", (code) => {
-        const lines = output.trim().split("\n").map((line) => line.replace(/^\d+\.\d s +(\w+) +/, "$1 "))
-        resume(Effect.succeed({ code, lines, errors }))
-      })
-      return Effect.sync(() => child.kill("SIGKILL"))
-    }
-  ).pipe(turns.withPermit)
-
-/** What an example prints that succeeds. */
-const linesOf = (...args: Parameters<typeof run>) =>
-  Effect.map(run(...args), ({ code, errors, lines }) => {
-    assert.strictEqual(errors.replaceAll(warning, ""), "")
-    assert.strictEqual(code, 0)
-    return lines
-  })
-
-/** What the package logs where a lock is lost on purpose, with its annotations. */
-const warning = /^\[[\d:.]+\] WARN \(#\d+\): (Lock|Lease) .*\n( {2}.*\n)*(\}\n)?/gm
-
 /** The lines but those about where etcd is. */
 const withoutEtcd = (lines: ReadonlyArray<string>) => lines.filter((line) => !line.startsWith("etcd "))
-
-const printsInOrder = (lines: ReadonlyArray<string>, expected: ReadonlyArray<string | RegExp>) => {
-  let at = 0
-  for (const wanted of expected) {
-    const found = lines.findIndex((line, i) =>
-      i >= at && (typeof wanted === "string" ? line === wanted : wanted.test(line))
-    )
-    assert.isAtLeast(found, 0, `'${wanted}' is missing after line ${at} of\n${lines.join("\n")}`)
-    at = found + 1
-  }
-}

@@ -3,6 +3,7 @@ import { execFile } from "node:child_process"
 import { createHash } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import * as PostgresServer from "../support/PostgresServer.ts"
 
 /** Says in one sentence what is not there and how to get it. */
 export class ToolMissing extends Data.TaggedError("ToolMissing")<{ readonly message: string }> {}
@@ -45,6 +46,12 @@ export const prometheus: Effect.Effect<string, ToolMissing> = Effect.suspend(() 
     : Effect.succeed(binary)
 })
 
+/** Where the programs of the PostgreSQL to test with are. */
+export const postgres: Effect.Effect<string, ToolMissing> = Effect.mapError(
+  PostgresServer.find,
+  ({ message }) => missing(message)
+)
+
 /**
  * Why tests with the programs of others do not run, unless they do. With `INTEROP=on` they run, and fail, where a tool is
  * missing.
@@ -59,6 +66,7 @@ const leftOut = (needed: Effect.Effect<unknown, ToolMissing>): Effect.Effect<str
 /** Prometheus can be had wherever Debian's packages can, so its tests fail where it is missing. */
 export const groupsLeftOut = Effect.all({
   interop: leftOut(Effect.andThen(etcdctl, toolchain)),
+  postgres: leftOut(postgres),
   prometheus: leftOut(Effect.void)
 })
 

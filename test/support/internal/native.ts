@@ -49,7 +49,7 @@ const member = Effect.fnUntraced(function*(
   let process: Process | undefined
   let state: ReadonlyArray<string> = []
   const signal = (name: NodeJS.Signals) => Effect.sync(() => void process?.child.kill(name))
-  const kill = Effect.suspend(() => process === undefined ? Effect.void : process.kill)
+  const kill = Effect.suspend(() => process === undefined ? Effect.void : process.end("SIGKILL"))
   yield* Effect.addFinalizer(() => kill)
   return {
     host: "127.0.0.1",
@@ -81,7 +81,8 @@ const member = Effect.fnUntraced(function*(
 export interface Process {
   readonly child: ChildProcess
   readonly closed: Effect.Effect<void>
-  readonly kill: Effect.Effect<void>
+  /** Sends it the signal, keeps its data, and waits until it is gone. */
+  readonly end: (signal: NodeJS.Signals) => Effect.Effect<void>
   readonly output: () => string
 }
 
@@ -92,10 +93,19 @@ const guarded = `exec 3<&0 </dev/null
 { read -r line <&3 || { kill -KILL $$; rm -rf "$0"; }; } 2>/dev/null &
 exec "$@" 3<&- >/dev/null`
 
-export const run = (binary: string, args: ReadonlyArray<string>, dataDir: string): Process => {
+export const run = (
+  binary: string,
+  args: ReadonlyArray<string>,
+  dataDir: string,
+  user: { readonly uid?: number; readonly gid?: number } = {}
+): Process => {
   let output = ""
   // its own process group, so that Ctrl-C reaches it only after the scopes that use it have closed
-  const child = spawn("/bin/sh", ["-c", guarded, dataDir, binary, ...args], { env: environment(), detached: true })
+  const child = spawn("/bin/sh", ["-c", guarded, dataDir, binary, ...args], {
+    ...user,
+    env: environment(),
+    detached: true
+  })
   child.stderr.on("data", (chunk) => {
     output = (output + String(chunk)).slice(-4000)
   })
@@ -119,11 +129,12 @@ export const run = (binary: string, args: ReadonlyArray<string>, dataDir: string
   return {
     child,
     closed,
-    kill: Effect.suspend(() => {
-      child.stdin.write("keep the data\n")
-      child.kill("SIGKILL")
-      return closed
-    }),
+    end: (signal) =>
+      Effect.suspend(() => {
+        child.stdin.write("keep the data\n")
+        child.kill(signal)
+        return closed
+      }),
     output: () => output
   }
 }
