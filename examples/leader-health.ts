@@ -62,7 +62,7 @@ const replica = (who: string) =>
   }))
 
 // -----------------------------------------------------------------------------
-// two replicas, and somebody who asks them
+// two replicas, and a client that asks them
 // -----------------------------------------------------------------------------
 
 /** Starts a replica, and returns how to ask it. */

@@ -34,7 +34,7 @@ export const make = Effect.fnUntraced(function*(etcd: string | ReadonlyArray<str
   const happened = (what: Event) => void events.push(what)
 
   /** What ran where at the end of the events, and what ran twice. */
-  const told = () => {
+  const state = () => {
     const running = new Map<string, number>()
     const twice: Array<string> = []
     // Those of processes arrive later than they happened.
@@ -92,13 +92,13 @@ export const make = Effect.fnUntraced(function*(etcd: string | ReadonlyArray<str
     return { port, signal, stop: Effect.orDie(stop) } satisfies Process
   })
 
-  const runningOn = (port: number) => [...told().running].filter(([, other]) => other === port).map(([name]) => name)
+  const runningOn = (port: number) => [...state().running].filter(([, other]) => other === port).map(([name]) => name)
 
   const until = Effect.fnUntraced(function*(what: string, holds: () => boolean, atMost: number) {
     const began = Runner.now()
     while (!holds()) {
       if (Runner.now() - began > atMost) {
-        const running = JSON.stringify([...told().running])
+        const running = JSON.stringify([...state().running])
         return yield* Effect.die(new Error(`waited ${atMost} ms for ${what}; there runs ${running}`))
       }
       yield* Effect.sleep(20)
@@ -111,7 +111,7 @@ export const make = Effect.fnUntraced(function*(etcd: string | ReadonlyArray<str
     until(
       `all to run on ${runners.map(({ port }) => port).join(", ")}`,
       () => {
-        const { running } = told()
+        const { running } = state()
         const ports = [...running.values()]
         return all.every((name) => running.has(name)) && runners.every(({ port }) => ports.includes(port)) &&
           ports.every((port) => runners.some((runner) => runner.port === port))
@@ -129,12 +129,12 @@ export const make = Effect.fnUntraced(function*(etcd: string | ReadonlyArray<str
     30_000
   )
 
-  const once = Effect.sync(() => assert.deepStrictEqual(told().twice, []))
+  const once = Effect.sync(() => assert.deepStrictEqual(state().twice, []))
 
   /** How often the job ran since then. */
   const runsSince = (at: number) => events.filter((event) => event.what === "runs" && event.at >= at).length
 
-  // Whoever has a thing is asked for it all the time, so that it comes to live again where it went.
+  // The runner that has a thing is asked for it all the time, so that it comes to live again where it went.
   const client = yield* Layer.buildWithMemoMap(
     Runner.client(prefix).pipe(Layer.provide(Etcd.layer({ hosts: etcd }))),
     Layer.makeMemoMapUnsafe(),

@@ -92,7 +92,7 @@ const moving = 5000
 /** How long a waiter may wait that would fit in beside the holders, when all has been well for so long. */
 const entering = 2000
 
-/** Half of the margin before the TTL: whoever stands still for longer may overstay. */
+/** Half of the margin before the TTL: a process that stands still for longer may overstay. */
 const standstill = (ttl: number) => Math.max(ttl / 10, 300) / 2
 
 /** A history, with what many checks ask it for. */
@@ -185,7 +185,7 @@ const overlapOf = (facts: Facts, check: Overlap["check"], earlier: Held, later: 
 })
 
 /**
- * Those that hold too much together as `next` begins, though each of them could be beside each other one. Whoever has an
+ * Those that hold too much together as `next` begins, though each of them could be beside each other one. An entry that has an
  * excuse may have lost its permits; those come first that have stopped soonest.
  */
 const crowdOf = (

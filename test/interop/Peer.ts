@@ -6,7 +6,7 @@ import { createInterface } from "node:readline"
 export interface Peer {
   /** The next line that it tells. */
   readonly heard: Effect.Effect<string>
-  readonly tell: (line: string) => Effect.Effect<void>
+  readonly write: (line: string) => Effect.Effect<void>
   /** Ends its input. */
   readonly hangUp: Effect.Effect<void>
   /** Asks it to end (SIGTERM), and waits until it has. */
@@ -66,7 +66,7 @@ export const start = (
     )
     return {
       heard: Effect.raceFirst(Queue.take(lines), silence),
-      tell: (line) => Effect.sync(() => void child.stdin.write(`${line}\n`)),
+      write: (line) => Effect.sync(() => void child.stdin.write(`${line}\n`)),
       hangUp: Effect.sync(() => void child.stdin.end()),
       stop: endBy("SIGTERM"),
       kill,

@@ -14,7 +14,7 @@ export interface Held {
   readonly token: bigint
 }
 
-/** Somebody who has asked for a lock. */
+/** A contender that has asked for a lock. */
 export interface Contender {
   readonly held: Effect.Effect<Held, Lock.AcquireError>
   readonly release: Effect.Effect<unknown>
@@ -61,13 +61,13 @@ const temporaryDirectory = Effect.acquireRelease(
 export const goMutex = Effect.fnUntraced(function*(world: World.World, name: string) {
   const peer = yield* Peer.start(yield* Tools.go("mutex"), [world.endpoint, world.prefix + name, "2"])
   yield* peer.heard
-  const ask = (command: "lock" | "trylock" | "owner" | "unlock") => Effect.andThen(peer.tell(command), peer.heard)
+  const ask = (command: "lock" | "trylock" | "owner" | "unlock") => Effect.andThen(peer.write(command), peer.heard)
   return { ...peer, ask, close: Effect.andThen(peer.hangUp, peer.ended) }
 })
 
 export const go: Kind = Effect.fnUntraced(function*(world, name) {
   const peer = yield* goMutex(world, name)
-  yield* peer.tell("lock")
+  yield* peer.write("lock")
   return {
     held: Effect.map(peer.heard, heldOf(world)),
     release: Effect.andThen(peer.ask("unlock"), peer.close)

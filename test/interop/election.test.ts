@@ -18,7 +18,7 @@ const goElection = Effect.fnUntraced(function*(world: World.World, name: string)
   yield* peer.heard
   return {
     heard: peer.heard,
-    ask: (command: string, value?: string) => peer.tell(value === undefined ? command : `${command} ${quoted(value)}`),
+    ask: (command: string, value?: string) => peer.write(value === undefined ? command : `${command} ${quoted(value)}`),
     close: Effect.andThen(peer.hangUp, peer.ended)
   }
 })
@@ -137,7 +137,7 @@ describe.runIf(inject("interop"))("an election", () => {
       const process = yield* world.process({ ttl: "2 seconds" })
       const killed = yield* Peer.start(yield* Tools.go("election"), [world.endpoint, `${world.prefix}job`, "2"])
       yield* killed.heard
-      yield* killed.tell("campaign \"killed\"")
+      yield* killed.write("campaign \"killed\"")
       assert.match(yield* killed.heard, /^leads /)
       const candidate = yield* hold(process, Election.campaign("job", { value: "ours" }))
       yield* world.untilLine("job", 2)

@@ -62,7 +62,7 @@ describe.runIf(inject("interop"))("in one line", () => {
       const first = yield* ours(world, "job")
       yield* first.held
       const dying = yield* goMutex(world, "job")
-      yield* dying.tell("lock")
+      yield* dying.write("lock")
       yield* world.untilLine("job", 2)
       const last = yield* holdIn(yield* world.process(), "job")
       yield* world.untilLine("job", 3)
@@ -114,7 +114,7 @@ describe.runIf(inject("interop"))("Go's mutex", () => {
       const a = yield* world.process()
       const [first, second] = [yield* go(world, "job"), yield* goMutex(world, "job")]
       const { key } = yield* first.held
-      yield* second.tell("lock")
+      yield* second.write("lock")
       yield* world.untilLine("job", 2)
       const { conflicts, holder, queue } = yield* a.run(Lock.inspect("job"))
       assert.strictEqual(holder?.key, key)
@@ -153,7 +153,7 @@ describe.runIf(inject("interop"))("Go's mutex", () => {
         const holder = yield* holdIn(a, "job")
         const lock = yield* holder.held
         const peer = yield* goMutex(world, "job")
-        yield* peer.tell("lock")
+        yield* peer.write("lock")
         yield* world.untilLine("job", 2)
         yield* lose(lock)
         const next = heldOf(world)(yield* peer.heard)
@@ -195,7 +195,7 @@ describe.runIf(inject("interop"))("Go's mutex", () => {
         _tag: "LockNameConflict",
         kind: "NestedLock"
       })
-      yield* peer.tell("lock")
+      yield* peer.write("lock")
       yield* world.untilLine("a", 2)
       yield* nested.release
       assert.match(yield* peer.heard, /^locked/)

@@ -15,7 +15,7 @@ const goReadWrite = Effect.fnUntraced(function*(world: World.World, name: string
   yield* peer.heard
   const isNext = (answer: string) => Effect.map(peer.heard, (line) => assert.strictEqual(line, answer))
   return {
-    ask: (command: "rlock" | "lock" | "runlock" | "unlock") => peer.tell(command),
+    ask: (command: "rlock" | "lock" | "runlock" | "unlock") => peer.write(command),
     done: (command: string) => isNext(`done ${command}`),
     close: Effect.andThen(peer.hangUp, peer.ended)
   }

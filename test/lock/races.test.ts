@@ -48,7 +48,7 @@ describe("an idle lease", () => {
 })
 
 describe("a closed session", () => {
-  it.effect("fails whoever waits in its own line, at once", () =>
+  it.effect("fails the waiters in its own line, at once", () =>
     Effect.gen(function*() {
       const { close, run } = yield* session()
       const [holder, ...waiting] = yield* Effect.forEach([1, 2, 3], () => fork(run(Lock.withLock(Effect.never, "job"))))
@@ -59,7 +59,7 @@ describe("a closed session", () => {
       for (const fiber of waiting) assert.include(failureOf(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
     }).pipe(provideMemory))
 
-  it.effect("fails whoever waits for the lease, or for the answer to a join", () =>
+  it.effect("fails those who wait for the lease, or for the answer to a join", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       for (const millis of [500, 1500]) {
@@ -75,7 +75,7 @@ describe("a closed session", () => {
       }
     }).pipe(provideMemory))
 
-  it.effect("fails whoever waits for a single key", () =>
+  it.effect("fails those who wait for a single key", () =>
     Effect.gen(function*() {
       const [a, b] = yield* Effect.all([session(), session()])
       yield* fork(a.run(Lock.withLock(Effect.never, "job", { layout: "single-key" })))
@@ -87,7 +87,7 @@ describe("a closed session", () => {
       assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost" })
     }).pipe(provideMemory))
 
-  it.effect("fails whoever still asks it for a lock", () =>
+  it.effect("fails those who still ask it for a lock", () =>
     Effect.gen(function*() {
       const { close, run } = yield* session()
       yield* run(Lock.withLock(Effect.void, "job"))
@@ -112,7 +112,7 @@ describe("a closed session", () => {
       assert.deepStrictEqual(closing.pollUnsafe(), Exit.succeed([]))
     }).pipe(provideMemory))
 
-  it.effect("asks etcd for no lease any more, whoever is next in its own line", () =>
+  it.effect("asks etcd for no lease any more, also for the next in its own line", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       let grants = 0

@@ -55,7 +55,7 @@ describe("a free single key", () => {
 })
 
 describe("a held single key", () => {
-  it.live("is handed over to whoever waits, and among the fibers of a process in order", () =>
+  it.live("is handed over to a waiter, and among the fibers of a process in order", () =>
     Effect.gen(function*() {
       const world = yield* World.make()
       const [a, b] = yield* Effect.all([world.process(), world.process()])

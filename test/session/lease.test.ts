@@ -294,7 +294,7 @@ describe("the validity", () => {
       assert.strictEqual(yield* lossOf(lease), "Expired")
     }))
 
-  it.effect("tells whoever asks first after a freeze of the process, and starts nothing under it", () =>
+  it.effect("fails the first that asks after a freeze of the process, and starts nothing under it", () =>
     Effect.gen(function*() {
       for (const ask of ["awaitLoss", "whileAlive"] as const) {
         const wall = yield* movableWall

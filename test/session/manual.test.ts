@@ -69,7 +69,7 @@ describe("a lease that is renewed by its user", () => {
       const second = yield* Effect.forkChild(lease.renew, { startImmediately: true })
       yield* Fiber.interrupt(first)
       yield* elapse(1000)
-      // It was sent two seconds ago, whoever has asked for it later.
+      // It was sent two seconds ago, no matter who asks for it later.
       assert.deepStrictEqual((yield* Fiber.join(second)).remaining, Duration.millis(11_500))
       assert.deepStrictEqual(stub.times("renew"), [0])
     }))

@@ -1,4 +1,4 @@
-// The lock of the tutorials: whoever creates the key holds the lock, on a lease of five seconds.
+// The lock of the tutorials: the process that creates the key holds the lock, on a lease of five seconds.
 //
 //	tutorial ENDPOINT KEY WHO
 //
