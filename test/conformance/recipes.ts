@@ -452,11 +452,14 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
             const world = yield* makeWorld
             const { run } = yield* world.process()
             const started = yield* Deferred.make<void>()
-            const body = Deferred.succeed(started, undefined).pipe(
-              Effect.andThen(Effect.sleep(1200)),
-              Effect.andThen(Effect.fail("own failure")),
-              Effect.uninterruptible
-            )
+            const body = Effect.gen(function*() {
+              const lock = yield* Lock.Current
+              yield* Deferred.succeed(started, undefined)
+              yield* Effect.exit(lock.awaitLoss)
+              // It is interrupted by now, and goes on.
+              yield* Effect.sleep(100)
+              return yield* Effect.fail("own failure")
+            }).pipe(Effect.uninterruptible)
             const fiber = yield* Effect.forkChild(run(withLock(body, "job")))
             yield* Deferred.await(started)
             const [entry] = yield* line(world)

@@ -56,6 +56,12 @@ describe("what etcd says", () => {
       "Tls",
       "Refused"
     ],
+    // The connection stood, so the request may have been sent.
+    [
+      "14 UNAVAILABLE: 40:error:0A00:SSL routines:tls_get_more_records:decryption failed or bad record mac",
+      "Unavailable",
+      "Unknown"
+    ],
     ["4 DEADLINE_EXCEEDED: Deadline exceeded after 1.0s", "Timeout", "Unknown"],
     [
       "4 DEADLINE_EXCEEDED: Deadline exceeded after 0.342s,name resolution: 0.001s,remote_addr=10.0.0.1:2379",

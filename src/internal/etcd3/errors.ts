@@ -127,20 +127,18 @@ const neverSent = "the connection was given up before the request was sent"
 
 const unavailable = (details: string): Classified => {
   const noConnection = /^No connection established\. Last error: ([^]*?)\. Resolution note:/.exec(details)?.[1]
-  const trouble = (noConnection ?? details).replace(/^Error: /, "").replace(/\s*\(\d{4}-[^)]*Z\)$/, "")
   // The client could not even connect, so nothing was sent.
-  if (noConnection !== undefined && withoutAWord.test(trouble)) {
-    return { reason: "Unavailable", description: closedAtOnce }
-  }
-  if (tlsTrouble.test(trouble)) {
-    return {
-      reason: "Tls",
-      description: /wrong version number|packet length too long|EPROTO/i.test(trouble)
-        ? wrongScheme.https
-        : `${handshakeFailed} (${trouble})`
-    }
-  }
   if (noConnection !== undefined) {
+    const trouble = noConnection.replace(/^Error: /, "").replace(/\s*\(\d{4}-[^)]*Z\)$/, "")
+    if (withoutAWord.test(trouble)) return { reason: "Unavailable", description: closedAtOnce }
+    if (tlsTrouble.test(trouble)) {
+      return {
+        reason: "Tls",
+        description: /wrong version number|packet length too long|EPROTO/i.test(trouble)
+          ? wrongScheme.https
+          : `${handshakeFailed} (${trouble})`
+      }
+    }
     return { reason: "Unavailable", description: trouble === "null" ? noReason : `${noReason} (${trouble})` }
   }
   if (/Name resolution failed|DNS/.test(details)) {
