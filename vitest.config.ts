@@ -16,6 +16,7 @@ const longest = [
   "test/lock/faults.etcd.test.ts",
   "test/fault/short.etcd.test.ts",
   "test/cli/run.etcd.test.ts",
+  "test/cli/loss.etcd.test.ts",
   "test/cluster/cluster.etcd.test.ts",
   "test/etcd/cluster.etcd.test.ts",
   "test/conformance/random.etcd.test.ts",

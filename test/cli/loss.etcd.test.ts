@@ -113,16 +113,16 @@ describe("an etcd that stops", () => {
       const server = yield* EtcdServer.start()
       const env = { ETCDCTL_ENDPOINTS: server.endpoint }
       const name = unique("stops")
-      // Of this TTL, as much as it allows is for the command to end by itself.
-      const ttl = 12
+      // As much of it as is allowed is for the command to end by itself. The last tenth is what a machine may be late by.
+      const ttl = 40
       const child = yield* Program.start(
-        ["run", "--ttl", `${ttl}s`, "--kill-after", "6s", name, "-c", stubborn],
+        ["run", "--ttl", `${ttl}s`, "--kill-after", "20s", name, "-c", stubborn],
         { env }
       )
       yield* child.printed(/child/)
       const [, alive] = yield* elapsed(Effect.gen(function*() {
         yield* server.pause
-        yield* eventually(Effect.sync(() => assert.isFalse(isAlive(pidOf(child)))), 30_000)
+        yield* eventually(Effect.sync(() => assert.isFalse(isAlive(pidOf(child)))), 80_000)
       }))
       // The last renewal may have been sent just before the pause, and no later.
       assert.isBelow(alive, ttl * 1000)
@@ -131,7 +131,7 @@ describe("an etcd that stops", () => {
       assert.strictEqual(code, 76)
       assert.isBelow(closing, 10_000)
       yield* server.resume
-    }).pipe(Effect.scoped), 60_000)
+    }).pipe(Effect.scoped), 180_000)
 
   it.live("does not keep a command that has ended", () =>
     Effect.gen(function*() {
