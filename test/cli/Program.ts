@@ -32,8 +32,9 @@ export const start = (
   options: Options = {}
 ): Effect.Effect<Program, never, Scope.Scope> => {
   const words = [process.execPath, program, ...args]
+  // The user's shell runs the line of `script`: one that stays, as dash does, would end at Ctrl-C by itself.
   const [file, ...rest] = options.terminal === true
-    ? ["script", "--quiet", "--flush", "--return", "--command", words.map(quoted).join(" "), "/dev/null"]
+    ? ["script", "--quiet", "--flush", "--return", "--command", `exec ${words.map(quoted).join(" ")}`, "/dev/null"]
     : words
   const acquire = Effect.sync(() => spawn(file!, rest, { env: environment(options.env ?? {}), detached: true }))
   const release = (child: ReturnType<typeof spawn>) =>
