@@ -7,21 +7,7 @@
  */
 import { NodeClusterSocket, NodeCrypto, NodeRuntime, NodeServices } from "@effect/platform-node"
 import { PgClient } from "@effect/sql-pg"
-import {
-  Config,
-  Console,
-  Cron,
-  Data,
-  DateTime,
-  Effect,
-  Fiber,
-  Layer,
-  Option,
-  Queue,
-  References,
-  Schema,
-  Stream
-} from "effect"
+import { Config, Console, Cron, Data, DateTime, Effect, Fiber, Layer, Option, Queue, References, Schema } from "effect"
 import * as EtcdRunnerStorage from "effect-etcd-lock/EtcdRunnerStorage"
 import * as ClusterCron from "effect/cluster/ClusterCron"
 import * as ClusterSchema from "effect/cluster/ClusterSchema"
@@ -29,10 +15,9 @@ import * as Entity from "effect/cluster/Entity"
 import * as RunnerAddress from "effect/cluster/RunnerAddress"
 import * as ShardingConfig from "effect/cluster/ShardingConfig"
 import * as SqlMessageStorage from "effect/cluster/SqlMessageStorage"
-import { ChildProcess } from "effect/process"
 import * as Rpc from "effect/rpc/Rpc"
 import { SqlClient } from "effect/sql/SqlClient"
-import * as Net from "node:net"
+import { freePort, start } from "./processes.ts"
 import { explained, say, SharedEtcdLive } from "./support.ts"
 
 // -----------------------------------------------------------------------------
@@ -115,30 +100,13 @@ const runner = (who: string, port: number) => {
 // two runners, and what happens to them
 // -----------------------------------------------------------------------------
 
-const freePort = Effect.callback<number>((resume) => {
-  const server = Net.createServer().listen(0, "127.0.0.1", () => {
-    const { port } = server.address() as Net.AddressInfo
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})
-
 interface Line {
   readonly who: string
   readonly line: string
 }
 
-/** Starts a runner, and prints what it says. */
-const start = Effect.fnUntraced(function*(who: string, said: Queue.Queue<Line>) {
-  const args = [...process.execArgv, process.argv[1]!, who, String(yield* freePort)]
-  const child = yield* ChildProcess.make(process.execPath, args, { stderr: "inherit" })
-  const lines = child.stdout.pipe(Stream.decodeText, Stream.splitLines)
-  const printing = yield* Effect.forkScoped(
-    Stream.runForEach(lines, (line) => Effect.andThen(say(who, line), Queue.offer(said, { who, line })))
-  )
-  yield* say("Operator", `has started ${who}`)
-  const signal = (name: NodeJS.Signals) =>
-    Effect.andThen(say("Operator", `sends ${name} to ${who}`), Effect.sync(() => process.kill(child.pid, name)))
-  return { signal, printing }
+const startRunner = Effect.fnUntraced(function*(who: string, said: Queue.Queue<Line>) {
+  return yield* start(who, [String(yield* freePort)], (line) => Queue.offer(said, { who, line }))
 })
 
 /** What an earlier run has left would be delivered now. */
@@ -157,8 +125,8 @@ const pack = Effect.gen(function*() {
 
 const operation = Effect.gen(function*() {
   const said = yield* Queue.unbounded<Line>()
-  const runners: Record<string, Effect.Success<ReturnType<typeof start>>> = {}
-  for (const who of ["Ada", "Ben"]) runners[who] = yield* start(who, said)
+  const runners: Record<string, Effect.Success<ReturnType<typeof startRunner>>> = {}
+  for (const who of ["Ada", "Ben"]) runners[who] = yield* startRunner(who, said)
   const next = (what: string) => Queue.take(said).pipe(Effect.repeat({ until: ({ line }) => line.startsWith(what) }))
 
   yield* next("writes")

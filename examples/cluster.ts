@@ -6,16 +6,15 @@
  *   npm run example -- test/examples/withEtcd.ts examples/cluster.ts
  */
 import { NodeClusterSocket, NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Console, Effect, Fiber, Layer, Option, Queue, References, Schedule, Schema, Stream } from "effect"
+import { Console, Effect, Fiber, Layer, Option, Queue, References, Schedule, Schema } from "effect"
 import * as EtcdRunnerStorage from "effect-etcd-lock/EtcdRunnerStorage"
 import * as Entity from "effect/cluster/Entity"
 import * as MessageStorage from "effect/cluster/MessageStorage"
 import * as RunnerAddress from "effect/cluster/RunnerAddress"
 import * as ShardingConfig from "effect/cluster/ShardingConfig"
 import * as Singleton from "effect/cluster/Singleton"
-import { ChildProcess } from "effect/process"
 import * as Rpc from "effect/rpc/Rpc"
-import * as Net from "node:net"
+import { freePort, start } from "./processes.ts"
 import { explained, say, SharedEtcdLive } from "./support.ts"
 
 // -----------------------------------------------------------------------------
@@ -68,34 +67,16 @@ const runner = (who: string, port: number) => {
 // three runners, and what happens to them
 // -----------------------------------------------------------------------------
 
-const freePort = Effect.callback<number>((resume) => {
-  const server = Net.createServer().listen(0, "127.0.0.1", () => {
-    const { port } = server.address() as Net.AddressInfo
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})
-
-/** Starts a runner, prints what it says, and tells who is the courier. */
-const start = Effect.fnUntraced(function*(who: string, couriers: Queue.Queue<string>) {
-  const args = [...process.execArgv, process.argv[1]!, who, String(yield* freePort)]
-  const child = yield* ChildProcess.make(process.execPath, args, { stderr: "inherit" })
-  const lines = child.stdout.pipe(Stream.decodeText, Stream.splitLines)
-  const printing = yield* Effect.forkScoped(
-    Stream.runForEach(
-      lines,
-      (line) => Effect.andThen(say(who, line), line === "is the courier" ? Queue.offer(couriers, who) : Effect.void)
-    )
-  )
-  yield* say("Operator", `has started ${who}`)
-  const signal = (name: NodeJS.Signals) =>
-    Effect.andThen(say("Operator", `sends ${name} to ${who}`), Effect.sync(() => process.kill(child.pid, name)))
-  return { signal, printing }
+/** Starts a runner, and reports when it becomes the courier. */
+const startRunner = Effect.fnUntraced(function*(who: string, couriers: Queue.Queue<string>) {
+  const heard = (line: string) => line === "is the courier" ? Queue.offer(couriers, who) : Effect.void
+  return yield* start(who, [String(yield* freePort)], heard)
 })
 
 const operator = Effect.gen(function*() {
   const couriers = yield* Queue.unbounded<string>()
-  const runners: Record<string, Effect.Success<ReturnType<typeof start>>> = {}
-  for (const who of ["Ada", "Ben", "Cleo"]) runners[who] = yield* start(who, couriers)
+  const runners: Record<string, Effect.Success<ReturnType<typeof startRunner>>> = {}
+  for (const who of ["Ada", "Ben", "Cleo"]) runners[who] = yield* startRunner(who, couriers)
 
   // A client of the cluster. Who has an order is asked for, wherever it is.
   const pack = Effect.gen(function*() {

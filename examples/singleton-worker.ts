@@ -7,7 +7,7 @@
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Console, Effect, Fiber, Option, Queue, Schedule, Stream } from "effect"
 import { Election, Session } from "effect-etcd-lock"
-import { ChildProcess } from "effect/process"
+import { start } from "./processes.ts"
 import { explained, say, SharedEtcdLive } from "./support.ts"
 
 const election = "singleton-worker"
@@ -30,17 +30,6 @@ const worker = (who: string) =>
 // -----------------------------------------------------------------------------
 // three processes, and what happens to them
 // -----------------------------------------------------------------------------
-
-/** Starts a process, and prints what it says. */
-const start = Effect.fnUntraced(function*(who: string) {
-  const child = yield* ChildProcess.make(process.execPath, [...process.execArgv, process.argv[1]!, who])
-  const lines = child.stdout.pipe(Stream.decodeText, Stream.splitLines)
-  const printing = yield* Effect.forkScoped(Stream.runForEach(lines, (line) => say(who, line)))
-  yield* say("Operator", `has started ${who}`)
-  const signal = (name: NodeJS.Signals) =>
-    Effect.andThen(say("Operator", `sends ${name} to ${who}`), Effect.sync(() => process.kill(child.pid, name)))
-  return { signal, printing }
-})
 
 const operator = Effect.gen(function*() {
   const leaders = yield* Queue.unbounded<string>()
