@@ -1,5 +1,6 @@
 import * as DateTime from "effect/DateTime"
 import * as Schema from "effect/Schema"
+import { printable } from "./internal/printable.ts"
 
 /**
  * A client that holds a lock or waits for it. Other clients of the same lock, such as
@@ -28,7 +29,7 @@ export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")
 }) {
   override toString(): string {
     const process = this.pid === undefined ? "" : ` (process ${this.pid})`
-    const where = this.host === undefined ? `lease ${this.leaseId.toString(16)}` : `${this.host}${process}`
+    const where = this.host === undefined ? `lease ${this.leaseId.toString(16)}` : `${printable(this.host)}${process}`
     return this.since === undefined ? where : `${where} since ${DateTime.formatIso(this.since)}`
   }
 }

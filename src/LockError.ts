@@ -1,6 +1,7 @@
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import { Holder } from "./Holder.ts"
+import { printable } from "./internal/printable.ts"
 import { TaggedError } from "./internal/taggedError.ts"
 import { LeaseExpired } from "./LeaseExpired.ts"
 
@@ -106,13 +107,14 @@ export class LockNameConflict
 {
   override get message(): string {
     const what = `Lock '${this.lock}' cannot be acquired`
+    const key = printable(this.key)
     switch (this.kind) {
       case "NestedLock": {
-        return `${what}: '${this.key}' lies under its name and belongs to another lock. Use a name that is not the ` +
+        return `${what}: '${key}' lies under its name and belongs to another lock. Use a name that is not the ` +
           "beginning of another lock's path."
       }
       case "PlainKey": {
-        return `${what}: '${this.key}' lies in its place and is attached to no lease, so it is no lock's entry. ` +
+        return `${what}: '${key}' lies in its place and is attached to no lease, so it is no lock's entry. ` +
           "Delete the key, or use another name."
       }
     }

@@ -10,6 +10,9 @@ const enter = Effect.fnUntraced(function*(value: string) {
   yield* etcd.txn({ then: [Etcd.put("job/7", value, { lease: 7n })] })
 })
 
+/** A line of a log, and what a terminal would act on. */
+const hostile = "\nERROR all is lost\u001b[2J\u202e"
+
 describe("an entry whose description is hostile", () => {
   it.effect.each<[string, string]>([
     ["nested without end", `{"metadata":{"a":${"[".repeat(10_000)}${"]".repeat(10_000)}}}`],
@@ -42,6 +45,29 @@ describe("an entry whose description is hostile", () => {
         assert.deepInclude({ ...client }, { key: "job/7", leaseId: 7n })
         assert.hasAllKeys({ ...client, remaining: undefined }, ["key", "leaseId", "createRevision", "remaining"])
       }
+    }).pipe(provideMemory))
+})
+
+describe("the message of an error", () => {
+  const escaped = "\\u{a}ERROR all is lost\\u{1b}[2J\\u{202e}"
+
+  it.effect("shows what a foreign host would do to a log or a terminal, and does it not", () =>
+    Effect.gen(function*() {
+      yield* enter(JSON.stringify({ host: `${hostile}${"x".repeat(100_000)}` }))
+      const { run } = yield* session()
+      const { message } = yield* Effect.flip(run(Lock.tryWithLock(Effect.void, "job")))
+      assert.include(message, `is held by ${escaped}xxx`)
+      assert.isBelow(message.length, 2100)
+    }).pipe(provideMemory))
+
+  it.effect("does the same with a foreign key", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      yield* etcd.txn({ then: [Etcd.put(`job/${hostile}`, "")] })
+      const { run } = yield* session()
+      const conflict = yield* Effect.flip(run(Lock.withLock(Effect.void, "job")))
+      assert.include(conflict.message, `'job/${escaped}'`)
+      assert.propertyVal(conflict, "key", `job/${hostile}`)
     }).pipe(provideMemory))
 })
 
