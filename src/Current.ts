@@ -4,8 +4,7 @@ import type { Handle } from "./Lock.ts"
 /**
  * The handle of the innermost critical section. Every section provides it to its body,
  * so that code deep in a program can fence its writes without having the handle
- * passed to it; and only there, so that a body that asks for it outside of a section
- * does not compile.
+ * passed to it. Code that asks for it outside of a section does not compile.
  *
  * **Example** (A repository that fences its writes)
  *

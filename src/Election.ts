@@ -1,30 +1,31 @@
 /**
- * Leader election: one of many candidates leads, and everybody can see which one, and
+ * Leader election: one of many candidates leads, and all clients can see which one, and
  * what it proclaims.
  *
  * **When to use**
  *
- * Use it for what is to run on one of many machines for as long as that lives, such as a
- * scheduler or the consumer of a queue, and for clients that have to find it. For work that
- * one of them does once, such as a nightly job, use `Lock`. In a program of Effect Cluster,
- * use its `Singleton`, whose place the cluster chooses.
+ * Use it for work that runs on one of many machines for as long as that machine lives,
+ * such as a scheduler or the consumer of a queue, and where clients have to find that
+ * machine. For work that one of them does once, such as a nightly job, use `Lock`. In a
+ * program of Effect Cluster, use its `Singleton`: the cluster chooses where it runs.
  *
  * **Details**
  *
- * A candidate stands in a line, and leads when all before it have left. It promises what a
- * `Lock` does: two do not lead at once, a leader that cannot renew its lease is interrupted
- * before the next one can come, and a write through its handle happens only while it leads.
+ * A candidate stands in a line, and leads when all before it have left. An election
+ * promises what a `Lock` does: two candidates do not lead at once, a leader that cannot
+ * renew its lease is interrupted before the next one can come, and a write through its
+ * handle happens only while it leads.
  *
- * The candidates are entries of the keys and values that Go's `concurrency.Election`
- * has, so that its programs, `etcdctl elect`, and the candidates of this module stand in one
- * line and observe each other. Go's `Mutex`, `etcdctl lock` and a `Lock` of the same name
+ * The candidates have the keys and values of Go's `concurrency.Election`, so that Go
+ * programs, `etcdctl elect`, and the candidates of this module stand in one line and
+ * observe each other. Go's `Mutex`, `etcdctl lock` and a `Lock` of the same name
  * exclude them, and are leaders to an observer.
  *
  * **Gotchas**
  *
- * An observer sees what etcd knows. A leader that lost its connection has stopped by the
- * time that its lease ends, and is seen until then; and a candidate is seen as the leader
- * a moment before it learns that it is.
+ * An observer sees what etcd knows. A leader that lost its connection stops before its
+ * lease ends, and is seen until that end. A candidate is seen as the leader a moment
+ * before it notices that it leads.
  *
  * @since 0.1.0
  * @module
@@ -73,7 +74,7 @@ export interface Options extends Pick<Lock.Options, "timeout" | "lease" | "label
  * @since 0.1.0
  */
 export interface StandAgainOptions<in E> extends Pick<Options, "value" | "label"> {
-  /** When to stand again, by why the last term ended or did not begin. Default: about a second later, always. */
+  /** When to stand again; its input is the error of the last term. Default: after about a second, without end. */
   readonly standAgain?: Schedule.Schedule<unknown, E> | undefined
 }
 
@@ -85,8 +86,8 @@ export interface StandAgainOptions<in E> extends Pick<Options, "value" | "label"
  */
 export interface Leadership extends Lock.Handle {
   /**
-   * Changes the value that observers see, if this candidate still leads; else it fails with `LockLost`. Of two calls one
-   * after the other, the value of the later one stays, also if it is unknown what came of the first.
+   * Changes the value that observers see, if this candidate still leads; else it fails with `LockLost`. Of two calls
+   * one after the other, the value of the later one stays, even if the outcome of the first is unknown.
    */
   readonly proclaim: (value: string) => Effect.Effect<void, Lock.LockLost | Etcd.EtcdError>
   /** Lets the next candidate lead, as `release` does for every lock. */
@@ -146,7 +147,7 @@ export interface Leader {
 export type AcquireError = Lock.AcquireError
 
 /**
- * Why a candidate that has time does not lead.
+ * Why a candidate that waits without a timeout does not lead.
  *
  * @category errors
  * @since 0.1.0
@@ -220,18 +221,17 @@ export const withLeadership: {
  *
  * **Details**
  *
- * A loss interrupts the effect and awaits its end, and so does the effect itself by
- * `resign`; then the candidate stands again, by `standAgain`, and the effect starts anew
- * when it leads the next time. The whole ends with what the effect succeeds, fails or dies
- * with, also where it fails while a loss interrupts it. Where it succeeds after a loss, by being
- * uninterruptible, it starts anew: another one may have led meanwhile.
+ * A loss interrupts the effect and awaits its end, and so does a call of `resign`. Then the candidate stands again, by
+ * `standAgain`, and the effect starts anew when it leads the next time. The whole ends as the effect ends by itself,
+ * with its success, failure or defect, even if it fails while a loss interrupts it. If it succeeds after a loss, since
+ * it is uninterruptible, it starts anew: another candidate may have led meanwhile.
  *
- * An outage of etcd is waited for. The whole fails with an `EtcdError` that waiting cannot
- * cure, with a `LockNameConflict`, with `LockLost` of the reason `Released` when the
- * session has closed, and with the last error when `standAgain` ends.
+ * During an outage of etcd, the candidate waits. The whole fails with an `EtcdError` that waiting cannot cure, with a
+ * `LockNameConflict`, with `LockLost` of the reason `Released` when the session has closed, or with the last error when
+ * `standAgain` ends.
  *
- * Each term has spans of its own, and so has what the effect does in it: a span of the
- * caller's would not end before the last term does.
+ * The spans of each term, and of what the effect does in it, begin traces of their own: the caller's span would not end
+ * before the last term does.
  *
  * **Example** (A scheduler that runs on one of many machines)
  *
@@ -268,15 +268,16 @@ export const whileLeader: {
  *
  * **Details**
  *
- * The program that uses it does not wait for it: the candidate stands in the
- * background, as long as the program's layers are open. After a loss the inner layer is
- * closed before the next candidate can build it; then this one stands again.
+ * The program that uses the layer does not wait for it: the candidate stands in the
+ * background, as long as the program's layers are open. After a loss, the inner layer is
+ * closed before the next candidate can build it; then this candidate stands again.
  *
- * A failure of the inner layer cannot be one of the program's layers, which are built by
- * then. It is logged as an error, the candidate resigns, so that another one can try, and
- * stands again by `standAgain`, which sees the typed error and may end. So it does with
- * every error of standing, except that the session has closed. A defect, or the end of
- * `standAgain`, is logged as an error, and the process stands no longer.
+ * A failure of the inner layer cannot fail the program's layers, which are built by then.
+ * It is logged as an error, and the candidate resigns, so that another one can try. Then
+ * it stands again by `standAgain`, whose input is the typed error, and which may end. The
+ * same goes for every error of standing, except that the candidate no longer stands once
+ * the session has closed. A defect or the end of `standAgain` is logged as an error;
+ * after either, the process no longer stands.
  *
  * To have the program itself fail instead, launch the layer under `whileLeader`.
  *
@@ -323,13 +324,13 @@ export const leader = (name: string): Effect.Effect<Option.Option<Leader>, Etcd.
   Effect.flatMap(Etcd.Etcd, (etcd) => leaders.leader(etcd, placeOf(name)))
 
 /**
- * Emits the candidate that leads, at once and after every change of it or of what it
- * proclaims, and `None` when there is none.
+ * Emits the candidate that leads, now and after every change of the leader or of what it proclaims, and `None` when no
+ * candidate leads.
  *
  * **Details**
  *
- * A slow reader misses what came in between, and always gets the last state. A watch that ends is
- * opened again. It needs no session, and costs the same however many candidates wait.
+ * A slow reader misses states in between, but always gets the latest one. A watch that ends is opened again. Observing
+ * needs no session, and costs the same however many candidates wait.
  *
  * **Example** (Following the leader)
  *

@@ -56,8 +56,8 @@ export {
 // -----------------------------------------------------------------------------
 
 /**
- * A key with its value and all of its metadata in etcd. Revisions and lease IDs are 64 bits
- * wide, hence `bigint`. A `lease` of `0n` means none.
+ * A key with its value and all of its metadata in etcd. Revisions and lease IDs have 64
+ * bits, so they are `bigint`. A `lease` of `0n` means that the key is on no lease.
  *
  * @category models
  * @since 0.1.0
@@ -94,7 +94,7 @@ export interface Range {
   readonly _tag: "Range"
   readonly key: Uint8Array
   readonly rangeEnd?: Uint8Array | undefined
-  /** At most so many keys; all when absent. */
+  /** The greatest number of keys to return; all when absent. */
   readonly limit?: number | undefined
   /** Leave out the values, which may be large. */
   readonly keysOnly?: boolean | undefined
@@ -135,7 +135,7 @@ export type Compare =
   )
 
 /**
- * If all of `compare` hold then `then`, else `else`, atomically.
+ * Runs `then` if all of `compare` hold, and `else` otherwise, atomically.
  *
  * @category models
  * @since 0.1.0
@@ -193,8 +193,8 @@ export interface DeleteResult {
 }
 
 /**
- * Whether the conditions of a transaction held, and the results of the operations that
- * it ran because of that.
+ * Whether the conditions of a transaction held, and the results of the operations that it
+ * ran.
  *
  * @category models
  * @since 0.1.0
@@ -240,7 +240,7 @@ export type OpResult<O> = O extends Put ? PutResult
 export type OpResults<Ops extends ReadonlyArray<Op>> = { readonly [K in keyof Ops]: OpResult<Ops[K]> }
 
 /**
- * A transaction to send: if all of `compare` hold then `then`, else `else`.
+ * A transaction to send: it runs `then` if all of `compare` hold, and `else` otherwise.
  *
  * @category models
  * @since 0.1.0
@@ -251,14 +251,14 @@ export interface TxnRequest<Then extends ReadonlyArray<Op>, Else extends Readonl
   readonly else?: Else | undefined
   /**
    * Whether the transaction may be sent again when its response was lost, although
-   * etcd may have applied it. Without it such a transaction fails, with an
-   * `outcome` of `Unknown`.
+   * etcd may have applied it. Otherwise such a transaction fails, with an `outcome` of
+   * `Unknown`.
    */
   readonly idempotent?: boolean | undefined
 }
 
 /**
- * How long a lease still lives, and for how long it was granted.
+ * How long a lease still lives, and the TTL that etcd granted.
  *
  * @category models
  * @since 0.1.0
@@ -415,9 +415,9 @@ export interface Options {
     readonly password: Redacted.Redacted
   } | undefined
   /**
-   * Certificates as PEM text. Without `ca`, as with an `https://` host alone, the
-   * authorities on the list that Node comes with are trusted. That is not the list of
-   * the system: `NODE_USE_SYSTEM_CA=1` adds the system's to it, and
+   * Certificates as PEM text. Without `ca`, or with nothing but an `https://` host, the
+   * authorities on the list that Node comes with are trusted. That is not the list of the
+   * system: `NODE_USE_SYSTEM_CA=1` adds the system's to it, and
    * `NODE_EXTRA_CA_CERTS` a file. gRPC's `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH` replaces
    * all of them.
    */
@@ -428,7 +428,7 @@ export interface Options {
   } | undefined
   /** How long a call may take in all, with its retries; from 1 millisecond to 24 days. Default: 5 seconds. */
   readonly requestTimeout?: Duration.Input | undefined
-  /** Put before every key that is read or written, so that several applications can share one etcd. */
+  /** A prefix that is put before every key, so that several applications can share one etcd. */
   readonly prefix?: string | undefined
 }
 
@@ -469,9 +469,9 @@ export const layer = (options: Options): Layer.Layer<Etcd> => Layer.effect(Etcd,
  *
  * **Details**
  *
- * Each option is a `Config`, and so can be all of them, or those of `auth` or `tls`,
- * together. An option that can never work fails the layer with a `ConfigError` that
- * names the option, as a variable that is missing does.
+ * Each option is a `Config`; one `Config` can also provide all options, or those of
+ * `auth` or `tls`, together. An option that can never work fails the layer with a
+ * `ConfigError` that names the option, and so does a missing variable.
  *
  * **Example** (Connecting to the etcd that an application's own variables name)
  *
@@ -500,7 +500,7 @@ export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Etcd, Co
   Layer.effect(Etcd, configured("Etcd.layerConfig", options, make))
 
 /**
- * Connects to the etcd that etcdctl would connect to, by the variables that etcdctl reads.
+ * Connects to the etcd that etcdctl would connect to, by reading etcdctl's variables.
  *
  * **Details**
  *
@@ -522,7 +522,7 @@ export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Etcd, Co
  * names those that are set. The others have no effect: they are about etcdctl's output, or
  * its search in DNS.
  *
- * An `EtcdError` names the variable, and its file, as well: that of the certificate that is
+ * An `EtcdError`, too, names the variable, and its file: that of the certificate that is
  * wrong, or that of the user.
  *
  * **Example** (Connecting as etcdctl does, on Node)
@@ -562,8 +562,8 @@ export const layerEtcdctl = (
  *
  * **Gotchas**
  *
- * Each call makes an etcd of its own, empty at first. Programs share one when
- * they are provided with the same layer.
+ * Each call makes an etcd of its own, which is empty at first. Programs that are provided
+ * with the same layer share one.
  *
  * @see {@link Faults} for an example
  * @category layers
@@ -639,7 +639,8 @@ export const removePrefix = (prefix: string | Uint8Array): Delete => {
 }
 
 /**
- * A condition on the revision at which a key was created; `0n` for no such key.
+ * A condition on the revision at which a key was created; `0n` where there is no such
+ * key.
  *
  * @category operations
  * @since 0.1.0
@@ -651,7 +652,8 @@ export const compareCreateRevision = (
 ): Compare => ({ target: "CreateRevision", key: bytes(key), operator, value })
 
 /**
- * A condition on the revision at which a key was last written; `0n` for no such key.
+ * A condition on the revision at which a key was last written; `0n` where there is no
+ * such key.
  *
  * @category operations
  * @since 0.1.0
@@ -698,7 +700,7 @@ const make = Effect.fnUntraced(function*(options: Options, naming?: Check.Naming
   Check.object("Etcd.layer", "options", options, "{ hosts: [\"127.0.0.1:2379\"] }")
   const requestTimeout = requestTimeoutOf("Etcd.layer", options)
   Check.prefix("Etcd.layer", options?.prefix)
-  // etcd3 and gRPC take longer to load than all else, and programs on an etcd in memory never need them.
+  // etcd3 and gRPC take longer to load than everything else, and programs on an etcd in memory never need them.
   const etcd3 = yield* Effect.promise(() => import("./internal/etcd3/transport.ts"))
   // Where there are no options at all, the error is about the missing hosts.
   const transport = measured(

@@ -24,17 +24,17 @@ export type Method =
  *
  * **When to use**
  *
- * Use it to test that your program reacts rightly to a lost lock, a lost reply
+ * Use it to test that your program reacts correctly to a lost lock, a lost reply
  * or an etcd that cannot be reached.
  *
  * **Details**
  *
  * All members take effect before they return. `drop`, `delay`, `stall` and
- * `unreachable` concern requests. One call of the `Etcd` service is one request
- * or several: those that are safe to repeat are repeated when they failed.
+ * `unreachable` concern requests. One call of the `Etcd` service is one request or
+ * several, since a request that is safe to repeat is sent again when it fails.
  *
- * `expireLease`, `revokeLease`, `deleteKey` and `deletePrefix` are no requests.
- * They change etcd's data even while it is stalled or unreachable.
+ * `expireLease`, `revokeLease`, `deleteKey` and `deletePrefix` are not requests. They
+ * change etcd's data even while it is stalled or unreachable.
  *
  * **Example** (Testing that a job stops when it loses its lock)
  *
@@ -78,19 +78,18 @@ export class Faults extends Context.Service<Faults, {
     matching?: { readonly method?: Method | undefined; readonly times?: number | undefined }
   ) => Effect.Effect<void>
   /**
-   * Makes every request from now on take that long: it is applied after one half
-   * and its reply arrives after the other. It is applied even if its caller has given
+   * Makes every request from now on take that long: it is applied after half of the time,
+   * and its reply arrives after the rest. It is applied even if its caller has given
    * up meanwhile. Events are not delayed; see `delayWatches`.
    */
   readonly delay: (duration: Duration.Input) => Effect.Effect<void>
   /**
-   * Makes all watches late: from now on an event arrives so long after it
-   * happened, whichever replies come first. A watch that opens is confirmed in
-   * time.
+   * Makes all watches late: from now on an event arrives that long after it happened,
+   * even if replies arrive earlier. The opening of a watch is not delayed.
    *
    * The events of one watch keep their order, and those of one revision arrive
-   * together. A shorter delay, or zero, holds for what happens from then on, and
-   * does not let it overtake the events that are on their way. Events on their way to a watch
+   * together. A shorter delay, or zero, applies to what happens from then on, which still
+   * does not overtake the events that are on their way. Events on their way to a watch
    * that ends are lost.
    */
   readonly delayWatches: (duration: Duration.Input) => Effect.Effect<void>

@@ -3,20 +3,20 @@
  *
  * **When to use**
  *
- * Use it for an Effect Cluster that has an etcd, in the place of `SqlRunnerStorage`. It stores no messages: those that
- * are to survive a runner need a `MessageStorage` of their own.
+ * Use it for an Effect Cluster that has an etcd, instead of `SqlRunnerStorage`. It stores no messages: messages that
+ * have to survive a runner need a `MessageStorage` as well.
  *
  * This module is a subpath of its own, `effect-etcd-lock/EtcdRunnerStorage`, so that only programs that have a cluster
- * load Effect's.
+ * load Effect's cluster modules.
  *
  * **Details**
  *
- * A runner has two leases in etcd, whose TTL is the `shardLockExpiration` of its `ShardingConfig`: its registration and its
- * machine ID are on the one, its shards on the other. They are renewed by the runner's own calls and by nothing else, so a
- * runner whose process lives but whose cluster stands still loses its shards.
+ * A runner has two leases in etcd, whose TTL is the `shardLockExpiration` of its `ShardingConfig`: its registration and
+ * its machine ID are on one, its shards on the other. Only the runner's own calls renew them, so a runner whose process
+ * lives but whose cluster stands still loses its shards.
  *
- * A runner that cannot renew its shards stops what runs on them before etcd gives them to another one. No clock is compared
- * with another machine's.
+ * A runner that cannot renew its shards stops what runs on them before etcd gives them to another runner. No clock is
+ * compared with that of another machine.
  *
  * At rest a runner sends three requests in each refresh interval, which is the smaller of `shardLockRefreshInterval` and a
  * third of `shardLockExpiration`, and one in each `refreshAssignmentsInterval`. None of them writes.
@@ -55,12 +55,12 @@ export interface Options {
  *
  * **When to use**
  *
- * A runner that was frozen does the step that was due before it learns that its shards are another's. Use it where that step
- * must not take effect.
+ * A runner that was frozen takes its next step before it notices that another runner has its shards. Use this service
+ * where that step must not take effect.
  *
  * **Details**
  *
- * The token of a shard is greater than that of everyone who held it before, with no assumption about clocks.
+ * The token of a shard is greater than those of all earlier holders, with no assumption about clocks.
  *
  * **Example** (Refusing what a frozen runner writes)
  *
@@ -90,7 +90,7 @@ export interface Options {
 export class Shards extends Context.Service<Shards, {
   /** The token of a shard, where a runner of this process holds it. It is the create revision of the shard's key. */
   readonly fencingToken: (shardId: ShardId) => Option.Option<bigint>
-  /** What holds in a transaction as long as the shard is held under this token. */
+  /** A condition that holds in a transaction as long as the shard is held under this token. */
   readonly isOwner: (shardId: ShardId) => Option.Option<Etcd.Compare>
 }>()("effect-etcd-lock/EtcdRunnerStorage/Shards") {}
 
@@ -99,8 +99,8 @@ export class Shards extends Context.Service<Shards, {
  *
  * **Gotchas**
  *
- * It has to have the same `ShardingConfig` as the `Sharding` that uses it: by it, the storage knows how long a runner goes on
- * with what it was last told. A duration that can never work is a defect that names the option.
+ * It has to have the same `ShardingConfig` as the `Sharding` that uses it, since that says how long a runner trusts the
+ * last answer of the storage. A duration that can never work is a defect that names the option.
  *
  * @category constructors
  * @since 0.1.0

@@ -4,8 +4,8 @@ import { printable } from "./internal/printable.ts"
 
 /**
  * A client that holds a lock or waits for it. Other clients of the same lock, such as
- * `etcdctl lock`, leave no more than a key and a lease; the fields about the process
- * are undefined for them.
+ * `etcdctl lock`, leave only a key and a lease, so the fields about the process are
+ * undefined for them.
  *
  * @category models
  * @since 0.1.0
@@ -24,7 +24,7 @@ export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")
   metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json)),
   /** The span in which it waited, where its program traces. */
   trace: Schema.optional(Schema.Struct({ traceId: Schema.String, spanId: Schema.String })),
-  /** For how long its lease would live if it died now. Only `inspect` and `changes` read it. */
+  /** How long its lease would live if the client died now. Only `inspect` and `changes` read it. */
   remaining: Schema.optional(Schema.Duration)
 }) {
   override toString(): string {

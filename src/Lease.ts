@@ -4,8 +4,8 @@
  *
  * **When to use**
  *
- * Locks bring their own lease; see `Session`. Use a `Lease` by itself to have
- * other keys live as long as a program, or to lose several locks together.
+ * Locks bring their own lease; see `Session`. Use a `Lease` by itself to let other keys
+ * live as long as a program, or to have several locks lost together.
  *
  * **Details**
  *
@@ -61,11 +61,11 @@ export interface Lease {
   readonly id: bigint
   /** The TTL that etcd granted, which may be longer than the one in the options. */
   readonly ttl: Duration.Duration
-  /** For how long the lease can still be trusted if no renewal succeeds; zero once it is lost. */
+  /** How long the lease can still be trusted if no renewal succeeds; zero once it is lost. */
   readonly remaining: Effect.Effect<Duration.Duration>
   /** Never succeeds; fails as soon as the lease is lost or its scope has closed. */
   readonly awaitLoss: Effect.Effect<never, LeaseExpired>
-  /** Runs an effect for as long as the lease lives: a loss interrupts it, awaits it, and fails the whole. */
+  /** Runs an effect while the lease lives: a loss interrupts it, awaits its end, and fails the whole. */
   readonly whileAlive: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LeaseExpired, R>
   /**
    * Renews the lease now, in one attempt that ends within the request timeout and a sixth of the TTL. It fails with the
@@ -75,8 +75,8 @@ export interface Lease {
   readonly renew: Effect.Effect<Renewal, LeaseExpired | EtcdError>
   /**
    * Revokes the lease before its scope closes, and in the same way: what runs under it is interrupted and awaited first,
-   * and a lease whose bodies outlast the wait is left to expire. It fails if etcd has not confirmed that the lease is gone,
-   * and can then be called again. After a success the scope's closing sends no request.
+   * and a lease whose bodies outlast the wait is left to expire. Otherwise it fails if etcd has not confirmed that the
+   * lease is gone, and can then be called again. After a success the scope's closing sends no request.
    */
   readonly revoke: Effect.Effect<void, EtcdError>
   /** Every renewal that etcd acknowledges from now on; ends with the lease. */
@@ -91,7 +91,7 @@ export interface Lease {
  */
 export interface Renewal {
   readonly leaseId: bigint
-  /** For how long the lease can be trusted from now on if no further renewal succeeds. */
+  /** How long the lease can be trusted from now on if no further renewal succeeds. */
   readonly remaining: Duration.Duration
 }
 
@@ -103,15 +103,15 @@ export interface Renewal {
  */
 export interface Options {
   /**
-   * For how long keys outlive a program that dies. Whole seconds, rounded up; at
+   * How long keys outlive a program that dies. Whole seconds, rounded up; at
    * least 1 second, and etcd raises a TTL below its own minimum (2 seconds by
    * default). Default: 15 seconds.
    */
   readonly ttl?: Duration.Input | undefined
   /**
    * How long before etcd's own expiry a lease that could not be renewed counts as
-   * lost. It has to cover the drift between the machines' clocks, and the time that
-   * work takes to stop once it is interrupted. Less than two thirds of the TTL.
+   * lost. It has to cover the drift between the machines' clocks, and the time that work
+   * takes to stop once it is interrupted. It is less than two thirds of the TTL.
    * Default: a tenth of the TTL, but at least 300 milliseconds.
    */
   readonly safetyMargin?: Duration.Input | undefined
@@ -128,8 +128,8 @@ export interface Options {
  *
  * **Details**
  *
- * Renewals are sent every third of the TTL, each with a deadline, and repeated at
- * once when they fail. With `renewal: "manual"` none is sent but by `renew`.
+ * A renewal is sent every third of the TTL, with a deadline, and repeated soon when it
+ * fails. With `renewal: "manual"`, only `renew` sends one.
  *
  * Closing the scope interrupts what runs under the lease, and waits for its end
  * with renewals going on; only then it revokes the lease. A warning names what has

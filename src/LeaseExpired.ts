@@ -6,9 +6,10 @@ import { TaggedError } from "./internal/taggedError.ts"
 /**
  * The lease is lost, and with it every key that was attached to it.
  *
- * - `Expired`: it was not renewed in time. Reported before etcd's own expiry; the other fields say what happened.
+ * - `Expired`: it was not renewed in time. This is reported before etcd's own expiry; the other fields say what
+ *   happened.
  * - `Revoked`: etcd has no such lease any more; it was revoked.
- * - `Released`: its scope has closed, or is about to.
+ * - `Released`: its scope closes or has closed, or `revoke` was called.
  *
  * @category errors
  * @since 0.1.0
@@ -16,10 +17,10 @@ import { TaggedError } from "./internal/taggedError.ts"
 export class LeaseExpired extends TaggedError<LeaseExpired>("effect-etcd-lock/Lease/LeaseExpired")("LeaseExpired", {
   leaseId: Schema.BigInt,
   reason: Schema.Literals(["Expired", "Revoked", "Released"]),
-  /** For how long etcd had acknowledged no renewal when the lease expired. */
+  /** How long etcd had acknowledged no renewal when the lease expired. */
   unacknowledgedFor: Schema.optional(Schema.DurationFromMillis),
   /**
-   * For how long of that time this process stood still, as far as its clocks say: it was stopped, its event loop was
+   * How long of that time this process stood still, by its clocks: it was stopped, its event loop was
    * blocked, or its machine slept. Undefined for less than a tenth of the TTL.
    */
   stoodStillFor: Schema.optional(Schema.DurationFromMillis),

@@ -15,10 +15,10 @@
  *
  * **Gotchas**
  *
- * A lock is not reentrant. A body that waits for the lock that it runs under, in
- * the same session, would wait for itself: that is a defect that says so. It is found
- * through `Current`, so for sections and `whileHeld`, also for the fibers that a body
- * forks, and not for a handle that only its scope holds. A detached fiber that is to
+ * A lock is not reentrant. A body that waits for the lock that it runs under, in the same
+ * session, would wait for itself: it fails with a defect that says so. The check goes
+ * through `Current`, so it covers sections, `whileHeld` and the fibers that a body forks,
+ * but not a handle that only a scope holds. A detached fiber that is to
  * wait for the lock on its own omits `Current` from its context.
  *
  * A body is interrupted only where it can be: `Effect.uninterruptible` parts run to
@@ -26,9 +26,9 @@
  * and the lock does not wait for it; `withLock` shows what to do about that.
  *
  * A name is text of at most 1 KiB in UTF-8, is not empty, and has no `/` at its
- * ends and no `//` in it. Any other name, and an option that can never work, is a
- * defect that names the option and shows a right value. Use the template `name` for
- * names with values of your users in them.
+ * ends and no `//` in it. Any other name, and an option that can never work, is a defect
+ * that names the option and shows a valid value. Use the template `name` for names that
+ * contain values of your users.
  *
  * @since 0.1.0
  * @module
@@ -95,8 +95,8 @@ export {
  *
  * **Gotchas**
  *
- * A single key has no line: whenever it is released, all waiters try again, and any
- * of them may be the next holder, or a client that has only just asked. Under
+ * A single key has no line: whenever it is released, all waiters try again. Any of them
+ * may be the next holder, and so may a client that has only just asked. Under
  * contention a process may wait for ever. Only the fibers of one process are served
  * in the order of their arrival. Use it where other clients do, and the queue
  * otherwise.
@@ -117,11 +117,14 @@ export type Layout = "queue" | "single-key"
 export interface TryOptions {
   /** Which keys make the lock. Default: `queue`. */
   readonly layout?: Layout | undefined
-  /** What other clients can read about this holder, beside its host, process and time: an object of JSON values. */
+  /**
+   * What other clients can read about this holder, beside its host, its process ID and when it asked: an object of JSON
+   * values.
+   */
   readonly metadata?: Readonly<Record<string, Schema.Json>> | undefined
   /** Attach the lock to a lease of your own instead of the session's, so that they live and die together. */
   readonly lease?: Lease | undefined
-  /** The attribute `lock` of this lock's metrics. There should be few: text of at most 256 bytes. Default: none. */
+  /** The attribute `lock` of this lock's metrics: text of at most 256 bytes. Use few labels. Default: none. */
   readonly label?: string | undefined
 }
 
@@ -133,9 +136,9 @@ export interface TryOptions {
  */
 export interface Options extends TryOptions {
   /**
-   * How long to wait for the lock before failing with `LockTimeout`. Zero acquires
-   * it if it is free, and asks etcd once for that; `"Infinity"` waits for ever,
-   * which is the default.
+   * How long to wait for the lock before failing with `LockTimeout`. Zero asks etcd once,
+   * and acquires the lock if it is free; `"Infinity"` waits for ever, which is the
+   * default.
    */
   readonly timeout?: Duration.Input | undefined
 }
@@ -149,7 +152,7 @@ export interface Options extends TryOptions {
 export interface Handle {
   /** The lock's name. */
   readonly lock: string
-  /** The key in etcd whose existence is the ownership. */
+  /** The key in etcd: the lock is owned as long as it exists. */
   readonly key: string
   readonly leaseId: bigint
   /**
@@ -164,26 +167,26 @@ export interface Handle {
   /** Never succeeds; fails as soon as the lock is lost. */
   readonly awaitLoss: Effect.Effect<never, LockLost>
   /**
-   * Runs an effect for as long as the lock is held: a loss interrupts it, awaits it, and fails the whole. The effect
-   * finds this handle in `Current`.
+   * Runs an effect while the lock is held: a loss interrupts it, awaits its end, and fails the whole. The effect finds
+   * this handle in `Current`.
    */
   readonly whileHeld: <A, E, R>(
     self: Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | LockLost, Exclude<R, Current>>
   /**
    * Fails if the lock is known to be lost, or its lease to be too old to be
-   * trusted. Local and synchronous: call it right before a side effect, to notice
-   * that the process had been frozen.
+   * trusted. Local and synchronous: call it right before a side effect, to notice that
+   * the process was frozen.
    */
   readonly check: Effect.Effect<void, LockLost>
-  /** The same for code that is no effect: whether the lock is neither known to be lost nor its lease too old. */
+  /** The same check for code that is not an effect: `false` where `check` would fail. */
   readonly isHeldUnsafe: () => boolean
   /**
    * Aborted with the `LockLost` as its reason as soon as the lock is lost or released; for `fetch` and other promises.
    * Such a promise is asked to stop, and the lock does not wait for it.
    */
   readonly signal: AbortSignal
-  /** For how long the lock is safe if no further renewal succeeds. */
+  /** How long the lock stays safe if no further renewal succeeds. */
   readonly remaining: Effect.Effect<Duration.Duration>
   /** Asks etcd whether the lock is still owned, with a linearizable read. */
   readonly verify: Effect.Effect<void, LockLost | Etcd.EtcdError>
@@ -279,8 +282,8 @@ export const isLockError: (u: unknown) => u is LockError = Schema.is(
  * **Gotchas**
  *
  * A value that is neither text nor a number, such as `undefined`, is a defect, and so
- * are two values without a character between them that no encoded value has, such as
- * `/` or `:`.
+ * are two values without a separator between them, a character that no encoded value has,
+ * such as `/` or `:`.
  *
  * **Example** (A lock for each customer's order)
  *
@@ -310,22 +313,22 @@ export const name = (text: TemplateStringsArray, ...values: ReadonlyArray<string
  *
  * **Details**
  *
- * The lock is released when the effect has ended, in whatever way. If the lock is
- * lost, the effect is interrupted and awaited, and the whole fails with
- * `LockLost`; the failure of the effect itself while it unwinds is kept beside it.
+ * The lock is released when the effect has ended, in whatever way. If the lock is lost,
+ * the effect is interrupted and awaited, and the whole fails with `LockLost`. If the
+ * effect itself fails while it unwinds, the cause has that failure, too.
  *
  * The effect finds the handle of the lock in `Lock.Current`.
  *
  * **Gotchas**
  *
- * A promise cannot be interrupted: it runs on when its effect is, and the lock goes to
- * the next waiter meanwhile. There are three ways out:
+ * A promise cannot be interrupted: it runs on when its effect is interrupted, and the
+ * lock goes to the next waiter meanwhile. There are three remedies:
  *
  * - `Effect.promise((signal) => work(signal))` asks the promise to stop, and does not
  *   wait for it. It has the safety margin to stop in.
  * - `Effect.uninterruptible(Effect.promise(() => work()))` waits for its end and does not
- *   ask it to stop. The lock is not released before, but when it is lost, another client
- *   may hold it until then.
+ *   ask it to stop. The lock is not released before that, but if it is lost, another
+ *   client may hold it meanwhile.
  * - `Effect.uninterruptible` with the handle's `signal` asks it to stop on a loss, and
  *   waits for its end.
  *
@@ -380,7 +383,7 @@ export const withLock: {
 
 /**
  * Runs an effect while holding the lock, or fails with `LockHeld` at once when the
- * lock is held already. That costs one transaction, or one read where the try
+ * lock is held already. A refused try costs one transaction, or one read if the try
  * before it was refused too, and leaves nothing behind.
  *
  * @category critical sections
@@ -424,7 +427,7 @@ export const withLockIfAvailable: {
 )
 
 /**
- * Which run this is, and for how long others are to know that it has succeeded.
+ * Which run this is, and how long the mark of its success is kept.
  *
  * @category models
  * @since 0.1.0
@@ -432,7 +435,7 @@ export const withLockIfAvailable: {
 export interface OnceOptions extends Options {
   /** What names the run, such as the day that a nightly job is for. Text of 1 byte to 1 KiB. */
   readonly run: string
-  /** For how long the run is known to have succeeded, counted by etcd. Default: 7 days. */
+  /** How long the run is known to have succeeded, by etcd's clock. Default: 7 days. */
   readonly keepFor?: Duration.Input | undefined
 }
 
@@ -443,13 +446,13 @@ export interface OnceOptions extends Options {
  *
  * **When to use**
  *
- * Use it for a job that several replicas start by their own clocks, and that is to be
- * done once: a lock alone lets a late replica run again after the first has ended.
+ * Use it for a job that several replicas start by their own clocks, and that has to run
+ * once: a lock alone lets a late replica run again after the first has ended.
  *
  * **Details**
  *
- * When the effect has succeeded, a key `NAME.done/RUN/` is put on a lease of its own,
- * by a transaction that etcd applies only if the lock is still owned. A run that fails,
+ * When the effect has succeeded, a transaction puts the key `NAME.done/RUN/` on a lease
+ * of its own; etcd applies it only if the lock is still owned. A run that fails,
  * or that loses its lock, leaves no such key, and may be run again by any caller. A
  * caller that finds the key does not wait for the lock.
  *
@@ -554,8 +557,9 @@ export const tryAcquire = (
 // -----------------------------------------------------------------------------
 
 /**
- * Several locks that are held together. What a handle says of its lock, this one says of all: `txn` is applied only if
- * all are still owned, and the loss of one is the loss of all. `lock` has all names, and `key` is that of the first one.
+ * Several locks that are held together. What a handle says about its lock, this one says about all: `txn` is applied
+ * only if all are still owned, and the loss of one is the loss of all. `lock` has all names, and `key` is that of the
+ * first one.
  *
  * @category models
  * @since 0.1.0
@@ -584,9 +588,9 @@ export interface HandleOfAll extends Handle {
  *
  * **Gotchas**
  *
- * There may be up to 40 names, each of them once. To wait for several locks in a body that runs under several locks
- * already is a defect, since two callers could wait for each other then. To wait for one lock there has the same danger,
- * as it has under one lock.
+ * There may be up to 40 names, each of them once. To wait for several locks in a body that already runs under several
+ * locks is a defect, since two callers could wait for each other. To wait for a single lock in such a body has the same
+ * danger, and so has waiting for a lock under another lock, but neither is refused.
  *
  * **Example** (A transfer between two accounts)
  *
@@ -617,8 +621,8 @@ export const withLocks: {
 )
 
 /**
- * Runs an effect while holding several locks, or fails with `LockHeld` at once when one of them is held already; the error
- * names it. Nothing is left behind then.
+ * Runs an effect while holding several locks, or fails with `LockHeld` at once when one of them is held already. The
+ * error names that lock, and nothing is left behind.
  *
  * @category several locks at once
  * @since 0.1.0
@@ -665,7 +669,7 @@ export interface Inspection {
   readonly holder: Holder | undefined
   /** The waiters, in order. The fibers of one process are one entry. Waiters for a single key cannot be seen. */
   readonly queue: ReadonlyArray<Holder>
-  /** Keys in the lock's place that are no entries of it: every acquire fails with `LockNameConflict` for one of them. */
+  /** Keys in the lock's place that are not its entries: every acquire fails with `LockNameConflict` for one of them. */
   readonly conflicts: ReadonlyArray<Pick<LockNameConflict, "key" | "kind">>
 }
 
@@ -693,7 +697,7 @@ export const changes = (
 ): Stream.Stream<Inspection, Etcd.EtcdError, Etcd.Etcd> => operating.changes(name, options)
 
 /**
- * A lock that is held, by how many, and how many wait for it.
+ * A lock that is held, with the numbers of holders and waiters.
  *
  * @category models
  * @since 0.1.0
@@ -701,9 +705,9 @@ export const changes = (
 export interface Summary {
   readonly lock: string
   readonly layout: Layout
-  /** The first of those that hold it. */
+  /** The first of its holders. */
   readonly holder: Holder
-  /** How many entries hold it: one, or those of several readers, or of several that have permits. */
+  /** How many entries hold it: one, or several readers or holders of permits. */
   readonly holding: number
   /** How many entries wait. The fibers of one process are one entry. Waiters for a single key cannot be seen. */
   readonly waiting: number
@@ -715,17 +719,17 @@ export interface Summary {
  *
  * **Details**
  *
- * That takes one read, and a few where the entries are more than a reply of etcd can
- * hold, which is 4 MiB. `holder.remaining` is undefined: use `inspect` for it.
+ * That takes one read, or a few where the entries do not fit into one reply, which is at
+ * most 4 MiB. `holder.remaining` is undefined: `inspect` reads it.
  *
  * **Gotchas**
  *
  * A lock is known by its keys alone. A key under a name that ends with the ID of its
  * own lease, as the entries of this library, of Go's mutex and of `etcdctl lock` do, is
  * an entry of a queue. Where the last part of that name is `read` or `write`, it is an
- * entry of a reader or a writer: a lock that is named `x/read` is listed as readers of `x`. Any other key on a lease may be a single key, and is listed as
- * one, also if it is something else. Keys on no lease are not listed, nor are those whose
- * names no lock can have, such as names that are no UTF-8.
+ * entry of a reader or a writer: a lock that is named `x/read` is listed as readers of `x`. Any other key on a lease
+ * may be a single key, and is listed as one, even if it is something else. Keys on no lease are not listed, nor are
+ * keys whose names no lock can have, such as names that are not UTF-8.
  *
  * **Example** (Which orders are being worked on)
  *
@@ -751,7 +755,7 @@ export const list = (prefix = ""): Effect.Effect<ReadonlyArray<Summary>, Etcd.Et
 
 /**
  * Emits all locks that are held and whose names begin with a prefix, now and after every
- * change. A slow reader misses what came in between, and always gets the latest state.
+ * change. A slow reader misses states in between, but always gets the latest one.
  *
  * @see {@link list} for which locks these are
  *
@@ -772,8 +776,7 @@ export const listChanges = (prefix = ""): Stream.Stream<ReadonlyArray<Summary>, 
  * **Details**
  *
  * The entry is named by its create revision, as `inspect` and `LockHeld` report it,
- * so that only the holder that the caller has seen is affected and none that came
- * after it.
+ * so that only the holder that the caller has seen is affected, and no later one.
  *
  * **Gotchas**
  *

@@ -46,8 +46,8 @@ export class LockTimeout extends TaggedError<LockTimeout>("effect-etcd-lock/Lock
 /**
  * The lock, or the place in the line for it, was lost.
  *
- * - `LeaseExpired`: its lease was not renewed in time, or was revoked. `cause` says what happened: for how long etcd had
- *   not been reached and why, or for how long this process stood still.
+ * - `LeaseExpired`: its lease was not renewed in time, or was revoked. `cause` says what happened: for how long etcd
+ *   acknowledged no renewal and why, or for how long this process stood still.
  * - `KeyDeleted`: its key was deleted from etcd, by another client, or with its lease when that was revoked.
  * - `Released`: the handle was released, or the session or the lease that the lock is attached to has closed.
  *
@@ -59,7 +59,7 @@ export class LockLost extends TaggedError<LockLost>("effect-etcd-lock/Lock/LockL
   /** Undefined when the lock had not been acquired yet. */
   fencingToken: Schema.UndefinedOr(Schema.BigInt),
   reason: Schema.Literals(["LeaseExpired", "KeyDeleted", "Released"]),
-  /** For how long it had been held when the loss was noticed; undefined when it had not been acquired yet. */
+  /** How long it had been held when the loss was noticed; undefined when it had not been acquired yet. */
   heldFor: Schema.UndefinedOr(Schema.DurationFromMillis),
   /** The end of its lease, where that is the reason. */
   cause: Schema.optional(LeaseExpired)
@@ -88,10 +88,10 @@ export class LockLost extends TaggedError<LockLost>("effect-etcd-lock/Lock/LockL
 }
 
 /**
- * A key that is no entry of this lock lies where its entries do, and could be there for ever.
+ * A key that is not an entry of this lock lies where its entries do, and could stay there for ever.
  *
- * - `NestedLock`: the key is attached to a lease and lies deeper, as the entry of another lock does whose name begins
- *   with this one's. Use other names. A client may hold that lock, and would lose it if the key was deleted.
+ * - `NestedLock`: the key is attached to a lease and lies deeper, as an entry does of a lock whose name begins with
+ *   this one's. Use other names. A client may hold that lock, and would lose it if the key were deleted.
  * - `PlainKey`: the key is attached to no lease, so no client of a lock has put it there. Delete it, or use another
  *   name.
  *

@@ -1,14 +1,14 @@
 /**
- * The metrics of locks and of what is under them. Everything in this package updates them; to export them is up to the
- * program, as for all metrics of Effect.
+ * The metrics of locks, and of the leases and requests beneath them. This package updates them; exporting them is up to
+ * the program, as with all metrics of Effect.
  *
  * **Details**
  *
- * Metrics of locks have the attribute `recipe`: `lock`, `read`, `write`, `semaphore` or `election`. A process leads where
- * what it holds by the recipe `election` is not 0. A lock's name is no attribute, since there may be a million of them; a
- * caller that passes the option `label` adds it as the attribute `lock`.
+ * Metrics of locks have the attribute `recipe`: `lock`, `read`, `write`, `semaphore` or `election`. A process leads if
+ * its `held` of the recipe `election` is not 0. A lock's name is not an attribute, since there may be a million names;
+ * a caller that passes the option `label` adds it as the attribute `lock`.
  *
- * Timers count milliseconds. Gauges are of this process; add them up over all processes.
+ * Timers count milliseconds. Gauges are those of this process; add them up over all processes.
  *
  * **Example** (Reading how many locks this process holds)
  *
@@ -32,7 +32,8 @@ import * as metrics from "./internal/metrics.ts"
 // -----------------------------------------------------------------------------
 
 /**
- * How many locks this process holds. A semaphore's permits that one caller holds count as one.
+ * How many locks this process holds. All permits of a semaphore that one caller holds
+ * count as one lock.
  *
  * @category locks
  * @since 0.1.0
@@ -48,7 +49,7 @@ export const held = metrics.held()
 export const waiting = metrics.waiting()
 
 /**
- * For how many milliseconds the caller has waited that has waited longest.
+ * How many milliseconds the longest waiting caller has waited so far.
  *
  * @category locks
  * @since 0.1.0
@@ -65,7 +66,7 @@ export const oldestWait = metrics.oldestWait()
 export const acquisitions = metrics.acquisitions()
 
 /**
- * How many of them were not free, so that the caller had to wait or was refused.
+ * How many of these locks were not free, so that the caller had to wait or was refused.
  *
  * @category locks
  * @since 0.1.0
@@ -81,7 +82,7 @@ export const contended = metrics.contended()
 export const losses = metrics.losses()
 
 /**
- * How long callers waited that acquired.
+ * How long callers that acquired had waited.
  *
  * @category locks
  * @since 0.1.0
@@ -127,8 +128,8 @@ export const renewals = metrics.renewals()
 export const renewal = metrics.renewal()
 
 /**
- * How much of the TTL was left when a renewal was acknowledged, in percent. It is about 67 in the ordinary course; when
- * its lowest values come down, locks will be lost soon.
+ * How much of the TTL was left when a renewal was acknowledged, in percent. It is normally about 67; when its lowest
+ * values come down, locks will be lost soon.
  *
  * @category leases
  * @since 0.1.0
@@ -136,8 +137,8 @@ export const renewal = metrics.renewal()
 export const leaseMargin = metrics.margin()
 
 /**
- * How many leases got no more locks because the outcome of a request on them is unknown, such as one that etcd did not
- * answer in time.
+ * How many leases were given no more locks, because the outcome of a request on them is unknown, such as one that etcd
+ * did not answer in time.
  *
  * @category leases
  * @since 0.1.0
@@ -145,7 +146,7 @@ export const leaseMargin = metrics.margin()
 export const leasesRetired = metrics.leasesRetired()
 
 /**
- * How many entries of lines had to be looked for and removed for the same reason.
+ * How many entries of lines had to be removed for the same reason, if they were there.
  *
  * @category leases
  * @since 0.1.0
@@ -157,8 +158,8 @@ export const entriesReaped = metrics.entriesReaped()
 // -----------------------------------------------------------------------------
 
 /**
- * How many requests were sent to etcd, by `method` and by `outcome`: `ok`, or the `reason` of an `EtcdError`. Each
- * attempt counts.
+ * How many requests were sent to etcd, by `method` and by `outcome`: `ok`, the `reason` of an `EtcdError`, or
+ * `interrupted`. Each attempt counts.
  *
  * @category requests
  * @since 0.1.0

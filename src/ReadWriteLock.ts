@@ -1,5 +1,5 @@
 /**
- * A lock across machines that many readers or one writer hold: first come, first
+ * A lock across machines that many readers or one writer can hold: first come, first
  * served, lost in a typed way, and fenced, as `Lock` is.
  *
  * **When to use**
@@ -10,17 +10,17 @@
  * **Details**
  *
  * Readers and writers stand in one line, in the order in which they came. A reader
- * behind a writer that waits does not overtake it, so no writer starves. A read lock
- * that is free costs one commit, and a reader watches at most one key, however many
- * other readers there are.
+ * behind a writer that waits does not overtake it, so no writer starves. A read lock that
+ * is free costs one commit, and a reader watches at most its own key and that of one
+ * writer, however many other readers there are.
  *
  * The fencing tokens of writers strictly increase, and the token of a reader is greater
  * than those of all writers before it. A writer can become a reader without a writer in
  * between, see `acquireWrite`.
  *
- * The keys are those of `recipe.RWMutex` of Go's client, in two folders under the
- * name. A `Lock` of the same name, Go's `concurrency.Mutex` and `etcdctl lock` stand in
- * the line as writers.
+ * The keys are those of `recipe.RWMutex` of Go's client: readers and writers each have a
+ * folder under the name. A `Lock` of the same name, Go's `concurrency.Mutex` and
+ * `etcdctl lock` stand in the line as writers.
  *
  * **Gotchas**
  *
@@ -365,9 +365,9 @@ export interface Inspection {
   readonly lock: string
   /** The readers, or the writer, that hold the lock. */
   readonly holders: ReadonlyArray<Claimant>
-  /** The clients that wait, in order. Fibers of one process that wait behind each other are not seen. */
+  /** The clients that wait, in order. Fibers that wait behind others of the same process are not listed. */
   readonly queue: ReadonlyArray<Claimant>
-  /** Keys in the lock's place that are no entries of it; they make every caller fail with `LockNameConflict`. */
+  /** Keys in the lock's place that are not its entries; they make every caller fail with `LockNameConflict`. */
   readonly conflicts: Lock.Inspection["conflicts"]
 }
 
@@ -380,7 +380,7 @@ export interface Inspection {
 export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError, Etcd.Etcd> => operating.inspect(name)
 
 /**
- * Reads which clients hold a lock and which wait for it, now and after every change.
+ * Emits which clients hold a lock and which wait for it, now and after every change.
  *
  * @category operating
  * @since 0.1.0

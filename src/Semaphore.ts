@@ -1,19 +1,20 @@
 /**
- * A semaphore across machines: so many permits for all clients together, first come,
- * first served, lost in a typed way, as `Lock` is.
+ * A semaphore across machines: a limited number of permits for all clients together,
+ * first come, first served, and lost in a typed way, as `Lock` is.
  *
  * **When to use**
  *
  * Use it to limit how much of something all machines together do at once, such as the
- * connections to a database or the calls of an API. A limit for one process is
+ * connections to a database or the calls of an API. For a limit within one process, use
  * Effect's own `Semaphore`.
  *
  * **Details**
  *
- * Clients stand in one line, and hold their permits when those of all clients ahead and
- * their own are at most as many as there are. A client that asks for many permits is
- * not overtaken by others that ask for one. A permit that is free costs one commit, and
- * however many fibers of a process wait, no more of them stand in etcd's line than fit.
+ * Clients stand in one line. A client holds its permits as soon as they and those of all
+ * clients ahead add up to no more than there are. A client that asks for many permits is
+ * not overtaken by others that ask for one. A permit that is free costs one commit.
+ * However many fibers of a process wait, only those whose permits fit stand in etcd's
+ * line.
  *
  * All clients have to agree on the number of permits: one that knows of another number
  * fails with `SemaphoreMismatch`, and takes none. To change the number while clients
@@ -26,7 +27,8 @@
  * each other.
  *
  * Of two holders that cannot hold at the same time, the later one has the greater fencing
- * token. Those that can may have the same one, and a token excludes none of them.
+ * token. Holders that can may have the same token, and a token does not exclude any of
+ * them.
  *
  * A `Lock` of the same name stands in the line as a client that takes all permits.
  *
@@ -58,7 +60,7 @@ import type { Session } from "./Session.ts"
 // -----------------------------------------------------------------------------
 
 /**
- * How many permits to take that may be free.
+ * How to take permits that may be free.
  *
  * @category models
  * @since 0.1.0
@@ -73,7 +75,7 @@ export interface TryOptions extends Omit<Lock.TryOptions, "layout"> {
 }
 
 /**
- * How many permits to take, and how long to wait for them.
+ * How to take permits, and how long to wait for them.
  *
  * @category models
  * @since 0.1.0
@@ -95,7 +97,7 @@ export interface Handle extends Lock.Handle {
 // -----------------------------------------------------------------------------
 
 /**
- * There were not as many permits left as the caller wanted without waiting.
+ * Fewer permits were left than the caller asked for, and the caller did not want to wait.
  *
  * @category errors
  * @since 0.1.0
@@ -105,7 +107,7 @@ export class PermitsUnavailable
     lock: Schema.String,
     permits: Schema.Int,
     of: Schema.Int,
-    /** How many are left by those that hold and those that wait. */
+    /** How many are left beside those of the holders and the waiters. */
     available: Schema.Int
   })
 {
@@ -191,8 +193,7 @@ export const withPermits: {
 
 /**
  * Runs an effect while holding permits, or fails with `PermitsUnavailable` at once when
- * not so many are left. That costs one read where they are not, and leaves nothing
- * behind.
+ * too few are left. A refused try costs one read, and leaves nothing behind.
  *
  * @category critical sections
  * @since 0.1.0
@@ -213,8 +214,7 @@ export const tryWithPermits: {
 )
 
 /**
- * Runs an effect while holding permits, or returns `None` at once when not so many are
- * left.
+ * Runs an effect while holding permits, or returns `None` at once when too few are left.
  *
  * @category critical sections
  * @since 0.1.0
@@ -252,7 +252,7 @@ export const acquire = (
 
 /**
  * Takes permits and holds them until the scope closes, or fails with `PermitsUnavailable`
- * at once when not so many are left.
+ * at once when too few are left.
  *
  * @category handles
  * @since 0.1.0
@@ -287,14 +287,14 @@ export interface Claimant {
  */
 export interface Inspection {
   readonly lock: string
-  /** How many permits there are, as far as its clients say: undefined when there is none. */
+  /** How many permits there are, by what its clients say; undefined when it has no clients. */
   readonly of: number | undefined
   /** How many permits are not held. */
   readonly available: number | undefined
   readonly holders: ReadonlyArray<Claimant>
-  /** The clients that wait, in order. Fibers of one process that would have to wait behind each other are not seen. */
+  /** The clients that wait, in order. Fibers that wait behind others of the same process are not listed. */
   readonly queue: ReadonlyArray<Claimant>
-  /** Keys in the semaphore's place that are no entries of it; they make every caller fail with `LockNameConflict`. */
+  /** Keys in the semaphore's place that are not its entries; they make every caller fail with `LockNameConflict`. */
   readonly conflicts: Lock.Inspection["conflicts"]
 }
 
@@ -359,7 +359,7 @@ const semaphore = request.make({
     const { layout, prefix } = placeOf(lock)
     if (!layout.isEntry(prefix, kv)) return errors.conflict(lock, kv)
     const theirs = layout.claimIn(prefix, kv).of
-    // If it refused because it throws, it throws here, too, and the caller learns of that.
+    // If the function refused by throwing, it throws here again, and the caller gets the error.
     acceptOf?.(theirs)
     return new SemaphoreMismatch({ lock, of, theirs, key: keyOf(kv) })
   }

@@ -64,8 +64,8 @@ export class Session extends Context.Service<Session, {
 export type Options = Omit<Lease.Options, "renewal">
 
 /**
- * Makes a session that ends with the scope. Then no caller acquires a lock through it any
- * more, and its waiters fail. What runs under its locks is interrupted and awaited,
+ * Makes a session that ends with the scope. From then on no caller acquires a lock
+ * through it, and its waiters fail. What runs under its locks is interrupted and awaited,
  * for one TTL at most; only then its leases are revoked, and etcd deletes every key that
  * is attached to them.
  *
