@@ -33,7 +33,7 @@ const Order = Entity.make("Order", [
   }).annotate(ClusterSchema.Persisted, true)
 ])
 
-/** The storage and the runner have to have the same. */
+/** The storage and the runner have to have the same configuration. */
 const shardingConfig = (port: Option.Option<number>) => ({
   runnerAddress: Option.map(port, (port) => RunnerAddress.make("127.0.0.1", port)),
   // One runner has it all, so that it is the one that is killed.

@@ -24,7 +24,7 @@ import { explained, say, SharedEtcdLive } from "./support.ts"
 /** Each order is in one runner at a time. */
 const Order = Entity.make("Order", [Rpc.make("Pack", { success: Schema.String })])
 
-/** The storage and the runner have to have the same. */
+/** The storage and the runner have to have the same configuration. */
 const shardingConfig = (port: Option.Option<number>) => ({
   runnerAddress: Option.map(port, (port) => RunnerAddress.make("127.0.0.1", port)),
   shardsPerGroup: 30,
@@ -78,7 +78,7 @@ const operator = Effect.gen(function*() {
   const runners: Record<string, Effect.Success<ReturnType<typeof startRunner>>> = {}
   for (const who of ["Ada", "Ben", "Cleo"]) runners[who] = yield* startRunner(who, couriers)
 
-  // A client of the cluster. Who has an order is asked for, wherever it is.
+  // A client of the cluster. It asks each order which runner has it, wherever that is.
   const pack = Effect.gen(function*() {
     const order = yield* Order.client
     const packers = yield* Effect.forEach(

@@ -96,7 +96,7 @@ const publish = (
   }).pipe(
     Effect.scoped,
     Effect.catchTag("LockLost", ({ reason }) => say(who, `is refused by etcd: LockLost, ${reason}`)),
-    // A session of its own, as if it was another process.
+    // A session of its own, as if it were another process.
     Effect.provide(Session.layer())
   )
 

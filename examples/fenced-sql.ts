@@ -62,7 +62,7 @@ const publish = (who: string, id: string, body: string) =>
     })
   )
 
-/** Runs under the lock, with a session of its own, as if it was another process. */
+/** Runs under the lock, with a session of its own, as if it were another process. */
 const holder = <R>(who: string, body: Effect.Effect<void, Lock.AcquireError, R>) =>
   body.pipe(
     Lock.withLock(publisher, { metadata: { who } }),
@@ -103,7 +103,7 @@ const program = Effect.gen(function*() {
   )
 
   yield* Effect.all([
-    // A process that is frozen cannot be interrupted when it loses the lock, nor can this.
+    // A frozen process cannot be interrupted when it loses the lock, and neither can this body.
     holder("Anna", Effect.uninterruptible(anna)),
     meanwhile
   ], { concurrency: "unbounded" })

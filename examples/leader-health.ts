@@ -1,6 +1,6 @@
 /**
- * Replicas that say over HTTP whether they lead, for a load balancer that sends writes to the leader alone, and which one
- * does, for everybody else.
+ * Replicas that report over HTTP whether they lead, for a load balancer that sends writes to the leader alone, and
+ * which replica leads, for all other clients.
  *
  *   npm run example -- examples/leader-health.ts
  */

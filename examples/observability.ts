@@ -41,7 +41,7 @@ const OtlpLive = Layer.unwrap(Effect.gen(function*() {
 // the replicas
 // -----------------------------------------------------------------------------
 
-/** Each time is a trace of its own. A failure ends none of the next times, so that an outage of etcd can be watched. */
+/** Each run is a trace of its own. A failure does not end the later runs, so that an outage of etcd can be watched. */
 const again = <A, E extends { readonly message: string }, R>(who: string, name: string, work: Effect.Effect<A, E, R>) =>
   Effect.withSpan(work, name, { root: true }).pipe(
     Effect.catch(({ message }) => Effect.delay(say(who, `fails in ${name}: ${message}`), "1 second")),

@@ -52,7 +52,7 @@ const operator = Effect.gen(function*() {
 
   yield* others[second].signal("SIGSTOP")
   const third = (yield* Queue.take(leaders)) as keyof typeof others
-  // It has not heard of it, and stops before it does anything else.
+  // It was frozen when it lost the leadership, and stops before it does anything else.
   yield* others[second].signal("SIGCONT")
   yield* Effect.sleep("3 seconds")
 

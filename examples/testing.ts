@@ -9,7 +9,7 @@ import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import assert from "node:assert/strict"
 
-// The job has to put its work back when it may not go on.
+// The job has to put its work back if it may not go on.
 const putBack: Array<string> = []
 const job = Effect.sleep("1 hour").pipe(
   Effect.onInterrupt(() => Effect.sync(() => putBack.push("invoice 7"))),

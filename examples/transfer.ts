@@ -55,7 +55,7 @@ const takeAway = (account: string) =>
     const { holder } = yield* Lock.inspect(name)
     yield* say("Operator", `takes the lock of ${account} away`)
     if (holder !== undefined) yield* Lock.forceRelease(name, holder)
-    // Its holder hears of that within a moment.
+    // Its holder is notified within a moment.
     yield* Effect.sleep("2 seconds")
   })
 

@@ -30,7 +30,7 @@ const turn = (who: string, seconds: number) =>
     })
   )
 
-/** Gives each contender a session, and so a lease, of its own, as if it was a process of its own. */
+/** Gives each contender a session, and so a lease, of its own, as if it were a process of its own. */
 const contender = <E, R>(who: string, turns: Effect.Effect<void, E, R>) =>
   Effect.gen(function*() {
     const lease = yield* (yield* Session.Session).lease

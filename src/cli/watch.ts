@@ -55,7 +55,7 @@ const ofPrefix = {
   lines: (lists: Lists) => Stream.map(changed(lists), Ls.summary)
 }
 
-/** Emits the locks that one list has otherwise than the one before, also those that are free since. */
+/** Emits the locks in which a list differs from the one before, including those that have become free. */
 const changed = (lists: Lists): Stream.Stream<Ls.Listed, Stream.Error<Lists>, Stream.Services<Lists>> =>
   Stream.mapAccum(lists, () => new Map<string, Ls.Listed>(), (before, list) => {
     const now = new Map(list.map((lock): [string, Ls.Listed] => [`${lock.layout} ${lock.lock}`, lock]))

@@ -17,7 +17,7 @@ export const configured = <Options extends object, A, E, R>(
     Effect.flatMap((options) => refusing((defect) => configError(defect.message, defect))(make(options)))
   )
 
-/** An option that can never work is a mistake of the operator and no defect where it comes from configuration. */
+/** An option from configuration that can never work is a mistake of the operator, not a defect. */
 export const refusing =
   (toError: (defect: InvalidOption) => Config.ConfigError | undefined) =>
   <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | Config.ConfigError, R> =>

@@ -102,7 +102,7 @@ const fromZero = (record: Recording<number>, ...values: ReadonlyArray<string>): 
   return record
 }
 
-/** What one series is made for, by the registry that it is in. */
+/** Makes something once for each registry and set of attributes. */
 const perRegistry = <A>(make: (context: Context.Context<never>, attributes: Attributes) => A) => {
   const made = new WeakMap<Metric.MetricRegistry, Map<string, A>>()
   return (context: Context.Context<never>, attributes: Attributes): A => {
@@ -148,9 +148,9 @@ export class LockRecorder {
     this.#wait = recording(context, wait, attributes)
     this.#hold = recording(context, hold, attributes)
     this.#stop = recording(context, stop, attributes)
-    // As the losses that it follows, it begins at zero.
+    // It begins at zero, like the losses that it follows.
     stop(attributes).valueUnsafe(context)
-    // Read when the metrics are, so that they cost nothing before.
+    // Computed when the metrics are read, so that they cost nothing before.
     const read = (define: typeof held, value: () => number) =>
       Metric.registerUnsafe(define(attributes), context, {
         get: () => ({ value: value() }),
@@ -177,7 +177,7 @@ export class LockRecorder {
     }
   }
 
-  /** It was not free. */
+  /** The lock was not free. */
   contended() {
     this.#contended(1)
   }
@@ -186,7 +186,7 @@ export class LockRecorder {
     this.#held++
   }
 
-  /** It is not held any more, for a reason if it was lost. */
+  /** The lock is no longer held; `loss` is the reason if it was lost. */
   ended(millis: number, loss: string | undefined) {
     this.#held--
     this.#hold(Duration.millis(millis))

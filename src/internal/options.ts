@@ -1,6 +1,6 @@
 /**
  * Checks what callers pass in. A value that can never work is a misuse, and a misuse is a defect that names the
- * option, says what it got, and shows a right value.
+ * option, says what it got, and shows a valid value.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -18,7 +18,7 @@ export interface Problem {
   readonly module: string
   readonly option: string
   readonly problem: (name: Naming) => string
-  /** A sentence that shows a right value. */
+  /** A sentence that shows a valid value. */
   readonly cure?: ((name: Naming) => string) | undefined
   readonly cause?: unknown
 }
@@ -175,13 +175,13 @@ export const name = (module: string, name: string): void => {
   })
 }
 
-// One UTF-16 unit takes three bytes at most, and two together four.
+// In UTF-8, one UTF-16 unit takes at most three bytes, and a pair of them four.
 const isShort = (name: string): boolean => name.length * 3 <= maxNameBytes || Buffer.byteLength(name) <= maxNameBytes
 
 const hasEmptySegment = (name: string): boolean =>
   name === "" || name.startsWith("/") || name.endsWith("/") || name.includes("//")
 
-/** How many names one call may have: etcd takes 128 operations, and there may be more in its transaction than these. */
+/** How many names one call may have: etcd takes 128 operations, and a transaction may have others beside these. */
 const maxNames = 40
 
 export const names = (module: string, names: ReadonlyArray<string>): void => {
@@ -317,13 +317,13 @@ export const metadata = (module: string, value: unknown): string => {
   })
 }
 
-/** What reads JSON calls itself for each level, so an entry that is nested without end could end its readers. */
+/** JSON parsers recurse for each level, so an entry that is nested without end could crash its readers. */
 const maxDepth = 100
 
 /** Whether JSON is nested deeper than metadata may be. */
 export const isTooDeep = (json: string): boolean => {
   let depth = 0
-  // A text without an end lasts to the end, so that no part of it is read twice.
+  // A string that is not closed goes on to the end, so that no part of it is read twice.
   for (const [token] of json.matchAll(/"(?:[^"\\]+|\\.?)*"?|[[\]{}]/gs)) {
     if (token === "[" || token === "{") depth++
     else if (token === "]" || token === "}") depth--

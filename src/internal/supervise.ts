@@ -69,9 +69,9 @@ export const awaitLoss = <E>(onLoss: OnLoss<E>): Effect.Effect<never, E> =>
   })
 
 /**
- * Runs `self` as a body of `owner` until it exits or `onLoss` reports a loss,
- * whichever is first. After a loss `self` is interrupted and awaited, and what it
- * fails with while it unwinds is kept beside the loss, also when the caller is
+ * Runs `self` as a body of `owner` until it exits or `onLoss` reports a loss, whichever
+ * comes first. After a loss `self` is interrupted and awaited, and what it
+ * fails with while it unwinds is kept beside the loss, even when the caller is
  * interrupted. `self` does not start at all when the loss came first.
  */
 export const supervise = <A, E, R, E2>(
@@ -81,7 +81,7 @@ export const supervise = <A, E, R, E2>(
   owner: Owner
 ): Effect.Effect<A, E | E2, R> => superviseIn(self, identity, onLoss, bodies, owner)
 
-/** Supervises `self` in a context that is made of the caller's. */
+/** Supervises `self` in a context that is made from the caller's. */
 export const superviseIn = <A, E, R, R2, E2>(
   self: Effect.Effect<A, E, R>,
   contextOf: (context: Context.Context<R2>) => Context.Context<R>,

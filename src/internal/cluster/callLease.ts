@@ -1,5 +1,5 @@
 /**
- * A lease that calls renew, and no fiber: a runner that makes none any more loses what is on it, although its process
+ * A lease that calls renew, rather than a fiber: a runner that makes no calls loses what is on it, even if its process
  * lives.
  */
 import * as Effect from "effect/Effect"
@@ -64,7 +64,7 @@ export const make = (options: {
       return Fiber.join(fiber)
     }),
     renewIfDue: Effect.suspend(() => {
-      // Every entity whose reply is to be stored has its shard confirmed, so calls may come one upon another.
+      // A runner confirms the shard of every entity whose reply it stores, so calls may come in quick succession.
       if (latest === undefined || latest.lease.unacknowledgedFor < interval / 4) return Effect.void
       return Effect.timeoutOrElse(latest.lease.renew, { duration: interval / 2, orElse: () => notInTime })
     }),

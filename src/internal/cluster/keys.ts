@@ -4,10 +4,10 @@ export interface Keys {
   /** What the keys of all registrations begin with. */
   readonly runners: string
   readonly runner: (address: string) => string
-  /** What the keys of all machine IDs begin with that are taken. */
+  /** What the keys of all machine IDs that are taken begin with. */
   readonly machines: string
   readonly machine: (id: number) => string
-  /** What the keys of all shards begin with that are held. */
+  /** What the keys of all shards that are held begin with. */
   readonly shards: string
   readonly shard: (id: string) => string
 }
@@ -26,7 +26,7 @@ export const make = (prefix: string): Keys => {
   }
 }
 
-/** Returns what comes after the prefix in a key. A refresh asks for that of each shard of the cluster, so nothing is copied. */
+/** Returns what comes after the prefix in a key. It copies no bytes, since a refresh calls it for each shard. */
 export const restAfter = (prefix: string) => {
   const length = Buffer.byteLength(prefix)
   return ({ buffer, byteLength, byteOffset }: Uint8Array): string =>

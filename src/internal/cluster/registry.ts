@@ -38,7 +38,7 @@ const registrationOf = ({ value }: Etcd.KeyValue) => decode(Buffer.from(value).t
 /** A snowflake has ten bits for the machine. */
 const machineIds = Arr.range(1, 1023)
 
-/** More runners than a snowflake has room for would make equal ones. */
+/** With more runners than a snowflake has room for, two of them would make equal ones. */
 export class AllMachineIdsTaken
   extends TaggedError<AllMachineIdsTaken>("effect-etcd-lock/EtcdRunnerStorage/AllMachineIdsTaken")(
     "AllMachineIdsTaken",
@@ -60,7 +60,8 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
       // A runner that registers again keeps its ID.
       const own = kvs.find((kv) => kv.lease === granted.id)
       const free = own === undefined ? freeBeside(kvs.map(idOf)) : [idOf(own)]
-      // Of all that register at the same moment, one gets the smallest ID; the others keep out of each other's way.
+      // Of all runners that register at the same moment, one gets the smallest ID. The others choose at random, to
+      // rarely collide.
       const machineId = attempt === 1 ? free[0] : free[yield* Random.nextIntBetween(0, free.length - 1)]
       if (machineId === undefined) return yield* new AllMachineIdsTaken()
       const { succeeded } = yield* etcd.txn({
@@ -106,7 +107,7 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
       if (kv === undefined || registration === undefined || registration.healthy === healthy) return
       const isWritten = yield* etcd.txn({
         compare: [Etcd.compareModRevision(key, "=", kv.modRevision)],
-        // It is another runner's key, as a rule, and has to leave with that one's lease.
+        // It is usually another runner's key, and has to end with that runner's lease.
         then: [Etcd.put(key, encode({ ...registration, healthy }), { lease: kv.lease })],
         idempotent: true
       }).pipe(

@@ -40,7 +40,7 @@ export interface Shards {
 /** etcd takes 128 operations: one for each shard, and one in each. */
 const chunk = 120
 
-/** So many shards are read one by one, which is less than all that the cluster holds. */
+/** Up to this many shards are read one by one, which is cheaper than to read all shards of the cluster. */
 const few = 16
 
 export const make = (options: {
@@ -55,7 +55,7 @@ export const make = (options: {
   readonly interval: number
 }): Shards => {
   const { address, background, batch, clock, etcd, interval, keys, lease } = options
-  /** How long after it was asked for a put may still come. */
+  /** How long after its request a put may still come. */
   const latest = Duration.toMillis(etcd.requestTimeout) + proposalTimeout
   /** The lease that all of these are on. */
   let on: LeaseImpl | undefined
@@ -63,9 +63,9 @@ export const make = (options: {
   const held = new Map<string, bigint>()
   /** The create revisions of what is being deleted. */
   const leaving = new Map<string, bigint>()
-  /** What was asked for without an answer, and until when it may come to stand in etcd, though the runner knows nothing of it. */
+  /** Shards whose put got no answer, and until when the put may still come without the runner's knowledge. */
   const strays = new Map<string, number>()
-  /** What is being asked for. */
+  /** Shards whose put is under way. */
   const asked = new Set<string>()
 
   const now = () => monotonicMillis(clock)
@@ -160,7 +160,7 @@ export const make = (options: {
       )
     )
 
-  /** The next refresh may begin an interval from now, and takes one to fail. */
+  /** Vouches until the end of the next refresh, which may begin one interval from now, and take another to fail. */
   const vouchAfterwards = (current: LeaseImpl) =>
     Effect.gen(function*() {
       const isTrusted = Duration.toMillis(yield* current.remaining) > 2 * interval
@@ -189,7 +189,7 @@ export const make = (options: {
     if (kept.length === ids.length) return ids
     const lost = ids.filter((id, i) => held.has(id) && held.get(id) === revisions[i] && !isKept(id, i))
     if (lost.length === 0) return kept
-    // Where they have gone with the lease, what runs on them has to stop at once.
+    // If they have gone with the lease, what runs on them has to stop at once.
     yield* current.renew
     for (const id of lost) held.delete(id)
     yield* Effect.annotateLogs(
@@ -223,7 +223,7 @@ export const make = (options: {
     })
   }
 
-  /** Fails unless the lease can be trusted for longer than so many milliseconds, with why it was not renewed. */
+  /** Fails unless the lease can be trusted for longer than `millis`, with the reason why it was not renewed. */
   const vouch = (
     current: LeaseImpl,
     millis: number,
@@ -239,7 +239,7 @@ export const make = (options: {
   // release
   // ---------------------------------------------------------------------------
 
-  /** Deletes what has come to stand in etcd without the runner's knowledge, as it was seen in a read that began then. */
+  /** Deletes the keys that the runner does not know of, as a read saw them that began at `began`. */
   const sweep = (seen: ReadonlyMap<string, bigint>, began: number) => {
     for (const [id, until] of strays) {
       const revision = seen.get(id)

@@ -26,7 +26,7 @@ export interface Options {
   readonly prefix?: string | undefined
 }
 
-/** What this process knows of a runner: one of its own, unless others are spoken of. */
+/** What this process knows of a runner, usually one of its own. */
 interface Runner {
   readonly address: string
   /** Its registration is on it. */
@@ -72,11 +72,11 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
     call.pipe(
       Effect.timeoutOrElse({ duration: interval, orElse: () => notInTime }),
       PersistenceError.refail,
-      // There are some every second, and no caller asked for any of them.
+      // The cluster makes several of these calls every second, and no caller asked for them.
       Effect.withTracerEnabled(false)
     )
 
-  /** Calls with a runner, which is not looked for before the call is made. */
+  /** Calls with a runner, which is looked up when the call runs, and not before. */
   const at = <A, E>(address: RunnerAddress, call: (runner: Runner) => Effect.Effect<A, E>) =>
     bounded(Effect.suspend(() => call(runnerAt(address))))
 
@@ -167,8 +167,8 @@ const timingOf = (config: ShardingConfig["Service"]) => {
   return { ttl, interval: Math.min(Duration.toMillis(refresh), Duration.toMillis(ttl) / 3) }
 }
 
-// From there on, two refreshes and the quarter of one by which a renewal may be older end before the lease does, with its
-// margin. Then what runs on the shards stops before another runner can have them.
+// Above 1 second, two refreshes and the quarter of one by which a renewal may be older are shorter than the TTL less
+// its margin. So what runs on the shards stops before another runner can have them.
 const expirationOption: Check.DurationOption = {
   module,
   option: "shardLockExpiration",

@@ -56,7 +56,7 @@ class Gathering {
   readonly parts: Array<Part> = []
   readonly #lines = new Set<string>()
   #size = 0
-  /** Those of the part that has most. */
+  /** The operations of the part that has most of them. */
   #operations = 0
 
   hasRoomFor({ operations, size }: Part, lines: ReadonlyArray<string>): boolean {
@@ -72,7 +72,7 @@ class Gathering {
   }
 }
 
-/** etcd takes so many, which are a transaction for each part and those of the largest part, and 1.5 MiB. */
+/** etcd takes 128 operations, which are one for each part plus those of the largest part, and 1.5 MiB. */
 const maxOperations = 128
 const maxSize = 512 * 1024
 
@@ -190,7 +190,7 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
   return { send, idle: idle.await }
 }
 
-/** Below so many milliseconds a timer of its own would cost more than the deadline is worth. */
+/** Below this many milliseconds, a separate timer would cost more than the deadline is worth. */
 const negligible = 10
 
 const overtime = Effect.fail(

@@ -1,7 +1,7 @@
 /** Keys and values are bytes; text stands for its UTF-8 encoding. */
 export const bytes = (input: string | Uint8Array): Uint8Array => typeof input === "string" ? Buffer.from(input) : input
 
-/** One character for each byte: such texts are the same, and sort, as the bytes are and do. */
+/** One character for each byte: such texts compare and sort as the bytes do. */
 export const toText = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1")
 

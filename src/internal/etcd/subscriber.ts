@@ -14,9 +14,9 @@ interface Early {
 }
 
 /**
- * One attempt to open a watch, and then the watch itself. The listener hears of
- * successful attempts alone: all that the watch reports, and at last why it ended,
- * unless it was closed before. Closing it ends the watch, or keeps it from being
+ * One attempt to open a watch, and then the watch itself. The listener is called for
+ * successful attempts alone: with all that the watch reports, and finally with why it
+ * ended, unless it was closed before. Closing it ends the watch, or keeps it from being
  * opened.
  *
  * Thousands of held locks have one each, so it has neither a fiber nor a scope, and

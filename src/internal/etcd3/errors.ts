@@ -105,7 +105,7 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
   }
 }
 
-/** To be said with the user and the key, which etcd does not name. */
+/** The user and the key have to be added to it, since etcd does not name them. */
 export const notAllowed = "the user's roles do not allow this"
 
 const tokenOutOfDate = "the authentication token is out of date"

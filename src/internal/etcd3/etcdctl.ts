@@ -1,4 +1,4 @@
-/** The connection that etcdctl would make of its environment. */
+/** The connection that etcdctl would make from its environment. */
 import * as Config from "effect/Config"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -88,7 +88,8 @@ export const load: Effect.Effect<Environment, Config.ConfigError, FileSystem.Fil
         "Unset it, and set ETCDCTL_CACERT to the file of the authority that signed etcd's certificate."
     ))
   }
-  // The members that etcdctl finds there go before ETCDCTL_ENDPOINTS, and another etcd has other locks.
+  // For etcdctl, the members that it finds there take precedence over ETCDCTL_ENDPOINTS, and another etcd has other
+  // locks.
   if (Option.isSome(found.discovery)) {
     return yield* Effect.fail(configError(
       "ETCDCTL_DISCOVERY_SRV is set, but members are not looked up in DNS. " +

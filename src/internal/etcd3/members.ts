@@ -23,7 +23,7 @@ export interface Members {
   /** Moves on to the next member, unless another call did already. A member that only refused its token gets another. */
   readonly failed: (member: Client, error: EtcdError) => void
   /**
-   * Fails with the error, or with a plainer one where the options, the subject of the request or a question to the
+   * Fails with the error, or with a plainer one where the options, the subject of the request or a probe of the
    * member's host explain it.
    */
   readonly explain: (member: Client, subject?: Subject) => (error: EtcdError) => Effect.Effect<never, EtcdError>

@@ -11,7 +11,7 @@ import { definitionsFile, protobuf } from "./packages.ts"
 
 export type Service = "KV" | "Watch"
 
-/** A method with the messages that it takes and returns. Of what is absent in a response, its prototype has the default. */
+/** A method with the messages that it takes and returns. A response's prototype has the defaults of what is absent. */
 export interface Method<Request, Response> {
   readonly service: Service
   readonly path: string

@@ -61,7 +61,8 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
   let hold: Scope.Closeable | undefined
   let lastId = 0
   let over: EtcdError | undefined
-  // A stream keeps the token that it was opened with. When etcd refuses a new watch for it, those that stand go on.
+  // A stream keeps the token that it was opened with. When etcd refuses a new watch because of it, those that are open
+  // go on.
   let tokenRefused = false
 
   const onData = (response: Rpc.WatchResponse) => {

@@ -1,8 +1,8 @@
 /**
  * Removes what may be left of entries whose transactions have an unknown outcome.
  *
- * A put may be applied later than its call ended, so one removal does not do: the
- * entry is removed again and again until no such put can come any more. All
+ * A put may be applied later than its call ended, so one removal is not enough: the entry
+ * is removed again and again until no such put can come any more. All
  * entries are removed by the same few transactions.
  */
 import * as Arr from "effect/Array"
@@ -24,12 +24,12 @@ export interface Cleanup {
 }
 
 interface Leftover {
-  /** By when its last put has come, if it comes. */
+  /** When its last put has come at the latest, if it comes. */
   readonly until: number
   readonly unsubscribe: () => void
 }
 
-/** How many milliseconds a proposal may take inside of etcd, which is 5 seconds and twice the election timeout, and a margin. */
+/** How many milliseconds a proposal may take inside of etcd: 5 seconds, twice the election timeout, and a margin. */
 export const proposalTimeout = 8000
 
 /** Entries of one transaction: etcd takes 128 operations. */
@@ -78,7 +78,7 @@ export const make = (
       const removals = some.map(Requests.cleanUp)
       return Effect.match(etcd.txn({ then: removals, idempotent: true }), {
         onSuccess: () => true,
-        // Nothing changes by trying again what etcd will never allow.
+        // To try again what etcd will never allow changes nothing.
         onFailure: (error) => !error.isTransient
       }).pipe(Effect.map((isOver) => {
         for (const entry of some) if (isOver && sent >= (entries.get(entry)?.until ?? Infinity)) gone(entry)

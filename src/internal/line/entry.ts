@@ -68,7 +68,7 @@ export class Entry implements Owner {
   ahead: number | undefined
   /** A put of it may come late, or its removal failed. */
   outcomeUnknown = false
-  /** Hears of its loss before all listeners, without a closure for each of thousands of held locks. */
+  /** Notified of a loss before all listeners, without a closure for each of thousands of held locks. */
   ownership: { readonly lost: (loss: EntryLost) => void } | undefined
   readonly #loss = new Signal<EntryLost>()
   #failure: ForeignEntry | Etcd.EtcdError | undefined
@@ -90,7 +90,7 @@ export class Entry implements Owner {
     this.since = now
   }
 
-  /** Unless it was lost before its turn came. */
+  /** Takes the turn, unless the entry was lost before. */
   takeTurn(revision: bigint, now: number) {
     if (this.state !== "Waiting" || this.checkLoss() !== undefined) return
     this.state = "Held"
@@ -120,7 +120,7 @@ export class Entry implements Owner {
     return this.checkLoss() ?? this.#failure
   }
 
-  /** It is not, or not to be, in the line any more. */
+  /** The entry is no longer in the line, or has to leave it. */
   lose(loss: EntryLost) {
     if (this.state === "Left" || this.loss !== undefined) return
     this.ownership?.lost(loss)

@@ -59,7 +59,7 @@ export class KeyWatches {
 class WatchedKey implements Subject {
   readonly range: Etcd.Range
   readonly watch: DeletionWatch
-  /** When its watch last reported its end. */
+  /** The revision at which the key was last deleted, as far as its watch has reported. */
   deletedAt: bigint | undefined
   readonly #line: Line
   readonly #all: KeyWatches

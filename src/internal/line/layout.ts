@@ -24,11 +24,11 @@ export interface Layout {
   readonly guardsAmong: (claim: Claim) => number
   /** Whether a claim may be met although there are entries in its way. */
   readonly sharesWithAhead: (claim: Claim) => boolean
-  /** Requests of one lane cannot travel together: each would be answered as if it was the only one. */
+  /** Requests of one lane cannot travel together: each would be answered as if it were the only one. */
   readonly lane: (prefix: string, key: string, claim: Claim) => string
   /**
-   * Whether an entry is put only once, and another caller does not take it over with a description of its own: since others
-   * order the line by the keys' last revisions, or since the value is what its owner makes of it.
+   * Whether an entry is put only once, so that no other caller takes it over with a description of its own: other
+   * clients order the line by the keys' last revisions, or the value is the owner's to change.
    */
   readonly putsOnce: (claim: Claim) => boolean
   /**
@@ -42,8 +42,8 @@ export interface Layout {
  * A key for each entry, as Go's client has them: the lease's ID, and a number since a lease may have several entries.
  *
  * Those of readers and writers lie in two folders, as `recipe.RWMutex` has them, and those of others directly under the
- * prefix, as `concurrency.Mutex` has them. All stand in one line. Every key outside of the readers' folder is in the way
- * of a reader, and no other one, so a reader reads and watches no other reader.
+ * prefix, as `concurrency.Mutex` has them. All stand in one line. Only the keys outside of the readers' folder are in
+ * the way of a reader, so a reader reads and watches no other reader.
  */
 export const queue: Layout = {
   range: Etcd.getPrefix,
@@ -63,7 +63,7 @@ export const queue: Layout = {
   // Every entry has a permit at least.
   guardsAmong: ({ kind, of }) => kind === "permits" ? of : 1,
   sharesWithAhead: ({ kind }) => kind === "permits",
-  // A reader's request is answered as if it was the only one, and so it may be: another reader changes nothing for it.
+  // A reader's request may be answered as if it were the only one: another reader changes nothing for it.
   lane: (prefix, key, { kind }) => kind === "read" ? key : prefix,
   putsOnce: ({ kind }) => kind === "read" || kind === "write" || kind === "election",
   hasOwnKeys: true
@@ -87,7 +87,7 @@ export const singleKey: Layout = {
 const readers = "read/"
 const folders = { lock: "", read: readers, write: "write/", permits: "", election: "" }
 
-/** The name of a line, of which a path is the folder of readers or of writers, or the line itself. */
+/** The path of a line, given that path or that of its folder of readers or of writers. */
 export const withoutFolder = (path: string): string => path.replace(/(?<=.)\/(read|write)$/, "")
 
 /**
@@ -118,12 +118,12 @@ const allBut = (prefix: string, folder: string): ReadonlyArray<Etcd.Range> => {
 /** A semaphore's entries have their permits in their keys, so that they need not be read with their values. */
 const suffixOf = ({ kind, of, permits }: Claim): string => kind === "permits" ? `-${permits}of${of}` : ""
 
-// The function is the caller's own, and a throw would end up in no fiber here. It is a refusal, which the recipe explains
-// in the caller's fiber.
+// The function is the caller's, and no fiber would get here what it throws. A throw counts as a refusal, which the
+// recipe explains in the caller's fiber.
 const accepts = ({ acceptOf, of }: Claim, theirs: number): boolean =>
   theirs === of || Result.getOrElse(Result.try(() => acceptOf?.(theirs) === true), () => false)
 
-/** The claim of the entry whose key has this after the prefix. One to numbers that no semaphore has claims all permits. */
+/** The claim of an entry, by what follows the prefix in its key. With impossible numbers, it claims all permits. */
 const claimShownBy = (suffix: string): Claim => {
   if (suffix.startsWith(readers)) return read
   const [permits = 0, of = 0] = /-(\d+)of(\d+)$/.exec(suffix)?.slice(1).map(Number) ?? []
@@ -137,7 +137,7 @@ const claimShownBy = (suffix: string): Claim => {
 /** Lets another entry have the key, once nothing of the last one is left in etcd. */
 export const releaseKey = (lease: EntryLease, key: string): void => void keys.get(lease)?.used.delete(key)
 
-// The smallest number that is free: etcd keeps every key that ever was until it is compacted, and walks over all of them
+// Takes the smallest free number: until it is compacted, etcd keeps every key that ever was, and walks over all of them
 // to read the line.
 const newKey = (folder: string, lease: EntryLease, suffix: string): string => {
   const { hex, used } = keysOf(lease)

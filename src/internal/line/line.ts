@@ -27,12 +27,12 @@ import * as Requests from "./requests.ts"
 import { follow, type Guarded, onDelete, type Place, settle, type Step, unplaced } from "./view.ts"
 import { DeletionWatch, type Host, persistently, type Subject } from "./watch.ts"
 
-/** Up to how many entries a line is watched as a whole, and from more than how many by guards. */
+/** How many entries make a line short, which is watched as a whole, or long, which is watched by guards. */
 export interface Lengths {
   readonly short: number
-  /** Between the two, what is watched stays: a line around the limit changes no waiter's watches. */
+  /** With more entries, a line is long. In between, its watches stay as they are. */
   readonly long: number
-  /** Of a line with more entries than that never all are read, however many may hold. */
+  /** A line with more entries is never read as a whole, however many entries may hold. */
   readonly longest: number
 }
 
@@ -86,7 +86,7 @@ export class Line implements Subject {
   #length = 0
   /** Joins and reads whose answer is still to come. */
   #pending = 0
-  /** When each key was last deleted, as far as the watch has reported since there are answers to come. */
+  /** When each key was last deleted, as far as the watch has reported it while answers are still to come. */
   #deletes: Map<string, bigint> | undefined
 
   constructor(host: LineHost, prefix: string) {
@@ -135,11 +135,11 @@ export class Line implements Subject {
   enter(entry: Entry, createRevision: bigint) {
     entry.joined(createRevision, monotonicMillis(this.#host.clock))
     this.entries.set(entry.id, entry)
-    // A watch may have reported its end before the answer reported its beginning.
+    // A watch may have reported the entry's end before the answer reported its beginning.
     if (this.#deletedAt(entry.id) > createRevision) entry.lose(keyDeleted)
   }
 
-  /** Nothing was in the way of the entry when it joined. */
+  /** Gives the entry its turn: nothing was in its way when it joined. */
   hold(entry: Entry) {
     this.#takeTurn(entry, entry.createRevision)
   }
@@ -150,13 +150,15 @@ export class Line implements Subject {
     const ahead = kvs.filter((kv) => kv.createRevision < createRevision)
     // If the line has more entries than were read, which of them are ahead is not known yet.
     const isComplete = count === kvs.length
-    // Such an entry always watches its guards: the watch of the whole line would report the end of all others, too.
+    // An entry that sees only a part always watches its guards: the watch of the whole line would report all other
+    // ends, too.
     const isPart = this.layout.seesPart(entry.claim)
     if (!isPart) this.#length = count ?? this.#length
     this.isTaken = !isComplete || ahead.length > 0
     if (isComplete) entry.ahead = ahead.length
     else if (!isPart && count !== undefined) entry.ahead = count - 1
-    // An entry that was put again may be behind more than were read: then none of these is ahead of it, and it looks.
+    // An entry that was put again may be behind more entries than were read: then none of these is ahead of it, and it
+    // reads what is.
     const step = follow(this, entry.claim, ahead, isComplete, revision)
     if (step._tag === "Turn" || step._tag === "Foreign") {
       this.#apply(entry, step)
@@ -214,7 +216,7 @@ export class Line implements Subject {
       const own = this.entries.get(id)
       if (own !== undefined && revision > own.createRevision) own.lose(keyDeleted)
     }
-    // Only when all that happened at this revision is known, since one's own key may be among it.
+    // Turns come after all deletes of this revision have been noted, since an entry's own key may be among them.
     for (const entry of this.entries.values()) {
       for (const event of deleted) {
         if (entry.state !== "Waiting") break
@@ -243,8 +245,8 @@ export class Line implements Subject {
       if (ours.length === 0) return Effect.void
       const last = ours.reduce((last, { createRevision }) => createRevision > last ? createRevision : last, 0n)
       return this.#answerOf(this.#host.etcd.range(Requests.upTo(this.range, last)), ({ kvs, revision }) => {
-        // Without the watch nothing would report the end of what was ahead. Whatever has closed it since has the waiters look
-        // for guards, or has the line read again when it is open.
+        // Without the watch, nothing would report the end of what was ahead. Whatever has closed it since lets the
+        // waiters look for guards, or has the line read again once the watch is open.
         const isWatched = this.#whole.from !== undefined && this.#whole.from <= revision
         for (const entry of ours) {
           const { claim, createRevision, id } = entry
@@ -293,7 +295,7 @@ export class Line implements Subject {
       })
   }
 
-  /** Each guard has to be watched since before it was seen; else it is looked for once its watch is open. */
+  /** Reads a guard again once its watch is open, unless the watch is older than the read that showed the guard. */
   #watchGuards(entry: Entry, { guards, seenAt }: Guarded) {
     const keys = this.#keyWatches
     keys.setGuards(new Set(guards.keys()))

@@ -54,11 +54,11 @@ export interface Wanted extends EntryOptions {
 export interface Lines {
   readonly layout: Layout
   readonly join: (prefix: string, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => void
-  /** Joins only if that is the turn. */
+  /** Joins only if the entry holds at once. */
   readonly tryJoin: (prefix: string, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => void
   /** Joins with several entries at one revision. */
   readonly joinAll: (wanted: ReadonlyArray<Wanted>, done: Done<ReadonlyArray<Entry> | Refused, EntryError>) => void
-  /** The same if that is the turn of all. */
+  /** The same, but only if all hold at once. */
   readonly tryJoinAll: Lines["joinAll"]
   /** Leaves with one entry and joins with another in one commit. When that fails, the first leaves all the same. */
   readonly handOver: (entry: Entry, options: EntryOptions, done: Done<Entry, EntryError>) => void
@@ -299,7 +299,7 @@ export const make = (
     followLease(entry.ref.lease)
   }
 
-  /** The join failed: there is no entry, or there may be one, or one may come yet. */
+  /** The join failed: there is no entry, or there may be one, or one may still come. */
   const joinFailed = (entry: Entry, cause: Cause.Cause<Etcd.EtcdError>) => {
     const error = Option.getOrUndefined(Exit.findErrorOption(Exit.failCause(cause)))
     if (error?.reason === "LeaseNotFound") entry.ref.lease.notFound()
@@ -355,7 +355,7 @@ export const make = (
     else releaseKey(entry.ref.lease, entry.key)
   }
 
-  /** An entry without an owner would block the line. With its lease retired it goes with the lease's last holder. */
+  /** An entry without an owner would block the line. With its lease retired, it ends with that lease at the latest. */
   const retireAndRemember = (entry: Entry) => {
     entry.outcomeUnknown = true
     entry.ref.retire()
@@ -449,7 +449,7 @@ const refusalOf = ({ layout, prefix }: Line, claim: Claim, ahead: ReadonlyArray<
 // In milliseconds.
 const sweepEvery = 250
 
-/** How long an entry is in its state before its own key is watched. A waiter looks for its key before its turn, too. */
+/** How long an entry is in its state before its own key is watched. A waiter also checks its key before its turn. */
 const watchAfter = { Waiting: 2000, Held: sweepEvery, Left: Infinity }
 
 /** How long a line without entries stays, with its watch. */

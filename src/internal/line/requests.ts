@@ -26,15 +26,15 @@ export const newest = ({ key, rangeEnd }: Etcd.Range, limit: number, maxCreateRe
   keysOnly: true
 })
 
-/** As many of the newest entries in the way of one that joins as its line wants to know. */
+/** The newest entries in the way of one that joins, as many as its line needs. */
 const newestAhead = ({ claim, line }: Entry): ReadonlyArray<Etcd.Range> =>
   line.ahead(claim).map((range) => newest(range, line.newestLimit(claim)))
 
-/** An entry's own key and so many of the nearest entries in its way, newest first, in one read. */
+/** An entry's own key and the `limit` nearest entries in its way, newest first, in one read. */
 export const ownAndAhead = ({ createRevision, line }: Entry, limit: number) =>
   newest(line.range, 1 + limit, createRevision)
 
-/** The same where an entry is in the way of others only, or is not alone at its revision: its own key is read for itself. */
+/** The same with a separate read of the own key, for an entry outside its own ranges or not alone at its revision. */
 export const ownBesideAhead = ({ claim, createRevision, key, line }: Entry, limit: number) => {
   const then: readonly [Etcd.Range, ...Array<Etcd.Range>] = [
     getKey(key),
@@ -72,7 +72,7 @@ export const takeFree = (entry: Entry) => {
   const { claim, key, line } = entry
   const ahead = line.ahead(claim)
   const others: readonly [Etcd.Range, ...Array<Etcd.Range>] = [getKey(key), ...ahead.map(first)]
-  // Where its own key is not among those that can be in its way, a request that is repeated would find it free again.
+  // If its own key is not among those that can be in its way, a repeated request would find the lock free again.
   const isNew = ahead.length === 1 ? [] : [isEmpty(Etcd.get(key))]
   return Etcd.nested({ compare: [...ahead.map(isEmpty), ...isNew], then: [put(entry)], else: others })
 }
@@ -139,7 +139,7 @@ export const describe = (entry: Entry) => Etcd.nested({ compare: [guard(entry)],
 /** Removes an entry whose create revision was never learned. */
 export const cleanUp = (entry: Entry) => Etcd.nested({ compare: isOurs(entry), then: [Etcd.remove(entry.key)] })
 
-/** A put that comes late is not to change an entry that is there. */
+/** A late put must not change an entry that is there. */
 const putOnce = (entry: Entry): Etcd.Op =>
   entry.line.layout.putsOnce(entry.claim)
     ? Etcd.nested({ compare: [isEmpty(Etcd.get(entry.key))], then: [put(entry)] })

@@ -3,8 +3,8 @@
  * answer and each event. All of it is synchronous and knows neither etcd nor fibers.
  *
  * Entries ahead can only go: new ones have greater create revisions. So what a read
- * showed ahead stays an upper bound of what is there, and an entry that may hold by
- * it may hold for as long as its own key exists.
+ * showed ahead stays an upper bound of what is there, and an entry that may hold
+ * according to it may hold as long as its own key exists.
  *
  * A turn comes in three ways, whose revisions compare: the join found no entry in the
  * way, and its own revision is the token; the watch of the whole line, which reports
@@ -119,7 +119,7 @@ export const onDelete = (
 const isMet = (rules: Rules, own: Claim, ahead: Iterable<EntryKey>): boolean =>
   admits(own, Array.from(ahead, (kv) => claimOf(rules, own, kv)))
 
-/** Of an entry that is known to be one. */
+/** The claim of a key that is known to be an entry. */
 const claimOf = ({ layout, prefix }: Rules, own: Claim, kv: EntryKey): Claim => layout.claimOf(prefix, kv, own)!
 
 const foreignAmong = (

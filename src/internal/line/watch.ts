@@ -108,7 +108,7 @@ export class DeletionWatch {
 
   #ended(subscription: Etcd.Subscription | undefined) {
     this.#forget(subscription)
-    // While it is being opened, that goes on.
+    // An opening that is under way goes on.
     if (this.#opening !== undefined) return
     this.#host.background(Effect.delay(Effect.sync(() => this.#subject.isNeeded && this.open()), retryAfter))
   }

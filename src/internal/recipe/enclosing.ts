@@ -1,6 +1,6 @@
 /**
- * The bodies that a fiber runs in, from the innermost one outwards: a lock that one of
- * them runs under cannot be waited for in it.
+ * The bodies that a fiber runs in, from the innermost one outwards: a body cannot wait
+ * for a lock that it runs under.
  */
 import * as Context from "effect/Context"
 import { Current } from "../../Current.ts"

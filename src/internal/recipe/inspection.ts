@@ -140,7 +140,7 @@ const locksOf = (kvs: ReadonlyArray<Etcd.KeyValue>, prefix: string): ReadonlyArr
   return [...locks.values()].sort((a, b) => a.lock < b.lock ? -1 : a.lock > b.lock ? 1 : 0)
 }
 
-/** Which lock's a key is. */
+/** Returns the lock that a key belongs to. */
 const placeIn = (kv: Etcd.KeyValue): Omit<ListedLock, "entries"> => {
   const key = keyOf(kv)
   const end = key.lastIndexOf("/")
@@ -151,7 +151,7 @@ const placeIn = (kv: Etcd.KeyValue): Omit<ListedLock, "entries"> => {
   return { lock, layout: "queue", prefix: `${lock}/` }
 }
 
-/** Whether a key begins with a name that a lock can have. What is no UTF-8 in a key is shown as other text than it is. */
+/** Whether a key begins with a name that a lock can have. A key that is not UTF-8 is shown as a different text. */
 const isNameIn = (kv: Etcd.KeyValue, name: string): boolean =>
   Check.isName(name) && idOf(kv).startsWith(toText(Buffer.from(name)))
 
@@ -178,8 +178,8 @@ export const changes = <A>(
       yield* Effect.acquireRelease(subscribed, ({ close }) => Effect.sync(close), { interruptible: true })
       return Stream.concat(Stream.fromEffect(look), Stream.fromEffectRepeat(Effect.andThen(Queue.take(changed), look)))
     })).pipe(
-      // A watch that was open and ended is opened again, for whatever reason it did: etcd may have compacted what it was
-      // to report. If it cannot be, that error counts.
+      // A watch that was open is opened again, whatever ended it: etcd may have compacted what it had to report. If it
+      // cannot be opened, that error decides.
       Stream.retry(
         Schedule.while(
           Schedule.spaced("200 millis"),
@@ -198,7 +198,7 @@ const forceRelease = Effect.fnUntraced(function*(
 ) {
   const { kvs } = yield* etcd.range({ ...layout.range(prefix), keysOnly: true })
   const found = kvs.filter((kv) => kv.createRevision === createRevision)
-  // Readers of one process may have joined at one revision, too: of these, it is the first.
+  // Readers of one process may also have joined at one revision: of these, the first one is deleted.
   const [entry, ...others] = withoutCompanions(prefix, found)
   if (entry === undefined) return false
   const { succeeded } = yield* etcd.txn({

@@ -1,5 +1,6 @@
 /**
- * Which client leads, as everybody can read it: that of the first entry in the line.
+ * Which client leads, as all clients can read it: the one with the first entry in the
+ * line.
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"

@@ -6,7 +6,7 @@ import { createHash } from "node:crypto"
 import * as Check from "../options.ts"
 
 export const make = (module: string, text: ReadonlyArray<string>, values: ReadonlyArray<unknown>): string => {
-  // What is between two values has to end the first one.
+  // The text between two values has to show where the first one ends.
   const joined = text.slice(1, -1).find((between) => !separator.test(between))
   if (joined !== undefined) {
     throw new Check.InvalidOption({
@@ -22,19 +22,19 @@ export const make = (module: string, text: ReadonlyArray<string>, values: Readon
   return name
 }
 
-/** What no encoded value has. */
+/** A character that no encoded value has. */
 const separator = /[^\w.~%-]/
 
 const encode = (module: string, value: unknown): string => {
   const text = textOf(module, value)
-  // A percent sign comes before two digits elsewhere.
+  // No other value is encoded like this: elsewhere, `%` comes before two hexadecimal digits, `u` or `sha256`.
   if (text === "") return "%empty"
   if (/^\.+$/.test(text)) return text.replaceAll(".", "%2E")
   const encoded = text.replaceAll(/[^\w.~-]/gu, encodeCharacter)
   return encoded.length <= maxLength ? encoded : `%sha256-${createHash("sha256").update(encoded).digest("hex")}`
 }
 
-/** As long as the hash that replaces what is longer. */
+/** The length of the hash that replaces longer values. */
 const maxLength = 72
 
 const encodeCharacter = (character: string): string =>

@@ -26,7 +26,7 @@ export interface Mark {
 export const markOf = (module: string, name: string, options: OnceOptions): Mark => {
   Check.run(module, options?.run)
   const keepFor = Check.duration(keepForIn(module), options.keepFor ?? defaultKeepFor)
-  // Beside the lock's own entries, and with a slash more than any entry of a lock of that name would have.
+  // Beside the lock's own entries, and with one slash more than an entry of a lock named `NAME.done` has.
   return { key: `${name}.done/${encodeURIComponent(options.run)}/`, seconds: Math.ceil(Duration.toSeconds(keepFor)) }
 }
 

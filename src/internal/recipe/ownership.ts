@@ -125,7 +125,7 @@ export class Ownership implements Handle {
     }
   }
 
-  /** Whether a body runs under it, and it is what a caller of this name would wait for. */
+  /** Whether a body runs under it, and a caller of this name would wait for it. */
   isRunning(name: string, contention: Contention): boolean {
     const entry = this.#entry
     return this.lock === name && this.#contention === contention && entry.ref.lease.bodies.isRunning(entry)

@@ -31,7 +31,7 @@ export interface Restore {
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R>
 }
 
-/** A way to acquire. To be run uninterruptibly: it restores interruptibility where it waits. */
+/** A way to acquire. It has to run uninterruptibly, and restores interruptibility where it waits. */
 export interface Acquire<A, E> {
   (restore: Restore): Effect.Effect<A, E, Session>
 }
@@ -62,7 +62,7 @@ export interface Recipe<O extends Options, Held, Timeout, Conflict, H extends Ow
   readonly lost: ToLost
   /** The defect of a body that waits for what it runs under. */
   readonly selfWait: (name: string) => Error
-  /** A key in the line that cannot stand in it beside the claim. */
+  /** The error of a key in the line that cannot stand there beside the claim. */
   readonly conflict: (name: string, kv: EntryKey, claim: Claim) => Conflict
   /** The handle, where it can do more than those of all recipes. */
   readonly handle?: new(options: OwnershipOptions) => H

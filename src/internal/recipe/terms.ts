@@ -29,7 +29,7 @@ export const whileLeader = <A, E, R>(
     tracing.apart
   )
 
-/** Runs `self`, which does not succeed, in each term, also in those after one in which it failed. */
+/** Runs `self`, which never succeeds, in each term, even after a term in which it failed. */
 export const repeat = <E, R>(
   name: string,
   stand: Standing,
@@ -58,7 +58,7 @@ export const repeat = <E, R>(
     tracing.apart
   )
 
-/** One term. Succeeds with how `self` ended by itself; fails if it did not come to that. */
+/** One term. Succeeds with the exit of `self` if that ended by itself, and fails otherwise. */
 const term = <A, E, R>(
   name: string,
   stand: Standing,
@@ -96,5 +96,5 @@ const isSessionClosed = (name: string, error: unknown): boolean =>
 const isPassing = (name: string) => (error: StandError): boolean =>
   error instanceof LockLost ? !isSessionClosed(name, error) : error._tag === "EtcdError" && error.isTransient
 
-// Others are to come first, and those who lost at the same time are not to come together.
+// Gives other candidates a chance, and keeps those that lost at the same time from returning together.
 const standAgain = Schedule.jittered(Schedule.spaced("1 second"))

@@ -81,7 +81,7 @@ export const contended = (span: Tracer.Span, ahead: number | undefined, holder: 
   span.addLinks([{ span: Tracer.externalSpan(holder.trace), attributes: { "lock.key": holder.key } }])
 }
 
-/** As the W3C has IDs. A collector may refuse all that comes with another one, which any client can leave. */
+/** Whether an ID has the W3C's form. Clients may leave others, and a collector may refuse all that comes with those. */
 const isId = (id: string, length: number): boolean => id.length === length && /^[\da-f]*[1-9a-f][\da-f]*$/.test(id)
 
 const describe = (span: Tracer.Span, { createRevision, fencingToken, key, leaseId }: Handle) => {

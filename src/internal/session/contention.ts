@@ -1,13 +1,13 @@
 /**
- * How the fibers of this process contend for locks: they queue among themselves, and only the first of them has an entry
- * in etcd's line.
+ * How the fibers of this process contend for locks: they queue among themselves, and only those that could hold if
+ * there were no other process have an entry in etcd's line.
  *
  * A release with a fiber waiting hands the place over in one commit: the next fiber holds at once if no other client
  * waits in etcd, and is at the end of the line otherwise. Where there is no line to join, the first fiber waits until the
  * holder has released the lock, and tries again.
  *
- * A fiber may be interrupted at any point. What has become of its request is known by its `Waiter`, never by how far the
- * fiber came; a join that is under way then is answered first, since an entry can only be removed after that.
+ * A fiber may be interrupted at any point. Its `Waiter` knows what has become of its request; how far the fiber came
+ * does not matter. A join that is under way then is answered first, since an entry can only be removed after that.
  */
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
@@ -40,8 +40,8 @@ export interface Wait<E> {
 export interface Contention {
   readonly layout: Layout
   /**
-   * Waits for the turn. To be run uninterruptibly: only what goes through `wait` can be interrupted, and whatever comes
-   * of it, the place in both lines is given up.
+   * Waits for the turn. It has to run uninterruptibly: only what goes through `wait` can be interrupted, and if that
+   * fails in whatever way, the place in both lines is given up.
    */
   readonly acquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry, EntryError | E>
   /** Takes the lock if it is free; else returns who holds it, if that is known. */
@@ -91,7 +91,7 @@ export const make = (
       contend([request], () => wait, ([waiter]) => {
         const ref = waiter!.state === "Called" ? refNow(request) : undefined
         if (ref === undefined) return inTurn(waiter!)
-        // A lock that is free is taken without a step more than that needs.
+        // A free lock is taken in as few steps as possible.
         return Effect.filterOrElse(joinOn(ref, waiter!, lines.join), isHeld, (joined) => inTurn(waiter!, joined))
       })
     )
@@ -100,7 +100,8 @@ export const make = (
     recorded(
       [request],
       Effect.suspend(() => {
-        // It takes its place in the same step, since a try that found another one there would have to wait.
+        // The check and the place in the queue are one step, since a try that found another request there would have to
+        // wait.
         if (isClosed() || wouldBeCalled(request)) {
           return contend([request], () => wait, ([waiter]) => join(waiter!, lines.tryJoin))
         }
@@ -126,7 +127,7 @@ export const make = (
 
   const wouldBeCalled = ({ claim, prefix }: Request) => queues.get(prefix)?.admits(claim) !== false
 
-  /** Of a try that would be refused anyway, so that it is not worth a proposal. */
+  /** Refuses a try that etcd would refuse anyway, so that it is not worth a proposal. */
   const refusedHere = <E>({ claim, prefix }: Request, wait: Wait<E>): Effect.Effect<Refused, EntryError | E> =>
     wait(Effect.map(askForHolder(prefix, claim), (holder) => new Refused(prefix, holder ?? lines.held(prefix))))
 
@@ -178,8 +179,8 @@ export const make = (
     for (const waiter of one) if (waiter.entry?.state !== "Held") contended(waiter)
     const turns = Effect.forEach(entries, ({ turn }) => turn, { concurrency: "unbounded", discard: true })
     yield* Effect.raceFirst(turns, anyLoss(entries))
-    // Until the last turn has come none of them is used, so that all may have its token: unless one is gone by then, and
-    // has a later holder, whose token would be no greater.
+    // No lock is used before the last turn has come, so all may have the token of that turn, unless one of them is gone
+    // by then: the token of its later holder would not be greater.
     const last = entries.reduce((last, { fencingToken }) => fencingToken > last ? fencingToken : last, 0n)
     if (entries.some(({ fencingToken }) => fencingToken < last)) yield* stillThere(entries)
     for (const entry of entries) entry.fencingToken = last
@@ -278,7 +279,7 @@ export const make = (
     if (queue?.isEmpty) queues.delete(prefix)
   }
 
-  /** Without etcd none of those who have not joined gets any further. */
+  /** Fails the waiters that have not joined: without etcd, none of them gets any further. */
   const failWaiting = (prefix: string, outage: Cause.Cause<EntryError>) => queues.get(prefix)?.failWaiting(outage)
 
   /** A join or a hand-over has been answered. */
@@ -306,8 +307,8 @@ export const make = (
   }
 
   /**
-   * Gives the place in etcd's line, or a turn that its caller never learned of, to the next fiber without a request: a
-   * waiter that gives up does not cost those behind it their place.
+   * Gives the place in etcd's line, or a turn that its caller never got, to the next fiber, without a request to etcd:
+   * a waiter that gives up does not cost those behind it their place.
    */
   const passOn = (entry: Entry, { claim, lease, metadata, prefix }: Request) => {
     const queue = queues.get(prefix)
@@ -349,7 +350,7 @@ export const make = (
     queue.admit()
   }
 
-  /** A lease of the waiter's own is not to be lost along with the entry that another one leaves behind. */
+  /** A waiter with its own lease takes over no place: its lease must not end with an entry that another one leaves. */
   const canHandOver = (entry: Entry, next: Waiter | undefined): boolean =>
     next !== undefined && next.request.lease === undefined && lines.layout.hasOwnKeys && !entry.isGone
 
@@ -430,11 +431,11 @@ export const make = (
 
 type Via = Lines["join"] | Lines["tryJoin"]
 
-/** One of those in each line, since they are for one lock. */
+/** One request of each line, since all of a line are for one lock. */
 const distinct = <A>(all: ReadonlyArray<A>, requestOf: (one: A) => Request): ReadonlyArray<A> =>
   all.length === 1 ? all : Arr.dedupeWith(all, (a, b) => requestOf(a).prefix === requestOf(b).prefix)
 
-/** An error that is none of an entry is the one by which a wait ends in time. */
+/** An error that is not an entry's is the one with which a timeout ends the wait. */
 const resultOf = (exit: Exit.Exit<unknown, unknown>): Metrics.Result => {
   if (Exit.isSuccess(exit)) return exit.value instanceof Refused ? "refused" : "acquired"
   if (Cause.hasInterruptsOnly(exit.cause)) return "interrupted"

@@ -43,7 +43,7 @@ export class LeaseImpl implements EntryLease {
   readonly #recorder: Metrics.LeaseRecorder
   readonly #owner: Owner
   readonly #loss = new Signal<LeaseExpired>()
-  /** Open once etcd has the lease no more, or may have it no more. */
+  /** Open once etcd no longer has the lease, or may no longer have it. */
   readonly #gone = Latch.makeUnsafe()
   /** When the last request was sent that etcd acknowledged. */
   #sent: Instant
@@ -61,7 +61,7 @@ export class LeaseImpl implements EntryLease {
   #stoodStill = 0
   /** Why the last renewal failed, since then. */
   #error: EtcdError | undefined
-  /** At which level that was logged: the first failure may be a moment's. */
+  /** The level at which that was logged: the first failure may pass at once. */
   #logged: "Debug" | "Warn" | undefined
 
   constructor(options: {
@@ -142,10 +142,10 @@ export class LeaseImpl implements EntryLease {
   get revoke(): Lease["revoke"] {
     return Effect.gen({ self: this }, function*() {
       yield* this.end
-      // A renewal that is under way would find that the lease is gone, and warn of it.
+      // A renewal that is under way would find that the lease is gone, and log a warning.
       this.#keeper?.interruptUnsafe()
       this.#attempt?.interruptUnsafe()
-      // Bodies outlast an abandoned one: a revoke would give their locks away, if etcd should know the lease yet.
+      // Bodies still run under an abandoned lease: a revoke would give their locks away, if etcd still has the lease.
       if (this.#isRevoked || this.#isAbandoned || this.#loss.value?.reason === "Revoked") return
       yield* revoke(this.#etcd, this.id)
       this.#isRevoked = true
@@ -194,8 +194,8 @@ export class LeaseImpl implements EntryLease {
   }
 
   /**
-   * Makes one attempt to renew the lease, which all share who ask for one meanwhile. None of them interrupts it: its answer
-   * would be taken for that to the next one.
+   * Makes one attempt to renew the lease, which all callers share that ask for one meanwhile. None of them interrupts
+   * it: its answer would be taken for that to the next attempt.
    */
   get #attempted(): Effect.Effect<Exit.Exit<number, EtcdError>> {
     return Effect.suspend(() => {
@@ -273,7 +273,7 @@ export class LeaseImpl implements EntryLease {
     return this.#within(millis, Effect.sleep(millis))
   }
 
-  /** Runs what takes so long at most: where it takes longer, this process stood still. */
+  /** Runs what takes at most `millis`: if it takes longer, this process stood still. */
   #within<A>(millis: number, self: Effect.Effect<A>): Effect.Effect<A> {
     return Effect.suspend(() => {
       this.#expected = { since: now(this.#clock), millis }
@@ -294,7 +294,7 @@ export class LeaseImpl implements EntryLease {
 
   #renewed(sent: Instant, ttlMillis: number) {
     this.#recorder.renewal(Duration.millis(elapsed(sent, now(this.#clock))))
-    // Of the time that etcd gives, which is longer than that for which it is trusted.
+    // What is left of the TTL, which is longer than the time for which the lease is trusted.
     const left = this.#validity + this.#marginOf(ttlMillis) - elapsed(this.#sent, now(this.#clock))
     this.#recorder.margin(left / ttlMillis * 100)
     this.#stoodStill = 0
@@ -331,7 +331,7 @@ export class LeaseImpl implements EntryLease {
 
   /** What happened since the last acknowledged request. */
   #story() {
-    // Where the process has only just gone on, the renewals have not yet.
+    // If the process has only just woken up, the renewals have not noticed the pause yet.
     this.#noteDelay()
     const stoodStill = Math.round(this.#stoodStill)
     return {
@@ -345,7 +345,7 @@ export class LeaseImpl implements EntryLease {
     if (reason !== "Released") this.#gone.openUnsafe()
     if (this.#loss.value !== undefined) return
     const story = reason === "Expired" ? this.#story() : undefined
-    // Without a failure of etcd's the time went by here.
+    // If etcd did not fail, this process lost the time.
     if (story !== undefined && (story.stoodStillFor !== undefined || story.cause === undefined)) {
       this.#recorder.renewals(1, "too_late")
     }

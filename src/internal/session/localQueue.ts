@@ -14,15 +14,15 @@ export interface Request {
   readonly prefix: string
   readonly claim: Claim
   readonly value: Uint8Array
-  /** What the caller says of itself, as the value has it. */
+  /** What the caller says of itself in the entry's value. */
   readonly metadata: string | undefined
   /** A lease of the user's own instead of the session's. */
   readonly lease: EntryLease | undefined
-  /** As what it is measured, besides its recipe. */
+  /** The label of its metrics, beside their recipe. */
   readonly label: string | undefined
-  /** Called when it is not free, with how many entries are in its way if that is known. */
+  /** Called when the lock is not free, with the number of entries in its way, if that is known. */
   readonly onContended: ((ahead: number | undefined) => void) | undefined
-  /** It is one of several that join all their lines at one revision, so it takes over no other one's place. */
+  /** It is one of several that join all lines at one revision, so it never takes over another waiter's place. */
   readonly isOneOfSeveral: boolean
 }
 
@@ -33,11 +33,11 @@ export class Waiter {
    * Behind others of this process; called to join etcd's line; with a join under way; with an entry there; or given up.
    */
   state: "Queued" | "Called" | "Joining" | "Placed" | "Gone" = "Queued"
-  /** It was not free. */
+  /** The lock was not free. */
   isContended = false
   /** Its place in etcd's line. */
   entry: Entry | undefined
-  /** Whether it was called; undefined while it is to wait for that. */
+  /** How its wait in this queue ended; undefined while it waits. */
   #outcome: Exit.Exit<void, EntryError> | undefined
   #called: Deferred.Deferred<void, EntryError> | undefined
 
@@ -50,7 +50,7 @@ export class Waiter {
     return Effect.suspend(() => this.#outcome ?? Deferred.await(this.#called ??= Deferred.makeUnsafe()))
   }
 
-  /** It is to join by itself, unless its wait has failed. */
+  /** Calls it to join by itself, or fails its wait. */
   call(outcome: Exit.Exit<void, EntryError> = Exit.void) {
     this.state = "Called"
     this.#end(outcome)
@@ -108,7 +108,7 @@ export class LocalQueue {
     this.admit()
   }
 
-  /** One that was called has left: others are called in its place. */
+  /** A waiter that was called has left: others are called in its place. */
   release({ permits }: Claim) {
     this.#used -= permits
     this.admit()

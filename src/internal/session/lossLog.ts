@@ -36,7 +36,7 @@ export const make = (background: Background): LossLog => {
     const others = losses.get(lease)
     if (others !== undefined) return void others.push(loss)
     losses.set(lease, [loss])
-    // A lease reports its end to all its locks in one step, which is over then.
+    // A lease reports its end to all its locks in one step, which is over after the yield.
     background(Effect.andThen(Effect.yieldNow, logAll(lease)))
   }
 }

@@ -56,7 +56,7 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
   const clock = yield* Clock.Clock
   const fork = Effect.runForkWith(background.context)
   const recordRetired = Metrics.retired(background.context)
-  /** Also those that are retired and have references still. */
+  /** Including those that are retired and still have references. */
   const alive = new Set<SharedLease>()
   let state: State = empty
 
@@ -192,7 +192,7 @@ class SharedLease implements LeaseRef {
     this.end()
   }
 
-  /** From now on it is not acquired, and it is revoked when its last reference is released. */
+  /** From now on there are no new references to it, and it is revoked when the last one is released. */
   readonly end = () => {
     if (this.#isOver) return
     this.#isOver = true
@@ -210,7 +210,7 @@ class SharedLease implements LeaseRef {
     return Effect.andThen(Effect.sleep(Math.ceil(ttl - idle)), this.retireWhenIdle)
   })
 
-  /** Revokes the lease if that has not begun, and waits until that has ended. */
+  /** Starts to revoke the lease, unless that has begun already, and waits for its end. */
   readonly closed = Effect.suspend(() => Fiber.await(this.#close()))
 
   #close() {
