@@ -100,6 +100,8 @@ export interface Range {
   readonly keysOnly?: boolean | undefined
   /** Order by create revision; by key when absent. */
   readonly sort?: "CreateAscending" | "CreateDescending" | undefined
+  /** Read what one member has, which may not be the latest, without asking the others: it takes less time. */
+  readonly serializable?: boolean | undefined
   /** Only keys created at or before this revision. */
   readonly maxCreateRevision?: bigint | undefined
 }
@@ -374,7 +376,7 @@ export class Etcd extends Context.Service<Etcd, {
   >(
     request: TxnRequest<Then, Else>
   ) => Effect.Effect<TxnResult<Then, Else> & TxnHeader, EtcdError>
-  /** A linearizable read. */
+  /** A linearizable read, unless the range says otherwise. */
   readonly range: (range: Range) => Effect.Effect<RangeResult & { readonly revision: bigint }, EtcdError>
   /** Grants a lease under an ID of the caller's choice and returns the TTL that etcd granted, in seconds. */
   readonly leaseGrant: (leaseId: bigint, seconds: number) => Effect.Effect<number, EtcdError>

@@ -67,6 +67,30 @@ describe("a waiter in a long line", () => {
       assert.strictEqual(counts.events, 1)
     }).pipe(Effect.scoped, provideMemory))
 
+  it.effect("asks one member what is ahead, and all of them where that one has not heard of the guard's end yet", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      const { remove } = yield* entries(count)
+      const asked: Array<"one" | "all"> = []
+      let behind: Effect.Success<ReturnType<typeof etcd.range>> | undefined
+      const process = yield* sessionThrough(() => ({
+        range: (range) => {
+          const isOfOne = range.serializable === true
+          if (range.rangeEnd !== undefined) asked.push(isOfOne ? "one" : "all")
+          return isOfOne && behind !== undefined ? Effect.succeed(behind) : etcd.range(range)
+        }
+      }))
+      const waiting = yield* wait(process)
+      asked.length = 0
+      yield* remove(count - 1)
+      assert.deepStrictEqual(asked, ["one"])
+      yield* remove(...Array.from({ length: count - 2 }, (_, i) => i))
+      behind = yield* etcd.range(Etcd.getPrefix("job/", { sort: "CreateDescending" }))
+      yield* remove(count - 2)
+      assert.deepStrictEqual(asked, ["one", "one", "all"])
+      assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
+    }).pipe(Effect.scoped, provideMemory))
+
   it.effect("takes the next guard when its own leaves from the middle, and does not enter early", () =>
     Effect.gen(function*() {
       const { remove } = yield* entries(count)

@@ -56,6 +56,7 @@ export const encodeRange = (range: Range): Rpc.RangeRequest => ({
   ...rangeBounds(range),
   ...(range.limit === undefined ? undefined : { limit: range.limit }),
   ...(range.keysOnly ? { keys_only: true } : undefined),
+  ...(range.serializable ? { serializable: true } : undefined),
   ...(range.sort === undefined ? undefined : { sort_target: SortTarget.Create, sort_order: sorts[range.sort] }),
   ...(range.maxCreateRevision === undefined
     ? undefined

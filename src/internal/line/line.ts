@@ -82,6 +82,8 @@ export class Line implements Subject {
   readonly #whole: DeletionWatch
   /** Report the end of guards, and of our own entries where the whole line is not watched. */
   #keys: KeyWatches | undefined
+  /** The latest revision that an answer or an event has shown. */
+  #seen = 0n
   /** How many entries it had when it was last joined. */
   #length = 0
   /** Joins and reads whose answer is still to come. */
@@ -146,6 +148,7 @@ export class Line implements Subject {
 
   /** Finds out what is ahead of an entry. */
   place(entry: Entry, { count, kvs, revision }: Newest) {
+    this.#see(revision)
     const { createRevision } = entry
     const ahead = kvs.filter((kv) => kv.createRevision < createRevision)
     // If the line has more entries than were read, which of them are ahead is not known yet.
@@ -212,6 +215,7 @@ export class Line implements Subject {
   onDeletes(events: ReadonlyArray<Etcd.WatchEvent>, isWhole = true) {
     const deleted = events.map(({ kv }) => ({ id: idOf(kv), revision: kv.modRevision }))
     for (const { id, revision } of deleted) {
+      this.#see(revision)
       if (isWhole && this.#pending > 0) (this.#deletes ??= new Map()).set(id, revision)
       const own = this.entries.get(id)
       if (own !== undefined && revision > own.createRevision) own.lose(keyDeleted)
@@ -245,6 +249,7 @@ export class Line implements Subject {
       if (ours.length === 0) return Effect.void
       const last = ours.reduce((last, { createRevision }) => createRevision > last ? createRevision : last, 0n)
       return this.#answerOf(this.#host.etcd.range(Requests.upTo(this.range, last)), ({ kvs, revision }) => {
+        this.#see(revision)
         // Without the watch, nothing would report the end of what was ahead. Whatever has closed it since lets the
         // waiters look for guards, or has the line read again once the watch is open.
         const isWatched = this.#whole.from !== undefined && this.#whole.from <= revision
@@ -273,6 +278,7 @@ export class Line implements Subject {
     const look = Effect.suspend(() => {
       if (entry.state !== "Waiting") return Effect.void
       return this.#answerOf(this.#readAhead(entry, limit), ({ ahead, isComplete, own, revision }) => {
+        this.#see(revision)
         if (own?.createRevision !== entry.createRevision) entry.lose(keyDeleted)
         else this.#apply(entry, follow(this, entry.claim, ahead, isComplete, revision))
       })
@@ -288,11 +294,31 @@ export class Line implements Subject {
         const isComplete = ahead.every(({ kvs }) => kvs.length < limit)
         return { own: own.kvs[0], ahead: Requests.together(ahead).kvs, isComplete, revision }
       })
-      : Effect.map(etcd.range(Requests.ownAndAhead(entry, limit)), ({ kvs, revision }) => {
+      : Effect.map(this.#readOn(Requests.ownAndAhead(entry, limit)), ({ kvs, revision }) => {
         const own = kvs.find((kv) => idOf(kv) === entry.id)
         const ahead = kvs.filter((kv) => kv.createRevision < entry.createRevision)
         return { own, ahead, isComplete: kvs.length <= limit, revision }
       })
+  }
+
+  /**
+   * Reads what one member has, or what all agree on if that member is behind what has been seen. Entries ahead can only go,
+   * so any later state of the line shows all that there may be.
+   */
+  #readOn(range: Etcd.Range) {
+    const { etcd } = this.#host
+    return Effect.suspend(() => {
+      const seen = this.#seen
+      return Effect.filterOrElse(
+        etcd.range({ ...range, serializable: true }),
+        ({ revision }) => revision >= seen,
+        () => etcd.range(range)
+      )
+    })
+  }
+
+  #see(revision: bigint) {
+    if (revision > this.#seen) this.#seen = revision
   }
 
   /** Reads a guard again once its watch is open, unless the watch is older than the read that showed the guard. */
@@ -313,7 +339,8 @@ export class Line implements Subject {
       const own = this.entries.get(id)
       const guarded = [...this.entries.values()].filter(({ place }) => isGuardedBy(place, id) && place.seenAt < from)
       if (own === undefined && guarded.length === 0) return Effect.void
-      return Effect.map(this.#host.etcd.range(Requests.getKey(key)), ({ kvs: [kv] }) => {
+      return Effect.map(this.#host.etcd.range(Requests.getKey(key)), ({ kvs: [kv], revision }) => {
+        this.#see(revision)
         if (own !== undefined && own.createRevision !== kv?.createRevision) own.lose(keyDeleted)
         for (const entry of guarded) {
           const { place } = entry
