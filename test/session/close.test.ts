@@ -194,6 +194,32 @@ describe("the end of a lease's scope", () => {
       })
     }).pipe(Effect.scoped, provideMemory))
 
+  for (const how of ["at once", "when a stream to etcd is open"] as const) {
+    it.effect(`comes after the body of a lock on it, with renewals that are sent ${how}`, () =>
+      Effect.gen(function*() {
+        const { events, note, recorded } = yield* recorder
+        const etcd = yield* Etcd.Etcd
+        const [a, b] = yield* Effect.all([session(), session()])
+        const scope = yield* Scope.make()
+        const lease = yield* Lease.make({ ttl: "3 seconds" }).pipe(
+          Scope.provide(scope),
+          Effect.provideService(Etcd.Etcd, {
+            ...etcd,
+            leaseKeepAlive: (id, timeout) =>
+              Effect.andThen(how === "at once" ? Effect.void : Effect.sleep(1), etcd.leaseKeepAlive(id, timeout))
+          })
+        )
+        yield* fork(a.run(Lock.withLock(recorded("first")(slow["cleans up"]), "job", { lease })))
+        yield* fork(b.run(Lock.withLock(recorded("second")(Effect.void), "job")))
+        // Without another renewal the lease would end 2.1 seconds from here.
+        yield* pass(900)
+        yield* fork(Effect.andThen(Scope.close(scope, Exit.void), Effect.sync(() => note("closed"))))
+        yield* pass("6 seconds")
+        assert.deepStrictEqual(events.slice(0, 3), ["first starts at 0", "first ends at 3700", "second starts at 3700"])
+        assert.include(events, "closed at 3700")
+      }).pipe(Effect.scoped, provideMemory))
+  }
+
   it.effect("lets nobody hang a lock on it any more", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
