@@ -1,7 +1,7 @@
 /** What gives a lock away waits for the bodies that the lock protects. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Effect, Exit, Fiber, Scope } from "effect"
-import { Etcd, Lease, Lock } from "effect-etcd-lock"
+import { Etcd, Lease, Lock, type Session } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
 import { fork, pass, provideMemory, session, stop } from "../support/inMemory.ts"
@@ -135,6 +135,35 @@ describe(`the end of a session (${cite("P1")})`, () => {
       assert.deepStrictEqual(yield* faults.leases, [lease.id])
       assert.include(yield* Effect.flip(lock.check), lost)
     }).pipe(Effect.scoped, provideMemory))
+
+  const ways = {
+    withLock: (body: Effect.Effect<void>, lease: Lease.Lease) => Lock.withLock(body, "job", { lease }),
+    tryWithLock: (body: Effect.Effect<void>, lease: Lease.Lease) => Lock.tryWithLock(body, "job", { lease }),
+    withLocks: (body: Effect.Effect<void>, lease: Lease.Lease) => Lock.withLocks(body, ["job", "other"], { lease })
+  }
+  for (const [how, hold] of Object.entries(ways)) {
+    it.effect(`gives no lock to one whose join on a lease of the user's is under way (${how})`, () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { events, recorded } = yield* recorder
+        const a = yield* session()
+        const lease = yield* Lease.make({ ttl: "60 seconds" })
+        yield* faults.delay("100 millis")
+        const waiting = yield* fork(
+          Effect.asVoid(a.run<void, Lock.AcquireError | Lock.LockHeld, Session.Session>(
+            hold(recorded("body")(Effect.sleep(500)), lease)
+          ))
+        )
+        yield* pass(10)
+        const closing = yield* fork(a.close)
+        yield* pass("1 second")
+        yield* faults.heal
+        assert.deepStrictEqual(closing.pollUnsafe(), Exit.void)
+        assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, lost)
+        assert.deepStrictEqual(events, [])
+        assert.deepStrictEqual(yield* faults.keys, [])
+      }).pipe(Effect.scoped, provideMemory))
+  }
 
   it.effect("takes one request timeout at most when etcd hangs, however many leases it has", () =>
     Effect.gen(function*() {
