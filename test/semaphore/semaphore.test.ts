@@ -112,6 +112,29 @@ describe(`a semaphore (${cite("P1")})`, () => {
   }
 })
 
+describe("a semaphore whose number of permits changes", () => {
+  it.effect("passes the place of a fiber that gives up to none that has to wait for others of its process", () =>
+    provideMemory(Effect.gen(function*() {
+      const [other, { run }] = yield* Effect.all([session(), session()])
+      const holder = yield* fork(other.run(Lock.withLock(Effect.never, "pool")))
+      yield* pass(1)
+      const ask = (of: number, permits = 1) =>
+        fork(run(Semaphore.withPermits(Effect.succeed("done"), "pool", { permits, of, acceptOf: () => true })))
+      const givesUp = yield* ask(4)
+      yield* Effect.repeat(ask(8), { times: 5 })
+      const waits = yield* ask(4)
+      yield* pass(1)
+      yield* stop(givesUp)
+      yield* pass(1)
+      yield* stop(holder)
+      yield* pass("1 second")
+      assert.deepStrictEqual(waits.pollUnsafe(), Exit.succeed("done"))
+      const all = yield* ask(4, 4)
+      yield* pass("1 second")
+      assert.deepStrictEqual(all.pollUnsafe(), Exit.succeed("done"))
+    })))
+})
+
 describe(`the tokens (${cite("P2")})`, () => {
   it.effect("of two holders that exclude each other increase, and those of others may be the same", () =>
     provideMemory(Effect.gen(function*() {

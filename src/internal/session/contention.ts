@@ -319,11 +319,11 @@ export const make = (
     ) {
       return release(entry, () => {})
     }
-    if (next.request.metadata !== metadata) {
-      if (!lines.layout.hasOwnKeys || lines.layout.putsOnce(claim)) return release(entry, () => {})
-      lines.describe(entry, next.request.value)
-    }
-    queue!.replace(claim)
+    const isOther = next.request.metadata !== metadata
+    if (isOther && (!lines.layout.hasOwnKeys || lines.layout.putsOnce(claim))) return release(entry, () => {})
+    // Others with a claim to more permits of more may have been called meanwhile.
+    if (queue!.replace(claim) === undefined) return release(entry, () => {})
+    if (isOther) lines.describe(entry, next.request.value)
     next.place(entry)
     queue!.admit()
   }
