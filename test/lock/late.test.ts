@@ -1,7 +1,7 @@
 /** What comes late, or at the very moment of something else: events, turns, writes, on an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Scheduler } from "effect"
-import { Etcd, Lock } from "effect-etcd-lock"
+import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
 import { fork, freezable, pass, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
 
@@ -68,11 +68,11 @@ describe("the end of an entry, reported when the same key is in use again,", () 
     }).pipe(provideMemory))
 })
 
-describe("a lock that is got at the very moment in which its waiter gives up", () => {
-  // Only fibers that yield after very few operations let anything come between the turn and the end of a wait with a
-  // timeout, which is a race of fibers.
-  const slowly = (maxOps: number) => Effect.provideService(Scheduler.MaxOpsBeforeYield, maxOps)
+// Only fibers that yield after very few operations let anything come between the turn and the end of a wait with a
+// timeout, which is a race of fibers, or between the steps of an acquire.
+const slowly = (maxOps: number) => Effect.provideService(Scheduler.MaxOpsBeforeYield, maxOps)
 
+describe("a lock that is got at the very moment in which its waiter gives up", () => {
   it.effect("is given back when that is an interruption", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
@@ -112,6 +112,37 @@ describe("a lock that is got at the very moment in which its waiter gives up", (
         }
       }
     }).pipe(provideMemory))
+})
+
+describe("an acquire that is interrupted", () => {
+  const ways = {
+    withLock: Lock.withLock(Effect.void, "job"),
+    "withLock with a timeout": Lock.withLock(Effect.void, "job", { timeout: "1 hour" }),
+    tryWithLock: Lock.withLockIfAvailable(Effect.void, "job"),
+    withLocks: Lock.withLocks(Effect.void, ["job", "other"]),
+    "a session's lease": Effect.scoped(Effect.flatMap(Session.Session, ({ lease }) => lease))
+  }
+  for (const [way, acquire] of Object.entries<Effect.Effect<unknown, unknown, Session.Session>>(ways)) {
+    it.effect(`keeps no lease alive, whenever it lets others run (${way})`, () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { run } = yield* session({ ttl: "2 seconds" })
+        for (let maxOps = 3; maxOps <= 25; maxOps++) {
+          for (let ticks = 0; ticks < 10; ticks++) {
+            yield* run(Lock.withLock(Effect.void, "warm"))
+            const acquiring = yield* Effect.forkChild(slowly(maxOps)(run(acquire)))
+            yield* Effect.repeat(Effect.yieldNow, { times: ticks })
+            yield* Fiber.interrupt(acquiring)
+            yield* pass("5 seconds")
+            assert.deepStrictEqual(
+              yield* faults.leases,
+              [],
+              `after ${ticks} ticks, with ${maxOps} operations at a time`
+            )
+          }
+        }
+      }).pipe(Effect.scoped, provideMemory))
+  }
 })
 
 describe("a turn that comes when the lease's time is over, which no timer has noticed yet,", () => {

@@ -88,12 +88,11 @@ export const make = (
   const acquire: Contention["acquire"] = (request, wait) =>
     recorded(
       [request],
-      contend([request], () => wait, ([waiter]) => {
-        const ref = waiter!.state === "Called" ? refNow(request) : undefined
-        if (ref === undefined) return inTurn(waiter!)
+      contend([request], () => wait, ([waiter]) =>
         // A free lock is taken in as few steps as possible.
-        return Effect.filterOrElse(joinOn(ref, waiter!, lines.join), isHeld, (joined) => inTurn(waiter!, joined))
-      })
+        waiter!.state === "Called"
+          ? Effect.filterOrElse(join(waiter!, lines.join), isHeld, (joined) => inTurn(waiter!, joined))
+          : inTurn(waiter!))
     )
 
   const tryAcquire: Contention["tryAcquire"] = (request, wait) =>
@@ -196,15 +195,13 @@ export const make = (
   })
 
   const join = (waiter: Waiter, via: Via, attempt = 1): Effect.Effect<Entry | Refused, EntryError> =>
-    Effect.suspend(() => {
-      const ref = refNow(waiter.request)
-      if (ref !== undefined) return joinOn(ref, waiter, via, attempt)
-      return Effect.andThen(untilGranted(waiter.request), join(waiter, via, attempt))
-    })
-
-  const joinOn = (ref: LeaseRef, waiter: Waiter, via: Via, attempt = 1) =>
     Effect.callback<Entry | Refused, EntryError>((resume) => {
       const { claim, prefix, value } = waiter.request
+      // In one step with the request, which releases it: an interruption in between would leave it to nobody.
+      const ref = refNow(waiter.request)
+      if (ref === undefined) {
+        return resume(Effect.andThen(untilGranted(waiter.request), join(waiter, via, attempt)))
+      }
       waiter.state = "Joining"
       via(prefix, { ref, value, claim }, (exit) => {
         answered(waiter, exit)
@@ -217,26 +214,25 @@ export const make = (
     via: Lines["joinAll"],
     attempt = 1
   ): Effect.Effect<ReadonlyArray<Entry> | Refused, EntryError> =>
-    Effect.suspend(() => {
+    Effect.callback((resume) => {
       // All are on one lease.
       const refs = waiters.map(({ request }) => refNow(request))
       if (refs.includes(undefined)) {
-        return Effect.andThen(untilGranted(waiters[0]!.request), joinAll(waiters, via, attempt))
+        for (const ref of refs) ref?.release()
+        return resume(Effect.andThen(untilGranted(waiters[0]!.request), joinAll(waiters, via, attempt)))
       }
-      return Effect.callback((resume) => {
-        for (const waiter of waiters) waiter.state = "Joining"
-        const wanted = waiters.map(({ request: { claim, prefix, value } }, i) => ({
-          prefix,
-          claim,
-          value,
-          ref: refs[i]!
-        }))
-        via(wanted, (exit) => {
-          waiters.forEach((waiter, i) =>
-            answered(waiter, Exit.map(exit, (joined) => joined instanceof Refused ? joined : joined[i]!))
-          )
-          resume(orAgain(exit, attempt, () => joinAll(waiters, via, attempt + 1)))
-        })
+      for (const waiter of waiters) waiter.state = "Joining"
+      const wanted = waiters.map(({ request: { claim, prefix, value } }, i) => ({
+        prefix,
+        claim,
+        value,
+        ref: refs[i]!
+      }))
+      via(wanted, (exit) => {
+        waiters.forEach((waiter, i) =>
+          answered(waiter, Exit.map(exit, (joined) => joined instanceof Refused ? joined : joined[i]!))
+        )
+        resume(orAgain(exit, attempt, () => joinAll(waiters, via, attempt + 1)))
       })
     })
 
