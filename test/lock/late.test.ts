@@ -1,6 +1,6 @@
 /** What comes late, or at the very moment of something else: events, turns, writes, on an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Scheduler } from "effect"
+import { Effect, Fiber, Scheduler, type Scope } from "effect"
 import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
 import { fork, freezable, pass, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
@@ -162,6 +162,32 @@ describe("a turn that comes when the lease's time is over, which no timer has no
       assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
       assert.isFalse(isAcquired)
     }).pipe(provideMemory))
+
+  type Try = Effect.Effect<Lock.Handle, Lock.AcquireError | Lock.LockHeld, Session.Session | Scope.Scope>
+  const tries: Record<string, Try> = {
+    "of one lock": Lock.tryAcquire("job"),
+    "of several": Lock.acquireAll(["job", "other"], { timeout: 0 })
+  }
+  for (const [what, attempt] of Object.entries(tries)) {
+    it.effect(`gives no handle to a try ${what} either`, () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { freeze, process: { run } } = yield* freezable
+        yield* run(Lock.withLock(Effect.void, "warm"))
+        yield* faults.delay(20)
+        let isAcquired = false
+        const acquired = Effect.tap(attempt, () => Effect.sync(() => isAcquired = true))
+        const trying = yield* fork(run(Effect.scoped(acquired)))
+        yield* pass(10)
+        freeze()
+        yield* pass(10)
+        yield* faults.heal
+        yield* pass("1 second")
+        assert.isFalse(isAcquired)
+        const error = failureOf(trying.pollUnsafe()) as Lock.LockLost
+        assert.include(error, { _tag: "LockLost", reason: "LeaseExpired", fencingToken: undefined })
+      }).pipe(provideMemory))
+  }
 })
 
 describe("a hand-over that fails", () => {

@@ -102,7 +102,7 @@ export const make = (
         // The check and the place in the queue are one step, since a try that found another request there would have to
         // wait.
         if (isClosed() || wouldBeCalled(request)) {
-          return contend([request], () => wait, ([waiter]) => join(waiter!, lines.tryJoin))
+          return contend([request], () => wait, ([waiter]) => Effect.tap(join(waiter!, lines.tryJoin), turnOf))
         }
         return refusedHere(request, wait)
       })
@@ -120,7 +120,7 @@ export const make = (
       Effect.suspend(() => {
         const refusing = requests.find((request) => !wouldBeCalled(request))
         if (refusing !== undefined && !isClosed()) return refusedHere(refusing, wait)
-        return contend(requests, () => wait, (waiters) => joinAll(waiters, lines.tryJoinAll))
+        return contend(requests, () => wait, (waiters) => Effect.tap(joinAll(waiters, lines.tryJoinAll), turnsOf))
       })
     )
 
@@ -441,6 +441,13 @@ const resultOf = (exit: Exit.Exit<unknown, unknown>): Metrics.Result => {
 }
 
 const isHeld = (joined: Entry | Refused): joined is Entry => joined instanceof Entry && joined.state === "Held"
+
+/** Of a try, whose turn has come with its answer unless it was lost before. */
+const turnOf = (joined: Entry | Refused): Effect.Effect<void, EntryError> =>
+  joined instanceof Refused ? Effect.void : joined.turn
+
+const turnsOf = (joined: ReadonlyArray<Entry> | Refused): Effect.Effect<void, EntryError> =>
+  joined instanceof Refused ? Effect.void : Effect.forEach(joined, turnOf, { discard: true })
 
 const isPending = ({ entry }: Waiter): boolean => entry?.state !== "Held"
 
