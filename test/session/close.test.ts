@@ -321,6 +321,21 @@ describe("a handle's release", () => {
       assert.deepStrictEqual(yield* faults.keys, [])
     }).pipe(Effect.scoped, provideMemory))
 
+  it.effect("does not say that the work goes on when only etcd's answer is late", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { logged, logger } = logs()
+      const a = yield* session({ ttl: "3 seconds" })
+      const section = yield* fork(Effect.provide(a.run(Lock.withLock(Effect.sleep(100), "job")), logger))
+      yield* pass(50)
+      yield* faults.stall
+      yield* pass("6 seconds")
+      yield* faults.heal
+      yield* pass("1 second")
+      assert.deepStrictEqual(section.pollUnsafe(), Exit.void)
+      assert.deepStrictEqual(logged, [])
+    }).pipe(Effect.scoped, provideMemory))
+
   it.effect("of thousands of locks at once takes one request timeout at most when etcd hangs", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
