@@ -1,7 +1,7 @@
 /** What comes late, or at the very moment of something else: events, turns, writes, on an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Scheduler, type Scope } from "effect"
-import { Etcd, Lock, Session } from "effect-etcd-lock"
+import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
 import { fork, freezable, pass, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
 
@@ -252,4 +252,42 @@ describe("a join that arrives after its first removal", () => {
       assert.isUndefined(holder.pollUnsafe())
       assert.strictEqual((yield* faults.leases).length, 1)
     }).pipe(provideMemory))
+})
+
+describe("a removal that arrives after its answer, by an attempt of its own that had none", () => {
+  it.effect("does not remove the entry that has the key by then", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const lost = new Etcd.EtcdError({ reason: "Unavailable", method: "txn", outcome: "Unknown", description: "lost" })
+      let now: "All is well" | "The release is lost" | "A removal is late" = "All is well"
+      const { run } = yield* sessionThrough((etcd) => ({
+        txn: (request) => {
+          const [first] = request.then
+          if (now === "The release is lost" && first?._tag === "Delete") return Effect.fail(lost)
+          if (now !== "A removal is late" || first?._tag !== "Txn") return etcd.txn(request)
+          now = "All is well"
+          const late = Effect.forkDetach(Effect.delay(etcd.txn(request), "3 seconds"))
+          return Effect.andThen(late, Effect.map(etcd.txn(request), (answer) => ({ ...answer, repeated: true })))
+        }
+      }))
+      const lease = yield* Lease.make({ ttl: "10 minutes" })
+      const holding = fork(run(Lock.withLock(Effect.never, "job", { lease })))
+      const first = yield* holding
+      yield* pass(1)
+      now = "The release is lost"
+      yield* Fiber.interrupt(first)
+      now = "All is well"
+      // No put can come late any more, so this removal would be the last one.
+      yield* pass("14 seconds")
+      now = "A removal is late"
+      yield* pass("5 seconds")
+      assert.strictEqual(now, "All is well")
+      const second = yield* holding
+      yield* pass("5 seconds")
+      assert.isUndefined(second.pollUnsafe())
+      assert.isDefined(yield* firstOf("job"))
+      yield* Fiber.interrupt(second)
+      yield* pass("20 seconds")
+      assert.deepStrictEqual(yield* faults.keys, [])
+    }).pipe(Effect.scoped, provideMemory))
 })
