@@ -414,6 +414,33 @@ describe("many held locks", () => {
     }).pipe(Effect.scoped, provideMemory))
 })
 
+describe("the watch of a held lock that is to be opened after others", () => {
+  it.effect("is opened at once when the next one of its process waits for another client", () =>
+    Effect.gen(function*() {
+      const other = yield* session()
+      const { run } = yield* sessionThrough((etcd) => ({
+        subscribe: (options, listener) =>
+          String(options.key).startsWith("slow-") ? Effect.never : etcd.subscribe(options, listener)
+      }))
+      yield* Effect.forEach(
+        Array.from({ length: 64 }, (_, i) => `slow-${i}`),
+        (name) => run(Lock.acquire(name)),
+        { concurrency: "unbounded", discard: true }
+      )
+      const first = yield* fork(run(Lock.withLock(Effect.never, "job")))
+      yield* pass("1 second")
+      const theirs = yield* fork(other.run(Lock.withLock(Effect.never, "job")))
+      yield* pass(1)
+      const next = yield* fork(run(Lock.withLock(Effect.succeed("done"), "job")))
+      yield* Fiber.interrupt(first)
+      yield* pass(1)
+      assert.isUndefined(next.pollUnsafe())
+      yield* Fiber.interrupt(theirs)
+      yield* pass(1)
+      assert.deepStrictEqual(next.pollUnsafe(), Exit.succeed("done"))
+    }).pipe(Effect.scoped, provideMemory))
+})
+
 describe("the loss of a lease", () => {
   it.effect("is the loss of the locks on it, and of no others", () =>
     Effect.gen(function*() {

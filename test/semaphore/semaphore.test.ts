@@ -1,7 +1,7 @@
 /** So many permits for all clients together. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option } from "effect"
-import { Etcd, Lock, Semaphore } from "effect-etcd-lock"
+import { Etcd, Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
 import { counted, fork, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
@@ -87,6 +87,51 @@ describe(`a semaphore (${cite("P1")})`, () => {
       assert.deepStrictEqual(late.pollUnsafe(), Exit.succeed(true))
       yield* Fiber.join(permit)
       yield* Fiber.join(lock)
+    })))
+
+  for (const first of ["the reader", "the permit"] as const) {
+    it.effect(`excludes a reader of the same name, also in its own process (${first} comes first)`, () =>
+      provideMemory(Effect.gen(function*() {
+        const { run } = yield* session()
+        yield* run(Lock.withLock(Effect.void, "warm"))
+        const events: Array<string> = []
+        const body = (who: string) =>
+          Effect.acquireUseRelease(
+            Effect.sync(() => events.push(`${who} in`)),
+            () => Effect.sleep(100),
+            () => Effect.sync(() => events.push(`${who} out`))
+          )
+        const reader = fork(run(ReadWriteLock.withReadLock(body("reader"), "pool")))
+        const permit = fork(run(Semaphore.withPermits(body("permit"), "pool", { of: 4 })))
+        // In one step, so that their requests could travel together.
+        yield* first === "the reader" ? Effect.andThen(reader, permit) : Effect.andThen(permit, reader)
+        yield* Effect.repeat(pass(50), { times: 10 })
+        const [one, other] = first === "the reader" ? ["reader", "permit"] : ["permit", "reader"]
+        assert.deepStrictEqual(events, [`${one} in`, `${one} out`, `${other} in`, `${other} out`])
+      })))
+  }
+})
+
+describe("a semaphore whose number of permits changes", () => {
+  it.effect("passes the place of a fiber that gives up to none that has to wait for others of its process", () =>
+    provideMemory(Effect.gen(function*() {
+      const [other, { run }] = yield* Effect.all([session(), session()])
+      const holder = yield* fork(other.run(Lock.withLock(Effect.never, "pool")))
+      yield* pass(1)
+      const ask = (of: number, permits = 1) =>
+        fork(run(Semaphore.withPermits(Effect.succeed("done"), "pool", { permits, of, acceptOf: () => true })))
+      const givesUp = yield* ask(4)
+      yield* Effect.repeat(ask(8), { times: 5 })
+      const waits = yield* ask(4)
+      yield* pass(1)
+      yield* stop(givesUp)
+      yield* pass(1)
+      yield* stop(holder)
+      yield* pass("1 second")
+      assert.deepStrictEqual(waits.pollUnsafe(), Exit.succeed("done"))
+      const all = yield* ask(4, 4)
+      yield* pass("1 second")
+      assert.deepStrictEqual(all.pollUnsafe(), Exit.succeed("done"))
     })))
 })
 

@@ -92,6 +92,7 @@ export const make = (
   const lines = new Map<string, Line>()
   const leases = new Set<EntryLease>()
   let sweeper: Fiber.Fiber<void> | undefined
+  let isEnding = false
 
   // ---------------------------------------------------------------------------
   // joining
@@ -297,6 +298,8 @@ export const make = (
   const enter = (entry: Entry, createRevision: bigint) => {
     entry.line.enter(entry, createRevision)
     followLease(entry.ref.lease)
+    // Its join was under way when all others were told.
+    if (isEnding && !entry.ref.isShared) entry.lose(new EntryLost("Released"))
   }
 
   /** The join failed: there is no entry, or there may be one, or one may still come. */
@@ -418,6 +421,7 @@ export const make = (
   }
 
   const end = Effect.suspend(() => {
+    isEnding = true
     const own = [...lines.values()].flatMap(({ entries }) => [...entries.values()].filter(({ ref }) => !ref.isShared))
     for (const entry of own) entry.lose(new EntryLost("Released"))
     const given = own.map((entry) => giveAway(entry, (done) => leave(entry, done)))

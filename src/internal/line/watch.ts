@@ -41,6 +41,8 @@ export class DeletionWatch {
   readonly #subject: Subject
   #subscription: Etcd.Subscription | undefined
   #opening: Fiber.Fiber<void> | undefined
+  /** Others are to be opened first. */
+  #isDeferred = false
 
   constructor(host: Host, subject: Subject) {
     this.#host = host
@@ -54,12 +56,19 @@ export class DeletionWatch {
 
   /** `limit` lets other watches open first, where no waiter needs what this one reports. */
   open(limit?: Semaphore.Semaphore) {
+    // By now a waiter needs it.
+    if (this.#isDeferred && limit === undefined) this.close()
     if (this.isOpen) return
     const opened = Effect.catch(
       persistently(this.#opened()),
       (error) => Effect.sync(() => this.#subject.onError(error))
     )
-    const opening = this.#opening = this.#host.background(limit === undefined ? opened : limit.withPermits(1)(opened))
+    this.#isDeferred = limit !== undefined
+    const begun = Effect.suspend(() => {
+      this.#isDeferred = false
+      return opened
+    })
+    const opening = this.#opening = this.#host.background(limit === undefined ? opened : limit.withPermits(1)(begun))
     opening.addObserver(() => {
       if (this.#opening === opening) this.#opening = undefined
     })
@@ -69,6 +78,7 @@ export class DeletionWatch {
     const opening = this.#opening
     const subscription = this.#subscription
     this.#opening = this.#subscription = this.from = undefined
+    this.#isDeferred = false
     opening?.interruptUnsafe()
     subscription?.close()
   }

@@ -6,7 +6,7 @@ import type * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { Claim } from "../line/discipline.ts"
+import { areOfTwoKinds, type Claim } from "../line/discipline.ts"
 import type { Entry, EntryError } from "../line/entry.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
 
@@ -77,6 +77,8 @@ export class Waiter {
 export class LocalQueue {
   /** The permits of those that were called and have not left. */
   #used = 0
+  /** Of the last one that was called. */
+  #kind: Claim["kind"] = "lock"
   /** Made for the first fiber that has to wait: for most locks none has to. */
   #waiting: Set<Waiter> | undefined
 
@@ -94,8 +96,8 @@ export class LocalQueue {
   }
 
   /** Whether a claim would be called at once. */
-  admits({ of, permits }: Claim): boolean {
-    return this.next === undefined && this.#used + permits <= of
+  admits(claim: Claim): boolean {
+    return this.next === undefined && this.#fits(claim, this.#used)
   }
 
   add(waiter: Waiter) {
@@ -117,11 +119,10 @@ export class LocalQueue {
   /** Takes out the next waiter if it can have the place of one that leaves. It is not called, since it gets that place. */
   replace(left: Claim): Waiter | undefined {
     const next = this.successor
-    if (next === undefined || this.#used - left.permits + next.request.claim.permits > next.request.claim.of) {
-      return undefined
-    }
+    if (next === undefined || !this.#fits(next.request.claim, this.#used - left.permits)) return undefined
     this.#waiting!.delete(next)
-    this.#used += next.request.claim.permits - left.permits
+    this.#used -= left.permits
+    this.#count(next.request.claim)
     return next
   }
 
@@ -135,7 +136,7 @@ export class LocalQueue {
   /** Calls those whose claims can be met now. */
   admit() {
     let { next } = this
-    while (next !== undefined && this.#used + next.request.claim.permits <= next.request.claim.of) {
+    while (next !== undefined && this.#fits(next.request.claim, this.#used)) {
       this.#waiting!.delete(next)
       this.#call(next)
       next = this.next
@@ -143,7 +144,17 @@ export class LocalQueue {
   }
 
   #call(waiter: Waiter) {
-    this.#used += waiter.request.claim.permits
+    this.#count(waiter.request.claim)
     waiter.call()
+  }
+
+  /** Whether a claim can be met beside those that use so many permits. */
+  #fits({ kind, of, permits }: Claim, used: number): boolean {
+    return used + permits <= of && (used === 0 || !areOfTwoKinds(kind, this.#kind))
+  }
+
+  #count({ kind, permits }: Claim) {
+    this.#used += permits
+    this.#kind = kind
   }
 }
