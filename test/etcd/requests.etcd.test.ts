@@ -191,6 +191,30 @@ describe.concurrent("txn and range", () => {
       assert.strictEqual(yield* versionOf(etcd, key), 0n)
     }))
 
+  it.live("do not know the outcome where there is no space any more, since etcd may have found that afterwards", () =>
+    Effect.gen(function*() {
+      const { endpoint: hosts } = yield* EtcdServer.start({ args: ["--quota-backend-bytes=16777216"] })
+      const etcd = yield* connect({ hosts })
+      let count = 0
+      const failed = new Map<string, Etcd.EtcdError>()
+      const fill = Effect.forever(Effect.suspend(() => {
+        const key = `fill/${count++}`
+        return Effect.tapError(etcd.txn({ then: [Etcd.put(key, Buffer.alloc(20_000))] }), (error) => {
+          failed.set(key, error)
+          return Effect.void
+        })
+      }))
+      // Those that are under way when the database is full have been let in before.
+      yield* Effect.forEach(Array.from({ length: 200 }), () => Effect.ignore(fill), { concurrency: "unbounded" })
+      const there = keys(yield* etcd.range(Etcd.getPrefix("fill/", { keysOnly: true })))
+      const applied = there.filter((key) => failed.has(key!))
+      assert.isNotEmpty(applied)
+      assert.deepStrictEqual(
+        [...new Set([...failed.values()].map(({ outcome, reason }) => `${reason}, ${outcome}`))],
+        ["NoSpace, Unknown"]
+      )
+    }))
+
   it.live("do not know the outcome where the answer is too large, and apply the request once", () =>
     Effect.gen(function*() {
       // Five megabytes would stay in the history of an etcd that is not the test's own.
