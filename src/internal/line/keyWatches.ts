@@ -18,10 +18,10 @@ export class KeyWatches {
     this.#line = line
   }
 
-  open(id: string, key: Uint8Array, limit: Semaphore.Semaphore | undefined) {
+  open(id: string, key: Uint8Array) {
     let watched = this.#watched.get(id)
     if (watched === undefined) this.#watched.set(id, watched = new WatchedKey(this.#host, this.#line, this, id, key))
-    watched.watch.open(limit)
+    watched.watch.open()
   }
 
   close(id: string) {
@@ -88,5 +88,9 @@ class WatchedKey implements Subject {
 
   get isNeeded(): boolean {
     return this.#all.isNeeded(this.#id)
+  }
+
+  get openingLimit(): Semaphore.Semaphore {
+    return this.#line.openingLimit
   }
 }

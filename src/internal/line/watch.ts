@@ -29,6 +29,8 @@ export interface Subject {
   readonly onError: (error: EtcdError) => void
   /** Whether the watch is to be opened again when it has ended. */
   readonly isNeeded: boolean
+  /** Limits how many watches are opened at once. */
+  readonly openingLimit: Semaphore.Semaphore
 }
 
 /** In milliseconds. */
@@ -52,14 +54,13 @@ export class DeletionWatch {
     return this.#subscription !== undefined || this.#opening !== undefined
   }
 
-  /** `limit` lets other watches open first, where no waiter needs what this one reports. */
-  open(limit?: Semaphore.Semaphore) {
+  open() {
     if (this.isOpen) return
     const opened = Effect.catch(
       persistently(this.#opened()),
       (error) => Effect.sync(() => this.#subject.onError(error))
     )
-    const opening = this.#opening = this.#host.background(limit === undefined ? opened : limit.withPermits(1)(opened))
+    const opening = this.#opening = this.#host.background(this.#subject.openingLimit.withPermits(1)(opened))
     opening.addObserver(() => {
       if (this.#opening === opening) this.#opening = undefined
     })
