@@ -274,6 +274,13 @@ describe.concurrent("the prefix", () => {
       const rest = yield* etcd.range({ _tag: "Range", key: Buffer.from("b"), rangeEnd: Buffer.from("\0") })
       assert.deepStrictEqual(keys(rest), ["b"])
       assert.deepStrictEqual(keys(yield* etcd.range(Etcd.getPrefix(""))), ["a", "b"])
+      // and an empty end is none, as it is without a prefix
+      for (const [some, key] of [[etcd, "a"], [raw, `${prefix}/a`]] as const) {
+        const single = { key: Buffer.from(key), rangeEnd: Buffer.of() }
+        assert.deepStrictEqual(keys(yield* some.range({ _tag: "Range", ...single })), [key])
+        const compare = [{ ...single, target: "CreateRevision", operator: "=", value: 0n }] as const
+        assert.isFalse((yield* some.txn({ compare, then: [] })).succeeded)
+      }
       const removed = yield* etcd.txn({ then: [Etcd.removePrefix("")] })
       assert.deepStrictEqual(removed.responses, [{ _tag: "Delete", deleted: 2 }])
       assert.strictEqual((yield* raw.range(Etcd.getPrefix(prefix))).count, 2)
