@@ -192,7 +192,7 @@ describe("a turn that comes when the lease's time is over, which no timer has no
 
 describe("a hand-over that fails", () => {
   const failures = [
-    ["NoSpace", "Refused"],
+    ["NoSpace", "Unknown"],
     ["PermissionDenied", "Refused"],
     ["Unavailable", "Unknown"]
   ] as const

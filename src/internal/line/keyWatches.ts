@@ -20,10 +20,10 @@ export class KeyWatches {
     this.#line = line
   }
 
-  open(id: string, key: Uint8Array, limit: Semaphore.Semaphore | undefined) {
+  open(id: string, key: Uint8Array) {
     let watched = this.#watched.get(id)
     if (watched === undefined) this.#watched.set(id, watched = new WatchedKey(this.#host, this.#line, this, id, key))
-    watched.watch.open(limit)
+    watched.watch.open()
   }
 
   close(id: string) {
@@ -100,5 +100,9 @@ class WatchedKey implements Subject {
 
   get isNeeded(): boolean {
     return this.#all.has(this.#id, this) && this.#all.isNeeded(this.#id)
+  }
+
+  get openingLimit(): Semaphore.Semaphore {
+    return this.#line.openingLimit
   }
 }

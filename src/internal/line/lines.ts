@@ -75,8 +75,8 @@ export interface Lines {
   readonly close: () => void
 }
 
-/** How many watches without waiters are opened at once: with thousands, none would be open in time. */
-const openAtOnce = 64
+/** How many watches are opened at once, by whether waiters need them: with thousands, none would be open in time. */
+const openAtOnce = { waited: 256, others: 64 }
 
 export const make = (
   etcd: Etcd.Etcd["Service"],
@@ -87,8 +87,11 @@ export const make = (
 ): Lines => {
   const batch = Batch.make(etcd, clock, background)
   const cleanup = Cleanup.make(etcd, clock, background, ({ ref, key }) => releaseKey(ref.lease, key))
-  const openingLimit = Semaphore.makeUnsafe(openAtOnce)
-  const host: LineHost = { etcd, clock, background, lengths, layout, openingLimit }
+  const openingLimits = {
+    waited: Semaphore.makeUnsafe(openAtOnce.waited),
+    others: Semaphore.makeUnsafe(openAtOnce.others)
+  }
+  const host: LineHost = { etcd, clock, background, lengths, layout, openingLimits }
   const lines = new Map<string, Line>()
   const leases = new Set<EntryLease>()
   let sweeper: Fiber.Fiber<void> | undefined
