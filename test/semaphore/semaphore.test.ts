@@ -154,6 +154,38 @@ describe("a permit that is free", () => {
       assert.deepStrictEqual(yield* keys, [])
     })))
 
+  it.effect("is counted for a try in the same process, too, without those that others hold or wait for", () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      const attempt = (permits: number) =>
+        Effect.flip(a.run(Semaphore.tryWithPermits(Effect.void, "pool", { permits, of: 8 })))
+      const hold = (process: typeof a, permits: number) =>
+        fork(process.run(Semaphore.withPermits(Effect.never, "pool", { permits, of: 8 })))
+      const holding = [yield* hold(a, 2), yield* hold(b, 1)]
+      yield* pass(1)
+      assert.include(yield* attempt(7), { _tag: "PermitsUnavailable", available: 5 })
+      // It waits in its own process.
+      holding.push(yield* hold(a, 7))
+      yield* pass(1)
+      assert.include(yield* attempt(1), { available: 0 })
+      const late = a.run(Semaphore.withPermits(Effect.void, "pool", { permits: 1, of: 8, timeout: 0 }))
+      assert.isString(((yield* Effect.flip(late)) as Lock.LockTimeout).holder?.host)
+      yield* Effect.forEach(holding, stop)
+      yield* pass("1 second")
+    })))
+
+  it.effect("is counted by the smaller number of permits, where clients know of two", () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      const holding = yield* fork(a.run(Semaphore.withPermits(Effect.never, "pool", { permits: 3, of: 4 })))
+      yield* pass(1)
+      const options = { permits: 2, of: 8, acceptOf: () => true }
+      const error = yield* Effect.flip(b.run(Semaphore.tryWithPermits(Effect.void, "pool", options)))
+      assert.include(error, { _tag: "PermitsUnavailable", available: 1 })
+      yield* stop(holding)
+      yield* pass(1)
+    })))
+
   it.effect("is given to one of two tries that see it at the same time", () =>
     provideMemory(Effect.gen(function*() {
       const faults = yield* Etcd.Faults

@@ -128,7 +128,13 @@ export const make = (
 
   /** Of a try that would be refused anyway, so that it is not worth a proposal. */
   const refusedHere = <E>({ claim, prefix }: Request, wait: Wait<E>): Effect.Effect<Refused, EntryError | E> =>
-    wait(Effect.map(askForHolder(prefix, claim), (holder) => new Refused(prefix, holder ?? lines.held(prefix))))
+    wait(
+      lines.layout.sharesWithAhead(claim)
+        ? Effect.map(lines.refuse(prefix, claim), ({ available, holder }) =>
+          new Refused(prefix, holder, undefined, queues.get(prefix)?.leftOf(available, claim) ?? available))
+        : Effect.map(askForHolder(prefix, claim), (holder) =>
+          new Refused(prefix, holder ?? lines.held(prefix)))
+    )
 
   const contend = <A, E>(
     requests: ReadonlyArray<Request>,

@@ -98,6 +98,13 @@ export class LocalQueue {
     return this.next === undefined && this.#used + permits <= of
   }
 
+  /** How many of the permits that the entries in etcd leave are left by those of this queue that have none there yet, too. */
+  leftOf(available: number, { of }: Claim): number {
+    let left = Math.min(available, of - this.#used)
+    for (const { request } of this.#waiting ?? []) left -= request.claim.permits
+    return Math.max(0, left)
+  }
+
   add(waiter: Waiter) {
     if (this.admits(waiter.request.claim)) this.#call(waiter)
     else (this.#waiting ??= new Set()).add(waiter)
