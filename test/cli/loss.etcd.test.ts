@@ -147,6 +147,42 @@ describe("an etcd that stops", () => {
       yield* server.resume
     }).pipe(Effect.scoped), 60_000)
 
+  it.live(
+    "is waited for by a run that is to succeed once, until it knows of the success",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* EtcdServer.start()
+        const env = { ETCDCTL_ENDPOINTS: server.endpoint }
+        const once = (line: string) => ["run", "--once", "tonight", "nightly", "-c", line]
+        const child = yield* Program.start(once("echo child; read x"), { env })
+        yield* child.printed(/child/)
+        yield* server.pause
+        yield* child.write("\n")
+        // Longer than a release is waited for, and not as long as a request may take.
+        yield* Effect.sleep("3 seconds")
+        yield* server.resume
+        assert.strictEqual(yield* child.ended, 0)
+        const { code, stdout } = yield* Program.run(once("echo again"), { env })
+        assert.deepStrictEqual([code, stdout], [0, ""])
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.live("fails a run that is to succeed once and that it does not know of", () =>
+    Effect.gen(function*() {
+      const server = yield* EtcdServer.start()
+      const env = { ETCDCTL_ENDPOINTS: server.endpoint }
+      const child = yield* Program.start(
+        ["run", "--once", "tonight", "nightly", "--command-timeout", "2s", "-c", "echo child; read x"],
+        { env }
+      )
+      yield* child.printed(/child/)
+      yield* server.pause
+      yield* child.write("\n")
+      assert.strictEqual(yield* child.ended, 69)
+      yield* server.resume
+    }).pipe(Effect.scoped), 60_000)
+
   it.live("is soon left by a waiter at Ctrl-C", () =>
     Effect.gen(function*() {
       const server = yield* EtcdServer.start()
