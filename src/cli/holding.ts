@@ -306,8 +306,8 @@ const lose = Effect.fnUntraced(function*(
     }
     case "Execute": {
       const env = { ...environmentOf(lock), ETCD_LOCK_LOST: loss.reason, ETCD_LOCK_PID: String(child.pid) }
-      yield* Child.start({ line: onLost.line }, env, Duration.zero)
-      yield* Effect.timeoutOption(child.ended, killAfter)
+      const handler = yield* Child.start({ line: onLost.line }, env, Duration.zero)
+      yield* Effect.timeoutOption(Effect.andThen(child.ended, handler.ended), killAfter)
       yield* child.end("SIGKILL", Duration.zero)
       return lostExitCode
     }

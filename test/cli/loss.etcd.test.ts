@@ -86,6 +86,17 @@ describe("a command whose lock is lost", () => {
       assert.include(child.stdout(), "asked to end\n")
     }).pipe(Effect.scoped))
 
+  it.live("ends no earlier than that line, which may have more to do", () =>
+    Effect.gen(function*() {
+      const name = unique("notify")
+      const onLost = "exec:kill $ETCD_LOCK_PID; sleep 1.5; echo told"
+      const child = yield* Program.start(["run", "--on-lost", onLost, name, "-c", obedient])
+      yield* child.printed(/child/)
+      yield* takeAway(name)
+      assert.strictEqual(yield* child.ended, 76)
+      assert.match(child.stdout(), /asked to end\ntold\n$/)
+    }).pipe(Effect.scoped))
+
   it.live("goes on, where that is asked for, and ends as it would", () =>
     Effect.gen(function*() {
       const name = unique("ignore")
