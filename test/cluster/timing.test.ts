@@ -374,11 +374,30 @@ describe("a release without an answer", () => {
       yield* drop("Request", { method: "leaseRevoke", times: 9 })
       assert.isTrue(Exit.isFailure(yield* within(2000, a.releaseAll)))
       yield* heal
-      assert.deepStrictEqual(yield* a.acquire(shards(9)), [])
+      assert.lengthOf(yield* heldKeys, 9)
       yield* a.releaseAll
       yield* pass("3 seconds")
       assert.deepStrictEqual(yield* heldKeys, [])
       assert.deepStrictEqual(yield* a.acquire(shards(9)), names(shards(9)))
+    }).pipe(provideMemory))
+})
+
+describe("a runner that starts again in the same process", () => {
+  it.effect("is given shards, although etcd could not be reached when it had ended", () =>
+    Effect.gen(function*() {
+      const { reachable, unreachable } = yield* faults
+      const a = yield* machine()
+      yield* a.register
+      yield* a.acquire(shards(3))
+      yield* unreachable
+      // Sharding tries that once when it closes, and leaves the rest to the lease.
+      assert.isTrue(Exit.isFailure(yield* within(2000, a.releaseAll)))
+      yield* pass("20 seconds")
+      yield* reachable
+      yield* a.register
+      assert.deepStrictEqual(yield* a.refresh([]), [])
+      assert.deepStrictEqual(yield* a.acquire(shards(3)), names(shards(3)))
+      assert.deepStrictEqual(yield* a.refresh(shards(3)), names(shards(3)))
     }).pipe(provideMemory))
 })
 

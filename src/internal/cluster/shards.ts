@@ -271,7 +271,11 @@ export const make = (options: {
       return revision === undefined ? Effect.void : remove(id, revision)
     })
 
-  const releaseAll: Shards["releaseAll"] = Effect.andThen(lease.revoke, Effect.sync(forget))
+  const releaseAll: Shards["releaseAll"] = Effect.suspend(() => {
+    // Nothing runs on them any more, whatever comes of the revoke: a runner that starts again gets shards on a new lease.
+    held.clear()
+    return Effect.andThen(lease.revoke, Effect.sync(forget))
+  })
 
   const fencingToken: Shards["fencingToken"] = (id) => on?.isAlive() === true ? held.get(id) : undefined
 
