@@ -1,6 +1,6 @@
 /** When a storage says what, and what it leaves behind when etcd does not answer, in virtual time. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Layer } from "effect"
+import { Duration, Effect, Exit, Fiber, Latch, Layer } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import * as EtcdRunnerStorage from "effect-etcd-lock/EtcdRunnerStorage"
 import * as ShardingConfig from "effect/cluster/ShardingConfig"
@@ -272,6 +272,36 @@ describe("an acquisition without an answer", () => {
       yield* pass("2 seconds")
       assert.deepStrictEqual(yield* a.refresh(shards(4)), names(shards(4)))
       assert.lengthOf(yield* heldKeys, 5)
+    }).pipe(provideMemory))
+
+  it.effect("gives nothing that is being deleted, in whatever order the answers come", () =>
+    Effect.gen(function*() {
+      const { drop } = yield* faults
+      const etcd = yield* Etcd.Etcd
+      const [sent, heard] = [Latch.makeUnsafe(true), Latch.makeUnsafe(true)]
+      // A delete is sent late, and the answer to another transaction comes late.
+      const txn: typeof etcd.txn = (request) =>
+        request.then.some(({ _tag }) => _tag === "Delete")
+          ? Effect.andThen(sent.await, etcd.txn(request))
+          : Effect.tap(etcd.txn(request), () => heard.await)
+      const a = yield* machineOn({ ...etcd, txn }, { port: 1, config })
+      const b = yield* machine(2)
+      yield* a.acquire([shard(9)])
+      yield* drop("Reply", { method: "txn" })
+      const unanswered = yield* fork(a.acquire([shard(1)]))
+      yield* pass(100)
+      yield* Fiber.interrupt(unanswered)
+      sent.closeUnsafe()
+      yield* a.refresh([shard(9)])
+      yield* pass(0)
+      heard.closeUnsafe()
+      const asking = yield* fork(a.acquire([shard(1)]))
+      yield* pass(1)
+      sent.openUnsafe()
+      yield* pass(1)
+      assert.deepStrictEqual(yield* b.acquire([shard(1)]), names([shard(1)]))
+      heard.openUnsafe()
+      assert.deepStrictEqual(yield* Fiber.join(asking), [])
     }).pipe(provideMemory))
 
   for (const ids of [[shard(9)], []]) {

@@ -131,8 +131,10 @@ export const make = (options: {
   })
 
   /** Returns the create revisions of those that are held. */
-  const put = (current: LeaseImpl, ids: ReadonlyArray<string>) =>
-    etcd.txn({
+  const put = (current: LeaseImpl, ids: ReadonlyArray<string>) => {
+    // Their deletes may be answered first, although etcd applies them after this.
+    const deleted = ids.map((id) => leaving.get(id))
+    return etcd.txn({
       then: ids.map((id) => {
         const key = keys.shard(id)
         return Etcd.nested({
@@ -149,7 +151,7 @@ export const make = (options: {
           const response = responses[i]!
           if (response.succeeded) return [[id, revision]]
           const [kv] = response.responses[0].kvs
-          const isOurs = kv?.lease === current.id && kv.createRevision !== leaving.get(id)
+          const isOurs = kv?.lease === current.id && kv.createRevision !== deleted[i]
           return isOurs ? [[id, kv.createRevision]] : []
         })
       ),
@@ -159,6 +161,7 @@ export const make = (options: {
         })
       )
     )
+  }
 
   /** The next refresh may begin an interval from now, and takes one to fail. */
   const vouchAfterwards = (current: LeaseImpl) =>
