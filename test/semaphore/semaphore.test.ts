@@ -318,6 +318,30 @@ describe("a client that knows of another number of permits", () => {
       yield* stop(first)
       yield* pass(10)
     })))
+
+  it.effect("passes its place on to a fiber of its process only if that has room beside others who know of more", () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      const claim = (process: typeof a, of: number, permits: number, millis: number, timeout?: number) =>
+        Effect.tap(
+          fork(process.run(
+            Semaphore.withPermits(Effect.sleep(millis), "pool", { permits, of, timeout, acceptOf: () => true })
+          )),
+          pass(1)
+        )
+      const fibers = [
+        yield* claim(b, 3, 1, 200),
+        // It gives its place up, the second one stands behind it, and the third one waits in the process for both.
+        yield* claim(a, 3, 3, 50, 100),
+        yield* claim(a, 8, 3, 50),
+        yield* claim(a, 3, 3, 50)
+      ]
+      yield* Effect.repeat(pass(50), { times: 20 })
+      const [first, late, ...others] = fibers.map((fiber) => fiber.pollUnsafe())
+      assert.strictEqual((failureOf(late) as Lock.LockTimeout)._tag, "LockTimeout")
+      for (const exit of [first, ...others]) assert.deepStrictEqual(exit, Exit.void)
+      assert.deepStrictEqual(yield* keys, [])
+    })))
 })
 
 describe("permits that are lost", () => {

@@ -324,11 +324,11 @@ export const make = (
     ) {
       return release(entry, () => {})
     }
-    if (next.request.metadata !== metadata) {
-      if (!lines.layout.hasOwnKeys || lines.layout.putsOnce(claim)) return release(entry, () => {})
-      lines.describe(entry, next.request.value)
-    }
-    queue!.replace(claim)
+    const isOther = next.request.metadata !== metadata
+    if (isOther && (!lines.layout.hasOwnKeys || lines.layout.putsOnce(claim))) return release(entry, () => {})
+    // Others here, who know of more permits, may have taken those that it would need.
+    if (queue!.replace(claim) === undefined) return release(entry, () => {})
+    if (isOther) lines.describe(entry, next.request.value)
     next.place(entry)
     queue!.admit()
   }
