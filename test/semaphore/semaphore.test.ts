@@ -1,7 +1,7 @@
 /** So many permits for all clients together. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option } from "effect"
-import { Etcd, Lock, Semaphore } from "effect-etcd-lock"
+import { Etcd, Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
 import { counted, fork, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
@@ -273,6 +273,29 @@ describe("fibers of one process", () => {
       assert.deepStrictEqual(small.pollUnsafe(), Exit.void)
       assert.deepStrictEqual(events, ["first in", "first out", "small in", "small out"])
       assert.deepStrictEqual(yield* keys, [])
+    })))
+
+  it.effect("wait for a reader of the same name as clients of others do, and a reader for them", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      const inside = new Set<string>()
+      const hold = (who: string) =>
+        Effect.acquireUseRelease(
+          Effect.sync(() => {
+            inside.add(who)
+            assert.isFalse(inside.has("reader") && inside.size > 1, [...inside].join(" beside "))
+          }),
+          () => Effect.sleep(10),
+          () => Effect.sync(() => inside.delete(who))
+        )
+      const fibers = yield* Effect.forEach(["one", "reader", "two", "three"], (who) =>
+        fork(run(
+          who === "reader"
+            ? ReadWriteLock.withReadLock(hold(who), "pool")
+            : Semaphore.withPermits(hold(who), "pool", { of: 8 })
+        )))
+      yield* Effect.repeat(pass(10), { times: 20 })
+      for (const fiber of fibers) assert.deepStrictEqual(fiber.pollUnsafe(), Exit.void)
     })))
 })
 
