@@ -428,12 +428,15 @@ export const make = (
     return undefined
   }
 
-  const end = Effect.suspend(() => {
+  const endOwn = Effect.suspend(() => {
     const own = [...lines.values()].flatMap(({ entries }) => [...entries.values()].filter(({ ref }) => !ref.isShared))
     for (const entry of own) entry.lose(new EntryLost("Released"))
     const given = own.map((entry) => giveAway(entry, (done) => leave(entry, done)))
     return Effect.andThen(Effect.all(given, { concurrency: "unbounded", discard: true }), batch.idle)
   })
+
+  // Joins that were under way have been answered by then, and have left entries that nothing else would end.
+  const end = Effect.andThen(endOwn, endOwn)
 
   const close = () => lines.forEach((line) => line.unwatch())
 
