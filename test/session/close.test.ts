@@ -4,7 +4,7 @@ import { Cause, Clock, Effect, Exit, Fiber, Scope } from "effect"
 import { Etcd, Lease, Lock, type Session } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
-import { fork, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+import { fork, keys, pass, provideMemory, session, stop } from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
 
 /** A body that takes three seconds, whatever happens to it, and one that stops as slowly once it is interrupted. */
@@ -182,6 +182,28 @@ describe(`the end of a session (${cite("P1")})`, () => {
       yield* faults.heal
       assert.deepStrictEqual(closing.pollUnsafe(), Exit.void)
     }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("fails a waiter on a lease of the user's whose request to join is under way, and leaves nothing of it", () =>
+    provideMemory(
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const [a, b] = yield* Effect.all([session(), session()])
+        const lease = yield* Lease.make({ ttl: "60 seconds" })
+        const holding = yield* fork(b.run(Lock.withLock(Effect.never, "job")))
+        yield* pass(1)
+        yield* faults.delay("100 millis")
+        const waiting = yield* fork(a.run(Lock.withLock(Effect.void, "job", { lease })))
+        yield* pass(20)
+        const closing = yield* fork(a.close)
+        yield* Effect.repeat(pass(100), { times: 20 })
+        assert.deepStrictEqual(closing.pollUnsafe(), Exit.void)
+        assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, lost)
+        yield* faults.heal
+        assert.lengthOf(yield* keys, 1)
+        yield* stop(holding)
+        yield* pass(1)
+      }).pipe(Effect.scoped)
+    ))
 })
 
 describe("the end of a lease's scope", () => {

@@ -37,10 +37,6 @@ export const hasCompanion = (claim: Claim): boolean => isSame(claim, downgradabl
 
 export const isSame = (a: Claim, b: Claim): boolean => a.kind === b.kind && a.permits === b.permits && a.of === b.of
 
-/** Whether two claims exclude each other although each of them shares with others of its kind. */
-export const areOfTwoKinds = (a: Claim["kind"], b: Claim["kind"]): boolean =>
-  (a === "read" && b === "permits") || (a === "permits" && b === "read")
-
 /** Whether a claim is met, given those of all entries ahead. */
 export const admits = (own: Claim, ahead: Iterable<Claim>): boolean => {
   let used = own.permits

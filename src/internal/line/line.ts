@@ -157,9 +157,11 @@ export class Line implements Subject {
     this.isTaken = !isComplete || ahead.length > 0
     if (isComplete) entry.ahead = ahead.length
     else if (!isPart && count !== undefined) entry.ahead = count - 1
+    // What leaves in the same batch leaves at the same revision, and may do so after this was read.
+    const seenAt = isPart ? revision - 1n : revision
     // An entry that was put again may be behind more entries than were read: then none of these is ahead of it, and it
     // reads what is.
-    const step = follow(this, entry.claim, ahead, isComplete, revision)
+    const step = follow(this, entry.claim, ahead, isComplete, revision, seenAt)
     if (step._tag === "Turn" || step._tag === "Foreign") {
       this.#apply(entry, step)
     } else if (isPart || count === undefined || count > this.#shortLimit(entry.claim)) {

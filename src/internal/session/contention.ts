@@ -128,7 +128,13 @@ export const make = (
 
   /** Refuses a try that etcd would refuse anyway, so that it is not worth a proposal. */
   const refusedHere = <E>({ claim, prefix }: Request, wait: Wait<E>): Effect.Effect<Refused, EntryError | E> =>
-    wait(Effect.map(askForHolder(prefix, claim), (holder) => new Refused(prefix, holder ?? lines.held(prefix))))
+    wait(
+      lines.layout.sharesWithAhead(claim)
+        ? Effect.map(lines.refuse(prefix, claim), ({ available, holder }) =>
+          new Refused(prefix, holder, undefined, queues.get(prefix)?.leftOf(available, claim) ?? available))
+        : Effect.map(askForHolder(prefix, claim), (holder) =>
+          new Refused(prefix, holder ?? lines.held(prefix)))
+    )
 
   const contend = <A, E>(
     requests: ReadonlyArray<Request>,
@@ -317,7 +323,7 @@ export const make = (
     }
     const isOther = next.request.metadata !== metadata
     if (isOther && (!lines.layout.hasOwnKeys || lines.layout.putsOnce(claim))) return release(entry, () => {})
-    // Others with a claim to more permits of more may have been called meanwhile.
+    // Others here, who know of more permits, may have taken those that it would need.
     if (queue!.replace(claim) === undefined) return release(entry, () => {})
     if (isOther) lines.describe(entry, next.request.value)
     next.place(entry)

@@ -6,7 +6,7 @@ import type * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { areOfTwoKinds, type Claim } from "../line/discipline.ts"
+import type { Claim } from "../line/discipline.ts"
 import type { Entry, EntryError } from "../line/entry.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
 
@@ -77,8 +77,8 @@ export class Waiter {
 export class LocalQueue {
   /** The permits of those that were called and have not left. */
   #used = 0
-  /** Of the last one that was called. */
-  #kind: Claim["kind"] = "lock"
+  /** These are of a semaphore. */
+  #isSemaphore = false
   /** Made for the first fiber that has to wait: for most locks none has to. */
   #waiting: Set<Waiter> | undefined
 
@@ -97,7 +97,14 @@ export class LocalQueue {
 
   /** Whether a claim would be called at once. */
   admits(claim: Claim): boolean {
-    return this.next === undefined && this.#fits(claim, this.#used)
+    return this.next === undefined && this.#hasRoomFor(claim)
+  }
+
+  /** How many of the permits that the entries in etcd leave are left by those of this queue that have none there yet, too. */
+  leftOf(available: number, { of }: Claim): number {
+    let left = Math.min(available, of - this.#used)
+    for (const { request } of this.#waiting ?? []) left -= request.claim.permits
+    return Math.max(0, left)
   }
 
   add(waiter: Waiter) {
@@ -119,10 +126,10 @@ export class LocalQueue {
   /** Takes out the next waiter if it can have the place of one that leaves. It is not called, since it gets that place. */
   replace(left: Claim): Waiter | undefined {
     const next = this.successor
-    if (next === undefined || !this.#fits(next.request.claim, this.#used - left.permits)) return undefined
+    const used = this.#used - left.permits
+    if (next === undefined || !this.#hasRoomFor(next.request.claim, used)) return undefined
     this.#waiting!.delete(next)
-    this.#used -= left.permits
-    this.#count(next.request.claim)
+    this.#take(next.request.claim, used)
     return next
   }
 
@@ -136,7 +143,7 @@ export class LocalQueue {
   /** Calls those whose claims can be met now. */
   admit() {
     let { next } = this
-    while (next !== undefined && this.#fits(next.request.claim, this.#used)) {
+    while (next !== undefined && this.#hasRoomFor(next.request.claim)) {
       this.#waiting!.delete(next)
       this.#call(next)
       next = this.next
@@ -144,17 +151,17 @@ export class LocalQueue {
   }
 
   #call(waiter: Waiter) {
-    this.#count(waiter.request.claim)
+    this.#take(waiter.request.claim)
     waiter.call()
   }
 
-  /** Whether a claim can be met beside those that use so many permits. */
-  #fits({ kind, of, permits }: Claim, used: number): boolean {
-    return used + permits <= of && (used === 0 || !areOfTwoKinds(kind, this.#kind))
+  #take({ kind, permits }: Claim, used = this.#used) {
+    this.#used = used + permits
+    this.#isSemaphore = kind === "permits"
   }
 
-  #count({ kind, permits }: Claim) {
-    this.#used += permits
-    this.#kind = kind
+  /** Readers are in the way of a semaphore, and its holders are in theirs, although each of them leaves permits. */
+  #hasRoomFor({ kind, of, permits }: Claim, used = this.#used): boolean {
+    return used + permits <= of && (used === 0 || (kind === "permits") === this.#isSemaphore)
   }
 }
