@@ -12,7 +12,8 @@ import { TaggedError } from "./internal/taggedError.ts"
  * - `PermissionDenied`: the user may not do this to this key.
  * - `InvalidArgument`: etcd refused the request as malformed or too large,
  *   or its response was too large to receive.
- * - `NoSpace`: etcd's database is full; it takes no writes.
+ * - `NoSpace`: etcd's database is full; it takes no writes, but may have applied
+ *   this one when it found that.
  * - `LeaseNotFound`: the lease has expired or was revoked.
  * - `LeaseExists`: a lease with this ID exists already.
  * - `Internal`: anything else; see the message and the cause.

@@ -44,7 +44,13 @@ export const start = Effect.fnUntraced(function*(
   }
   const child = yield* ("line" in words
     ? ChildProcess.make(words.line, [], { ...options, shell: "/bin/sh" })
-    : ChildProcess.make(words.program, words.args, options)).pipe(Effect.catch(cannotRun(words)))
+    : ChildProcess.make(words.program, words.args, options)).pipe(
+      Effect.catch(({ reason }) =>
+        reason._tag === "NotFound" ? notFound(words) : cannotRun(words, reason.cause ?? reason.message)
+      ),
+      // Node throws most errors of the kernel, such as that of a path that leads through a file.
+      Effect.catchDefect((error) => cannotRun(words, error))
+    )
   return {
     pid: child.pid,
     ended: child.exitCode.pipe(Effect.catch((error) => Effect.succeed(codeOf(signalOf(error))))),
@@ -57,13 +63,15 @@ export const start = Effect.fnUntraced(function*(
   }
 })
 
-const cannotRun = (words: Words) => ({ reason }: PlatformError.PlatformError) => {
-  const program = JSON.stringify("line" in words ? "/bin/sh" : words.program)
-  const [code, what] = reason._tag === "NotFound"
-    ? [codes.notFound, `There is no program ${program}.`]
-    : [codes.notExecutable, `${program} cannot be run: ${reason.cause ?? reason.message}.`]
-  return Effect.andThen(Effect.logError(what), Effect.fail(new ExitWith({ code })))
-}
+const notFound = (words: Words) => endWith(codes.notFound, `There is no program ${programOf(words)}.`)
+
+const cannotRun = (words: Words, why: unknown) =>
+  endWith(codes.notExecutable, `${programOf(words)} cannot be run: ${why}.`)
+
+const programOf = (words: Words) => JSON.stringify("line" in words ? "/bin/sh" : words.program)
+
+const endWith = (code: number, what: string) =>
+  Effect.andThen(Effect.logError(what), Effect.fail(new ExitWith({ code })))
 
 /** Returns the signal that ended a process, which the spawner has in its message only. */
 const signalOf = ({ reason }: PlatformError.PlatformError): NodeJS.Signals =>

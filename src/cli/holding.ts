@@ -111,7 +111,9 @@ export type Work = Effect.Effect<void, ExitWith, Lock.Current>
 export const hold = Effect.fnUntraced(function*<E extends SectionError>(
   options: Options,
   words: Option.Option<Child.Words>,
-  section: (body: Work) => Effect.Effect<unknown, E | ExitWith, Session.Session>
+  section: (body: Work) => Effect.Effect<unknown, E | ExitWith, Session.Session>,
+  /** The section puts down that the command has succeeded, before it releases the lock. */
+  isRemembered = false
 ) {
   const killAfter = Option.getOrElse(options.killAfter, () => Duration.times(options.ttl, 0.2))
   const safetyMargin = yield* safetyMarginOf(options.ttl, killAfter)
@@ -152,7 +154,7 @@ export const hold = Effect.fnUntraced(function*<E extends SectionError>(
     Effect.provide(Session.layer({ ttl: options.ttl, safetyMargin }))
   )
   const running = yield* Effect.forkDetach(whole)
-  yield* Effect.raceFirst(Fiber.join(running), leftToItsTtl(options, ending))
+  yield* Effect.raceFirst(Fiber.join(running), leftToItsTtl(options, ending, isRemembered))
 })
 
 type SectionError = Lock.AcquireError | Lock.LockHeld | Semaphore.AcquireError | Semaphore.PermitsUnavailable
@@ -212,9 +214,17 @@ const endOf = (error: SectionError | ExitWith, options: Options, ending: Deferre
   }
 }
 
-/** Ends as the command did when the release takes too long: etcd cannot be reached, and the lease ends by itself. */
-const leftToItsTtl = Effect.fnUntraced(function*({ name, ttl }: Options, ending: Deferred.Deferred<number>) {
+/**
+ * Ends as the command did when the release takes too long: etcd cannot be reached, and the lease ends by itself. A success
+ * that is to be remembered is waited for as long as the requests may take: another machine would run the command again.
+ */
+const leftToItsTtl = Effect.fnUntraced(function*(
+  { name, ttl }: Options,
+  ending: Deferred.Deferred<number>,
+  isRemembered: boolean
+) {
   const code = yield* Deferred.await(ending)
+  if (isRemembered && code === 0) return yield* Effect.never
   yield* Effect.sleep(maxRelease)
   yield* Effect.logWarning(
     `etcd does not confirm the release of '${name}'. It is free ${Duration.format(ttl)} after the last renewal.`
@@ -296,8 +306,8 @@ const lose = Effect.fnUntraced(function*(
     }
     case "Execute": {
       const env = { ...environmentOf(lock), ETCD_LOCK_LOST: loss.reason, ETCD_LOCK_PID: String(child.pid) }
-      yield* Child.start({ line: onLost.line }, env, Duration.zero)
-      yield* Effect.timeoutOption(child.ended, killAfter)
+      const handler = yield* Child.start({ line: onLost.line }, env, Duration.zero)
+      yield* Effect.timeoutOption(Effect.andThen(child.ended, handler.ended), killAfter)
       yield* child.end("SIGKILL", Duration.zero)
       return lostExitCode
     }

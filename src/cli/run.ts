@@ -58,7 +58,7 @@ export const run = Command.make("run", {
   Effect.gen(function*() {
     const words = yield* wordsOf(options.shell, options.command)
     const section = yield* sectionOf(options, words)
-    yield* hold(options, words, section)
+    yield* hold(options, words, section, Option.isSome(options.once))
   }).pipe(Effect.provide(connection), spoken)).pipe(
     Command.withShortDescription("Run a command under a lock."),
     Command.withDescription(

@@ -37,7 +37,11 @@ export const watch = Command.make("watch", {
 /** Moves the cursor to the corner of the terminal, and clears it. */
 const clear = "\u001b[H\u001b[2J"
 
-const linesOf = (name: string) => Stream.mapEffect(ReadWriteLock.changes(name), () => Line.lineOf(name))
+/** Looks at a lock again after every change of its queue, and of its single key. */
+const linesOf = (name: string) =>
+  Stream.merge(ReadWriteLock.changes(name), Lock.changes(name, { layout: "single-key" })).pipe(
+    Stream.mapEffect(() => Line.lineOf(name))
+  )
 
 type Lines = ReturnType<typeof linesOf>
 

@@ -106,8 +106,9 @@ export const superviseIn = <A, E, R, R2, E2>(
       const trouble = (exit: Exit.Exit<A, E>): Cause.Cause<E | E2> => Cause.combine(lost ?? Cause.empty, failures(exit))
       child.addObserver((exit) => {
         unsubscribe()
-        resume(lost === undefined ? exit : Exit.failCause(trouble(exit)))
+        // The caller goes on at once, and is to find that the body has ended.
         bodies.end(owner)
+        resume(lost === undefined ? exit : Exit.failCause(trouble(exit)))
       })
       // The caller is interrupted: whatever the body dies with meanwhile belongs beside the interruption.
       return Effect.flatMap(Effect.andThen(Fiber.interrupt(child), Fiber.await(child)), (exit) => {

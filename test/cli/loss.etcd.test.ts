@@ -86,6 +86,17 @@ describe("a command whose lock is lost", () => {
       assert.include(child.stdout(), "asked to end\n")
     }).pipe(Effect.scoped))
 
+  it.live("ends no earlier than that line, which may have more to do", () =>
+    Effect.gen(function*() {
+      const name = unique("notify")
+      const onLost = "exec:kill $ETCD_LOCK_PID; sleep 1.5; echo told"
+      const child = yield* Program.start(["run", "--on-lost", onLost, name, "-c", obedient])
+      yield* child.printed(/child/)
+      yield* takeAway(name)
+      assert.strictEqual(yield* child.ended, 76)
+      assert.match(child.stdout(), /asked to end\ntold\n$/)
+    }).pipe(Effect.scoped))
+
   it.live("goes on, where that is asked for, and ends as it would", () =>
     Effect.gen(function*() {
       const name = unique("ignore")
@@ -144,6 +155,42 @@ describe("an etcd that stops", () => {
       yield* child.write("\n")
       assert.strictEqual(yield* child.ended, 3)
       assert.match(child.stderr(), /etcd does not confirm the release of '.*'\. It is free 15s after the last renewal/)
+      yield* server.resume
+    }).pipe(Effect.scoped), 60_000)
+
+  it.live(
+    "is waited for by a run that is to succeed once, until it knows of the success",
+    () =>
+      Effect.gen(function*() {
+        const server = yield* EtcdServer.start()
+        const env = { ETCDCTL_ENDPOINTS: server.endpoint }
+        const once = (line: string) => ["run", "--once", "tonight", "nightly", "-c", line]
+        const child = yield* Program.start(once("echo child; read x"), { env })
+        yield* child.printed(/child/)
+        yield* server.pause
+        yield* child.write("\n")
+        // Longer than a release is waited for, and not as long as a request may take.
+        yield* Effect.sleep("3 seconds")
+        yield* server.resume
+        assert.strictEqual(yield* child.ended, 0)
+        const { code, stdout } = yield* Program.run(once("echo again"), { env })
+        assert.deepStrictEqual([code, stdout], [0, ""])
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.live("fails a run that is to succeed once and that it does not know of", () =>
+    Effect.gen(function*() {
+      const server = yield* EtcdServer.start()
+      const env = { ETCDCTL_ENDPOINTS: server.endpoint }
+      const child = yield* Program.start(
+        ["run", "--once", "tonight", "nightly", "--command-timeout", "2s", "-c", "echo child; read x"],
+        { env }
+      )
+      yield* child.printed(/child/)
+      yield* server.pause
+      yield* child.write("\n")
+      assert.strictEqual(yield* child.ended, 69)
       yield* server.resume
     }).pipe(Effect.scoped), 60_000)
 

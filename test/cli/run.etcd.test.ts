@@ -278,6 +278,7 @@ describe("the exit code", () => {
     ["a password in the arguments", 64, ["ls", "--user", "root:secret"], /--user takes a name alone/],
     ["a program that there is not", 127, ["run", unique("x"), "/no/such"], /There is no program "\/no\/such"/],
     ["a program that is none", 126, ["run", unique("x"), import.meta.filename], /cannot be run: .*EACCES/],
+    ["a path that leads through a file", 126, ["run", unique("x"), "/etc/passwd/x"], /cannot be run: .*ENOTDIR/],
     ["an etcd that cannot be reached", 69, ["--endpoints=127.0.0.1:1", "--command-timeout=1s", "ls"], /ECONNREFUSED/],
     ["a lock on it", 69, ["--endpoints=127.0.0.1:1", "--command-timeout=1s", "run", "x", "true"], /ECONNREFUSED/],
     ["a certificate that there is not", 78, ["--cacert", "/no/such.pem", "ls"], /ETCDCTL_CACERT/],

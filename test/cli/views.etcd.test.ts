@@ -189,6 +189,19 @@ describe("etcd-lock watch", () => {
       )
     }).pipe(Effect.scoped))
 
+  it.live("prints a line for each change of a single key", () =>
+    Effect.gen(function*() {
+      const name = unique("watch-single")
+      const etcd = yield* connect()
+      const lease = yield* leased(etcd)
+      const watch = yield* Program.start(["watch", name])
+      yield* watch.printed(/is free\n/)
+      yield* etcd.txn({ then: [Etcd.put(name, "", { lease })] })
+      yield* watch.printed(/is held by lease /)
+      yield* etcd.txn({ then: [Etcd.remove(name)] })
+      yield* watch.printed(/is free\n[^]*is free\n/)
+    }).pipe(Effect.scoped))
+
   it.live("prints a line for each lock under a prefix that has changed", () =>
     Effect.gen(function*() {
       const folder = unique("prefix")

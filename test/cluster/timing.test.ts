@@ -1,6 +1,6 @@
 /** When a storage says what, and what it leaves behind when etcd does not answer, in virtual time. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Layer } from "effect"
+import { Duration, Effect, Exit, Fiber, Latch, Layer } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import * as EtcdRunnerStorage from "effect-etcd-lock/EtcdRunnerStorage"
 import * as ShardingConfig from "effect/cluster/ShardingConfig"
@@ -274,6 +274,36 @@ describe("an acquisition without an answer", () => {
       assert.lengthOf(yield* heldKeys, 5)
     }).pipe(provideMemory))
 
+  it.effect("gives nothing that is being deleted, in whatever order the answers come", () =>
+    Effect.gen(function*() {
+      const { drop } = yield* faults
+      const etcd = yield* Etcd.Etcd
+      const [sent, heard] = [Latch.makeUnsafe(true), Latch.makeUnsafe(true)]
+      // A delete is sent late, and the answer to another transaction comes late.
+      const txn: typeof etcd.txn = (request) =>
+        request.then.some(({ _tag }) => _tag === "Delete")
+          ? Effect.andThen(sent.await, etcd.txn(request))
+          : Effect.tap(etcd.txn(request), () => heard.await)
+      const a = yield* machineOn({ ...etcd, txn }, { port: 1, config })
+      const b = yield* machine(2)
+      yield* a.acquire([shard(9)])
+      yield* drop("Reply", { method: "txn" })
+      const unanswered = yield* fork(a.acquire([shard(1)]))
+      yield* pass(100)
+      yield* Fiber.interrupt(unanswered)
+      sent.closeUnsafe()
+      yield* a.refresh([shard(9)])
+      yield* pass(0)
+      heard.closeUnsafe()
+      const asking = yield* fork(a.acquire([shard(1)]))
+      yield* pass(1)
+      sent.openUnsafe()
+      yield* pass(1)
+      assert.deepStrictEqual(yield* b.acquire([shard(1)]), names([shard(1)]))
+      heard.openUnsafe()
+      assert.deepStrictEqual(yield* Fiber.join(asking), [])
+    }).pipe(provideMemory))
+
   for (const ids of [[shard(9)], []]) {
     it.effect(`loses what it got and nobody asks for again with the next refresh of ${ids.length} shards`, () =>
       Effect.gen(function*() {
@@ -374,11 +404,30 @@ describe("a release without an answer", () => {
       yield* drop("Request", { method: "leaseRevoke", times: 9 })
       assert.isTrue(Exit.isFailure(yield* within(2000, a.releaseAll)))
       yield* heal
-      assert.deepStrictEqual(yield* a.acquire(shards(9)), [])
+      assert.lengthOf(yield* heldKeys, 9)
       yield* a.releaseAll
       yield* pass("3 seconds")
       assert.deepStrictEqual(yield* heldKeys, [])
       assert.deepStrictEqual(yield* a.acquire(shards(9)), names(shards(9)))
+    }).pipe(provideMemory))
+})
+
+describe("a runner that starts again in the same process", () => {
+  it.effect("is given shards, although etcd could not be reached when it had ended", () =>
+    Effect.gen(function*() {
+      const { reachable, unreachable } = yield* faults
+      const a = yield* machine()
+      yield* a.register
+      yield* a.acquire(shards(3))
+      yield* unreachable
+      // Sharding tries that once when it closes, and leaves the rest to the lease.
+      assert.isTrue(Exit.isFailure(yield* within(2000, a.releaseAll)))
+      yield* pass("20 seconds")
+      yield* reachable
+      yield* a.register
+      assert.deepStrictEqual(yield* a.refresh([]), [])
+      assert.deepStrictEqual(yield* a.acquire(shards(3)), names(shards(3)))
+      assert.deepStrictEqual(yield* a.refresh(shards(3)), names(shards(3)))
     }).pipe(provideMemory))
 })
 

@@ -171,6 +171,8 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         yield* eventually(Effect.sync(() => assert.deepStrictEqual(seen, [[false, 0]])))
         const holder = yield* holdIn(a, "job", { metadata: { team: "blue" } })
         const handle = yield* holder.held
+        // A slow reader may skip a state that is over.
+        yield* eventually(Effect.sync(() => assert.deepStrictEqual(seen.at(-1), [true, 0])))
         const waiting = yield* holdIn(b, "job")
         yield* world.untilLine("job", 2)
         const found = yield* b.run(Lock.inspect("job"))
@@ -179,11 +181,10 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
         assert.isAbove(Duration.toSeconds(found.holder!.remaining!), 5)
         assert.lengthOf(found.queue, 1)
         assert.deepStrictEqual(found.conflicts, [])
+        yield* eventually(Effect.sync(() => assert.deepStrictEqual(seen.at(-1), [true, 1])))
         yield* holder.release
         yield* waiting.release
         yield* eventually(Effect.sync(() => assert.deepStrictEqual(seen.at(-1), [false, 0])))
-        assert.deepInclude(seen, [true, 0])
-        assert.deepInclude(seen, [true, 1])
         yield* Fiber.interrupt(watching)
         yield* world.etcd.txn({ then: [Etcd.put("job/config", "x")] })
         assert.deepStrictEqual((yield* b.run(Lock.inspect("job"))).conflicts, [

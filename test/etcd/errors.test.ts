@@ -8,7 +8,7 @@ import * as Tls from "../support/Tls.ts"
 
 describe("what etcd says", () => {
   const rows: ReadonlyArray<readonly [string, Etcd.EtcdErrorReason, "Refused" | "Unknown"]> = [
-    ["8 RESOURCE_EXHAUSTED: etcdserver: mvcc: database space exceeded", "NoSpace", "Refused"],
+    ["8 RESOURCE_EXHAUSTED: etcdserver: mvcc: database space exceeded", "NoSpace", "Unknown"],
     ["8 RESOURCE_EXHAUSTED: etcdserver: too many requests", "TooManyRequests", "Refused"],
     [
       "8 RESOURCE_EXHAUSTED: grpc: received message larger than max (3000000 vs. 2097152)",

@@ -191,6 +191,22 @@ describe.concurrent("txn and range", () => {
       assert.strictEqual(yield* versionOf(etcd, key), 0n)
     }))
 
+  it.live("do not know the outcome where there is no space any more, since etcd may have found that afterwards", () =>
+    Effect.gen(function*() {
+      const { endpoint: hosts } = yield* EtcdServer.start({ args: ["--quota-backend-bytes=16777216"] })
+      const etcd = yield* connect({ hosts })
+      let count = 0
+      const put = Effect.suspend(() => etcd.txn({ then: [Etcd.put(`fill/${count++}`, Buffer.alloc(20_000))] }))
+      // Of those that are under way when the database is full, etcd applies some all the same.
+      const errors = yield* Effect.forEach(Array.from({ length: 200 }), () => Effect.flip(Effect.forever(put)), {
+        concurrency: "unbounded"
+      })
+      assert.deepStrictEqual(
+        [...new Set(errors.map(({ outcome, reason }) => `${reason}, ${outcome}`))],
+        ["NoSpace, Unknown"]
+      )
+    }))
+
   it.live("do not know the outcome where the answer is too large, and apply the request once", () =>
     Effect.gen(function*() {
       // Five megabytes would stay in the history of an etcd that is not the test's own.
@@ -250,6 +266,13 @@ describe.concurrent("the prefix", () => {
       const rest = yield* etcd.range({ _tag: "Range", key: Buffer.from("b"), rangeEnd: Buffer.from("\0") })
       assert.deepStrictEqual(keys(rest), ["b"])
       assert.deepStrictEqual(keys(yield* etcd.range(Etcd.getPrefix(""))), ["a", "b"])
+      // and an empty end is none, as it is without a prefix
+      for (const [some, key] of [[etcd, "a"], [raw, `${prefix}/a`]] as const) {
+        const single = { key: Buffer.from(key), rangeEnd: Buffer.of() }
+        assert.deepStrictEqual(keys(yield* some.range({ _tag: "Range", ...single })), [key])
+        const compare = [{ ...single, target: "CreateRevision", operator: "=", value: 0n }] as const
+        assert.isFalse((yield* some.txn({ compare, then: [] })).succeeded)
+      }
       const removed = yield* etcd.txn({ then: [Etcd.removePrefix("")] })
       assert.deepStrictEqual(removed.responses, [{ _tag: "Delete", deleted: 2 }])
       assert.strictEqual((yield* raw.range(Etcd.getPrefix(prefix))).count, 2)

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Fiber } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import { inject } from "vitest"
 import { connect, leased, unique } from "../support/connect.ts"
@@ -35,6 +35,30 @@ describe.concurrent("a connection", () => {
       yield* proxy.stall
       assert.strictEqual((yield* Effect.flip(etcd.leaseKeepAlive(id, 300))).reason, "Timeout")
       assert.strictEqual(yield* etcd.leaseKeepAlive(id, 5000), 60)
+    }))
+
+  it.live("answers each renewal of a lease, also those that are asked for at the same time", () =>
+    Effect.gen(function*() {
+      const etcd = yield* connect()
+      const [id, other] = [yield* leased(etcd), yield* leased(etcd)]
+      const renewed = Effect.forEach([id, other, id, id, other], (id) => etcd.leaseKeepAlive(id, 2000), {
+        concurrency: "unbounded"
+      })
+      assert.deepStrictEqual(yield* renewed, [60, 60, 60, 60, 60])
+    }))
+
+  it.live("does not take the answer to a renewal that was interrupted for that to the next one", () =>
+    Effect.gen(function*() {
+      const proxy = yield* Proxy.make(shared)
+      const [etcd, direct] = yield* Effect.all([connect({ hosts: proxy.endpoint }), connect()])
+      const id = yield* leased(direct)
+      assert.strictEqual(yield* etcd.leaseKeepAlive(id, 5000), 60)
+      yield* proxy.delayReplies(500)
+      const first = yield* Effect.forkChild(etcd.leaseKeepAlive(id, 5000), { startImmediately: true })
+      yield* Effect.sleep("200 millis")
+      yield* Fiber.interrupt(first)
+      yield* direct.leaseRevoke(id)
+      assert.strictEqual(yield* etcd.leaseKeepAlive(id, 5000), 0)
     }))
 
   it.live("gives up streams of watches that have fallen silent", () =>

@@ -160,6 +160,20 @@ describe.concurrent("TLS", () => {
       }
     }))
 
+  it.live("goes on with the next member when the certificate of one is wrong", () =>
+    Effect.gen(function*() {
+      const [expired, good] = yield* Effect.all([
+        EtcdServer.start({ tls: Tls.expiredServer }),
+        EtcdServer.start({ tls: Tls.server })
+      ])
+      const etcd = yield* connect({
+        hosts: [`https://${expired.endpoint}`, `https://${good.endpoint}`],
+        tls: { ca: Tls.certificates(Tls.client).ca }
+      })
+      assert.strictEqual((yield* Effect.flip(etcd.range(Etcd.get("a")))).reason, "Tls")
+      assert.strictEqual((yield* etcd.range(Etcd.get("a"))).count, 0)
+    }))
+
   it.live("trusts Node's own list of authorities where there is no `ca`, and what the variables say", () =>
     Effect.gen(function*() {
       const server = yield* EtcdServer.start({ tls: Tls.server })

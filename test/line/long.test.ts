@@ -1,7 +1,7 @@
 /** A line that is too long to be watched as a whole. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
-import { Etcd, Lock, Semaphore } from "effect-etcd-lock"
+import { Etcd, Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
 import { fork, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
 import { observe } from "../support/watches.ts"
@@ -256,6 +256,49 @@ describe("a waiter in a long line", () => {
       assert.lengthOf(yield* faults.keys, count)
       assert.isAbove(opened.length, 1)
       assert.deepStrictEqual(open(), [])
+    }).pipe(Effect.scoped, provideMemory))
+})
+
+describe("the watch of one key", () => {
+  it.effect("is closed when none of several entries of its process needs it any more", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      yield* etcd.leaseGrant(7n, 600)
+      const keys = Array.from({ length: 40 }, (_, i) => `job/other-${i}-1of4`)
+      for (const key of keys) yield* etcd.txn({ then: [Etcd.put(key, "", { lease: 7n })] })
+      const remove = (at: number) => Effect.andThen(etcd.txn({ then: [Etcd.remove(keys.splice(at, 1)[0]!)] }), pass(5))
+      const { open, run } = yield* watching
+      for (let i = 0; i < 2; i++) {
+        yield* fork(run(Semaphore.withPermits(Effect.never, "job", { of: 4 })))
+        yield* pass(5)
+      }
+      for (let i = 0; i < 8; i++) {
+        // Only the first of the two waits for this one, and both wait for the next.
+        yield* remove(-4)
+        yield* remove(-2)
+      }
+      const others = open().filter((key) => key.includes("other"))
+      assert.sameMembers(others, keys.slice(-4))
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("is not opened again for another entry of the same key", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { close, open, run } = yield* watching
+      const reading = fork(run(ReadWriteLock.withReadLock(Effect.never, "job")))
+      const first = yield* reading
+      yield* pass(600)
+      const own = open()
+      assert.lengthOf(own, 1)
+      yield* faults.cut
+      yield* Fiber.interrupt(first)
+      const second = yield* reading
+      yield* pass("1 second")
+      assert.deepStrictEqual(open(), own, "keys are used again")
+      yield* Fiber.interrupt(second)
+      yield* pass("3 seconds")
+      assert.deepStrictEqual(open(), [])
+      yield* close
     }).pipe(Effect.scoped, provideMemory))
 })
 

@@ -1,7 +1,7 @@
 /** What comes late, or at the very moment of something else: events, turns, writes, on an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Scheduler } from "effect"
-import { Etcd, Lock } from "effect-etcd-lock"
+import { Effect, Fiber, Scheduler, type Scope } from "effect"
+import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
 import { fork, freezable, pass, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
 
@@ -68,11 +68,11 @@ describe("the end of an entry, reported when the same key is in use again,", () 
     }).pipe(provideMemory))
 })
 
-describe("a lock that is got at the very moment in which its waiter gives up", () => {
-  // Only fibers that yield after very few operations let anything come between the turn and the end of a wait with a
-  // timeout, which is a race of fibers.
-  const slowly = (maxOps: number) => Effect.provideService(Scheduler.MaxOpsBeforeYield, maxOps)
+// Only fibers that yield after very few operations let anything come between the turn and the end of a wait with a
+// timeout, which is a race of fibers, or between the steps of an acquire.
+const slowly = (maxOps: number) => Effect.provideService(Scheduler.MaxOpsBeforeYield, maxOps)
 
+describe("a lock that is got at the very moment in which its waiter gives up", () => {
   it.effect("is given back when that is an interruption", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
@@ -114,6 +114,37 @@ describe("a lock that is got at the very moment in which its waiter gives up", (
     }).pipe(provideMemory))
 })
 
+describe("an acquire that is interrupted", () => {
+  const ways = {
+    withLock: Lock.withLock(Effect.void, "job"),
+    "withLock with a timeout": Lock.withLock(Effect.void, "job", { timeout: "1 hour" }),
+    tryWithLock: Lock.withLockIfAvailable(Effect.void, "job"),
+    withLocks: Lock.withLocks(Effect.void, ["job", "other"]),
+    "a session's lease": Effect.scoped(Effect.flatMap(Session.Session, ({ lease }) => lease))
+  }
+  for (const [way, acquire] of Object.entries<Effect.Effect<unknown, unknown, Session.Session>>(ways)) {
+    it.effect(`keeps no lease alive, whenever it lets others run (${way})`, () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { run } = yield* session({ ttl: "2 seconds" })
+        for (let maxOps = 3; maxOps <= 25; maxOps++) {
+          for (let ticks = 0; ticks < 10; ticks++) {
+            yield* run(Lock.withLock(Effect.void, "warm"))
+            const acquiring = yield* Effect.forkChild(slowly(maxOps)(run(acquire)))
+            yield* Effect.repeat(Effect.yieldNow, { times: ticks })
+            yield* Fiber.interrupt(acquiring)
+            yield* pass("5 seconds")
+            assert.deepStrictEqual(
+              yield* faults.leases,
+              [],
+              `after ${ticks} ticks, with ${maxOps} operations at a time`
+            )
+          }
+        }
+      }).pipe(Effect.scoped, provideMemory))
+  }
+})
+
 describe("a turn that comes when the lease's time is over, which no timer has noticed yet,", () => {
   it.effect("gives no handle", () =>
     Effect.gen(function*() {
@@ -131,11 +162,37 @@ describe("a turn that comes when the lease's time is over, which no timer has no
       assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "LeaseExpired" })
       assert.isFalse(isAcquired)
     }).pipe(provideMemory))
+
+  type Try = Effect.Effect<Lock.Handle, Lock.AcquireError | Lock.LockHeld, Session.Session | Scope.Scope>
+  const tries: Record<string, Try> = {
+    "of one lock": Lock.tryAcquire("job"),
+    "of several": Lock.acquireAll(["job", "other"], { timeout: 0 })
+  }
+  for (const [what, attempt] of Object.entries(tries)) {
+    it.effect(`gives no handle to a try ${what} either`, () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { freeze, process: { run } } = yield* freezable
+        yield* run(Lock.withLock(Effect.void, "warm"))
+        yield* faults.delay(20)
+        let isAcquired = false
+        const acquired = Effect.tap(attempt, () => Effect.sync(() => isAcquired = true))
+        const trying = yield* fork(run(Effect.scoped(acquired)))
+        yield* pass(10)
+        freeze()
+        yield* pass(10)
+        yield* faults.heal
+        yield* pass("1 second")
+        assert.isFalse(isAcquired)
+        const error = failureOf(trying.pollUnsafe()) as Lock.LockLost
+        assert.include(error, { _tag: "LockLost", reason: "LeaseExpired", fencingToken: undefined })
+      }).pipe(provideMemory))
+  }
 })
 
 describe("a hand-over that fails", () => {
   const failures = [
-    ["NoSpace", "Refused"],
+    ["NoSpace", "Unknown"],
     ["PermissionDenied", "Refused"],
     ["Unavailable", "Unknown"]
   ] as const
@@ -195,4 +252,42 @@ describe("a join that arrives after its first removal", () => {
       assert.isUndefined(holder.pollUnsafe())
       assert.strictEqual((yield* faults.leases).length, 1)
     }).pipe(provideMemory))
+})
+
+describe("a removal that arrives after its answer, by an attempt of its own that had none", () => {
+  it.effect("does not remove the entry that has the key by then", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const lost = new Etcd.EtcdError({ reason: "Unavailable", method: "txn", outcome: "Unknown", description: "lost" })
+      let now: "All is well" | "The release is lost" | "A removal is late" = "All is well"
+      const { run } = yield* sessionThrough((etcd) => ({
+        txn: (request) => {
+          const [first] = request.then
+          if (now === "The release is lost" && first?._tag === "Delete") return Effect.fail(lost)
+          if (now !== "A removal is late" || first?._tag !== "Txn") return etcd.txn(request)
+          now = "All is well"
+          const late = Effect.forkDetach(Effect.delay(etcd.txn(request), "3 seconds"))
+          return Effect.andThen(late, Effect.map(etcd.txn(request), (answer) => ({ ...answer, repeated: true })))
+        }
+      }))
+      const lease = yield* Lease.make({ ttl: "10 minutes" })
+      const holding = fork(run(Lock.withLock(Effect.never, "job", { lease })))
+      const first = yield* holding
+      yield* pass(1)
+      now = "The release is lost"
+      yield* Fiber.interrupt(first)
+      now = "All is well"
+      // No put can come late any more, so this removal would be the last one.
+      yield* pass("14 seconds")
+      now = "A removal is late"
+      yield* pass("5 seconds")
+      assert.strictEqual(now, "All is well")
+      const second = yield* holding
+      yield* pass("5 seconds")
+      assert.isUndefined(second.pollUnsafe())
+      assert.isDefined(yield* firstOf("job"))
+      yield* Fiber.interrupt(second)
+      yield* pass("20 seconds")
+      assert.deepStrictEqual(yield* faults.keys, [])
+    }).pipe(Effect.scoped, provideMemory))
 })

@@ -385,32 +385,83 @@ describe("the proposals to all members", () => {
     }).pipe(provideMemory))
 })
 
-describe("many held locks", () => {
-  it.effect("have their watches opened a few at a time, until all of them are open", () =>
+describe("many locks", () => {
+  /** A session whose watches take a while to open. */
+  const slow = Effect.gen(function*() {
+    const seen = { opening: 0, most: 0, standing: 0 }
+    const { run } = yield* sessionThrough((etcd) => ({
+      subscribe: (options, listener) =>
+        Effect.suspend(() => {
+          seen.most = Math.max(seen.most, ++seen.opening)
+          return Effect.delay(etcd.subscribe(options, listener), "100 millis")
+        }).pipe(
+          Effect.ensuring(Effect.sync(() => seen.opening--)),
+          Effect.tap(() => Effect.sync(() => seen.standing++))
+        )
+    }))
+    return { run, seen }
+  })
+
+  const names = Array.from({ length: 600 }, (_, i) => `job-${i}`)
+
+  const acquireAll = (run: Process["run"]) =>
+    Effect.forEach(names, (name) => run(Lock.acquire(name)), { concurrency: "unbounded" })
+
+  it.effect("that are held have their watches opened a few at a time, until all of them are open, also after a cut", () =>
     Effect.gen(function*() {
-      let opening = 0
-      let most = 0
-      let standing = 0
+      const { run, seen } = yield* slow
+      yield* acquireAll(run)
+      for (const happens of [Effect.void, (yield* Etcd.Faults).cut]) {
+        Object.assign(seen, { most: 0, standing: 0 })
+        yield* happens
+        yield* pass("500 millis")
+        assert.isAtMost(seen.most, 64)
+        assert.isAtLeast(seen.standing, 64)
+        yield* pass("2 seconds")
+        assert.strictEqual(seen.standing, names.length)
+      }
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("that are waited for have theirs opened some at a time, too", () =>
+    Effect.gen(function*() {
+      const other = yield* session()
+      yield* acquireAll(other.run)
+      const { run, seen } = yield* slow
+      yield* fork(acquireAll(run))
+      for (const happens of [Effect.void, (yield* Etcd.Faults).cut]) {
+        Object.assign(seen, { most: 0, standing: 0 })
+        yield* happens
+        yield* pass("2 seconds")
+        assert.isAtMost(seen.most, 256)
+        assert.strictEqual(seen.standing, names.length)
+      }
+    }).pipe(Effect.scoped, provideMemory))
+})
+
+describe("the watch of a held lock that is to be opened after others", () => {
+  it.effect("is opened at once when the next one of its process waits for another client", () =>
+    Effect.gen(function*() {
+      const other = yield* session()
       const { run } = yield* sessionThrough((etcd) => ({
         subscribe: (options, listener) =>
-          Effect.suspend(() => {
-            most = Math.max(most, ++opening)
-            return Effect.delay(etcd.subscribe(options, listener), "100 millis")
-          }).pipe(
-            Effect.ensuring(Effect.sync(() => opening--)),
-            Effect.tap(() => Effect.sync(() => standing++))
-          )
+          String(options.key).startsWith("slow-") ? Effect.never : etcd.subscribe(options, listener)
       }))
       yield* Effect.forEach(
-        Array.from({ length: 300 }, (_, i) => `job-${i}`),
+        Array.from({ length: 64 }, (_, i) => `slow-${i}`),
         (name) => run(Lock.acquire(name)),
-        { concurrency: "unbounded" }
+        { concurrency: "unbounded", discard: true }
       )
-      yield* pass("500 millis")
-      assert.isAtMost(most, 64)
-      assert.isAtLeast(standing, 64)
-      yield* pass("2 seconds")
-      assert.strictEqual(standing, 300)
+      const first = yield* fork(run(Lock.withLock(Effect.never, "job")))
+      yield* pass("1 second")
+      const theirs = yield* fork(other.run(Lock.withLock(Effect.never, "job")))
+      yield* pass(1)
+      const next = yield* fork(run(Lock.withLock(Effect.succeed("done"), "job")))
+      yield* Fiber.interrupt(first)
+      yield* pass(1)
+      assert.isUndefined(next.pollUnsafe())
+      yield* Fiber.interrupt(theirs)
+      yield* pass(1)
+      assert.deepStrictEqual(next.pollUnsafe(), Exit.succeed("done"))
     }).pipe(Effect.scoped, provideMemory))
 })
 

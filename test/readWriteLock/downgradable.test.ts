@@ -61,6 +61,23 @@ describe(`a writer that becomes a reader (${cite("P1")}, ${cite("P4")})`, () => 
       })))
   }
 
+  for (const ends of ["with the body", "a while after the body"]) {
+    it.effect(`lets readers of its process in when it ends without becoming one, ${ends}`, () =>
+      provideMemory(Effect.gen(function*() {
+        const { run } = yield* session()
+        const writing = yield* fork(run(Effect.scoped(Effect.gen(function*() {
+          const handle = yield* ReadWriteLock.acquireWrite("x", { downgradable: true })
+          yield* handle.whileHeld(Effect.sleep(50))
+          if (ends !== "with the body") yield* Effect.sleep(50)
+        }))))
+        yield* pass(10)
+        const readers = yield* Effect.forEach([1, 2, 3], () => fork(run(ReadWriteLock.withReadLock(Effect.void, "x"))))
+        yield* Effect.repeat(pass(50), { times: 10 })
+        for (const fiber of [writing, ...readers]) assert.deepStrictEqual(fiber.pollUnsafe(), Exit.void)
+        assert.deepStrictEqual(yield* keys, [])
+      })))
+  }
+
   it.effect("waits for its turn as every writer does, and has a token greater than all before it", () =>
     provideMemory(Effect.gen(function*() {
       const [a, b, c] = yield* Effect.all([session(), session(), session()])

@@ -1,7 +1,7 @@
 /** So many permits for all clients together. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option } from "effect"
-import { Etcd, Lock, Semaphore } from "effect-etcd-lock"
+import { Etcd, Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
 import { counted, fork, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
@@ -88,6 +88,51 @@ describe(`a semaphore (${cite("P1")})`, () => {
       yield* Fiber.join(permit)
       yield* Fiber.join(lock)
     })))
+
+  for (const first of ["the reader", "the permit"] as const) {
+    it.effect(`excludes a reader of the same name, also in its own process (${first} comes first)`, () =>
+      provideMemory(Effect.gen(function*() {
+        const { run } = yield* session()
+        yield* run(Lock.withLock(Effect.void, "warm"))
+        const events: Array<string> = []
+        const body = (who: string) =>
+          Effect.acquireUseRelease(
+            Effect.sync(() => events.push(`${who} in`)),
+            () => Effect.sleep(100),
+            () => Effect.sync(() => events.push(`${who} out`))
+          )
+        const reader = fork(run(ReadWriteLock.withReadLock(body("reader"), "pool")))
+        const permit = fork(run(Semaphore.withPermits(body("permit"), "pool", { of: 4 })))
+        // In one step, so that their requests could travel together.
+        yield* first === "the reader" ? Effect.andThen(reader, permit) : Effect.andThen(permit, reader)
+        yield* Effect.repeat(pass(50), { times: 10 })
+        const [one, other] = first === "the reader" ? ["reader", "permit"] : ["permit", "reader"]
+        assert.deepStrictEqual(events, [`${one} in`, `${one} out`, `${other} in`, `${other} out`])
+      })))
+  }
+})
+
+describe("a semaphore whose number of permits changes", () => {
+  it.effect("passes the place of a fiber that gives up to none that has to wait for others of its process", () =>
+    provideMemory(Effect.gen(function*() {
+      const [other, { run }] = yield* Effect.all([session(), session()])
+      const holder = yield* fork(other.run(Lock.withLock(Effect.never, "pool")))
+      yield* pass(1)
+      const ask = (of: number, permits = 1) =>
+        fork(run(Semaphore.withPermits(Effect.succeed("done"), "pool", { permits, of, acceptOf: () => true })))
+      const givesUp = yield* ask(4)
+      yield* Effect.repeat(ask(8), { times: 5 })
+      const waits = yield* ask(4)
+      yield* pass(1)
+      yield* stop(givesUp)
+      yield* pass(1)
+      yield* stop(holder)
+      yield* pass("1 second")
+      assert.deepStrictEqual(waits.pollUnsafe(), Exit.succeed("done"))
+      const all = yield* ask(4, 4)
+      yield* pass("1 second")
+      assert.deepStrictEqual(all.pollUnsafe(), Exit.succeed("done"))
+    })))
 })
 
 describe(`the tokens (${cite("P2")})`, () => {
@@ -152,6 +197,38 @@ describe("a permit that is free", () => {
       yield* pass(10)
       assert.deepStrictEqual(yield* b.run(four), Option.some(undefined))
       assert.deepStrictEqual(yield* keys, [])
+    })))
+
+  it.effect("is counted for a try in the same process, too, without those that others hold or wait for", () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      const attempt = (permits: number) =>
+        Effect.flip(a.run(Semaphore.tryWithPermits(Effect.void, "pool", { permits, of: 8 })))
+      const hold = (process: typeof a, permits: number) =>
+        fork(process.run(Semaphore.withPermits(Effect.never, "pool", { permits, of: 8 })))
+      const holding = [yield* hold(a, 2), yield* hold(b, 1)]
+      yield* pass(1)
+      assert.include(yield* attempt(7), { _tag: "PermitsUnavailable", available: 5 })
+      // It waits in its own process.
+      holding.push(yield* hold(a, 7))
+      yield* pass(1)
+      assert.include(yield* attempt(1), { available: 0 })
+      const late = a.run(Semaphore.withPermits(Effect.void, "pool", { permits: 1, of: 8, timeout: 0 }))
+      assert.isString(((yield* Effect.flip(late)) as Lock.LockTimeout).holder?.host)
+      yield* Effect.forEach(holding, stop)
+      yield* pass("1 second")
+    })))
+
+  it.effect("is counted by the smaller number of permits, where clients know of two", () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      const holding = yield* fork(a.run(Semaphore.withPermits(Effect.never, "pool", { permits: 3, of: 4 })))
+      yield* pass(1)
+      const options = { permits: 2, of: 8, acceptOf: () => true }
+      const error = yield* Effect.flip(b.run(Semaphore.tryWithPermits(Effect.void, "pool", options)))
+      assert.include(error, { _tag: "PermitsUnavailable", available: 1 })
+      yield* stop(holding)
+      yield* pass(1)
     })))
 
   it.effect("is given to one of two tries that see it at the same time", () =>
@@ -242,6 +319,29 @@ describe("fibers of one process", () => {
       assert.deepStrictEqual(events, ["first in", "first out", "small in", "small out"])
       assert.deepStrictEqual(yield* keys, [])
     })))
+
+  it.effect("wait for a reader of the same name as clients of others do, and a reader for them", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      const inside = new Set<string>()
+      const hold = (who: string) =>
+        Effect.acquireUseRelease(
+          Effect.sync(() => {
+            inside.add(who)
+            assert.isFalse(inside.has("reader") && inside.size > 1, [...inside].join(" beside "))
+          }),
+          () => Effect.sleep(10),
+          () => Effect.sync(() => inside.delete(who))
+        )
+      const fibers = yield* Effect.forEach(["one", "reader", "two", "three"], (who) =>
+        fork(run(
+          who === "reader"
+            ? ReadWriteLock.withReadLock(hold(who), "pool")
+            : Semaphore.withPermits(hold(who), "pool", { of: 8 })
+        )))
+      yield* Effect.repeat(pass(10), { times: 20 })
+      for (const fiber of fibers) assert.deepStrictEqual(fiber.pollUnsafe(), Exit.void)
+    })))
 })
 
 describe("a client that knows of another number of permits", () => {
@@ -285,6 +385,30 @@ describe("a client that knows of another number of permits", () => {
       assert.deepStrictEqual(second.pollUnsafe(), Exit.void)
       yield* stop(first)
       yield* pass(10)
+    })))
+
+  it.effect("passes its place on to a fiber of its process only if that has room beside others who know of more", () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      const claim = (process: typeof a, of: number, permits: number, millis: number, timeout?: number) =>
+        Effect.tap(
+          fork(process.run(
+            Semaphore.withPermits(Effect.sleep(millis), "pool", { permits, of, timeout, acceptOf: () => true })
+          )),
+          pass(1)
+        )
+      const fibers = [
+        yield* claim(b, 3, 1, 200),
+        // It gives its place up, the second one stands behind it, and the third one waits in the process for both.
+        yield* claim(a, 3, 3, 50, 100),
+        yield* claim(a, 8, 3, 50),
+        yield* claim(a, 3, 3, 50)
+      ]
+      yield* Effect.repeat(pass(50), { times: 20 })
+      const [first, late, ...others] = fibers.map((fiber) => fiber.pollUnsafe())
+      assert.strictEqual((failureOf(late) as Lock.LockTimeout)._tag, "LockTimeout")
+      for (const exit of [first, ...others]) assert.deepStrictEqual(exit, Exit.void)
+      assert.deepStrictEqual(yield* keys, [])
     })))
 })
 

@@ -1,10 +1,10 @@
 /** What gives a lock away waits for the bodies that the lock protects. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Effect, Exit, Fiber, Scope } from "effect"
-import { Etcd, Lease, Lock } from "effect-etcd-lock"
+import { Etcd, Lease, Lock, type Session } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
-import { fork, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+import { fork, keys, pass, provideMemory, session, stop } from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
 
 /** A body that takes three seconds, whatever happens to it, and one that stops as slowly once it is interrupted. */
@@ -136,6 +136,35 @@ describe(`the end of a session (${cite("P1")})`, () => {
       assert.include(yield* Effect.flip(lock.check), lost)
     }).pipe(Effect.scoped, provideMemory))
 
+  const ways = {
+    withLock: (body: Effect.Effect<void>, lease: Lease.Lease) => Lock.withLock(body, "job", { lease }),
+    tryWithLock: (body: Effect.Effect<void>, lease: Lease.Lease) => Lock.tryWithLock(body, "job", { lease }),
+    withLocks: (body: Effect.Effect<void>, lease: Lease.Lease) => Lock.withLocks(body, ["job", "other"], { lease })
+  }
+  for (const [how, hold] of Object.entries(ways)) {
+    it.effect(`gives no lock to one whose join on a lease of the user's is under way (${how})`, () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { events, recorded } = yield* recorder
+        const a = yield* session()
+        const lease = yield* Lease.make({ ttl: "60 seconds" })
+        yield* faults.delay("100 millis")
+        const waiting = yield* fork(
+          Effect.asVoid(a.run<void, Lock.AcquireError | Lock.LockHeld, Session.Session>(
+            hold(recorded("body")(Effect.sleep(500)), lease)
+          ))
+        )
+        yield* pass(10)
+        const closing = yield* fork(a.close)
+        yield* pass("1 second")
+        yield* faults.heal
+        assert.deepStrictEqual(closing.pollUnsafe(), Exit.void)
+        assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, lost)
+        assert.deepStrictEqual(events, [])
+        assert.deepStrictEqual(yield* faults.keys, [])
+      }).pipe(Effect.scoped, provideMemory))
+  }
+
   it.effect("takes one request timeout at most when etcd hangs, however many leases it has", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
@@ -153,6 +182,28 @@ describe(`the end of a session (${cite("P1")})`, () => {
       yield* faults.heal
       assert.deepStrictEqual(closing.pollUnsafe(), Exit.void)
     }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("fails a waiter on a lease of the user's whose request to join is under way, and leaves nothing of it", () =>
+    provideMemory(
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const [a, b] = yield* Effect.all([session(), session()])
+        const lease = yield* Lease.make({ ttl: "60 seconds" })
+        const holding = yield* fork(b.run(Lock.withLock(Effect.never, "job")))
+        yield* pass(1)
+        yield* faults.delay("100 millis")
+        const waiting = yield* fork(a.run(Lock.withLock(Effect.void, "job", { lease })))
+        yield* pass(20)
+        const closing = yield* fork(a.close)
+        yield* Effect.repeat(pass(100), { times: 20 })
+        assert.deepStrictEqual(closing.pollUnsafe(), Exit.void)
+        assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, lost)
+        yield* faults.heal
+        assert.lengthOf(yield* keys, 1)
+        yield* stop(holding)
+        yield* pass(1)
+      }).pipe(Effect.scoped)
+    ))
 })
 
 describe("the end of a lease's scope", () => {
@@ -193,6 +244,32 @@ describe("the end of a lease's scope", () => {
         reason: "Released"
       })
     }).pipe(Effect.scoped, provideMemory))
+
+  for (const how of ["at once", "when a stream to etcd is open"] as const) {
+    it.effect(`comes after the body of a lock on it, with renewals that are sent ${how}`, () =>
+      Effect.gen(function*() {
+        const { events, note, recorded } = yield* recorder
+        const etcd = yield* Etcd.Etcd
+        const [a, b] = yield* Effect.all([session(), session()])
+        const scope = yield* Scope.make()
+        const lease = yield* Lease.make({ ttl: "3 seconds" }).pipe(
+          Scope.provide(scope),
+          Effect.provideService(Etcd.Etcd, {
+            ...etcd,
+            leaseKeepAlive: (id, timeout) =>
+              Effect.andThen(how === "at once" ? Effect.void : Effect.sleep(1), etcd.leaseKeepAlive(id, timeout))
+          })
+        )
+        yield* fork(a.run(Lock.withLock(recorded("first")(slow["cleans up"]), "job", { lease })))
+        yield* fork(b.run(Lock.withLock(recorded("second")(Effect.void), "job")))
+        // Without another renewal the lease would end 2.1 seconds from here.
+        yield* pass(900)
+        yield* fork(Effect.andThen(Scope.close(scope, Exit.void), Effect.sync(() => note("closed"))))
+        yield* pass("6 seconds")
+        assert.deepStrictEqual(events.slice(0, 3), ["first starts at 0", "first ends at 3700", "second starts at 3700"])
+        assert.include(events, "closed at 3700")
+      }).pipe(Effect.scoped, provideMemory))
+  }
 
   it.effect("lets nobody hang a lock on it any more", () =>
     Effect.gen(function*() {
@@ -264,6 +341,21 @@ describe("a handle's release", () => {
       yield* pass("1 second")
       assert.deepStrictEqual(order(events), ["work starts", "work ends", "next starts", "next ends"])
       assert.deepStrictEqual(yield* faults.keys, [])
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("does not say that the work goes on when only etcd's answer is late", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { logged, logger } = logs()
+      const a = yield* session({ ttl: "3 seconds" })
+      const section = yield* fork(Effect.provide(a.run(Lock.withLock(Effect.sleep(100), "job")), logger))
+      yield* pass(50)
+      yield* faults.stall
+      yield* pass("6 seconds")
+      yield* faults.heal
+      yield* pass("1 second")
+      assert.deepStrictEqual(section.pollUnsafe(), Exit.void)
+      assert.deepStrictEqual(logged, [])
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("of thousands of locks at once takes one request timeout at most when etcd hangs", () =>

@@ -508,8 +508,7 @@ const playWith = Effect.fnUntraced(function*(
         return Effect.scoped(Effect.flatMap(recipe.acquire(name, options), (handle) => underHandle(contender, handle)))
       }
       case "tryAcquire": {
-        // There is no such handle of several.
-        if (contender.parts.length > 1) return recipe.tryWithLock(body(contender), name, options)
+        if (isSection(contender.step)) return recipe.tryWithLock(body(contender), name, options)
         return Effect.scoped(
           Effect.flatMap(recipe.tryAcquire(name, options), (handle) => underHandle(contender, handle))
         )
@@ -745,7 +744,9 @@ const stubborn = <A, E>(work: Effect.Effect<A, E>, onInterrupt: Effect.Effect<vo
     })
   )
 
-const isSection = ({ how }: Request) => how === "withLock" || how === "tryWithLock"
+// a try for several locks has no other form
+const isSection = ({ both, how }: Request) =>
+  how === "withLock" || how === "tryWithLock" || (how === "tryAcquire" && both === true)
 
 const isTry = ({ how }: Request) => how === "tryWithLock" || how === "tryAcquire"
 

@@ -131,8 +131,10 @@ export const make = (options: {
   })
 
   /** Returns the create revisions of those that are held. */
-  const put = (current: LeaseImpl, ids: ReadonlyArray<string>) =>
-    etcd.txn({
+  const put = (current: LeaseImpl, ids: ReadonlyArray<string>) => {
+    // Their deletes may be answered first, although etcd applies them after this.
+    const deleted = ids.map((id) => leaving.get(id))
+    return etcd.txn({
       then: ids.map((id) => {
         const key = keys.shard(id)
         return Etcd.nested({
@@ -149,7 +151,7 @@ export const make = (options: {
           const response = responses[i]!
           if (response.succeeded) return [[id, revision]]
           const [kv] = response.responses[0].kvs
-          const isOurs = kv?.lease === current.id && kv.createRevision !== leaving.get(id)
+          const isOurs = kv?.lease === current.id && kv.createRevision !== deleted[i]
           return isOurs ? [[id, kv.createRevision]] : []
         })
       ),
@@ -159,6 +161,7 @@ export const make = (options: {
         })
       )
     )
+  }
 
   /** Vouches until the end of the next refresh, which may begin one interval from now, and take another to fail. */
   const vouchAfterwards = (current: LeaseImpl) =>
@@ -271,7 +274,11 @@ export const make = (options: {
       return revision === undefined ? Effect.void : remove(id, revision)
     })
 
-  const releaseAll: Shards["releaseAll"] = Effect.andThen(lease.revoke, Effect.sync(forget))
+  const releaseAll: Shards["releaseAll"] = Effect.suspend(() => {
+    // Nothing runs on them any more, whatever comes of the revoke: a runner that starts again gets shards on a new lease.
+    held.clear()
+    return Effect.andThen(lease.revoke, Effect.sync(forget))
+  })
 
   const fencingToken: Shards["fencingToken"] = (id) => on?.isAlive() === true ? held.get(id) : undefined
 

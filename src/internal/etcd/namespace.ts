@@ -13,7 +13,8 @@ export const prefixed = (transport: Transport, prefix: Uint8Array): Transport =>
   const into = <A extends { readonly key: Uint8Array; readonly rangeEnd?: Uint8Array | undefined }>(target: A): A => ({
     ...target,
     key: Bytes.concat([prefix, target.key]),
-    rangeEnd: target.rangeEnd === undefined
+    // Etcd takes an empty end for none.
+    rangeEnd: target.rangeEnd === undefined || target.rangeEnd.length === 0
       ? undefined
       : isEndOfKeys(target.rangeEnd)
       ? end

@@ -63,7 +63,10 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
       if (details.includes("database space exceeded")) {
         return {
           reason: "NoSpace",
-          description: "etcd's database is full; compact and defragment it, then disarm the alarm"
+          description: "etcd's database is full; compact and defragment it, then disarm the alarm",
+          // etcd says the same of the requests that it was about to apply when the database became full: those it has
+          // applied.
+          outcome: "Unknown"
         }
       }
       if (details.includes("too many requests")) return { reason: "TooManyRequests", description: details }

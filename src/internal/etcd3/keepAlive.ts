@@ -16,28 +16,45 @@ export const make = Effect.fnUntraced(function*(members: Members) {
     )
 })
 
+interface Renewing {
+  /** Undefined once no caller waits for it any more. */
+  resume: ((answer: Effect.Effect<number, EtcdError>) => void) | undefined
+}
+
 const openStream = Effect.fnUntraced(function*(members: Members) {
   const member = members.current()
-  // A lease has at most one renewal under way.
-  const waiting = new Map<string, (answer: Effect.Effect<number, EtcdError>) => void>()
+  // Etcd answers the renewals of a lease in the order in which they were asked for, also those that no caller waits for any
+  // more. An answer says nothing about a later one: etcd may never have seen that.
+  const renewing = new Map<string, Array<Renewing>>()
   let over: EtcdError | undefined
 
   const stream = yield* open<ILeaseKeepAliveRequest, ILeaseKeepAliveResponse>({
     method,
     connect: (options) => member.leaseClient.leaseKeepAlive(options),
-    onData: (response) => waiting.get(response.ID)?.(Effect.succeed(Number(response.TTL))),
+    onData: ({ ID, TTL }) => {
+      const ofLease = renewing.get(ID)
+      const answered = ofLease?.shift()
+      if (ofLease?.length === 0) renewing.delete(ID)
+      answered?.resume?.(Effect.succeed(Number(TTL)))
+    },
     onOver: (error) => {
       over = error
       members.failed(member, error)
-      for (const resume of waiting.values()) resume(Effect.fail(error))
+      for (const { resume } of [...renewing.values()].flat()) resume?.(Effect.fail(error))
     }
   }).pipe(Effect.catch(members.explain(member)))
 
   const renew = (leaseId: string, timeout: number): Effect.Effect<number, EtcdError> =>
     Effect.callback<number, EtcdError>((resume) => {
       if (over) return resume(Effect.fail(over))
-      waiting.set(leaseId, resume)
+      const entry: Renewing = { resume }
+      const ofLease = renewing.get(leaseId)
+      if (ofLease === undefined) renewing.set(leaseId, [entry])
+      else ofLease.push(entry)
       stream.write({ ID: leaseId })
+      return Effect.sync(() => {
+        entry.resume = undefined
+      })
     }).pipe(
       Effect.timeoutOrElse({
         duration: timeout,
@@ -48,7 +65,6 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
             return Effect.fail(error)
           })
       }),
-      Effect.ensuring(Effect.sync(() => waiting.delete(leaseId))),
       Effect.catch(members.explain(member))
     )
 

@@ -121,12 +121,18 @@ export const shared = Effect.fnUntraced(function*<S extends { readonly isOver: (
     }),
     idleTimeToLive: "10 seconds"
   })
-  const get: Effect.Effect<S, EtcdError, Scope.Scope> = Effect.flatMap(RcRef.get(ref), (stream) => {
-    if (!stream.isOver()) return Effect.succeed(stream)
-    if (stream !== latest) return get
-    latest = undefined
-    return Effect.andThen(RcRef.invalidate(ref), get)
-  })
+  const get: Effect.Effect<S, EtcdError, Scope.Scope> = Effect.filterOrElse(
+    RcRef.get(ref),
+    (stream) => !stream.isOver(),
+    (stream) => Effect.andThen(replace(stream), get)
+  )
+  // An interruption in the middle would leave the stream in the reference for ever.
+  const replace = (stream: S) =>
+    Effect.uninterruptible(Effect.suspend(() => {
+      if (stream !== latest) return Effect.void
+      latest = undefined
+      return RcRef.invalidate(ref)
+    }))
 
   /** Uses the stream in an attempt of at most `timeout` milliseconds, and says how many of them are left for it. */
   return <A, R>(

@@ -35,7 +35,8 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
           (response) => resume(Effect.sync(() => decode(response))),
           (cause) => {
             const error = toEtcdError(method, cause)
-            if (error.isTransient) members.failed(member, error)
+            // A certificate may be wrong on this member alone.
+            if (error.isTransient || error.reason === "Tls") members.failed(member, error)
             resume(members.explain(member, subject)(error))
           }
         )

@@ -102,7 +102,9 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
   const onOver = (error: EtcdError) => {
     over = error
     members.failed(member, error)
-    for (const { resume } of creating) resume?.(Effect.fail(error))
+    // What another watch reported may have been too large to receive, which says nothing about those that are to come.
+    const failure = error.reason === "InvalidArgument" ? ended(method) : error
+    for (const { resume } of creating) resume?.(Effect.fail(failure))
     for (const subscriber of watching.values()) {
       forget(subscriber)
       subscriber.end(error)

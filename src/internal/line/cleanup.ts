@@ -24,8 +24,8 @@ export interface Cleanup {
 }
 
 interface Leftover {
-  /** When its last put has come at the latest, if it comes. */
-  readonly until: number
+  /** When its last put, or a removal of it that had no answer, has come at the latest, if it comes. */
+  until: number
   readonly unsubscribe: () => void
 }
 
@@ -77,11 +77,19 @@ export const make = (
       const sent = monotonicMillis(clock)
       const removals = some.map(Requests.cleanUp)
       return Effect.match(etcd.txn({ then: removals, idempotent: true }), {
-        onSuccess: () => true,
+        // An attempt without an answer may come when another entry has the key.
+        onSuccess: ({ repeated }) => repeated ? "MayComeLate" : "Over",
         // To try again what etcd will never allow changes nothing.
-        onFailure: (error) => !error.isTransient
-      }).pipe(Effect.map((isOver) => {
-        for (const entry of some) if (isOver && sent >= (entries.get(entry)?.until ?? Infinity)) gone(entry)
+        onFailure: ({ isTransient, outcome }) =>
+          !isTransient ? "Over" : outcome === "Unknown" ? "MayComeLate" : "Refused"
+      }).pipe(Effect.map((result) => {
+        const latest = monotonicMillis(clock) + proposalTimeout
+        for (const entry of some) {
+          const leftover = entries.get(entry)
+          if (leftover === undefined) continue
+          if (result === "MayComeLate") leftover.until = Math.max(leftover.until, latest)
+          else if (result === "Over" && sent >= leftover.until) gone(entry)
+        }
       }))
     })
 

@@ -12,16 +12,18 @@ export class KeyWatches {
   readonly #watched = new Map<string, WatchedKey>()
   /** The last guards. Their watches are kept, since they often guard again. */
   #guards: ReadonlySet<string> = new Set()
+  /** All guards whose watches may be open. Several entries of ours have different ones. */
+  readonly #opened = new Set<string>()
 
   constructor(host: Host, line: Line) {
     this.#host = host
     this.#line = line
   }
 
-  open(id: string, key: Uint8Array, limit: Semaphore.Semaphore | undefined) {
+  open(id: string, key: Uint8Array) {
     let watched = this.#watched.get(id)
     if (watched === undefined) this.#watched.set(id, watched = new WatchedKey(this.#host, this.#line, this, id, key))
-    watched.watch.open(limit)
+    watched.watch.open()
   }
 
   close(id: string) {
@@ -32,6 +34,7 @@ export class KeyWatches {
   closeAll() {
     for (const { watch } of this.#watched.values()) watch.close()
     this.#watched.clear()
+    this.#opened.clear()
   }
 
   /** The revision after which the end of a key is reported, if its watch is open. */
@@ -46,9 +49,18 @@ export class KeyWatches {
 
   /** Replaces the guards, and closes the watches that none of our entries needs any more. */
   setGuards(guards: ReadonlySet<string>) {
-    const before = this.#guards
     this.#guards = guards
-    for (const id of before) if (!this.isNeeded(id)) this.close(id)
+    for (const id of guards) this.#opened.add(id)
+    for (const id of this.#opened) {
+      if (this.isNeeded(id)) continue
+      this.#opened.delete(id)
+      this.close(id)
+    }
+  }
+
+  /** Whether a watch is still the one of its key. Another one may have been opened since it was closed. */
+  has(id: string, watched: WatchedKey): boolean {
+    return this.#watched.get(id) === watched
   }
 
   isNeeded(id: string): boolean {
@@ -87,6 +99,10 @@ class WatchedKey implements Subject {
   }
 
   get isNeeded(): boolean {
-    return this.#all.isNeeded(this.#id)
+    return this.#all.has(this.#id, this) && this.#all.isNeeded(this.#id)
+  }
+
+  get openingLimit(): Semaphore.Semaphore {
+    return this.#line.openingLimit
   }
 }

@@ -45,8 +45,8 @@ export interface LineHost extends Host {
   readonly clock: Clock.Clock
   readonly lengths: Lengths
   readonly layout: Layout
-  /** Limits how many watches without waiters are opened at once. */
-  readonly openingLimit: Semaphore.Semaphore
+  /** Limit how many watches are opened at once: those that waiters need, and the others. */
+  readonly openingLimits: { readonly waited: Semaphore.Semaphore; readonly others: Semaphore.Semaphore }
 }
 
 /** The newest entries of a line at a revision, newest first, and how many entries there were. */
@@ -160,9 +160,11 @@ export class Line implements Subject {
     this.isTaken = !isComplete || ahead.length > 0
     if (isComplete) entry.ahead = ahead.length
     else if (!isPart && count !== undefined) entry.ahead = count - 1
+    // What leaves in the same batch leaves at the same revision, and may do so after this was read.
+    const seenAt = isPart ? revision - 1n : revision
     // An entry that was put again may be behind more entries than were read: then none of these is ahead of it, and it
     // reads what is.
-    const step = follow(this, entry.claim, ahead, isComplete, revision)
+    const step = follow(this, entry.claim, ahead, isComplete, revision, seenAt)
     if (step._tag === "Turn" || step._tag === "Foreign") {
       this.#apply(entry, step)
     } else if (isPart || count === undefined || count > this.#shortLimit(entry.claim)) {
@@ -170,7 +172,7 @@ export class Line implements Subject {
       this.#apply(entry, step)
     } else if (this.#whole.from === undefined) {
       // Once the watch is open, the line is read.
-      this.#open(this.#whole)
+      this.#whole.open()
     } else if (isComplete && this.#whole.from < createRevision) {
       this.#apply(entry, settle(this, entry.claim, ahead.toReversed(), revision, this.#deletes))
     } else {
@@ -327,7 +329,7 @@ export class Line implements Subject {
     keys.setGuards(new Set(guards.keys()))
     for (const [id, { createRevision, key }] of guards) {
       const from = this.#whole.from ?? keys.from(id)
-      if (from === undefined) keys.open(id, key, this.#openingLimit)
+      if (from === undefined) keys.open(id, key)
       else if (this.#deletedAt(id) > createRevision) return this.#lookAhead(entry)
       else if (from > seenAt) this.#repeat(this.verify(id, key, from))
     }
@@ -378,8 +380,8 @@ export class Line implements Subject {
   watchOwn({ claim, id, key }: Entry) {
     if (this.#whole.isOpen) return
     if (this.layout.seesPart(claim) || this.#length > this.#host.lengths.short) {
-      this.#keyWatches.open(id, Buffer.from(key), this.#openingLimit)
-    } else this.#open(this.#whole)
+      this.#keyWatches.open(id, Buffer.from(key))
+    } else this.#whole.open()
   }
 
   unwatch() {
@@ -391,14 +393,10 @@ export class Line implements Subject {
     return this.#keys ??= new KeyWatches(this.#host, this)
   }
 
-  #open(watch: DeletionWatch) {
-    watch.open(this.#openingLimit)
-  }
-
-  /** Watches without waiters are opened a few at a time. */
-  get #openingLimit(): Semaphore.Semaphore | undefined {
-    const isWaitedFor = [...this.entries.values()].some(({ state }) => state === "Waiting")
-    return isWaitedFor ? undefined : this.#host.openingLimit
+  /** Watches that no waiter needs do not hold up the others. */
+  get openingLimit(): Semaphore.Semaphore {
+    const { others, waited } = this.#host.openingLimits
+    return [...this.entries.values()].some(({ state }) => state === "Waiting") ? waited : others
   }
 
   /** When a key was last deleted, as far as its watch has reported. */

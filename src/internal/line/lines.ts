@@ -65,6 +65,8 @@ export interface Lines {
   readonly leave: (entry: Entry, done: () => void) => void
   /** Changes what the entry says of its holder. */
   readonly describe: (entry: Entry, value: Uint8Array) => void
+  /** Refuses a claim that can be met beside others, by what all who stand in the line leave to it. */
+  readonly refuse: (prefix: string, claim: Claim) => Effect.Effect<Refused, EntryError>
   /** Where the entries are that can be in the way of a claim. */
   readonly ahead: (prefix: string, claim: Claim) => ReadonlyArray<Etcd.Range>
   /** An entry of ours that holds. */
@@ -75,8 +77,8 @@ export interface Lines {
   readonly close: () => void
 }
 
-/** How many watches without waiters are opened at once: with thousands, none would be open in time. */
-const openAtOnce = 64
+/** How many watches are opened at once, by whether waiters need them: with thousands, none would be open in time. */
+const openAtOnce = { waited: 256, others: 64 }
 
 export const make = (
   etcd: Etcd.Etcd["Service"],
@@ -87,11 +89,15 @@ export const make = (
 ): Lines => {
   const batch = Batch.make(etcd, clock, background)
   const cleanup = Cleanup.make(etcd, clock, background, ({ ref, key }) => releaseKey(ref.lease, key))
-  const openingLimit = Semaphore.makeUnsafe(openAtOnce)
-  const host: LineHost = { etcd, clock, background, lengths, layout, openingLimit }
+  const openingLimits = {
+    waited: Semaphore.makeUnsafe(openAtOnce.waited),
+    others: Semaphore.makeUnsafe(openAtOnce.others)
+  }
+  const host: LineHost = { etcd, clock, background, lengths, layout, openingLimits }
   const lines = new Map<string, Line>()
   const leases = new Set<EntryLease>()
   let sweeper: Fiber.Fiber<void> | undefined
+  let isEnding = false
 
   // ---------------------------------------------------------------------------
   // joining
@@ -153,6 +159,15 @@ export const make = (
     ref.release()
     return new Refused(line.prefix, undefined)
   })
+
+  const refuse: Lines["refuse"] = (prefix, claim) =>
+    Effect.suspend(() => {
+      const line = lineOf(prefix)
+      return Effect.map(
+        answerOf(line, Requests.beginningAndHead(line.range, claim.of + 1)),
+        ({ responses: [beginning, head] }) => refusal(line, claim, beginning!.kvs, head!.kvs[0])
+      )
+    })
 
   const joinUnlessChanged = (entry: Entry, revision: bigint) =>
     Effect.callback<boolean, EntryError>((resume) =>
@@ -297,6 +312,8 @@ export const make = (
   const enter = (entry: Entry, createRevision: bigint) => {
     entry.line.enter(entry, createRevision)
     followLease(entry.ref.lease)
+    // Its join was under way when all others were told.
+    if (isEnding && !entry.ref.isShared) entry.lose(new EntryLost("Released"))
   }
 
   /** The join failed: there is no entry, or there may be one, or one may still come. */
@@ -417,16 +434,20 @@ export const make = (
     return undefined
   }
 
-  const end = Effect.suspend(() => {
+  const endOwn = Effect.suspend(() => {
+    isEnding = true
     const own = [...lines.values()].flatMap(({ entries }) => [...entries.values()].filter(({ ref }) => !ref.isShared))
     for (const entry of own) entry.lose(new EntryLost("Released"))
     const given = own.map((entry) => giveAway(entry, (done) => leave(entry, done)))
     return Effect.andThen(Effect.all(given, { concurrency: "unbounded", discard: true }), batch.idle)
   })
 
+  // Joins that were under way have been answered by then, and have left entries that nothing else would end.
+  const end = Effect.andThen(endOwn, endOwn)
+
   const close = () => lines.forEach((line) => line.unwatch())
 
-  return { layout, join, tryJoin, joinAll, tryJoinAll, handOver, leave, describe, ahead, held, end, close }
+  return { layout, join, tryJoin, joinAll, tryJoinAll, handOver, leave, describe, refuse, ahead, held, end, close }
 }
 
 const unread: Pick<Newest, "kvs" | "count"> = { kvs: [], count: undefined }
@@ -437,13 +458,25 @@ const createRevisionsOf = (own: ReadonlyArray<Etcd.RangeResult | undefined>): Re
 const laneOf = ({ claim, key, line: { layout, prefix } }: Entry): string => layout.lane(prefix, key, claim)
 
 /** Why a claim is not met behind those ahead, if it is not. */
-const refusalOf = ({ layout, prefix }: Line, claim: Claim, ahead: ReadonlyArray<EntryKey>): Refused | undefined => {
+const refusalOf = (line: Line, claim: Claim, ahead: ReadonlyArray<EntryKey>): Refused | undefined => {
+  const claims = ahead.map((kv) => line.layout.claimOf(line.prefix, kv, claim))
+  const isMet = claims.every((claim) => claim !== undefined) && admits(claim, claims)
+  return isMet ? undefined : refusal(line, claim, ahead)
+}
+
+/** What a claim is told that is not met behind those ahead. */
+const refusal = (
+  { layout, prefix }: Line,
+  claim: Claim,
+  ahead: ReadonlyArray<EntryKey>,
+  head = ahead[0]
+): Refused => {
   const conflict = ahead.find((kv) => layout.claimOf(prefix, kv, claim) === undefined)
   if (conflict !== undefined) return new Refused(prefix, conflict)
   const claims = ahead.map((kv) => layout.claimOf(prefix, kv, claim)!)
-  if (admits(claim, claims)) return undefined
+  const of = claims.reduce((of, claim) => Math.min(of, claim.of), claim.of)
   const used = claims.reduce((sum, { permits }) => sum + permits, 0)
-  return new Refused(prefix, ahead[0], undefined, Math.max(0, claim.of - used))
+  return new Refused(prefix, head, undefined, Math.max(0, of - used))
 }
 
 // In milliseconds.

@@ -81,6 +81,10 @@ export const takeFree = (entry: Entry) => {
 export const beginning = (range: Etcd.Range, limit: number) =>
   Etcd.nested({ then: [{ ...first(range), limit, keysOnly: true } as const] })
 
+/** The same, with what the first of them says of itself. */
+export const beginningAndHead = (range: Etcd.Range, limit: number) =>
+  Etcd.nested({ then: [{ ...first(range), limit, keysOnly: true } as const, first(range)] })
+
 /** Joins if no entry has joined since a revision. Others may have left. */
 export const joinUnlessChanged = (entry: Entry, since: bigint) => {
   const { key, rangeEnd } = entry.line.range

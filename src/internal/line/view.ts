@@ -78,13 +78,17 @@ export const settle = (
     : { _tag: "Wait", place: { _tag: "Complete", ahead: left } })
 }
 
-/** What was nearest ahead at a revision, newest first. `isComplete` if nothing else was ahead. */
+/**
+ * What was nearest ahead at a revision, newest first. `isComplete` if nothing else was ahead. Of what happened after `seenAt`
+ * only watches can tell.
+ */
 export const follow = (
   rules: Rules,
   own: Claim,
   nearest: ReadonlyArray<EntryKey>,
   isComplete: boolean,
-  revision: bigint
+  revision: bigint,
+  seenAt = revision
 ): Step => {
   const foreign = foreignAmong(rules, own, nearest)
   if (foreign !== undefined) return foreign
@@ -93,7 +97,7 @@ export const follow = (
   if (found === undefined) return { _tag: "Look" }
   return {
     _tag: "Wait",
-    place: { _tag: "Guarded", guards: new Map(found.map((kv) => [idOf(kv), kv])), seenAt: revision }
+    place: { _tag: "Guarded", guards: new Map(found.map((kv) => [idOf(kv), kv])), seenAt }
   }
 }
 

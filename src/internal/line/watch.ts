@@ -29,6 +29,8 @@ export interface Subject {
   readonly onError: (error: EtcdError) => void
   /** Whether the watch is to be opened again when it has ended. */
   readonly isNeeded: boolean
+  /** Limits how many watches are opened at once. */
+  readonly openingLimit: Semaphore.Semaphore
 }
 
 /** In milliseconds. */
@@ -41,6 +43,8 @@ export class DeletionWatch {
   readonly #subject: Subject
   #subscription: Etcd.Subscription | undefined
   #opening: Fiber.Fiber<void> | undefined
+  /** What it waits for before it is opened. */
+  #queuedAt: Semaphore.Semaphore | undefined
 
   constructor(host: Host, subject: Subject) {
     this.#host = host
@@ -52,14 +56,21 @@ export class DeletionWatch {
     return this.#subscription !== undefined || this.#opening !== undefined
   }
 
-  /** `limit` lets other watches open first, where no waiter needs what this one reports. */
-  open(limit?: Semaphore.Semaphore) {
+  open() {
+    const { openingLimit } = this.#subject
+    // By now a waiter needs it, or none does any more.
+    if (this.#queuedAt !== undefined && this.#queuedAt !== openingLimit) this.close()
     if (this.isOpen) return
     const opened = Effect.catch(
       persistently(this.#opened()),
       (error) => Effect.sync(() => this.#subject.onError(error))
     )
-    const opening = this.#opening = this.#host.background(limit === undefined ? opened : limit.withPermits(1)(opened))
+    this.#queuedAt = openingLimit
+    const begun = Effect.suspend(() => {
+      this.#queuedAt = undefined
+      return opened
+    })
+    const opening = this.#opening = this.#host.background(openingLimit.withPermits(1)(begun))
     opening.addObserver(() => {
       if (this.#opening === opening) this.#opening = undefined
     })
@@ -69,6 +80,7 @@ export class DeletionWatch {
     const opening = this.#opening
     const subscription = this.#subscription
     this.#opening = this.#subscription = this.from = undefined
+    this.#queuedAt = undefined
     opening?.interruptUnsafe()
     subscription?.close()
   }

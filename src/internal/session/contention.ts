@@ -88,12 +88,11 @@ export const make = (
   const acquire: Contention["acquire"] = (request, wait) =>
     recorded(
       [request],
-      contend([request], () => wait, ([waiter]) => {
-        const ref = waiter!.state === "Called" ? refNow(request) : undefined
-        if (ref === undefined) return inTurn(waiter!)
+      contend([request], () => wait, ([waiter]) =>
         // A free lock is taken in as few steps as possible.
-        return Effect.filterOrElse(joinOn(ref, waiter!, lines.join), isHeld, (joined) => inTurn(waiter!, joined))
-      })
+        waiter!.state === "Called"
+          ? Effect.filterOrElse(join(waiter!, lines.join), isHeld, (joined) => inTurn(waiter!, joined))
+          : inTurn(waiter!))
     )
 
   const tryAcquire: Contention["tryAcquire"] = (request, wait) =>
@@ -103,7 +102,7 @@ export const make = (
         // The check and the place in the queue are one step, since a try that found another request there would have to
         // wait.
         if (isClosed() || wouldBeCalled(request)) {
-          return contend([request], () => wait, ([waiter]) => join(waiter!, lines.tryJoin))
+          return contend([request], () => wait, ([waiter]) => Effect.tap(join(waiter!, lines.tryJoin), turnOf))
         }
         return refusedHere(request, wait)
       })
@@ -121,7 +120,7 @@ export const make = (
       Effect.suspend(() => {
         const refusing = requests.find((request) => !wouldBeCalled(request))
         if (refusing !== undefined && !isClosed()) return refusedHere(refusing, wait)
-        return contend(requests, () => wait, (waiters) => joinAll(waiters, lines.tryJoinAll))
+        return contend(requests, () => wait, (waiters) => Effect.tap(joinAll(waiters, lines.tryJoinAll), turnsOf))
       })
     )
 
@@ -129,7 +128,13 @@ export const make = (
 
   /** Refuses a try that etcd would refuse anyway, so that it is not worth a proposal. */
   const refusedHere = <E>({ claim, prefix }: Request, wait: Wait<E>): Effect.Effect<Refused, EntryError | E> =>
-    wait(Effect.map(askForHolder(prefix, claim), (holder) => new Refused(prefix, holder ?? lines.held(prefix))))
+    wait(
+      lines.layout.sharesWithAhead(claim)
+        ? Effect.map(lines.refuse(prefix, claim), ({ available, holder }) =>
+          new Refused(prefix, holder, undefined, queues.get(prefix)?.leftOf(available, claim) ?? available))
+        : Effect.map(askForHolder(prefix, claim), (holder) =>
+          new Refused(prefix, holder ?? lines.held(prefix)))
+    )
 
   const contend = <A, E>(
     requests: ReadonlyArray<Request>,
@@ -196,15 +201,13 @@ export const make = (
   })
 
   const join = (waiter: Waiter, via: Via, attempt = 1): Effect.Effect<Entry | Refused, EntryError> =>
-    Effect.suspend(() => {
-      const ref = refNow(waiter.request)
-      if (ref !== undefined) return joinOn(ref, waiter, via, attempt)
-      return Effect.andThen(untilGranted(waiter.request), join(waiter, via, attempt))
-    })
-
-  const joinOn = (ref: LeaseRef, waiter: Waiter, via: Via, attempt = 1) =>
     Effect.callback<Entry | Refused, EntryError>((resume) => {
       const { claim, prefix, value } = waiter.request
+      // In one step with the request, which releases it: an interruption in between would leave it to nobody.
+      const ref = refNow(waiter.request)
+      if (ref === undefined) {
+        return resume(Effect.andThen(untilGranted(waiter.request), join(waiter, via, attempt)))
+      }
       waiter.state = "Joining"
       via(prefix, { ref, value, claim }, (exit) => {
         answered(waiter, exit)
@@ -217,26 +220,25 @@ export const make = (
     via: Lines["joinAll"],
     attempt = 1
   ): Effect.Effect<ReadonlyArray<Entry> | Refused, EntryError> =>
-    Effect.suspend(() => {
+    Effect.callback((resume) => {
       // All are on one lease.
       const refs = waiters.map(({ request }) => refNow(request))
       if (refs.includes(undefined)) {
-        return Effect.andThen(untilGranted(waiters[0]!.request), joinAll(waiters, via, attempt))
+        for (const ref of refs) ref?.release()
+        return resume(Effect.andThen(untilGranted(waiters[0]!.request), joinAll(waiters, via, attempt)))
       }
-      return Effect.callback((resume) => {
-        for (const waiter of waiters) waiter.state = "Joining"
-        const wanted = waiters.map(({ request: { claim, prefix, value } }, i) => ({
-          prefix,
-          claim,
-          value,
-          ref: refs[i]!
-        }))
-        via(wanted, (exit) => {
-          waiters.forEach((waiter, i) =>
-            answered(waiter, Exit.map(exit, (joined) => joined instanceof Refused ? joined : joined[i]!))
-          )
-          resume(orAgain(exit, attempt, () => joinAll(waiters, via, attempt + 1)))
-        })
+      for (const waiter of waiters) waiter.state = "Joining"
+      const wanted = waiters.map(({ request: { claim, prefix, value } }, i) => ({
+        prefix,
+        claim,
+        value,
+        ref: refs[i]!
+      }))
+      via(wanted, (exit) => {
+        waiters.forEach((waiter, i) =>
+          answered(waiter, Exit.map(exit, (joined) => joined instanceof Refused ? joined : joined[i]!))
+        )
+        resume(orAgain(exit, attempt, () => joinAll(waiters, via, attempt + 1)))
       })
     })
 
@@ -319,11 +321,11 @@ export const make = (
     ) {
       return release(entry, () => {})
     }
-    if (next.request.metadata !== metadata) {
-      if (!lines.layout.hasOwnKeys || lines.layout.putsOnce(claim)) return release(entry, () => {})
-      lines.describe(entry, next.request.value)
-    }
-    queue!.replace(claim)
+    const isOther = next.request.metadata !== metadata
+    if (isOther && (!lines.layout.hasOwnKeys || lines.layout.putsOnce(claim))) return release(entry, () => {})
+    // Others here, who know of more permits, may have taken those that it would need.
+    if (queue!.replace(claim) === undefined) return release(entry, () => {})
+    if (isOther) lines.describe(entry, next.request.value)
     next.place(entry)
     queue!.admit()
   }
@@ -445,6 +447,13 @@ const resultOf = (exit: Exit.Exit<unknown, unknown>): Metrics.Result => {
 }
 
 const isHeld = (joined: Entry | Refused): joined is Entry => joined instanceof Entry && joined.state === "Held"
+
+/** Of a try, whose turn has come with its answer unless it was lost before. */
+const turnOf = (joined: Entry | Refused): Effect.Effect<void, EntryError> =>
+  joined instanceof Refused ? Effect.void : joined.turn
+
+const turnsOf = (joined: ReadonlyArray<Entry> | Refused): Effect.Effect<void, EntryError> =>
+  joined instanceof Refused ? Effect.void : Effect.forEach(joined, turnOf, { discard: true })
 
 const isPending = ({ entry }: Waiter): boolean => entry?.state !== "Held"
 

@@ -61,9 +61,11 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
   )
   const session: SessionImpl = {
     [TypeId]: TypeId,
-    lease: Effect.map(
-      Effect.acquireRelease(acquireRef(leases), ({ release }) => Effect.sync(release), { interruptible: true }),
-      ({ lease }) => lease
+    lease: Effect.uninterruptibleMask((restore) =>
+      Effect.map(
+        Effect.acquireRelease(acquireRef(leases, restore), ({ release }) => Effect.sync(release)),
+        ({ lease }) => lease
+      )
     ),
     etcd,
     clock,
@@ -76,8 +78,14 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
 /** What is behind a session that `make` returned. */
 export const of = (session: Session["Service"]): SessionImpl => session as SessionImpl
 
-const acquireRef = (leases: Leases.Leases): Effect.Effect<LeaseRef, EtcdError> =>
+/** To be run uninterruptibly: an interruption after the reference was taken would leave it to nobody. */
+const acquireRef = (
+  leases: Leases.Leases,
+  restore: <A, E>(wait: Effect.Effect<A, E>) => Effect.Effect<A, E>
+): Effect.Effect<LeaseRef, EtcdError> =>
   Effect.suspend(() => {
     const ref = leases.acquireRefNow()
-    return ref === undefined ? Effect.flatMap(leases.granted, () => acquireRef(leases)) : Effect.succeed(ref)
+    return ref === undefined
+      ? Effect.flatMap(restore(leases.granted), () => acquireRef(leases, restore))
+      : Effect.succeed(ref)
   })

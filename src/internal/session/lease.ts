@@ -12,7 +12,7 @@ import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as PubSub from "effect/PubSub"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Etcd } from "../../Etcd.ts"
 import { EtcdError } from "../../EtcdError.ts"
@@ -373,7 +373,9 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const clock = yield* Clock.Clock
   const id = randomId()
   const recorder = Metrics.leases(yield* Effect.context<never>())
-  const background = yield* Background.make
+  // Renewals go on while the caller's scope closes, until what runs under the lease has ended.
+  const renewing = yield* Scope.make()
+  const background = yield* Scope.provide(Background.make, renewing)
   const acknowledged = yield* PubSub.sliding<Renewal>(16)
   let sent = now(clock)
   const granted = grant(etcd, id, seconds, () => {
@@ -385,11 +387,10 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       (ttlMillis) =>
         new LeaseImpl({ etcd, id, ttlMillis, sent, clock, background, isManual, marginOf, acknowledged, recorder })
     ),
-    (lease) => orLeftToExpire(id, lease.revoke)
+    // What runs under the lease ends, then the renewals, then the lease.
+    (lease) => Effect.andThen(orLeftToExpire(id, lease.revoke), Scope.close(renewing, Exit.void))
   )
-  // The scope closes in the reverse order: what runs under the lease ends, then the renewals, then the lease.
-  yield* lease.keep
-  yield* Effect.addFinalizer(() => lease.end)
+  yield* Scope.provide(lease.keep, renewing)
   return lease
 })
 

@@ -77,6 +77,8 @@ export class Waiter {
 export class LocalQueue {
   /** The permits of those that were called and have not left. */
   #used = 0
+  /** These are of a semaphore. */
+  #isSemaphore = false
   /** Made for the first fiber that has to wait: for most locks none has to. */
   #waiting: Set<Waiter> | undefined
 
@@ -94,8 +96,15 @@ export class LocalQueue {
   }
 
   /** Whether a claim would be called at once. */
-  admits({ of, permits }: Claim): boolean {
-    return this.next === undefined && this.#used + permits <= of
+  admits(claim: Claim): boolean {
+    return this.next === undefined && this.#hasRoomFor(claim)
+  }
+
+  /** How many of the permits that the entries in etcd leave are left by those of this queue that have none there yet, too. */
+  leftOf(available: number, { of }: Claim): number {
+    let left = Math.min(available, of - this.#used)
+    for (const { request } of this.#waiting ?? []) left -= request.claim.permits
+    return Math.max(0, left)
   }
 
   add(waiter: Waiter) {
@@ -117,11 +126,10 @@ export class LocalQueue {
   /** Takes out the next waiter if it can have the place of one that leaves. It is not called, since it gets that place. */
   replace(left: Claim): Waiter | undefined {
     const next = this.successor
-    if (next === undefined || this.#used - left.permits + next.request.claim.permits > next.request.claim.of) {
-      return undefined
-    }
+    const used = this.#used - left.permits
+    if (next === undefined || !this.#hasRoomFor(next.request.claim, used)) return undefined
     this.#waiting!.delete(next)
-    this.#used += next.request.claim.permits - left.permits
+    this.#take(next.request.claim, used)
     return next
   }
 
@@ -135,7 +143,7 @@ export class LocalQueue {
   /** Calls those whose claims can be met now. */
   admit() {
     let { next } = this
-    while (next !== undefined && this.#used + next.request.claim.permits <= next.request.claim.of) {
+    while (next !== undefined && this.#hasRoomFor(next.request.claim)) {
       this.#waiting!.delete(next)
       this.#call(next)
       next = this.next
@@ -143,7 +151,17 @@ export class LocalQueue {
   }
 
   #call(waiter: Waiter) {
-    this.#used += waiter.request.claim.permits
+    this.#take(waiter.request.claim)
     waiter.call()
+  }
+
+  #take({ kind, permits }: Claim, used = this.#used) {
+    this.#used = used + permits
+    this.#isSemaphore = kind === "permits"
+  }
+
+  /** Readers are in the way of a semaphore, and its holders are in theirs, although each of them leaves permits. */
+  #hasRoomFor({ kind, of, permits }: Claim, used = this.#used): boolean {
+    return used + permits <= of && (used === 0 || (kind === "permits") === this.#isSemaphore)
   }
 }
