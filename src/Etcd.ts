@@ -304,7 +304,8 @@ export interface WatchEvent {
  * **Gotchas**
  *
  * `next` fails when the watch ends, for whatever reason. That says nothing about
- * the keys: read them again.
+ * the keys: read them again. Once the scope of the watch has closed, `next` ends
+ * as interrupted.
  *
  * @category models
  * @since 0.1.0

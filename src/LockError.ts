@@ -114,7 +114,7 @@ export class LockNameConflict
           "beginning of another lock's path."
       }
       case "PlainKey": {
-        return `${what}: '${key}' lies in its place and is attached to no lease, so it is no lock's entry. ` +
+        return `${what}: '${key}' lies in its place and is attached to no lease, so it is not a lock's entry. ` +
           "Delete the key, or use another name."
       }
     }

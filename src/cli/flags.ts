@@ -20,12 +20,12 @@ export const duration = (name: string): Flag.Flag<Duration.Duration> =>
     Flag.withMetavar("duration"),
     Flag.filterMap(
       durationOf,
-      (text) => `--${name}: ${JSON.stringify(text)} is no duration. Write 30, 30s, 500ms or 1m30s.`
+      (text) => `--${name}: ${JSON.stringify(text)} is not a duration. Write 30, 30s, 500ms or 1m30s.`
     )
   )
 
 export const exitCode = (name: string): Flag.Flag<number> =>
   Flag.Int(name).pipe(
     Flag.withMetavar("code"),
-    Flag.filter((code) => code >= 0 && code <= 255, (code) => `--${name}: ${code} is no exit code. Write 0 to 255.`)
+    Flag.filter((code) => code >= 0 && code <= 255, (code) => `--${name}: ${code} is not an exit code. Write 0 to 255.`)
   )

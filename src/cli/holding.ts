@@ -10,10 +10,10 @@ import * as Option from "effect/Option"
 import type { ChildProcessSpawner } from "effect/process"
 import * as Queue from "effect/Queue"
 import { constants } from "node:os"
+import { json } from "../internal/printable.ts"
 import * as Child from "./child.ts"
 import { codes, ExitWith, Misuse } from "./ending.ts"
 import * as flags from "./flags.ts"
-import { json } from "./printable.ts"
 import { Signals, untilSignal } from "./signals.ts"
 
 // -----------------------------------------------------------------------------
@@ -77,7 +77,7 @@ export const holdingFlags = {
     Flag.withDefault(codes.lost)
   ),
   holdFor: flags.duration("hold-for").pipe(
-    Flag.withDescription("Hold the lock for at least so long, also when the command ends before."),
+    Flag.withDescription("Hold the lock for at least this long, even if the command ends earlier."),
     Flag.optional
   )
 }

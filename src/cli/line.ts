@@ -3,7 +3,7 @@ import { Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { json, printable } from "./printable.ts"
+import { json, printable } from "../internal/printable.ts"
 import { table } from "./table.ts"
 
 type Client = Lock.Inspection["queue"][number]

@@ -47,7 +47,7 @@ const output = {
   ),
   quiet: Flag.Boolean("quiet").pipe(
     Flag.withAlias("q"),
-    Flag.withDescription("Print errors only. That a lock is held is none."),
+    Flag.withDescription("Print errors only. A held lock is not one."),
     Flag.withoutNegation,
     Flag.withDefault(false)
   ),

@@ -29,7 +29,7 @@ export const run = Command.make("run", {
     Flag.optional
   ),
   of: Flag.Int("of").pipe(
-    Flag.withDescription("How many permits the semaphore has: so many commands run at once."),
+    Flag.withDescription("How many permits the semaphore has. That many commands run at once."),
     Flag.optional
   ),
   once: Flag.String("once").pipe(

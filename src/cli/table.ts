@@ -1,7 +1,7 @@
 /** Rows of text as columns. */
 import { CliOutput, TerminalCapabilities } from "effect/cli"
 import * as Effect from "effect/Effect"
-import { printable } from "./printable.ts"
+import { printable } from "../internal/printable.ts"
 
 const maxCell = 60
 

@@ -4,7 +4,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import type * as LogLevel from "effect/LogLevel"
 import * as References from "effect/References"
-import { json, printable } from "./printable.ts"
+import { json, printable } from "../internal/printable.ts"
 import { root } from "./root.ts"
 
 const levels: { readonly [Level in LogLevel.LogLevel]?: string } = {

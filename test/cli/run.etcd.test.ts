@@ -264,7 +264,7 @@ describe("the exit code", () => {
     ["an unknown command", 64, ["nosuch"], /Unknown subcommand "nosuch"/],
     ["no name", 64, ["run"], /Missing required argument: name/],
     ["a wrong name", 64, ["run", "a//b", "true"], /cannot use the name "a\/\/b"/],
-    ["a wrong duration", 64, ["run", "-w", "soon", "x", "true"], /--timeout: "soon" is no duration/],
+    ["a wrong duration", 64, ["run", "-w", "soon", "x", "true"], /--timeout: "soon" is not a duration/],
     ["options that exclude each other", 64, ["run", "-n", "-w1", "x", "true"], /give one of them/],
     ["permits without their number", 64, ["run", "--permits", "2", "x", "true"], /--permits needs --of/],
     ["a command twice", 64, ["run", "x", "-c", "true", "true"], /-c takes the place of a command/],

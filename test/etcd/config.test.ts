@@ -188,7 +188,7 @@ describe("Etcd.layerEtcdctl", () => {
         [{ ETCDCTL_ENDPOINTS: " , " }, "ETCDCTL_ENDPOINTS is empty"],
         [{ ETCDCTL_ENDPOINTS: "http://a:1,https://b:1" }, "ETCDCTL_ENDPOINTS mixes https:// with plain addresses"],
         [{ ETCDCTL_CACERT: "/nowhere/ca.pem" }, "ETCDCTL_CACERT: cannot read \"/nowhere/ca.pem\""],
-        [{ ETCDCTL_CACERT: noPem }, `ETCDCTL_CACERT: ${JSON.stringify(noPem)} is no PEM file`],
+        [{ ETCDCTL_CACERT: noPem }, `ETCDCTL_CACERT: ${JSON.stringify(noPem)} is not a PEM file`],
         [
           { ETCDCTL_CERT: "/nowhere/c.pem", ETCDCTL_KEY: Tls.client.key },
           "ETCDCTL_CERT: cannot read \"/nowhere/c.pem\""
@@ -222,7 +222,7 @@ describe("Etcd.layerEtcdctl", () => {
         [{ ETCDCTL_KEY: base64Key }, "ETCDCTL_KEY has the content of a PEM file. Write the file's path."],
         [
           { ETCDCTL_COMMAND_TIMEOUT: "5" },
-          "ETCDCTL_COMMAND_TIMEOUT: \"5\" is no duration; write it as 5s, 500ms or 1m30s"
+          "ETCDCTL_COMMAND_TIMEOUT: \"5\" is not a duration; write it as 5s, 500ms or 1m30s"
         ],
         [
           { ETCDCTL_COMMAND_TIMEOUT: "0s" },

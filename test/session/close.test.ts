@@ -1,6 +1,6 @@
 /** What gives a lock away waits for the bodies that the lock protects. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Clock, Effect, Exit, Fiber, Scope } from "effect"
+import { Cause, Clock, Duration, Effect, Exit, Fiber, Scope } from "effect"
 import { Etcd, Lease, Lock, type Session } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
@@ -164,6 +164,23 @@ describe(`the end of a session (${cite("P1")})`, () => {
         assert.deepStrictEqual(yield* faults.keys, [])
       }).pipe(Effect.scoped, provideMemory))
   }
+
+  it.effect("in an outage leaves no key on a lease of the user's that goes on", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const a = yield* session()
+      const lease = yield* Lease.make({ ttl: "60 seconds" })
+      yield* a.run(Lock.acquire("job", { lease }))
+      yield* faults.unreachable
+      const closing = yield* fork(a.close)
+      yield* pass("10 seconds")
+      assert.deepStrictEqual(closing.pollUnsafe(), Exit.void)
+      assert.lengthOf(yield* keys, 1)
+      yield* faults.heal
+      yield* pass("6 seconds")
+      assert.deepStrictEqual(yield* keys, [])
+      assert.isAbove(Duration.toMillis(yield* lease.remaining), 0)
+    }).pipe(Effect.scoped, provideMemory))
 
   it.effect("takes one request timeout at most when etcd hangs, however many leases it has", () =>
     Effect.gen(function*() {

@@ -54,7 +54,10 @@ export const make = (transport: Transport, requestTimeout: number): Etcd["Servic
     leaseKeepAlive: transport.leaseKeepAlive,
     leaseTimeToLive: (leaseId) => retrying((timeout) => transport.leaseTimeToLive(leaseId, timeout)),
     watch: Effect.fnUntraced(function*(options) {
-      const seen = yield* Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>()
+      const seen = yield* Effect.acquireRelease(
+        Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>(),
+        Queue.shutdown
+      )
       const subscribed = subscribe(options, {
         onEvents: (events) => Queue.offerUnsafe(seen, events),
         onEnd: (error) => Queue.failCauseUnsafe(seen, Cause.fail(error))

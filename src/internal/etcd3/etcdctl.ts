@@ -40,7 +40,9 @@ const duration = (variable: string): Config.Config<Duration.Duration> =>
           parts.reduce((sum, [, count, unit]) => sum + Number(count) * units[unit as keyof typeof units], 0)
         )
       )
-      : Effect.fail(configError(`${variable}: ${JSON.stringify(text)} is no duration; write it as 5s, 500ms or 1m30s`))
+      : Effect.fail(
+        configError(`${variable}: ${JSON.stringify(text)} is not a duration; write it as 5s, 500ms or 1m30s`)
+      )
   })
 
 // -----------------------------------------------------------------------------
@@ -124,7 +126,7 @@ const readFile = Effect.fnUntraced(function*(variable: string, path: Option.Opti
   )
   return text.includes("-----BEGIN ")
     ? text
-    : yield* Effect.fail(configError(`${variable}: ${JSON.stringify(path.value)} is no PEM file`))
+    : yield* Effect.fail(configError(`${variable}: ${JSON.stringify(path.value)} is not a PEM file`))
 })
 
 const credentials = (

@@ -3,7 +3,8 @@
  *
  * A put may be applied later than its call ended, so one removal is not enough: the entry
  * is removed again and again until no such put can come any more. All
- * entries are removed by the same few transactions.
+ * entries are removed by the same few transactions. That goes on after the session has ended, for
+ * those on a lease that goes on: the user's.
  */
 import * as Arr from "effect/Array"
 import type * as Clock from "effect/Clock"
@@ -43,6 +44,7 @@ export const make = (
   onGone: (entry: Entry) => void
 ): Cleanup => {
   const patience = Duration.toMillis(etcd.requestTimeout) + proposalTimeout
+  const fork = Effect.runForkWith(background.context)
   const recordReaped = Metrics.reaped(background.context)
   const entries = new Map<Entry, Leftover>()
   const added = Latch.makeUnsafe()
@@ -57,7 +59,7 @@ export const make = (
       unsubscribe: lease.onLoss(() => gone(entry))
     })
     added.openUnsafe()
-    sweeping ??= background(run)
+    sweeping ??= fork(run)
   }
 
   const run = Effect.gen(function*() {
