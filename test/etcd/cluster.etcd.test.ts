@@ -37,6 +37,7 @@ describe.concurrent("a cluster", () => {
       const members = yield* EtcdServer.startCluster(3)
       const etcd = yield* connect({ hosts: members[0]!.endpoint })
       const id = yield* leased(etcd)
+      yield* etcd.txn({ then: [Etcd.put("a", "x")], idempotent: true })
       const watch = yield* etcd.watch({ key: Buffer.from("a") })
       yield* etcd.leaseKeepAlive(id, 1000)
       yield* Effect.all([members[1]!.kill, members[2]!.kill], { concurrency: "unbounded" })
@@ -47,6 +48,9 @@ describe.concurrent("a cluster", () => {
       assert.isTrue((yield* Effect.flip(etcd.leaseKeepAlive(id, 1000))).isTransient)
       const call = yield* Effect.flip(etcd.range(Etcd.get("a")))
       assert.include(["Unavailable", "Timeout"], call.reason)
+      // What this member has by itself, it can read.
+      const { kvs } = yield* etcd.range({ ...Etcd.get("a"), serializable: true })
+      assert.deepStrictEqual(kvs.map(({ value }) => Buffer.from(value).toString()), ["x"])
       yield* Effect.all([members[1]!.restart, members[2]!.restart], { concurrency: "unbounded" })
       yield* Effect.retry(etcd.watch({ key: Buffer.from("a") }), { times: 5 })
     }))

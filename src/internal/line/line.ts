@@ -137,6 +137,7 @@ export class Line implements Subject {
   enter(entry: Entry, createRevision: bigint) {
     entry.joined(createRevision, monotonicMillis(this.#host.clock))
     this.entries.set(entry.id, entry)
+    this.#see(createRevision)
     // A watch may have reported the entry's end before the answer reported its beginning.
     if (this.#deletedAt(entry.id) > createRevision) entry.lose(keyDeleted)
   }
