@@ -175,8 +175,8 @@ describe("an error", () => {
       "Lock 'orders' was released at once: by its handle, or because its session or lease has closed",
       "Lock 'orders' cannot be acquired: 'orders/new/1f-1' lies under its name and belongs to another lock. " +
       "Use a name that is not the beginning of another lock's path.",
-      "Lock 'orders' cannot be acquired: 'orders/config' lies in its place and is attached to no lease, so it is no " +
-      "lock's entry. Delete the key, or use another name.",
+      "Lock 'orders' cannot be acquired: 'orders/config' lies in its place and is attached to no lease, so it is not " +
+      "a lock's entry. Delete the key, or use another name.",
       "etcd leaseKeepAlive failed (Unavailable): cannot connect",
       "Lease 1f expired: etcd acknowledged no renewal for 13s 500ms, and this process stood still for 4s of that time; " +
       "the last error was: etcd leaseKeepAlive failed (Unavailable): cannot connect",
