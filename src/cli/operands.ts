@@ -43,7 +43,6 @@ interface Option {
 
 const long = (flags: Flags, word: string): Option => {
   const name = word.slice(2)
-  if (word.includes("=")) return { parts: [word], needsValue: false }
   return isSwitch(flags, name)
     ? { parts: [`${word}=true`], needsValue: false }
     : { parts: [word], needsValue: takesValue(flags, name) }
