@@ -88,7 +88,12 @@ const operator = Effect.gen(function*() {
     )
     const counts = Object.entries(Object.groupBy(packers, (packer) => packer)).toSorted()
     yield* say("Client", `has 24 orders packed: ${counts.map(([who, own]) => `${own?.length} by ${who}`).join(", ")}`)
-  }).pipe(Effect.retry(Schedule.spaced("500 millis")))
+  }).pipe(
+    // A runner that goes away may answer with a defect, since these messages are not stored.
+    Effect.sandbox,
+    Effect.retry(Schedule.spaced("500 millis")),
+    Effect.catch(Effect.failCause)
+  )
 
   // Runners that join or leave move shards for a moment.
   const courier = Effect.gen(function*() {

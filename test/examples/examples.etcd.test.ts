@@ -167,7 +167,7 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
     Effect.gen(function*() {
       const { code, errors, lines } = yield* run("cluster", { ETCD_ENDPOINTS: inject("etcdEndpoint") })
       const all = lines.join("\n")
-      assert.strictEqual(code, 0, errors)
+      assert.strictEqual(code, 0, `${errors}\n${all}`)
       const [, killed] = /^Operator sends SIGKILL to (\w+)$/m.exec(all)!
       const [[, ended], [, last]] = [...all.matchAll(/^Operator sends SIGTERM to (\w+)$/gm)] as any
       assert.sameMembers([killed, ended, last], ["Ada", "Ben", "Cleo"])

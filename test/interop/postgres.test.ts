@@ -35,8 +35,8 @@ describe.runIf(inject("postgres")).concurrent("PostgreSQL", { timeout: 180_000 }
       const environment = { ETCD_ENDPOINTS: inject("etcdEndpoint") }
       const { code, errors, lines } = yield* run("cluster-messages", environment, withPostgres)
       // A runner may log that the connections of the one that was killed were reset.
-      assert.strictEqual(code, 0, errors)
       const all = lines.join("\n")
+      assert.strictEqual(code, 0, `${errors}\n${all}`)
       const [, killed] = /^Operator sends SIGKILL to (Ada|Ben)$/m.exec(all)!
       const other = killed === "Ada" ? "Ben" : "Ada"
       printsInOrder(lines, [
