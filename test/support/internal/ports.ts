@@ -13,8 +13,13 @@ const isFree = (port: number): Effect.Effect<boolean> =>
     server.listen(port, "127.0.0.1", () => server.close(() => resume(Effect.succeed(true))))
   })
 
-/** A port of 127.0.0.1 on which nothing listens. */
+/** Those that this process has chosen, which it may not listen on yet. */
+const chosen = new Set<number>()
+
+/** A port of 127.0.0.1 on which nothing listens, and another one each time. */
 export const freePort: Effect.Effect<number> = Effect.suspend(() => {
   const port = first + Math.floor(Math.random() * (last - first))
+  if (chosen.has(port)) return freePort
+  chosen.add(port)
   return Effect.flatMap(isFree(port), (free) => free ? Effect.succeed(port) : freePort)
 })
