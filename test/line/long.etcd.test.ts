@@ -57,6 +57,20 @@ describe.concurrent("a waiter in a long line", () => {
       }))
   }
 
+  it.live("does not enter when its own key goes right before the last entry ahead of it", () =>
+    Effect.gen(function*() {
+      const world = yield* World.make()
+      const { fiber, remove } = yield* waiting(world, yield* world.process())
+      yield* remove(...all.slice(0, -1))
+      // It has read that only one is left, so that it enters at the end of that one without asking again.
+      yield* assertWaits(fiber)
+      const own = (yield* world.line("job")).at(-1)!
+      yield* world.etcd.txn({ then: [Etcd.remove(own.key)], idempotent: true })
+      yield* remove(others - 1)
+      const exit = yield* Fiber.await(fiber)
+      assert.include(failureOf(exit) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+    }))
+
   it.live("goes on when its connection is cut while its guard leaves", () =>
     Effect.gen(function*() {
       const world = yield* World.make()

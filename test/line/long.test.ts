@@ -53,18 +53,110 @@ const wait = ({ run }: Pick<Process, "run">, options?: Lock.Options) =>
 
 const count = 30
 
+const ownKey = Effect.gen(function*() {
+  const faults = yield* Etcd.Faults
+  return (yield* faults.keys).find(({ key }) => !String(key).includes("other"))!.key
+})
+
 describe("a waiter in a long line", () => {
-  it.effect("hears of its predecessor's end alone, and enters when nobody is before it", () =>
+  it.effect("hears of the ends of the two before it alone, looks at the first, and enters at the second", () =>
     Effect.gen(function*() {
       const { remove } = yield* entries(count)
       const { counts, ...process } = yield* counted
       const waiting = yield* wait(process)
-      for (let i = 0; i < count - 1; i++) yield* remove(i)
+      const { reads } = counts
+      for (let i = 0; i < count - 2; i++) yield* remove(i)
+      yield* pass("1 second")
+      assert.deepStrictEqual(counts, { reads, events: 0, watches: 3 })
+      yield* remove(count - 2)
       assert.isUndefined(waiting.pollUnsafe())
-      assert.deepStrictEqual({ ...counts, reads: 0 }, { reads: 0, events: 0, watches: 1 })
+      assert.deepStrictEqual(counts, { reads: reads + 1, events: 1, watches: 3 })
       yield* remove(count - 1)
       assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
-      assert.strictEqual(counts.events, 1)
+      // The third event is the end of its own key.
+      assert.deepStrictEqual(counts, { reads: reads + 1, events: 3, watches: 3 })
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("reads once when its guard ends before it has heard who else is ahead", () =>
+    Effect.gen(function*() {
+      const { remove } = yield* entries(count)
+      const counts = { reads: 0 }
+      const process = yield* sessionThrough((etcd) => ({
+        range: (range) => {
+          counts.reads++
+          return Effect.tap(etcd.range(range), () => Effect.sleep(100))
+        }
+      }))
+      const waiting = yield* wait(process)
+      yield* pass(200)
+      const { reads } = counts
+      yield* remove(...Array.from({ length: count - 1 }, (_, i) => i))
+      yield* remove(count - 1)
+      assert.isUndefined(waiting.pollUnsafe())
+      yield* pass(100)
+      assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
+      assert.strictEqual(counts.reads, reads + 1)
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("that is the next one notices at once when its own key goes", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { remove } = yield* entries(count)
+      const waiting = yield* wait(yield* session())
+      yield* remove(...Array.from({ length: count - 1 }, (_, i) => i))
+      yield* faults.deleteKey(yield* ownKey)
+      yield* pass(5)
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("that is the next one and loses its key with the guard's, in one revision, notices that as a holder", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { remove } = yield* entries(count)
+      const waiting = yield* fork((yield* session()).run(Lock.withLock(Effect.never, "job")))
+      yield* pass(5)
+      yield* remove(...Array.from({ length: count - 1 }, (_, i) => i))
+      yield* faults.deletePrefix("job/")
+      yield* pass(5)
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("that is the next one reads its own key at its turn while the watch of that is not open", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { remove } = yield* entries(count)
+      const process = yield* sessionThrough((etcd) => ({
+        subscribe: (options, listener) =>
+          String(options.key).includes("other")
+            ? etcd.subscribe(options, listener)
+            : Effect.delay(etcd.subscribe(options, listener), "1 second")
+      }))
+      const waiting = yield* wait(process)
+      yield* remove(...Array.from({ length: count - 1 }, (_, i) => i))
+      yield* faults.deleteKey(yield* ownKey)
+      yield* remove(count - 1)
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("that is the next one reads its own key at its turn if the watch of that was opened again", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { remove } = yield* entries(count)
+      let isSlow = false
+      const process = yield* sessionThrough((etcd) => ({
+        range: (range) => Effect.tap(etcd.range(range), () => isSlow ? Effect.sleep("1 second") : Effect.void)
+      }))
+      const waiting = yield* wait(process)
+      yield* remove(...Array.from({ length: count - 1 }, (_, i) => i))
+      isSlow = true
+      yield* faults.cut
+      yield* faults.deleteKey(yield* ownKey)
+      // The watches are open again, and what happened meanwhile is being read.
+      yield* pass(300)
+      yield* remove(count - 1)
+      assert.isUndefined(waiting.pollUnsafe())
+      yield* pass("2 seconds")
+      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("asks one member what is ahead, and all of them where that one has not heard of the guard's end yet", () =>
@@ -84,10 +176,11 @@ describe("a waiter in a long line", () => {
       asked.length = 0
       yield* remove(count - 1)
       assert.deepStrictEqual(asked, ["one"])
-      yield* remove(...Array.from({ length: count - 2 }, (_, i) => i))
+      yield* remove(...Array.from({ length: count - 3 }, (_, i) => i))
       behind = yield* etcd.range(Etcd.getPrefix("job/", { sort: "CreateDescending" }))
-      yield* remove(count - 2)
+      yield* remove(count - 3)
       assert.deepStrictEqual(asked, ["one", "one", "all"])
+      yield* remove(count - 2)
       assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
     }).pipe(Effect.scoped, provideMemory))
 
@@ -127,8 +220,7 @@ describe("a waiter in a long line", () => {
       const faults = yield* Etcd.Faults
       yield* entries(count)
       const waiting = yield* wait(yield* session())
-      const own = (yield* faults.keys).find(({ key }) => !String(key).includes("other"))!
-      yield* faults.deleteKey(own.key)
+      yield* faults.deleteKey(yield* ownKey)
       yield* pass("2500 millis")
       assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
     }).pipe(Effect.scoped, provideMemory))
@@ -198,22 +290,39 @@ describe("a waiter in a long line", () => {
       const faults = yield* Etcd.Faults
       const { remove } = yield* entries(count)
       const waiting = yield* wait(yield* session())
-      const own = (yield* faults.keys).find(({ key }) => !String(key).includes("other"))!
-      yield* faults.deleteKey(own.key)
+      yield* faults.deleteKey(yield* ownKey)
       yield* remove(count - 1)
       assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("watches one guard at a time", () =>
+  it.effect("watches its own key and the two before it at a time", () =>
     Effect.gen(function*() {
       const { remove } = yield* entries(count)
       const { open, opened, ...process } = yield* watching
       yield* wait(process)
+      const own = String(yield* ownKey)
       for (let i = count - 1; i > 20; i--) {
         yield* remove(i)
-        assert.deepStrictEqual(open(), [`job/other-${i - 1}`])
+        assert.deepStrictEqual(open(), [own, `job/other-${i - 1}`, `job/other-${i - 2}`])
       }
-      assert.lengthOf(opened, count - 20)
+      assert.lengthOf(opened, count - 18)
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("keeps its watches for the next entry of its process, which often has the same two before it", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      const { remove } = yield* entries(count)
+      const { open, opened, ...process } = yield* watching
+      for (let round = 0; round < 3; round++) {
+        const waiting = yield* wait(process)
+        yield* remove(...Array.from({ length: count - 2 }, (_, i) => i))
+        yield* remove(count - 2)
+        yield* remove(count - 1)
+        assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
+        for (let i = 0; i < count; i++) yield* etcd.txn({ then: [Etcd.put(`job/other-${i}`, "", { lease: 7n })] })
+      }
+      assert.lengthOf(opened, 3)
+      assert.deepStrictEqual(open(), opened)
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("watches the whole line no more, if it did while that was short", () =>
@@ -226,10 +335,11 @@ describe("a waiter in a long line", () => {
       yield* pass(5)
       yield* entries(count, 5)
       yield* wait(process)
-      assert.deepStrictEqual(open(), [`job/other-${count - 1}`])
+      const own = String(yield* ownKey)
+      assert.deepStrictEqual(open(), [own, `job/other-${count - 1}`, `job/other-${count - 2}`])
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("that holds the lock watches its own key, until it releases it", () =>
+  it.effect("that holds the lock watches its own key, until the line has been idle for a while", () =>
     Effect.gen(function*() {
       const { remove } = yield* entries(count)
       const { open, run } = yield* watching
@@ -241,7 +351,8 @@ describe("a waiter in a long line", () => {
       yield* pass("1100 millis")
       assert.isDefined(holding.pollUnsafe())
       assert.isDefined(waiting.pollUnsafe())
-      assert.lengthOf(open().filter((key) => !key.includes("other")), 0)
+      yield* pass("1500 millis")
+      assert.deepStrictEqual(open(), [])
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("leaves nothing behind, neither in etcd nor of its watches", () =>
@@ -279,6 +390,33 @@ describe("the watch of one key", () => {
       }
       const others = open().filter((key) => key.includes("other"))
       assert.sameMembers(others, keys.slice(-4))
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("is not relied on for what happened before it was opened again", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      const faults = yield* Etcd.Faults
+      yield* etcd.leaseGrant(7n, 600)
+      const keys = Array.from({ length: 30 }, (_, i) => `job/other-${i}-1of2`)
+      for (const key of keys) yield* etcd.txn({ then: [Etcd.put(key, "", { lease: 7n })] })
+      let isSlow = false
+      const { run } = yield* sessionThrough((etcd) => ({
+        txn: (txn) => Effect.tap(etcd.txn(txn), () => isSlow ? Effect.sleep("1 second") : Effect.void)
+      }))
+      let holders = 0
+      const body = Effect.andThen(Effect.sync(() => holders++), Effect.never)
+      const claim = fork(run(Semaphore.withPermits(body, "job", { of: 2 })))
+      yield* claim
+      yield* pass(5)
+      isSlow = true
+      yield* claim
+      yield* pass(5)
+      // The answer that names the guards is under way.
+      isSlow = false
+      yield* faults.cut
+      yield* etcd.txn({ then: keys.map((key) => Etcd.remove(key)) })
+      yield* pass("3 seconds")
+      assert.strictEqual(holders, 2)
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("is not opened again for another entry of the same key", () =>
@@ -321,7 +459,7 @@ describe("a line of many processes", () => {
       yield* pass("1 second")
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("wakes one of them at each hand-over", () =>
+  it.effect("wakes two of them at each hand-over", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const processes = yield* Effect.forEach(Array.from({ length: 40 }), () => counted)
@@ -334,7 +472,8 @@ describe("a line of many processes", () => {
       yield* Effect.repeat(pass(10), { times: 100 })
       assert.deepStrictEqual(yield* faults.keys, [])
       for (const { counts } of late) {
-        assert.isAtMost(counts.events, 2)
+        // The end of its own key is reported to it as well.
+        assert.isAtMost(counts.events, 3)
         assert.isAtMost(counts.reads, 4)
       }
     }).pipe(Effect.scoped, provideMemory))

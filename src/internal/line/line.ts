@@ -8,7 +8,9 @@
  * In a short line, one watch for deletes under the prefix reports the end of all earlier entries and of one's own. In a
  * long line that would wake every waiter at every hand-over, so an entry watches only its guards: the nearest entries
  * ahead that cannot all stay if its turn is to come. When a guard ends, the entry reads what is ahead of it now, and
- * takes its turn or the next guards.
+ * takes its turn or the next guards. So that no read stands between the release of a lock and its next holder, the
+ * entry of a lock reads also when the one before its guard ends: if only the guard is left then, its end is the turn,
+ * provided that a watch of the entry's own key has reported nothing.
  *
  * Watches stay open while this process has entries here.
  */
@@ -18,13 +20,24 @@ import * as Effect from "effect/Effect"
 import type * as Semaphore from "effect/Semaphore"
 import type * as Etcd from "../../Etcd.ts"
 import { monotonicMillis } from "../monotonic.ts"
-import { type Claim, hasCompanion } from "./discipline.ts"
+import { type Claim, hasCompanion, isExclusive } from "./discipline.ts"
 import { type Entry, EntryLost, ForeignEntry } from "./entry.ts"
 import { type EntryKey, idOf } from "./entryKey.ts"
 import { KeyWatches } from "./keyWatches.ts"
 import type { Layout } from "./layout.ts"
 import * as Requests from "./requests.ts"
-import { follow, type Guarded, onDelete, type Place, settle, type Step, unplaced } from "./view.ts"
+import {
+  follow,
+  type Guarded,
+  onDelete,
+  onEnd,
+  type Place,
+  settle,
+  type Step,
+  type TurnIfThere,
+  unplaced,
+  watched
+} from "./view.ts"
 import { DeletionWatch, type Host, persistently, type Subject } from "./watch.ts"
 
 /** How many entries make a line short, which is watched as a whole, or long, which is watched by guards. */
@@ -128,7 +141,7 @@ export class Line implements Subject {
 
   /** How many of the newest entries a join reads: as many as show what is ahead, which is all of a short line. */
   newestLimit(claim: Claim): number {
-    const among = this.layout.guardsAmong(claim)
+    const among = this.#nearestLimit(claim)
     if (this.layout.seesPart(claim)) return among
     const limit = this.#shortLimit(claim)
     return this.#length > limit ? 1 + among : limit
@@ -184,7 +197,7 @@ export class Line implements Subject {
   /** The entry is no longer in the line. */
   remove(entry: Entry) {
     this.entries.delete(entry.id)
-    if (!this.needs(entry.id)) this.#keys?.close(entry.id)
+    if (!this.needs(entry.id)) this.#keys?.release(entry.id)
   }
 
   // ---------------------------------------------------------------------------
@@ -197,6 +210,9 @@ export class Line implements Subject {
     switch (step._tag) {
       case "Turn": {
         return this.#takeTurn(entry, step.revision)
+      }
+      case "TurnIfThere": {
+        return this.#takeTurnIfThere(entry, step)
       }
       case "Foreign": {
         return entry.fail(new ForeignEntry(step.kv))
@@ -213,6 +229,13 @@ export class Line implements Subject {
 
   #takeTurn(entry: Entry, revision: bigint) {
     entry.takeTurn(revision, monotonicMillis(this.#host.clock))
+  }
+
+  /** If a watch has covered the own key since it was read, the key is there: etcd sends the deletes of all watches in order. */
+  #takeTurnIfThere(entry: Entry, { revision, seenAt }: TurnIfThere) {
+    const from = this.#whole.from ?? this.#keys?.from(entry.id)
+    if (from !== undefined && from <= seenAt) this.#takeTurn(entry, revision)
+    else this.#lookAhead(entry)
   }
 
   onDeletes(events: ReadonlyArray<Etcd.WatchEvent>, isWhole = true) {
@@ -276,7 +299,7 @@ export class Line implements Subject {
 
   /** Reads what is nearest ahead of an entry. */
   #lookAhead(entry: Entry) {
-    const limit = this.layout.guardsAmong(entry.claim)
+    const limit = this.#nearestLimit(entry.claim)
     entry.place = unplaced
     const look = Effect.suspend(() => {
       if (entry.state !== "Waiting") return Effect.void
@@ -324,15 +347,22 @@ export class Line implements Subject {
     if (revision > this.#seen) this.#seen = revision
   }
 
-  /** Reads a guard again once its watch is open, unless the watch is older than the read that showed the guard. */
-  #watchGuards(entry: Entry, { guards, seenAt }: Guarded) {
+  /**
+   * Reads a guard again once its watch is open, unless the watch is older than the read that showed the guard. The one
+   * before a guard is not read again: if its end goes unnoticed, that of the guard causes the read.
+   */
+  #watchGuards(entry: Entry, place: Guarded) {
     const keys = this.#keyWatches
-    keys.setGuards(new Set(guards.keys()))
-    for (const [id, { createRevision, key }] of guards) {
+    const ids = watched(place)
+    const watchesOwn = isExclusive(entry.claim)
+    keys.keep(new Set(watchesOwn ? [...ids.keys(), entry.id] : ids.keys()))
+    if (watchesOwn && this.#whole.from === undefined) keys.open(entry.id, Buffer.from(entry.key))
+    for (const [id, { createRevision, key }] of ids) {
       const from = this.#whole.from ?? keys.from(id)
+      const deletedAt = this.#deletedAt(id)
       if (from === undefined) keys.open(id, key)
-      else if (this.#deletedAt(id) > createRevision) return this.#lookAhead(entry)
-      else if (from > seenAt) this.#repeat(this.verify(id, key, from))
+      else if (deletedAt > createRevision) return this.#apply(entry, onEnd(place, deletedAt))
+      else if (from > place.seenAt) this.#repeat(this.verify(id, key, from))
     }
   }
 
@@ -365,6 +395,12 @@ export class Line implements Subject {
     if (!this.#whole.isOpen) return
     this.#whole.close()
     for (const entry of this.entries.values()) if (entry !== except && entry.state === "Waiting") this.#lookAhead(entry)
+  }
+
+  /** How many of the nearest entries name the guards of a claim, and the entry before a single one. */
+  #nearestLimit(claim: Claim): number {
+    const among = this.layout.guardsAmong(claim)
+    return isExclusive(claim) ? Math.max(among, 2) : among
   }
 
   /** More entries make the line a long one. */
