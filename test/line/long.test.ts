@@ -4,19 +4,23 @@ import { Effect, Exit, Fiber } from "effect"
 import { Etcd, Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
 import { fork, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
+import { otherClient, ownKey } from "../support/otherClient.ts"
 import { observe } from "../support/watches.ts"
 
-/** Other clients' entries, in the order of their numbers. */
-const entries = (count: number, from = 0) =>
+const count = 30
+
+const upTo = (length: number) => Array.from({ length }, (_, i) => i)
+
+const other = (i: number) => `job/other-${i}`
+
+/** Another client's entries, in the order of their numbers. */
+const entries = (length = count) =>
   Effect.gen(function*() {
-    const etcd = yield* Etcd.Etcd
-    if (from === 0) yield* etcd.leaseGrant(7n, 600)
-    for (let i = from; i < count; i++) {
-      yield* etcd.txn({ then: [Etcd.put(`job/other-${i}`, "", { lease: 7n })] })
-    }
-    const remove = (...numbers: ReadonlyArray<number>) =>
-      Effect.andThen(etcd.txn({ then: numbers.map((i) => Etcd.remove(`job/other-${i}`)) }), pass(5))
-    return { remove }
+    const client = yield* otherClient
+    const put = (...numbers: ReadonlyArray<number>) => client.put(numbers.map(other))
+    const remove = (...numbers: ReadonlyArray<number>) => client.remove(numbers.map(other))
+    yield* put(...upTo(length))
+    return { put, remove }
   })
 
 /** A process that counts what it asks for and what its watches report. */
@@ -51,17 +55,10 @@ const watching = Effect.gen(function*() {
 const wait = ({ run }: Pick<Process, "run">, options?: Lock.Options) =>
   Effect.tap(fork(run(Lock.withLock(Effect.succeed("done"), "job", options))), () => pass(5))
 
-const count = 30
-
-const ownKey = Effect.gen(function*() {
-  const faults = yield* Etcd.Faults
-  return (yield* faults.keys).find(({ key }) => !String(key).includes("other"))!.key
-})
-
 describe("a waiter in a long line", () => {
   it.effect("hears of the ends of the two before it alone, looks at the first, and enters at the second", () =>
     Effect.gen(function*() {
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       const { counts, ...process } = yield* counted
       const waiting = yield* wait(process)
       const { reads } = counts
@@ -79,7 +76,7 @@ describe("a waiter in a long line", () => {
 
   it.effect("reads once when its guard ends before it has heard who else is ahead", () =>
     Effect.gen(function*() {
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       const counts = { reads: 0 }
       const process = yield* sessionThrough((etcd) => ({
         range: (range) => {
@@ -90,7 +87,7 @@ describe("a waiter in a long line", () => {
       const waiting = yield* wait(process)
       yield* pass(200)
       const { reads } = counts
-      yield* remove(...Array.from({ length: count - 1 }, (_, i) => i))
+      yield* remove(...upTo(count - 1))
       yield* remove(count - 1)
       assert.isUndefined(waiting.pollUnsafe())
       yield* pass(100)
@@ -101,9 +98,9 @@ describe("a waiter in a long line", () => {
   it.effect("that is the next one notices at once when its own key goes", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       const waiting = yield* wait(yield* session())
-      yield* remove(...Array.from({ length: count - 1 }, (_, i) => i))
+      yield* remove(...upTo(count - 1))
       yield* faults.deleteKey(yield* ownKey)
       yield* pass(5)
       assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
@@ -112,10 +109,10 @@ describe("a waiter in a long line", () => {
   it.effect("that is the next one and loses its key with the guard's, in one revision, notices that as a holder", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       const waiting = yield* fork((yield* session()).run(Lock.withLock(Effect.never, "job")))
       yield* pass(5)
-      yield* remove(...Array.from({ length: count - 1 }, (_, i) => i))
+      yield* remove(...upTo(count - 1))
       yield* faults.deletePrefix("job/")
       yield* pass(5)
       assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
@@ -124,7 +121,7 @@ describe("a waiter in a long line", () => {
   it.effect("that is the next one reads its own key at its turn while the watch of that is not open", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       const process = yield* sessionThrough((etcd) => ({
         subscribe: (options, listener) =>
           String(options.key).includes("other")
@@ -132,7 +129,7 @@ describe("a waiter in a long line", () => {
             : Effect.delay(etcd.subscribe(options, listener), "1 second")
       }))
       const waiting = yield* wait(process)
-      yield* remove(...Array.from({ length: count - 1 }, (_, i) => i))
+      yield* remove(...upTo(count - 1))
       yield* faults.deleteKey(yield* ownKey)
       yield* remove(count - 1)
       assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
@@ -141,13 +138,13 @@ describe("a waiter in a long line", () => {
   it.effect("that is the next one reads its own key at its turn if the watch of that was opened again", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       let isSlow = false
       const process = yield* sessionThrough((etcd) => ({
         range: (range) => Effect.tap(etcd.range(range), () => isSlow ? Effect.sleep("1 second") : Effect.void)
       }))
       const waiting = yield* wait(process)
-      yield* remove(...Array.from({ length: count - 1 }, (_, i) => i))
+      yield* remove(...upTo(count - 1))
       isSlow = true
       yield* faults.cut
       yield* faults.deleteKey(yield* ownKey)
@@ -162,7 +159,7 @@ describe("a waiter in a long line", () => {
   it.effect("asks one member what is ahead, and all of them where that one has not heard of the guard's end yet", () =>
     Effect.gen(function*() {
       const etcd = yield* Etcd.Etcd
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       const asked: Array<"one" | "all"> = []
       let behind: Effect.Success<ReturnType<typeof etcd.range>> | undefined
       const process = yield* sessionThrough(() => ({
@@ -176,7 +173,7 @@ describe("a waiter in a long line", () => {
       asked.length = 0
       yield* remove(count - 1)
       assert.deepStrictEqual(asked, ["one"])
-      yield* remove(...Array.from({ length: count - 3 }, (_, i) => i))
+      yield* remove(...upTo(count - 3))
       behind = yield* etcd.range(Etcd.getPrefix("job/", { sort: "CreateDescending" }))
       yield* remove(count - 3)
       assert.deepStrictEqual(asked, ["one", "one", "all"])
@@ -186,7 +183,7 @@ describe("a waiter in a long line", () => {
 
   it.effect("takes the next guard when its own leaves from the middle, and does not enter early", () =>
     Effect.gen(function*() {
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       const waiting = yield* wait(yield* session())
       for (let i = count - 1; i > 0; i--) {
         yield* remove(i)
@@ -198,9 +195,9 @@ describe("a waiter in a long line", () => {
 
   it.effect("enters when the guard is the last and the others left before it", () =>
     Effect.gen(function*() {
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       const waiting = yield* wait(yield* session())
-      yield* remove(...Array.from({ length: count - 1 }, (_, i) => i))
+      yield* remove(...upTo(count - 1))
       yield* remove(count - 1)
       assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
     }).pipe(Effect.scoped, provideMemory))
@@ -208,7 +205,7 @@ describe("a waiter in a long line", () => {
   it.effect("does not enter when its own key goes in one revision with all that is ahead", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      yield* entries(count)
+      yield* entries()
       const waiting = yield* wait(yield* session())
       yield* faults.deletePrefix("job/")
       yield* pass(5)
@@ -218,7 +215,7 @@ describe("a waiter in a long line", () => {
   it.effect("hears of its own key's end after two seconds at the latest, whatever its guard does", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      yield* entries(count)
+      yield* entries()
       const waiting = yield* wait(yield* session())
       yield* faults.deleteKey(yield* ownKey)
       yield* pass("2500 millis")
@@ -228,10 +225,10 @@ describe("a waiter in a long line", () => {
   it.effect("goes on when its watch is cut, and when its guard went meanwhile", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       const waiting = yield* wait(yield* session())
       yield* faults.cut
-      yield* remove(...Array.from({ length: count }, (_, i) => i))
+      yield* remove(...upTo(count))
       assert.isUndefined(waiting.pollUnsafe())
       yield* pass("1 second")
       assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
@@ -239,12 +236,12 @@ describe("a waiter in a long line", () => {
 
   it.effect("notices a guard that went while the watch of it was opened", () =>
     Effect.gen(function*() {
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       const process = yield* sessionThrough((etcd) => ({
         subscribe: (options, listener) => Effect.delay(etcd.subscribe(options, listener), 100)
       }))
       const waiting = yield* wait(process)
-      yield* remove(...Array.from({ length: count }, (_, i) => i))
+      yield* remove(...upTo(count))
       assert.isUndefined(waiting.pollUnsafe())
       yield* pass(200)
       assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
@@ -253,29 +250,28 @@ describe("a waiter in a long line", () => {
   it.effect("believes no late report of a guard's end that is older than the guard", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      const etcd = yield* Etcd.Etcd
-      yield* entries(count)
+      const { put, remove } = yield* entries()
       const process = yield* session()
-      const first = yield* wait(process, { timeout: 100 })
+      const early = yield* wait(process, { timeout: 100 })
       yield* faults.delayWatches("1 second")
       // The guard leaves, and another entry takes its key and its place.
-      yield* etcd.txn({ then: [Etcd.remove(`job/other-${count - 1}`)] })
-      yield* etcd.txn({ then: [Etcd.put(`job/other-${count - 1}`, "", { lease: 7n })] })
+      yield* remove(count - 1)
+      yield* put(count - 1)
       yield* pass(100)
-      assert.isDefined(first.pollUnsafe())
-      const second = yield* wait(process)
+      assert.isDefined(early.pollUnsafe())
+      const late = yield* wait(process)
       yield* pass("3 seconds")
-      assert.isUndefined(second.pollUnsafe())
+      assert.isUndefined(late.pollUnsafe())
       yield* faults.heal
       yield* faults.deletePrefix("job/other")
       yield* pass(5)
-      assert.deepStrictEqual(second.pollUnsafe(), Exit.succeed("done"))
+      assert.deepStrictEqual(late.pollUnsafe(), Exit.succeed("done"))
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("fails at once on a key in its way that is no entry", () =>
     Effect.gen(function*() {
       const etcd = yield* Etcd.Etcd
-      yield* entries(count)
+      yield* entries()
       yield* etcd.txn({ then: [Etcd.put("job/plain", "")] })
       const waiting = yield* wait(yield* session())
       assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockNameConflict, {
@@ -288,7 +284,7 @@ describe("a waiter in a long line", () => {
   it.effect("whose own key has gone hears of it with its guard's end at the latest, though others are ahead", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       const waiting = yield* wait(yield* session())
       yield* faults.deleteKey(yield* ownKey)
       yield* remove(count - 1)
@@ -297,29 +293,28 @@ describe("a waiter in a long line", () => {
 
   it.effect("watches its own key and the two before it at a time", () =>
     Effect.gen(function*() {
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       const { open, opened, ...process } = yield* watching
       yield* wait(process)
       const own = String(yield* ownKey)
       for (let i = count - 1; i > 20; i--) {
         yield* remove(i)
-        assert.deepStrictEqual(open(), [own, `job/other-${i - 1}`, `job/other-${i - 2}`])
+        assert.deepStrictEqual(open(), [own, other(i - 1), other(i - 2)])
       }
       assert.lengthOf(opened, count - 18)
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("keeps its watches for the next entry of its process, which often has the same two before it", () =>
     Effect.gen(function*() {
-      const etcd = yield* Etcd.Etcd
-      const { remove } = yield* entries(count)
+      const { put, remove } = yield* entries()
       const { open, opened, ...process } = yield* watching
       for (let round = 0; round < 3; round++) {
         const waiting = yield* wait(process)
-        yield* remove(...Array.from({ length: count - 2 }, (_, i) => i))
+        yield* remove(...upTo(count - 2))
         yield* remove(count - 2)
         yield* remove(count - 1)
         assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
-        for (let i = 0; i < count; i++) yield* etcd.txn({ then: [Etcd.put(`job/other-${i}`, "", { lease: 7n })] })
+        yield* put(...upTo(count))
       }
       assert.lengthOf(opened, 3)
       assert.deepStrictEqual(open(), opened)
@@ -328,24 +323,24 @@ describe("a waiter in a long line", () => {
   it.effect("watches the whole line no more, if it did while that was short", () =>
     Effect.gen(function*() {
       const { open, ...process } = yield* watching
-      yield* entries(5)
+      const { put } = yield* entries(5)
       const early = yield* wait(process)
       assert.deepStrictEqual(open(), ["job/"])
       yield* fork(Fiber.interrupt(early))
       yield* pass(5)
-      yield* entries(count, 5)
+      yield* put(...upTo(count).slice(5))
       yield* wait(process)
       const own = String(yield* ownKey)
-      assert.deepStrictEqual(open(), [own, `job/other-${count - 1}`, `job/other-${count - 2}`])
+      assert.deepStrictEqual(open(), [own, other(count - 1), other(count - 2)])
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("that holds the lock watches its own key, until the line has been idle for a while", () =>
     Effect.gen(function*() {
-      const { remove } = yield* entries(count)
+      const { remove } = yield* entries()
       const { open, run } = yield* watching
       const holding = yield* fork(run(Lock.withLock(Effect.sleep("2 seconds"), "job")))
       const waiting = yield* wait({ run })
-      yield* remove(...Array.from({ length: count }, (_, i) => i))
+      yield* remove(...upTo(count))
       yield* pass("1 second")
       assert.lengthOf(open().filter((key) => !key.includes("other")), 1)
       yield* pass("1100 millis")
@@ -358,7 +353,7 @@ describe("a waiter in a long line", () => {
   it.effect("leaves nothing behind, neither in etcd nor of its watches", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      yield* entries(count)
+      yield* entries()
       const { open, opened, ...process } = yield* watching
       const waiting = yield* wait(process)
       yield* pass("3 seconds")
@@ -373,11 +368,10 @@ describe("a waiter in a long line", () => {
 describe("the watch of one key", () => {
   it.effect("is closed when none of several entries of its process needs it any more", () =>
     Effect.gen(function*() {
-      const etcd = yield* Etcd.Etcd
-      yield* etcd.leaseGrant(7n, 600)
-      const keys = Array.from({ length: 40 }, (_, i) => `job/other-${i}-1of4`)
-      for (const key of keys) yield* etcd.txn({ then: [Etcd.put(key, "", { lease: 7n })] })
-      const remove = (at: number) => Effect.andThen(etcd.txn({ then: [Etcd.remove(keys.splice(at, 1)[0]!)] }), pass(5))
+      const client = yield* otherClient
+      const keys = upTo(40).map((i) => `${other(i)}-1of4`)
+      yield* client.put(keys)
+      const remove = (at: number) => client.remove(keys.splice(at, 1))
       const { open, run } = yield* watching
       for (let i = 0; i < 2; i++) {
         yield* fork(run(Semaphore.withPermits(Effect.never, "job", { of: 4 })))
@@ -394,11 +388,10 @@ describe("the watch of one key", () => {
 
   it.effect("is not relied on for what happened before it was opened again", () =>
     Effect.gen(function*() {
-      const etcd = yield* Etcd.Etcd
       const faults = yield* Etcd.Faults
-      yield* etcd.leaseGrant(7n, 600)
-      const keys = Array.from({ length: 30 }, (_, i) => `job/other-${i}-1of2`)
-      for (const key of keys) yield* etcd.txn({ then: [Etcd.put(key, "", { lease: 7n })] })
+      const client = yield* otherClient
+      const keys = upTo(count).map((i) => `${other(i)}-1of2`)
+      yield* client.put(keys)
       let isSlow = false
       const { run } = yield* sessionThrough((etcd) => ({
         txn: (txn) => Effect.tap(etcd.txn(txn), () => isSlow ? Effect.sleep("1 second") : Effect.void)
@@ -414,7 +407,7 @@ describe("the watch of one key", () => {
       // The answer that names the guards is under way.
       isSlow = false
       yield* faults.cut
-      yield* etcd.txn({ then: keys.map((key) => Etcd.remove(key)) })
+      yield* client.remove(keys)
       yield* pass("3 seconds")
       assert.strictEqual(holders, 2)
     }).pipe(Effect.scoped, provideMemory))
@@ -444,7 +437,7 @@ describe("a line of many processes", () => {
   it.effect("grows long and short again, and serves all in order", () =>
     Effect.gen(function*() {
       const served: Array<number> = []
-      const processes = yield* Effect.forEach(Array.from({ length: 40 }, (_, i) => i), (i) =>
+      const processes = yield* Effect.forEach(upTo(40), (i) =>
         Effect.gen(function*() {
           const process = yield* session()
           yield* fork(process.run(
@@ -462,7 +455,7 @@ describe("a line of many processes", () => {
   it.effect("wakes two of them at each hand-over", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      const processes = yield* Effect.forEach(Array.from({ length: 40 }), () => counted)
+      const processes = yield* Effect.forEach(upTo(40), () => counted)
       for (const process of processes) {
         yield* fork(process.run(Lock.withLock(Effect.sleep(10), "job")))
         yield* pass(1)
@@ -483,7 +476,7 @@ describe("a line of many processes", () => {
       Effect.gen(function*() {
         const faults = yield* Etcd.Faults
         const of = 4
-        const processes = yield* Effect.forEach(Array.from({ length }), () => counted)
+        const processes = yield* Effect.forEach(upTo(length), () => counted)
         for (const [i, { run }] of processes.entries()) {
           // They do not leave in the order in which they came.
           yield* fork(run(Semaphore.withPermits(Effect.sleep(150 + (i * 37) % 100), "job", { of })))

@@ -5,6 +5,7 @@ import { Etcd, type Lock } from "effect-etcd-lock"
 import { Lengths } from "../../src/internal/line/line.ts"
 import { failureOf } from "../support/exits.ts"
 import { fork, pass, type Process, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
+import { otherClient, ownKey } from "../support/otherClient.ts"
 import * as Recipes from "../support/recipes.ts"
 import { observe } from "../support/watches.ts"
 
@@ -68,24 +69,16 @@ const rows: Record<string, Row> = {
 
 const keyOf = ({ ahead }: Row, i: number) => `job/${ahead[i]}`
 
-/** Other clients' entries, in the order of the row. */
+/** Another client's entries, in the order of the row. */
 const entries = (row: Row) =>
   Effect.gen(function*() {
-    const etcd = yield* Etcd.Etcd
-    yield* etcd.leaseGrant(7n, 600)
-    for (const i of row.ahead.keys()) yield* etcd.txn({ then: [Etcd.put(keyOf(row, i), "", { lease: 7n })] })
-    const remove = (...numbers: ReadonlyArray<number>) =>
-      Effect.andThen(etcd.txn({ then: numbers.map((i) => Etcd.remove(keyOf(row, i))) }), pass(5))
-    return { remove }
+    const client = yield* otherClient
+    yield* client.put(row.ahead.map((_, i) => keyOf(row, i)))
+    return { remove: (...numbers: ReadonlyArray<number>) => client.remove(numbers.map((i) => keyOf(row, i))) }
   })
 
 const wait = ({ recipe }: Row, { run }: Pick<Process, "run">) =>
   Effect.tap(fork(run(recipe.withLock(Effect.succeed("done"), "job"))), () => pass(5))
-
-const ownKey = Effect.gen(function*() {
-  const faults = yield* Etcd.Faults
-  return (yield* faults.keys).find(({ lease }) => lease !== 7n)!.key
-})
 
 const keyDeleted = { _tag: "LockLost", reason: "KeyDeleted" } as const
 

@@ -148,10 +148,10 @@ export const make = (
         answerOf(line, Requests.beginning(line.range, claim.of + 1)),
         () => Effect.sync(ref.release)
       )
-      const refused = refusalOf(line, claim, seen.responses[0]!.kvs)
-      if (refused !== undefined) {
+      const ahead = seen.responses[0]!.kvs
+      if (!isMetBehind(line, claim, ahead)) {
         ref.release()
-        return refused
+        return refusal(line, claim, ahead)
       }
       const entry = new Entry(line, options)
       if (yield* joinUnlessChanged(entry, seen.revision)) return entry
@@ -457,11 +457,9 @@ const createRevisionsOf = (own: ReadonlyArray<Etcd.RangeResult | undefined>): Re
 
 const laneOf = ({ claim, key, line: { layout, prefix } }: Entry): string => layout.lane(prefix, key, claim)
 
-/** Why a claim is not met behind those ahead, if it is not. */
-const refusalOf = (line: Line, claim: Claim, ahead: ReadonlyArray<EntryKey>): Refused | undefined => {
-  const claims = ahead.map((kv) => line.layout.claimOf(line.prefix, kv, claim))
-  const isMet = claims.every((claim) => claim !== undefined) && admits(claim, claims)
-  return isMet ? undefined : refusal(line, claim, ahead)
+const isMetBehind = ({ layout, prefix }: Line, claim: Claim, ahead: ReadonlyArray<EntryKey>): boolean => {
+  const claims = ahead.map((kv) => layout.claimOf(prefix, kv, claim))
+  return claims.every((claim) => claim !== undefined) && admits(claim, claims)
 }
 
 /** What a claim is told that is not met behind those ahead. */

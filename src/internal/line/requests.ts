@@ -15,6 +15,9 @@ import { type EntryKey, idOf } from "./entryKey.ts"
 /** The head of a line. */
 export const first = (range: Etcd.Range) => ({ ...range, limit: 1, sort: "CreateAscending" }) as const
 
+/** The oldest entries of a line, oldest first. */
+const oldest = (range: Etcd.Range, limit: number) => ({ ...first(range), limit, keysOnly: true }) as const
+
 /** The newest entries of a line up to a create revision, newest first. `count` is that of all its entries. */
 export const newest = ({ key, rangeEnd }: Etcd.Range, limit: number, maxCreateRevision?: bigint): Etcd.Range => ({
   _tag: "Range",
@@ -78,12 +81,11 @@ export const takeFree = (entry: Entry) => {
 }
 
 /** The beginning of a line, and the revision at which it was so. */
-export const beginning = (range: Etcd.Range, limit: number) =>
-  Etcd.nested({ then: [{ ...first(range), limit, keysOnly: true } as const] })
+export const beginning = (range: Etcd.Range, limit: number) => Etcd.nested({ then: [oldest(range, limit)] })
 
 /** The same, with what the first of them says of itself. */
 export const beginningAndHead = (range: Etcd.Range, limit: number) =>
-  Etcd.nested({ then: [{ ...first(range), limit, keysOnly: true } as const, first(range)] })
+  Etcd.nested({ then: [oldest(range, limit), first(range)] })
 
 /** Joins if no entry has joined since a revision. Others may have left. */
 export const joinUnlessChanged = (entry: Entry, since: bigint) => {

@@ -109,8 +109,9 @@ export const follow = (
   if (isComplete && isMet(rules, own, nearest)) return { _tag: "Turn", revision }
   const found = guards(own, nearest, (kv) => claimOf(rules, own, kv))
   if (found === undefined) return { _tag: "Look" }
-  const before = isExclusive(own) ? nearest[1] : undefined
-  const isNext = isExclusive(own) && isComplete && nearest.length === 1
+  const holdsAlone = isExclusive(own)
+  const before = holdsAlone ? nearest[1] : undefined
+  const isNext = holdsAlone && isComplete && nearest.length === 1
   return {
     _tag: "Wait",
     place: { _tag: "Guarded", guards: new Map(found.map((kv) => [idOf(kv), kv])), before, isNext, seenAt }
