@@ -36,6 +36,8 @@ const growth = (environment: Environment, large: string, small: string, metric: 
 
 const handOvers = ["hand-over-2", "hand-over-8", "hand-over-32", "hand-over-4x1", "hand-over-4x8", "hand-over-8x4"]
 
+const sentByEtcd = { bytes: "bytes", watchMessages: "watch messages" }
+
 export const goals: ReadonlyArray<Goal> = [
   {
     text: "uncontended: p50 as a multiple of the raw floor's",
@@ -94,7 +96,22 @@ export const goals: ReadonlyArray<Goal> = [
     bar: { atLeast: 0.95 },
     value: own(name, "fairness")
   })),
-  ...Object.entries({ bytes: "bytes", watchMessages: "watch messages" }).map(([metric, label]): Goal => ({
+  ...Object.entries({ 2: 20, 8: 12, 32: 2, 64: 1, 128: 0.85, 256: 0.85 }).map(([count, atLeast]): Goal => ({
+    text: `${count} sessions: hand-overs/s as a multiple of Go's`,
+    bar: { atLeast },
+    value: ratio(`sessions-${count}`, Roster.goMutex, "rate")
+  })),
+  ...[2, 8, 32, 64, 128, 256].map((count): Goal => ({
+    text: `${count} sessions: etcd's CPU per hand-over as a multiple of Go's`,
+    bar: { atMost: 1.1 },
+    value: ratio(`sessions-${count}`, Roster.goMutex, "serverCpu")
+  })),
+  ...Object.entries(sentByEtcd).map(([metric, label]): Goal => ({
+    text: `256 sessions: ${label} per hand-over as a multiple of those of 32`,
+    bar: { atMost: 1.15 },
+    value: (environment) => growth(environment, "sessions-256", "sessions-32", metric)
+  })),
+  ...Object.entries(sentByEtcd).map(([metric, label]): Goal => ({
     text: `128 sessions for 8 permits: ${label} per hand-over as a multiple of those of 32`,
     bar: { atMost: 1.25 },
     value: (environment) => growth(environment, "sessions-permits-128", "sessions-permits-32", metric)

@@ -95,4 +95,4 @@ const withQuartiles = (found: Spread | undefined): string =>
 const shorten = (value: number): string =>
   Math.abs(value) >= 100 ? grouped(value) : Math.abs(value) >= 10 ? value.toFixed(1) : value.toFixed(2)
 
-const grouped = (value: number): string => String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, " ")
+export const grouped = (value: number): string => String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, " ")
