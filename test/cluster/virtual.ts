@@ -1,5 +1,5 @@
 /** Effect Cluster's own runners in one process, on an etcd in memory and on the test's clock. */
-import { Clock, Effect, Exit, Layer, Option, References, Scope } from "effect"
+import { Clock, Duration, Effect, Exit, Layer, Option, References, Scope } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import * as EtcdRunnerStorage from "effect-etcd-lock/EtcdRunnerStorage"
 import * as MessageStorage from "effect/cluster/MessageStorage"
@@ -50,6 +50,15 @@ export interface RunnerOf {
   readonly kill: Effect.Effect<void>
 }
 
+/**
+ * A clock on which whole milliseconds pass, as on a real one. Retries wait for random fractions of them, and a fixed schedule
+ * that lacks the tiniest part of its interval would run again and again without that any time passes.
+ */
+const inWholeMillis = (clock: Clock.Clock): Clock.Clock => ({
+  ...clock,
+  sleep: (duration) => clock.sleep(Duration.millis(Math.ceil(Duration.toMillis(duration))))
+})
+
 export const make = Effect.gen(function*() {
   const etcd = yield* Etcd.Etcd
   const clock = yield* Clock.Clock
@@ -93,7 +102,8 @@ export const make = Effect.gen(function*() {
       ])
     )
     yield* Layer.buildWithMemoMap(runner, Layer.makeMemoMapUnsafe(), scope).pipe(
-      Effect.provideService(References.MinimumLogLevel, "None")
+      Effect.provideService(References.MinimumLogLevel, "None"),
+      Effect.provideService(Clock.Clock, inWholeMillis(clock))
     )
     const isolated = (isIsolated: boolean) =>
       Effect.sync(() => {
