@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { grouped } from "./report/markdown.ts"
-import { medianOf, parse, values } from "./results.ts"
+import { medianIn, parse } from "./results.ts"
 import * as Roster from "./roster.ts"
 
 const root = Path.resolve(import.meta.dirname, "../..")
@@ -11,8 +11,7 @@ const read = (file: string) => Fs.readFileSync(Path.join(root, file), "utf8")
 
 const inMemory = parse(read("test/bench/results/etcd-3.5.json")).environments.find(({ disk }) => disk === "tmpfs")!
 
-const median = (name: string, contender: string, metric: string) =>
-  medianOf(values(inMemory.cases.find((one) => one.case === name)!, contender, metric))!.median
+const median = (name: string, contender: string, metric: string) => medianIn(inMemory, name, contender, metric)!
 
 /** The cells of the row of a table that begins with this one. */
 const rowOf = (page: string, first: string) => {

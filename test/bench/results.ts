@@ -58,6 +58,17 @@ export const ratios = (
 export const medianOf = (found: ReadonlyArray<number> | undefined): Spread | undefined =>
   found === undefined ? undefined : spread(found)
 
+/** The median of a contender's metric in a case, if both are there. */
+export const medianIn = (
+  { cases }: Environment,
+  name: string,
+  contender: string,
+  metric: string
+): number | undefined => {
+  const measured = cases.find((one) => one.case === name)
+  return measured && medianOf(values(measured, contender, metric))?.median
+}
+
 export const machine = (): string =>
   [
     `${Os.cpus().length} x ${Os.cpus()[0]!.model}`,

@@ -5,6 +5,7 @@
 import { type Environment, medianOf, type Results, values } from "../results.ts"
 import * as Roster from "../roster.ts"
 import type { Measured } from "../rounds.ts"
+import { grouped } from "./markdown.ts"
 
 const panels: ReadonlyArray<{ readonly case: string; readonly metric: string; readonly title: string }> = [
   { case: "uncontended", metric: "p50", title: "Take and release a free lock: microseconds, less is better" },
@@ -79,7 +80,7 @@ const kind = (contender: string): string => {
   return isFloor(contender) ? "floor" : "peer"
 }
 
-const format = (value: number): string => String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, "\u2009")
+const format = (value: number): string => grouped(value).replaceAll(" ", "\u2009")
 
 const text = (x: number, y: number, kind: string, content: string, anchor = "start"): string =>
   `<text class="${kind}" x="${x.toFixed(1)}" y="${y}" text-anchor="${anchor}">${content}</text>`

@@ -2,7 +2,7 @@
  * What the library sets out to reach, and where a run stands.
  */
 import { ttl } from "../contender.ts"
-import { type Environment, medianOf, ratios, values } from "../results.ts"
+import { type Environment, medianIn, medianOf, ratios, values } from "../results.ts"
 import * as Roster from "../roster.ts"
 
 export interface Goal {
@@ -16,10 +16,8 @@ const ratio = (name: string, other: string, metric: string) => ({ cases }: Envir
   return measured && medianOf(ratios(measured, Roster.library, other, metric))?.median
 }
 
-const own = (name: string, metric: string) => ({ cases }: Environment) => {
-  const measured = cases.find((one) => one.case === name)
-  return measured && medianOf(values(measured, Roster.library, metric))?.median
-}
+const own = (name: string, metric: string) => (environment: Environment) =>
+  medianIn(environment, name, Roster.library, metric)
 
 /** How long failover took at most, in seconds beyond the TTL. */
 const beyondTtl = ({ cases }: Environment) => {
@@ -35,6 +33,9 @@ const growth = (environment: Environment, large: string, small: string, metric: 
 }
 
 const handOvers = ["hand-over-2", "hand-over-8", "hand-over-32", "hand-over-4x1", "hand-over-4x8", "hand-over-8x4"]
+
+/** How many times as many hand-overs as Go's, by the number of sessions. */
+const sessionsBesideGo = { 2: 20, 8: 12, 32: 2, 64: 1, 128: 0.85, 256: 0.85 }
 
 const sentByEtcd = { bytes: "bytes", watchMessages: "watch messages" }
 
@@ -96,12 +97,12 @@ export const goals: ReadonlyArray<Goal> = [
     bar: { atLeast: 0.95 },
     value: own(name, "fairness")
   })),
-  ...Object.entries({ 2: 20, 8: 12, 32: 2, 64: 1, 128: 0.85, 256: 0.85 }).map(([count, atLeast]): Goal => ({
+  ...Object.entries(sessionsBesideGo).map(([count, atLeast]): Goal => ({
     text: `${count} sessions: hand-overs/s as a multiple of Go's`,
     bar: { atLeast },
     value: ratio(`sessions-${count}`, Roster.goMutex, "rate")
   })),
-  ...[2, 8, 32, 64, 128, 256].map((count): Goal => ({
+  ...Object.keys(sessionsBesideGo).map((count): Goal => ({
     text: `${count} sessions: etcd's CPU per hand-over as a multiple of Go's`,
     bar: { atMost: 1.1 },
     value: ratio(`sessions-${count}`, Roster.goMutex, "serverCpu")
