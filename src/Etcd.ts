@@ -96,7 +96,10 @@ export interface Range {
   readonly rangeEnd?: Uint8Array | undefined
   /** The greatest number of keys to return; all when absent. */
   readonly limit?: number | undefined
-  /** Leave out the values, which may be large. */
+  /**
+   * Leave out the values, which may be large. Then `lease` says nothing: etcd 3.7 leaves it out as well, so that it is
+   * `0n` for a key on a lease, too. A condition on `Lease` tells whether a key is on one.
+   */
   readonly keysOnly?: boolean | undefined
   /** Order by create revision; by key when absent. */
   readonly sort?: "CreateAscending" | "CreateDescending" | undefined

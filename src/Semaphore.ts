@@ -355,9 +355,10 @@ const semaphore = request.make({
       `Semaphore '${lock}' has permits of this fiber already: fibers that wait for more of them under some could wait ` +
         "for each other. Ask for all permits at once, or use another name."
     ),
-  conflict: (lock, kv, { acceptOf, of }) => {
+  conflict: (lock, foreign, { acceptOf, of }) => {
     const { layout, prefix } = placeOf(lock)
-    if (!layout.isEntry(prefix, kv)) return errors.conflict(lock, kv)
+    const { isOnLease, kv } = foreign
+    if (!isOnLease || !layout.isEntry(prefix, kv)) return errors.conflict(lock, foreign)
     const theirs = layout.claimIn(prefix, kv).of
     // If the function refused by throwing, it throws here again, and the caller gets the error.
     acceptOf?.(theirs)

@@ -100,6 +100,30 @@ export const suite = <E>(name: string, layer: Layer.Layer<Etcd.Etcd, E>): void =
         assert.deepStrictEqual(yield* read({ maxCreateRevision: revision }), ["", 4])
       }))
 
+    it.effect("reads keys without values, whose leases only conditions tell then", () =>
+      Effect.gen(function*() {
+        const { etcd, key, revision } = yield* fresh
+        const lease = revision + 12_000n
+        yield* etcd.leaseGrant(lease, 60)
+        yield* etcd.txn({ then: [Etcd.put(key("a"), "1", { lease }), Etcd.put(key("b"), "2")] })
+        const { count, kvs } = yield* etcd.range({ ...all(key), keysOnly: true })
+        assert.strictEqual(count, 2)
+        assert.deepStrictEqual(
+          kvs.map((kv) => [plain(kv).key, plain(kv).value, numbers(kv)]),
+          [key("a"), key("b")].map((key) => [key, "", [revision + 1n, revision + 1n, 1n]])
+        )
+        const isOnLease = (name: string) =>
+          Effect.map(
+            etcd.txn({
+              compare: [{ key: bytes(key(name)), target: "Lease", operator: "!=", value: 0n }],
+              then: [{ ...Etcd.get(key(name)), keysOnly: true }]
+            }),
+            ({ succeeded }) => succeeded
+          )
+        assert.deepStrictEqual([yield* isOnLease("a"), yield* isOnLease("b")], [true, false])
+        yield* etcd.leaseRevoke(lease)
+      }))
+
     // --- conditions ---
 
     it.effect("compares a key", () =>

@@ -153,6 +153,54 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
       }))
   })
 
+  describe("a key of another client in the line", () => {
+    it.live("is waited for if it is on a lease, whatever its name", () =>
+      Effect.gen(function*() {
+        const world = yield* makeWorld
+        const [a, b] = yield* Effect.all([world.process(), world.process()])
+        yield* Effect.scoped(Effect.gen(function*() {
+          const { id } = yield* Lease.make({ ttl: "10 seconds" }).pipe(Effect.provideService(Etcd.Etcd, world.etcd))
+          const isWaitedFor = Effect.fnUntraced(function*(lock: string, key: string) {
+            yield* world.etcd.txn({ then: [Etcd.put(key, "x", { lease: id })] })
+            const refused = yield* Effect.flip(a.run(Lock.tryWithLock(Effect.void, lock)))
+            assert.include((refused as Lock.LockHeld).holder, { key, leaseId: id })
+            const waiting = yield* holdIn(a, lock)
+            yield* world.untilLine(lock, 2)
+            // for longer than it takes to be asked about
+            yield* Effect.sleep("2500 millis")
+            assert.isFalse(yield* waiting.isHeld)
+            const seen = yield* b.run(Lock.inspect(lock))
+            assert.include(seen.holder, { key, leaseId: id })
+            assert.deepStrictEqual([seen.queue.length, seen.conflicts], [1, []])
+            yield* world.etcd.txn({ then: [Etcd.remove(key)] })
+            yield* waiting.held
+            yield* waiting.release
+          })
+          const cases = [["one", "one/worker"], ["two", "two/cafe"], ["three", "three/write/worker"]] as const
+          yield* Effect.forEach(cases, ([lock, key]) => isWaitedFor(lock, key), { concurrency: "unbounded" })
+        }))
+      }))
+
+    it.live("on no lease is found by those who wait, although it is named as an entry, and by those who try", () =>
+      Effect.gen(function*() {
+        const world = yield* makeWorld
+        const [a, b] = yield* Effect.all([world.process(), world.process()])
+        const isFound = Effect.fnUntraced(function*(lock: string, key: string) {
+          yield* world.etcd.txn({ then: [Etcd.put(key, "x")] })
+          const conflict = { _tag: "LockNameConflict", lock, key, kind: "PlainKey" } as const
+          const waited = yield* Effect.flip(a.run(Lock.withLock(Effect.void, lock, { timeout: "30 seconds" })))
+          assert.include(waited as Lock.LockNameConflict, conflict)
+          const tried = yield* Effect.flip(b.run(Lock.tryWithLock(Effect.void, lock)))
+          assert.include(tried as Lock.LockNameConflict, conflict)
+          assert.deepStrictEqual((yield* b.run(Lock.inspect(lock))).conflicts, [{ key, kind: "PlainKey" }])
+          yield* world.untilLine(lock, 1)
+          yield* world.etcd.txn({ then: [Etcd.remove(key)] })
+        })
+        const cases = [["one", "one/cafe"], ["two", "two/694d81b-1"], ["three", "three/read/cafe"]] as const
+        yield* Effect.forEach(cases, ([lock, key]) => isFound(lock, key), { concurrency: "unbounded" })
+      }))
+  })
+
   describe("an operator", () => {
     it.live("sees who holds and who waits, and every change", () =>
       Effect.gen(function*() {

@@ -5,12 +5,7 @@ import { type EntryKey, idOf } from "../../src/internal/line/entryKey.ts"
 import { queue } from "../../src/internal/line/layout.ts"
 import { follow, type Guarded, onDelete, type Place, settle, unplaced } from "../../src/internal/line/view.ts"
 
-const entry = (name: string, createRevision: bigint, lease = 7n): EntryKey => ({
-  key: Buffer.from(`job/${name}`),
-  value: new Uint8Array(),
-  lease,
-  createRevision
-})
+const entry = (name: string, createRevision: bigint): EntryKey => ({ key: Buffer.from(`job/${name}`), createRevision })
 
 const a = entry("a", 3n)
 const b = entry("b", 5n)
@@ -88,11 +83,10 @@ describe("an entry's key", () => {
     assert.isUndefined(claimOf("7f-1-3of10", { ...permits, acceptOf: (of) => of === 9 }))
   })
 
-  it("is no entry's if it lies deeper or has no lease", () => {
+  it("is no entry's if it lies deeper", () => {
     assert.isUndefined(claimOf("a/b", lock))
     assert.isUndefined(claimOf("read/a/b", read))
     assert.isUndefined(claimOf("", lock))
-    assert.isUndefined(queue.claimOf("job/", entry("7f-1", 3n, 0n), lock))
   })
 })
 
@@ -119,11 +113,8 @@ describe("all that is ahead", () => {
   })
 
   it("names a key that is no entry, and would be waited for in vain", () => {
-    const plain = entry("plain", 4n, 0n)
-    assert.deepStrictEqual(settle(job, lock, [a, plain], 20n, undefined), {
-      _tag: "Foreign",
-      kv: plain
-    })
+    const nested = entry("part/7f-1", 4n)
+    assert.deepStrictEqual(settle(job, lock, [a, nested], 20n, undefined), { _tag: "Foreign", kv: nested })
   })
 })
 

@@ -16,24 +16,21 @@ const put = Effect.fnUntraced(function*(keys: ReadonlyArray<string>, lease: bigi
 
 const lease = 0x1fn
 
-/** Lists locks through a connection that counts its requests, and that may not receive large replies. */
-const listed = Effect.fnUntraced(function*(prefix: string, receives: "all" | "keys") {
+/** Lists locks through a connection that counts its requests, and that may not receive more keys than so many at a time. */
+const listed = Effect.fnUntraced(function*(prefix: string, most = Infinity) {
   const etcd = yield* Etcd.Etcd
   const requests: Array<string> = []
   const locks = yield* Lock.list(prefix).pipe(Effect.provideService(Etcd.Etcd, {
     ...etcd,
     range: (range) => {
-      requests.push(range.keysOnly ? "keys" : "range")
-      return receives === "keys" && !range.keysOnly
-        ? Effect.fail(
-          new Etcd.EtcdError({
-            reason: "InvalidArgument",
-            method: "range",
-            outcome: "Unknown",
-            description: "larger than max"
-          })
-        )
-        : etcd.range(range)
+      requests.push("range")
+      return Effect.filterOrFail(etcd.range(range), ({ kvs }) => kvs.length <= most, () =>
+        new Etcd.EtcdError({
+          reason: "InvalidArgument",
+          method: "range",
+          outcome: "Unknown",
+          description: "larger than max"
+        }))
     },
     txn: (request) => {
       requests.push("txn")
@@ -49,7 +46,7 @@ describe("a list of locks", () => {
       yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
       const names = Array.from({ length: 3000 }, (_, i) => `orders/${1000 + i}`)
       yield* put(names.flatMap((name) => [`${name}/1f-1`, `${name}/1f-2`]), lease)
-      const { locks, requests } = yield* listed("orders/", "all")
+      const { locks, requests } = yield* listed("orders/")
       assert.deepStrictEqual(requests, ["range"])
       assert.deepStrictEqual(locks.map(({ lock }) => lock), names)
       for (const { holder, layout, waiting } of locks) {
@@ -57,13 +54,14 @@ describe("a list of locks", () => {
       }
     })))
 
-  it.effect("is read in parts when a reply would be too large: the keys, and then the holders' values", () =>
+  it.effect("is read in parts when a reply would be too large: the leases, and then the holders' values", () =>
     provideMemory(Effect.gen(function*() {
       yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
       const waiters = Array.from({ length: 10_050 }, (_, i) => `orders/b/1f-${1 + i}`)
       yield* put(["orders/a", ...waiters, "orders/c/1f-7"], lease)
-      const { locks, requests } = yield* listed("orders/", "keys")
-      assert.deepStrictEqual(requests, ["range", "keys", "keys", "txn"])
+      const { locks, requests } = yield* listed("orders/", 300)
+      // all, 1024 and 512 at a time are too many
+      assert.deepStrictEqual(requests, [...Array.from({ length: 3 + 40 }, () => "range"), "txn"])
       assert.deepStrictEqual(locks.map(({ holder, lock, waiting }) => [lock, holder.key, holder.host, waiting]), [
         ["orders/a", "orders/a", "box", 0],
         ["orders/b", "orders/b/1f-1", "box", 10_049],
@@ -75,7 +73,7 @@ describe("a list of locks", () => {
     provideMemory(Effect.gen(function*() {
       yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
       for (const n of [7, 3, 9]) yield* put([`orders/1f-${n}`], lease)
-      const { locks: [lock] } = yield* listed("", "all")
+      const { locks: [lock] } = yield* listed("")
       assert.strictEqual(lock!.holder.key, "orders/1f-7")
     })))
 
@@ -84,7 +82,7 @@ describe("a list of locks", () => {
       yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
       yield* put(["orders/1f-1", "orders/7/1f-1", "orders/1f-1/x", "nightly.done/run/", "a//b", "/1f-1", "1f-1"], lease)
       const names = (prefix: string) =>
-        Effect.map(listed(prefix, "all"), ({ locks }) => locks.map(({ layout, lock }) => `${layout} ${lock}`))
+        Effect.map(listed(prefix), ({ locks }) => locks.map(({ layout, lock }) => `${layout} ${lock}`))
       assert.deepStrictEqual(yield* names(""), [
         "single-key 1f-1",
         "queue orders",
@@ -100,7 +98,7 @@ describe("a list of locks", () => {
     provideMemory(Effect.gen(function*() {
       yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(-0x1fn, 60))
       yield* put(["orders/-1f", "orders/-1f-1", "orders/1f-1"], -0x1fn)
-      const { locks } = yield* listed("", "all")
+      const { locks } = yield* listed("")
       assert.deepStrictEqual(locks.map(({ layout, lock, waiting }) => [layout, lock, waiting]), [
         ["queue", "orders", 1],
         ["single-key", "orders/1f-1", 0]
@@ -112,8 +110,8 @@ describe("a list of locks", () => {
       yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
       yield* put(["a/write/1f-1"], lease)
       yield* put(["a/read/1f-2", "a/read/1f-1", "b/read/read/1f-1", "read/1f-1", "write/read/1f-1"], lease)
-      for (const receives of ["all", "keys"] as const) {
-        const { locks } = yield* listed("", receives)
+      for (const most of [Infinity, 2]) {
+        const { locks } = yield* listed("", most)
         assert.deepStrictEqual(
           locks.map(({ holder, holding, lock, waiting }) => [lock, holder.key, holding, waiting]),
           [
@@ -124,7 +122,7 @@ describe("a list of locks", () => {
           ]
         )
       }
-      assert.deepStrictEqual((yield* listed("a/read", "all")).locks, [])
+      assert.deepStrictEqual((yield* listed("a/read")).locks, [])
     })))
 
   it.effect("has as many holders as readers, however many they are", () =>
@@ -132,7 +130,7 @@ describe("a list of locks", () => {
       yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
       yield* put(Array.from({ length: 10_000 }, (_, i) => `a/read/1f-${1 + i}`), lease)
       yield* put(["a/write/1f-1"], lease)
-      const { locks: [lock] } = yield* listed("", "all")
+      const { locks: [lock] } = yield* listed("")
       assert.deepStrictEqual([lock!.holding, lock!.waiting], [10_000, 1])
     })))
 

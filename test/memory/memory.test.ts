@@ -104,6 +104,19 @@ describe("an etcd in memory leaves no fiber", () => {
     }).pipe(countFibers))
 })
 
+describe("an answer without values", () => {
+  it.effect("has no leases, as that of etcd 3.7, also within transactions", () =>
+    Effect.gen(function*() {
+      const { etcd } = yield* services
+      yield* etcd.leaseGrant(5n, 60)
+      yield* etcd.txn({ then: [Etcd.put("a", "1", { lease: 5n })] })
+      const keysOnly = { ...Etcd.get("a"), keysOnly: true }
+      const { responses: [inTransaction] } = yield* etcd.txn({ then: [keysOnly] })
+      const answers = [yield* etcd.range(keysOnly), inTransaction, yield* etcd.range(Etcd.get("a"))]
+      assert.deepStrictEqual(answers.map((answer) => answer?.kvs[0]?.lease), [0n, 0n, 5n])
+    }).pipe(provideMemory))
+})
+
 describe("Faults.drop", () => {
   it.effect("loses a request: it is not applied", () =>
     Effect.gen(function*() {

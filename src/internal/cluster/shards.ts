@@ -214,7 +214,7 @@ export const make = (options: {
   const read = (current: LeaseImpl, ids: ReadonlyArray<string>) => {
     const isAll = ids.length > few || strays.size > 0
     const found = isAll
-      ? Effect.map(etcd.range(Etcd.getPrefix(keys.shards, { keysOnly: true })), ({ kvs }) => kvs)
+      ? Effect.map(etcd.range(Etcd.getPrefix(keys.shards)), ({ kvs }) => kvs)
       : Effect.map(
         etcd.txn({ then: ids.map((id) => Etcd.get(keys.shard(id))) }),
         ({ responses }) => responses.flatMap(({ kvs }) => kvs)

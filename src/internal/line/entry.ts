@@ -44,8 +44,11 @@ export const lostWith = (cause: LeaseExpired): EntryLost =>
 export class ForeignEntry {
   readonly _tag = "ForeignEntry"
   readonly kv: EntryKey
-  constructor(kv: EntryKey) {
+  /** As etcd has said of it. */
+  readonly isOnLease: boolean
+  constructor(kv: EntryKey, isOnLease: boolean) {
     this.kv = kv
+    this.isOnLease = isOnLease
   }
 }
 

@@ -14,8 +14,10 @@ export interface Layout {
   readonly part: (prefix: string) => ReadonlyArray<Etcd.Range>
   /** The key of a new entry. */
   readonly key: (prefix: string, lease: EntryLease, claim: Claim) => string
-  /** Whether a key in the range is an entry. Another one might stay for ever. */
+  /** Whether a key in the range is an entry, by its name: one on no lease is none, and might stay for ever. */
   readonly isEntry: (prefix: string, kv: EntryKey) => boolean
+  /** Whether a key names its lease, as entries of ours and of Go's client do. Others may be on none. */
+  readonly namesLease: (prefix: string, kv: EntryKey) => boolean
   /** What an entry claims, by its key. */
   readonly claimIn: (prefix: string, kv: Pick<EntryKey, "key">) => Claim
   /** What an entry claims, as far as that matters to a claim. Undefined if the two cannot stand in one line. */
@@ -50,11 +52,12 @@ export const queue: Layout = {
   seesPart: ({ kind }) => kind === "read",
   part: (prefix) => allBut(prefix, readers),
   key: (prefix, lease, claim) => newKey(`${prefix}${folders[claim.kind]}`, lease, suffixOf(claim)),
-  isEntry: (prefix, kv) => kv.lease !== 0n && isEntryKey.test(keyOf(kv).slice(prefix.length)),
+  isEntry: (prefix, kv) => isEntryKey.test(keyOf(kv).slice(prefix.length)),
+  namesLease: (prefix, kv) => namesLease.test(keyOf(kv).slice(prefix.length)),
   claimIn: (prefix, kv) => claimShownBy(keyOf(kv).slice(prefix.length)),
   claimOf: (prefix, kv, own) => {
     const suffix = keyOf(kv).slice(prefix.length)
-    if (kv.lease === 0n || !isEntryKey.test(suffix)) return undefined
+    if (!isEntryKey.test(suffix)) return undefined
     if (own.kind !== "permits") return suffix.startsWith(readers) ? read : lock
     const claim = claimShownBy(suffix)
     if (claim.kind !== "permits") return { ...own, permits: own.of }
@@ -74,9 +77,10 @@ export const singleKey: Layout = {
   ...queue,
   range: Etcd.get,
   key: (name) => name,
-  isEntry: (_, kv) => kv.lease !== 0n,
+  isEntry: () => true,
+  namesLease: () => false,
   claimIn: () => lock,
-  claimOf: (_, kv) => kv.lease === 0n ? undefined : lock,
+  claimOf: () => lock,
   hasOwnKeys: false
 }
 
@@ -103,6 +107,9 @@ export const withoutCompanions = <A extends EntryKey>(prefix: string, entries: R
 
 /** What follows the prefix: a name, which may be in one of the folders. */
 const isEntryKey = /^(read\/|write\/)?[^/]+$/
+
+/** The same where the name is the ID of a lease, maybe with a number and permits. */
+const namesLease = /^(read\/|write\/)?[\da-f]{1,16}(-\d+(-\d+of\d+)?)?$/
 
 /** All keys of a line that are not in a folder of it. */
 const allBut = (prefix: string, folder: string): ReadonlyArray<Etcd.Range> => {

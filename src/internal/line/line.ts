@@ -12,6 +12,10 @@
  * entry of a lock reads also when the one before its guard ends: if only the guard is left then, its end is the turn,
  * provided that a watch of the entry's own key has reported nothing.
  *
+ * An answer without values does not show whether a key is on a lease. One on none is no entry, and might stay for ever, so
+ * etcd is asked: at once about a key whose name says nothing of a lease, and about the others when they have been waited
+ * for a while.
+ *
  * Watches stay open while this process has entries here.
  */
 import type * as Clock from "effect/Clock"
@@ -29,6 +33,7 @@ import * as Requests from "./requests.ts"
 import {
   follow,
   type Guarded,
+  inTheWay,
   onDelete,
   onEnd,
   type Place,
@@ -58,6 +63,8 @@ export interface LineHost extends Host {
   readonly clock: Clock.Clock
   readonly lengths: Lengths
   readonly layout: Layout
+  /** Asks etcd whether a key that was read is on a lease. */
+  readonly leaseOf: (kv: EntryKey) => Effect.Effect<"OnLease" | "OnNone" | "Gone", Etcd.EtcdError>
   /** Limit how many watches are opened at once: those that waiters need, and the others. */
   readonly openingLimits: { readonly waited: Semaphore.Semaphore; readonly others: Semaphore.Semaphore }
 }
@@ -103,6 +110,8 @@ export class Line implements Subject {
   #pending = 0
   /** When each key was last deleted, as far as the watch has reported it while answers are still to come. */
   #deletes: Map<string, bigint> | undefined
+  /** Keys that etcd was asked about. */
+  #asked: WeakSet<EntryKey> | undefined
 
   constructor(host: LineHost, prefix: string) {
     this.prefix = prefix
@@ -215,7 +224,7 @@ export class Line implements Subject {
         return this.#takeTurnIfThere(entry, step)
       }
       case "Foreign": {
-        return entry.fail(new ForeignEntry(step.kv))
+        return this.#failBehind(entry, step.kv)
       }
       case "Look": {
         return this.#lookAhead(entry)
@@ -223,7 +232,33 @@ export class Line implements Subject {
       case "Wait": {
         entry.place = step.place
         if (step.place._tag === "Guarded") this.#watchGuards(entry, step.place)
+        this.#askAbout(entry, (kv) => !this.layout.namesLease(this.prefix, kv))
       }
+    }
+  }
+
+  /** A key of a name that no entry has is in the way, unless it has gone since it was read. */
+  #failBehind(entry: Entry, kv: EntryKey) {
+    entry.place = unplaced
+    this.#repeat(Effect.map(this.#host.leaseOf(kv), (shown) => {
+      if (shown === "Gone") this.#lookAhead(entry)
+      else entry.fail(new ForeignEntry(kv, shown === "OnLease"))
+    }))
+  }
+
+  /** Fails those behind a key that is on no lease. */
+  #askAbout({ place }: Entry, isSuspect: (kv: EntryKey) => boolean) {
+    for (const [id, kv] of inTheWay(place)) {
+      if (!isSuspect(kv) || this.#asked?.has(kv)) continue
+      this.#asked = (this.#asked ?? new WeakSet()).add(kv)
+      this.#repeat(Effect.map(this.#host.leaseOf(kv), (shown) => {
+        if (shown !== "OnNone") return
+        for (const entry of this.entries.values()) {
+          if (inTheWay(entry.place).get(id)?.createRevision === kv.createRevision) {
+            entry.fail(new ForeignEntry(kv, false))
+          }
+        }
+      }))
     }
   }
 
@@ -413,8 +448,16 @@ export class Line implements Subject {
   // watches and reads
   // ---------------------------------------------------------------------------
 
-  /** Watches for the end of an entry of our own, whose loss its holder or waiter is to notice. */
-  watchOwn({ claim, id, key }: Entry) {
+  /**
+   * Sees to an entry of our own that has been in its state for a while: watches for its end, and asks about what it waits
+   * for.
+   */
+  attend(entry: Entry) {
+    this.#watchOwn(entry)
+    this.#askAbout(entry, () => true)
+  }
+
+  #watchOwn({ claim, id, key }: Entry) {
     if (this.#whole.isOpen) return
     if (this.layout.seesPart(claim) || this.#length > this.#host.lengths.short) {
       this.#keyWatches.open(id, Buffer.from(key))

@@ -15,8 +15,8 @@ import type { Done } from "../etcd/batch.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import * as Cleanup from "./cleanup.ts"
 import { admits, type Claim } from "./discipline.ts"
-import { Entry, type EntryError, EntryLost, type EntryOptions, giveAway, lostWith } from "./entry.ts"
-import type { EntryKey } from "./entryKey.ts"
+import { Entry, type EntryError, EntryLost, type EntryOptions, ForeignEntry, giveAway, lostWith } from "./entry.ts"
+import { type EntryKey, type EntryKeyValue, idOf } from "./entryKey.ts"
 import { type Layout, releaseKey } from "./layout.ts"
 import type { EntryLease } from "./leaseRef.ts"
 import { type Lengths, Line, type LineHost, type Newest } from "./line.ts"
@@ -27,14 +27,14 @@ export class Refused {
   readonly _tag = "Refused"
   /** The line's prefix. */
   readonly prefix: string
-  readonly holder: EntryKey | undefined
+  readonly holder: EntryKeyValue | undefined
   /** Ends when that client has released it. Undefined where a line can be joined instead. */
   readonly untilReleased: Effect.Effect<void, Etcd.EtcdError> | undefined
   /** How many permits were left, where some can be. */
   readonly available: number
   constructor(
     prefix: string,
-    holder: EntryKey | undefined,
+    holder: EntryKeyValue | undefined,
     untilReleased?: Refused["untilReleased"],
     available = 0
   ) {
@@ -43,6 +43,20 @@ export class Refused {
     this.untilReleased = untilReleased
     this.available = available
   }
+}
+
+/** What a claim is told that is not to wait behind the first key in its way. */
+export const refusedBy = (
+  layout: Layout,
+  prefix: string,
+  claim: Claim,
+  holder: EntryKeyValue | undefined
+): Exit.Exit<Refused, ForeignEntry> => {
+  if (holder === undefined) return Exit.succeed(new Refused(prefix, holder))
+  const isOnLease = holder.lease !== 0n
+  return isOnLease && layout.claimOf(prefix, holder, claim) !== undefined
+    ? Exit.succeed(new Refused(prefix, holder))
+    : Exit.fail(new ForeignEntry(holder, isOnLease))
 }
 
 /** One entry of several, and the line that it is to join. */
@@ -70,7 +84,7 @@ export interface Lines {
   /** Where the entries are that can be in the way of a claim. */
   readonly ahead: (prefix: string, claim: Claim) => ReadonlyArray<Etcd.Range>
   /** An entry of ours that holds. */
-  readonly held: (prefix: string) => EntryKey | undefined
+  readonly held: (prefix: string) => EntryKeyValue | undefined
   /** Gives away all entries that do not end with the session's leases. */
   readonly end: Effect.Effect<void>
   /** Closes all watches. */
@@ -93,7 +107,14 @@ export const make = (
     waited: Semaphore.makeUnsafe(openAtOnce.waited),
     others: Semaphore.makeUnsafe(openAtOnce.others)
   }
-  const host: LineHost = { etcd, clock, background, lengths, layout, openingLimits }
+  const leaseOf: LineHost["leaseOf"] = (kv) =>
+    Effect.map(
+      Effect.callback<Batch.Answer<readonly [Etcd.Range], readonly [Etcd.Range]>, Etcd.EtcdError>((resume) =>
+        batch.send(idOf(kv), Requests.leaseOf(kv), resume)
+      ),
+      (answer) => Requests.shownBy(kv, answer)
+    )
+  const host: LineHost = { etcd, clock, background, lengths, layout, leaseOf, openingLimits }
   const lines = new Map<string, Line>()
   const leases = new Set<EntryLease>()
   let sweeper: Fiber.Fiber<void> | undefined
@@ -135,7 +156,8 @@ export const make = (
       if (Exit.isSuccess(holder) && holder.value === undefined) return tryToTake(line, options, done)
       options.ref.release()
       markIdle(line)
-      done(Exit.map(holder, (kv) => new Refused(prefix, kv)))
+      if (Exit.isFailure(holder)) done(Exit.failCause(holder.cause))
+      else done(refusedBy(layout, prefix, options.claim, holder.value))
     })
   }
 
@@ -143,15 +165,10 @@ export const make = (
   const tryToShare = Effect.fnUntraced(function*(line: Line, options: EntryOptions) {
     const { claim, ref } = options
     for (let round = 1; round <= 3; round++) {
-      // More entries than there are permits cannot all hold.
-      const seen = yield* Effect.onError(
-        answerOf(line, Requests.beginning(line.range, claim.of + 1)),
-        () => Effect.sync(ref.release)
-      )
-      const ahead = seen.responses[0]!.kvs
-      if (!isMetBehind(line, claim, ahead)) {
+      const seen = yield* Effect.onError(beginningOf(line, claim), () => Effect.sync(ref.release))
+      if (!isMetBehind(line, claim, seen.ahead)) {
         ref.release()
-        return refusal(line, claim, ahead)
+        return refusal(line, claim, seen)
       }
       const entry = new Entry(line, options)
       if (yield* joinUnlessChanged(entry, seen.revision)) return entry
@@ -163,11 +180,33 @@ export const make = (
   const refuse: Lines["refuse"] = (prefix, claim) =>
     Effect.suspend(() => {
       const line = lineOf(prefix)
-      return Effect.map(
-        answerOf(line, Requests.beginningAndHead(line.range, claim.of + 1)),
-        ({ responses: [beginning, head] }) => refusal(line, claim, beginning!.kvs, head!.kvs[0])
-      )
+      return Effect.map(beginningOf(line, claim), (seen) => refusal(line, claim, seen))
     })
+
+  /** Reads what a claim can be met beside. More entries than there are permits cannot all hold. */
+  const beginningOf = (line: Line, claim: Claim): Effect.Effect<Beginning, EntryError> =>
+    Effect.flatMap(answerOf(line, Requests.beginning(line.range, claim.of + 1)), ({ responses, revision }) => {
+      const [oldest, { kvs: [head] }] = responses as readonly [Etcd.RangeResult, Etcd.RangeResult]
+      if (head?.lease === 0n) return Effect.fail(new ForeignEntry(head, false))
+      return Effect.map(entriesAmong(line, claim, oldest.kvs), (ahead) => ({ ahead, head, revision }))
+    })
+
+  /** Those of some keys that are still there, where all are entries that can stand beside a claim. */
+  const entriesAmong = (line: Line, claim: Claim, kvs: ReadonlyArray<EntryKey>) => {
+    const { prefix } = line
+    const isForeign = (kv: EntryKey) => layout.claimOf(prefix, kv, claim) === undefined
+    const isSuspect = (kv: EntryKey) => isForeign(kv) || !layout.namesLease(prefix, kv)
+    if (!kvs.some(isSuspect)) return Effect.succeed(kvs)
+    const isThere = (kv: EntryKey) =>
+      Effect.flatMap(
+        isSuspect(kv) ? leaseOf(kv) : Effect.succeed("OnLease"),
+        (shown) =>
+          shown === "OnNone" || (shown === "OnLease" && isForeign(kv))
+            ? Effect.fail(new ForeignEntry(kv, shown === "OnLease"))
+            : Effect.succeed(shown === "OnLease")
+      )
+    return Effect.filter(kvs, isThere, { concurrency: "unbounded" })
+  }
 
   const joinUnlessChanged = (entry: Entry, revision: bigint) =>
     Effect.callback<boolean, EntryError>((resume) =>
@@ -197,8 +236,9 @@ export const make = (
   const tryToTake = (line: Line, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => {
     const entry = new Entry(line, options)
     takeFree(entry, (exit) => {
-      if (Exit.isSuccess(exit) && exit.value instanceof Refused) withdraw(entry)
-      done(exit)
+      if (Exit.isFailure(exit) || exit.value instanceof Entry) return done(exit)
+      withdraw(entry)
+      done(refusedBy(layout, line.prefix, options.claim, exit.value.holder))
     })
   }
 
@@ -209,7 +249,11 @@ export const make = (
       const [ownKey, ...heads] = result.succeeded ? [] : result.responses
       const holder = Requests.headOf(heads)
       // The lock may be ours by an earlier attempt, whose answer was lost.
-      const own = [ownKey?.kvs[0], holder].find((kv) => kv !== undefined && Requests.isOwn(entry, kv))
+      const own = layout.hasOwnKeys
+        ? ownKey?.kvs[0]
+        : holder !== undefined && Requests.isOwn(entry, holder)
+        ? holder
+        : undefined
       line.isTaken = !result.succeeded && own === undefined
       if (line.isTaken) return Exit.succeed(new Refused(line.prefix, holder))
       enter(entry, own?.createRevision ?? result.revision)
@@ -245,8 +289,9 @@ export const make = (
         : createRevisionsOf(seen.map(({ own }) => own))
       if (createRevisions.every((revision) => revision === undefined)) {
         const taken = seen.findIndex(({ holder }) => holder !== undefined)
+        const { claim, line: { prefix } } = entries[taken]!
         entries.forEach(withdraw)
-        return Exit.succeed(new Refused(entries[taken]!.line.prefix, seen[taken]!.holder))
+        return refusedBy(layout, prefix, claim, seen[taken]!.holder)
       }
       if (createRevisions.includes(undefined)) return lostBeforehand(entries)
       entries.forEach((entry, i) => {
@@ -400,7 +445,7 @@ export const make = (
     for (const line of lines.values()) {
       if (line.isInUse) {
         for (const entry of line.entries.values()) {
-          if (now - entry.since >= watchAfter[entry.state]) line.watchOwn(entry)
+          if (now - entry.since >= attendAfter[entry.state]) line.attend(entry)
         }
       } else if (now - line.idleSince >= keepLineFor) {
         line.unwatch()
@@ -462,15 +507,16 @@ const isMetBehind = ({ layout, prefix }: Line, claim: Claim, ahead: ReadonlyArra
   return claims.every((claim) => claim !== undefined) && admits(claim, claims)
 }
 
-/** What a claim is told that is not met behind those ahead. */
-const refusal = (
-  { layout, prefix }: Line,
-  claim: Claim,
-  ahead: ReadonlyArray<EntryKey>,
-  head = ahead[0]
-): Refused => {
-  const conflict = ahead.find((kv) => layout.claimOf(prefix, kv, claim) === undefined)
-  if (conflict !== undefined) return new Refused(prefix, conflict)
+/** The beginning of a line at a revision. */
+interface Beginning {
+  /** The oldest entries, oldest first. */
+  readonly ahead: ReadonlyArray<EntryKey>
+  readonly head: EntryKeyValue | undefined
+  readonly revision: bigint
+}
+
+/** What a claim is told that is not met behind the entries ahead. */
+const refusal = ({ layout, prefix }: Line, claim: Claim, { ahead, head }: Beginning): Refused => {
   const claims = ahead.map((kv) => layout.claimOf(prefix, kv, claim)!)
   const of = claims.reduce((of, claim) => Math.min(of, claim.of), claim.of)
   const used = claims.reduce((sum, { permits }) => sum + permits, 0)
@@ -481,7 +527,7 @@ const refusal = (
 const sweepEvery = 250
 
 /** How long an entry is in its state before its own key is watched. A waiter also checks its key before its turn. */
-const watchAfter = { Waiting: 2000, Held: sweepEvery, Left: Infinity }
+const attendAfter = { Waiting: 2000, Held: sweepEvery, Left: Infinity }
 
 /** How long a line without entries stays, with its watch. */
 const keepLineFor = 1000

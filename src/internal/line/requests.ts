@@ -6,7 +6,7 @@
  */
 import * as Etcd from "../../Etcd.ts"
 import type { Entry } from "./entry.ts"
-import { type EntryKey, idOf } from "./entryKey.ts"
+import type { EntryKey, EntryKeyValue } from "./entryKey.ts"
 
 // -----------------------------------------------------------------------------
 // reads
@@ -14,9 +14,6 @@ import { type EntryKey, idOf } from "./entryKey.ts"
 
 /** The head of a line. */
 export const first = (range: Etcd.Range) => ({ ...range, limit: 1, sort: "CreateAscending" }) as const
-
-/** The oldest entries of a line, oldest first. */
-const oldest = (range: Etcd.Range, limit: number) => ({ ...first(range), limit, keysOnly: true }) as const
 
 /** The newest entries of a line up to a create revision, newest first. `count` is that of all its entries. */
 export const newest = ({ key, rangeEnd }: Etcd.Range, limit: number, maxCreateRevision?: bigint): Etcd.Range => ({
@@ -53,6 +50,28 @@ export const upTo = (range: Etcd.Range, maxCreateRevision: bigint) =>
 /** One key, if it is there. */
 export const getKey = (key: string | Uint8Array) => ({ ...Etcd.get(key), keysOnly: true }) as const
 
+/**
+ * Asks whether a key is on a lease. Only a condition can: etcd 3.7 leaves the lease out of answers without values, and
+ * where it does not, a key that was deleted just before has none.
+ */
+export const leaseOf = ({ createRevision, key }: EntryKey) => {
+  const then: readonly [Etcd.Range] = [getKey(key)]
+  return Etcd.nested({
+    compare: [
+      Etcd.compareCreateRevision(key, "=", createRevision),
+      { key, target: "Lease", operator: "!=", value: 0n }
+    ],
+    then,
+    else: then
+  })
+}
+
+/** What the answer to that says. */
+export const shownBy = (
+  { createRevision }: EntryKey,
+  { responses: [{ kvs: [kv] }], succeeded }: Etcd.OpResult<ReturnType<typeof leaseOf>>
+): "OnLease" | "OnNone" | "Gone" => succeeded ? "OnLease" : kv?.createRevision === createRevision ? "OnNone" : "Gone"
+
 /** What several ranges of one line have, newest first. */
 export const together = (results: ReadonlyArray<Etcd.RangeResult>): Pick<Etcd.RangeResult, "kvs" | "count"> => {
   if (results.length === 1) return results[0]!
@@ -60,7 +79,7 @@ export const together = (results: ReadonlyArray<Etcd.RangeResult>): Pick<Etcd.Ra
   return { kvs, count: results.reduce((sum, { count }) => sum + count, 0) }
 }
 
-export const headOf = (heads: ReadonlyArray<Etcd.RangeResult>): EntryKey | undefined =>
+export const headOf = (heads: ReadonlyArray<Etcd.RangeResult>): EntryKeyValue | undefined =>
   heads.length === 0 ? undefined : together(heads).kvs.at(-1)
 
 // -----------------------------------------------------------------------------
@@ -80,12 +99,11 @@ export const takeFree = (entry: Entry) => {
   return Etcd.nested({ compare: [...ahead.map(isEmpty), ...isNew], then: [put(entry)], else: others })
 }
 
-/** The beginning of a line, and the revision at which it was so. */
-export const beginning = (range: Etcd.Range, limit: number) => Etcd.nested({ then: [oldest(range, limit)] })
-
-/** The same, with what the first of them says of itself. */
-export const beginningAndHead = (range: Etcd.Range, limit: number) =>
-  Etcd.nested({ then: [oldest(range, limit), first(range)] })
+/** The beginning of a line, and what the first of its entries says of itself. */
+export const beginning = (range: Etcd.Range, limit: number) => {
+  const then: readonly [Etcd.Range, Etcd.Range] = [{ ...first(range), limit, keysOnly: true }, first(range)]
+  return Etcd.nested({ then })
+}
 
 /** Joins if no entry has joined since a revision. Others may have left. */
 export const joinUnlessChanged = (entry: Entry, since: bigint) => {
@@ -171,9 +189,9 @@ const isOurs = (entry: Entry): ReadonlyArray<Etcd.Compare> => {
   return layout.hasOwnKeys ? [isOnLease] : [isOnLease, Etcd.compareValue(key, "=", value)]
 }
 
-/** Whether a key that was read was put for this entry. */
-export const isOwn = ({ id, line: { layout }, ref, value }: Entry, kv: EntryKey): boolean =>
-  idOf(kv) === id && kv.lease === ref.lease.id && (layout.hasOwnKeys || Buffer.compare(kv.value, value) === 0)
+/** Whether a key that all entries have was put for this one. */
+export const isOwn = ({ ref, value }: Entry, kv: EntryKeyValue): boolean =>
+  kv.lease === ref.lease.id && Buffer.compare(kv.value, value) === 0
 
 // -----------------------------------------------------------------------------
 // answers

@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
-import { Entry, ForeignEntry } from "./entry.ts"
+import { Entry } from "./entry.ts"
 import { singleKey } from "./layout.ts"
 import type { Lengths } from "./line.ts"
 import * as Lines from "./lines.ts"
@@ -27,18 +27,14 @@ export const make = (
     lines.tryJoin(name, options, (exit) => {
       if (Exit.isFailure(exit) || exit.value instanceof Entry) return done(exit)
       const holder = exit.value.holder!
-      done(
-        singleKey.isEntry(name, holder)
-          ? Exit.succeed(new Lines.Refused(name, holder, untilReleased(name, holder.createRevision)))
-          : Exit.fail(new ForeignEntry(holder))
-      )
+      done(Exit.succeed(new Lines.Refused(name, holder, untilReleased(name, holder.createRevision))))
     })
 
   const untilReleased = (name: string, createRevision: bigint): Effect.Effect<void, Etcd.EtcdError> =>
     Effect.scoped(Effect.gen(function*() {
       const watch = yield* etcd.watch({ ...singleKey.range(name), only: "Delete" })
       const { kvs: [kv] } = yield* etcd.range(singleKey.range(name))
-      if (kv?.createRevision === createRevision && singleKey.isEntry(name, kv)) yield* watch.next
+      if (kv?.createRevision === createRevision && kv.lease !== 0n) yield* watch.next
     })).pipe(persistently)
 
   return { ...lines, join }

@@ -118,6 +118,23 @@ export const follow = (
   }
 }
 
+/** The entries that keep an entry waiting, as far as they are known. */
+export const inTheWay = (place: Place): ReadonlyMap<string, EntryKey> => {
+  switch (place._tag) {
+    case "Unplaced": {
+      return none
+    }
+    case "Complete": {
+      return place.ahead
+    }
+    case "Guarded": {
+      return place.guards
+    }
+  }
+}
+
+const none: ReadonlyMap<string, EntryKey> = new Map()
+
 /** The entries whose end matters to an entry with guards. */
 export const watched = ({ before, guards }: Guarded): ReadonlyMap<string, EntryKey> =>
   before === undefined ? guards : new Map(guards).set(idOf(before), before)

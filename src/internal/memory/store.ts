@@ -67,7 +67,7 @@ export const make = () => {
     const filtered = maxCreateRevision ? found.filter((kv) => kv.createRevision <= maxCreateRevision) : found
     const sorted = sort === undefined ? filtered : filtered.toSorted(order[sort])
     const limited = limit && limit > 0 ? sorted.slice(0, limit) : sorted
-    const kvs = keysOnly ? limited.map((kv) => ({ ...kv, value: missing.value })) : limited
+    const kvs = keysOnly ? limited.map((kv) => ({ ...kv, value: missing.value, lease: missing.lease })) : limited
     return { _tag: "Range", kvs, count: found.length }
   }
 

@@ -7,7 +7,8 @@ import * as Schema from "effect/Schema"
 import type * as Tracer from "effect/Tracer"
 import { hostname } from "node:os"
 import { Holder } from "../../Holder.ts"
-import { type EntryKey, keyOf } from "../line/entryKey.ts"
+import type { ForeignEntry } from "../line/entry.ts"
+import { type EntryKeyValue, keyOf } from "../line/entryKey.ts"
 import { isTooDeep } from "../options.ts"
 
 const Description = Schema.Struct({
@@ -47,7 +48,7 @@ const traceOf = ({ spanId, traceId }: Tracer.Span) => ({ traceId, spanId })
 const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Description))
 
 /** Describes the client that an entry belongs to, as far as its value says. */
-export const describe = (kv: EntryKey): Holder =>
+export const describe = (kv: EntryKeyValue): Holder =>
   new Holder({
     key: keyOf(kv),
     leaseId: kv.lease,
@@ -64,7 +65,7 @@ export interface Conflicting {
 }
 
 /** Only a key with a lease can be another lock's entry. */
-export const conflictOf = (kv: EntryKey): Conflicting => ({
+export const conflictOf = ({ isOnLease, kv }: ForeignEntry): Conflicting => ({
   key: keyOf(kv),
-  kind: kv.lease === 0n ? "PlainKey" : "NestedLock"
+  kind: isOnLease ? "NestedLock" : "PlainKey"
 })

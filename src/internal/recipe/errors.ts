@@ -2,7 +2,7 @@
 import type * as Duration from "effect/Duration"
 import type { Holder } from "../../Holder.ts"
 import { LockHeld, LockLost, LockNameConflict, LockTimeout } from "../../LockError.ts"
-import type { EntryKey } from "../line/entryKey.ts"
+import type { ForeignEntry } from "../line/entry.ts"
 import { conflictOf } from "./description.ts"
 import type { ToLost } from "./ownership.ts"
 
@@ -19,8 +19,8 @@ export const errors = {
       `Lock '${lock}' is already held by this fiber: it would wait for itself. Leave out the inner acquire, since the ` +
         "body runs under the lock already (its handle is Lock.Current), or use another name."
     ),
-  conflict: (lock: string, kv: EntryKey) => {
-    const { key, kind } = conflictOf(kv)
+  conflict: (lock: string, foreign: ForeignEntry) => {
+    const { key, kind } = conflictOf(foreign)
     return new LockNameConflict({ lock, key, kind })
   }
 }

@@ -13,8 +13,10 @@ import * as Etcd from "../../Etcd.ts"
 import { Holder } from "../../Holder.ts"
 import { toText } from "../etcd/bytes.ts"
 import { type Claim, metAmong } from "../line/discipline.ts"
+import { ForeignEntry } from "../line/entry.ts"
 import { idOf, keyOf } from "../line/entryKey.ts"
 import { type Layout, queue, singleKey, withoutCompanions, withoutFolder } from "../line/layout.ts"
+import { leaseOf, shownBy } from "../line/requests.ts"
 import * as Check from "../options.ts"
 import { conflictOf, describe } from "./description.ts"
 
@@ -62,9 +64,14 @@ export interface Claimant {
 
 /** Reads the line under a prefix. The clients whose claims are met are the holders. */
 const inspect = Effect.fnUntraced(function*(etcd: Service, { layout, prefix }: Place) {
-  const isEntry = (kv: Etcd.KeyValue) => layout.isEntry(prefix, kv)
   const { kvs } = yield* etcd.range({ ...layout.range(prefix), sort: "CreateAscending", keysOnly: true })
-  const entries = yield* withValues(etcd, withoutCompanions(prefix, kvs.filter(isEntry)))
+  const read = yield* withValues(etcd, kvs.filter((kv) => layout.isEntry(prefix, kv)))
+  const entries = withoutCompanions(prefix, read.filter(({ lease }) => lease !== 0n))
+  const foreign = [
+    ...read.filter(({ lease }) => lease === 0n).map((kv) => new ForeignEntry(kv, false)),
+    ...yield* withLeases(etcd, kvs.filter((kv) => !layout.isEntry(prefix, kv)))
+  ]
+  const conflicts = new Map(foreign.map((foreign) => [idOf(foreign.kv), conflictOf(foreign)]))
   const leases = new Map<bigint, Duration.Duration>()
   yield* Effect.forEach(
     new Set(entries.map(({ lease }) => lease)),
@@ -82,7 +89,7 @@ const inspect = Effect.fnUntraced(function*(etcd: Service, { layout, prefix }: P
   return {
     holders: clients.slice(0, holding),
     queue: clients.slice(holding),
-    conflicts: kvs.filter((kv) => !isEntry(kv)).map(conflictOf)
+    conflicts: kvs.flatMap((kv) => conflicts.get(idOf(kv)) ?? [])
   }
 })
 
@@ -91,7 +98,7 @@ export const list = Effect.fnUntraced(function*(etcd: Service, prefix: string) {
   const range = rangeOf(prefix)
   const { kvs, withoutValues } = yield* etcd.range(range).pipe(
     Effect.map(({ kvs }) => ({ kvs, withoutValues: false })),
-    Effect.catchIf(isTooLarge, () => Effect.map(readKeys(etcd, range), (kvs) => ({ kvs, withoutValues: true })))
+    Effect.catchIf(isTooLarge, () => Effect.map(readLeases(etcd, range), (kvs) => ({ kvs, withoutValues: true })))
   )
   const locks = locksOf(kvs, prefix)
   const holders = locks.map(({ entries }) => entries[0]!)
@@ -197,7 +204,7 @@ const forceRelease = Effect.fnUntraced(function*(
   createRevision: bigint
 ) {
   const { kvs } = yield* etcd.range({ ...layout.range(prefix), keysOnly: true })
-  const found = kvs.filter((kv) => kv.createRevision === createRevision)
+  const found = yield* withValues(etcd, kvs.filter((kv) => kv.createRevision === createRevision))
   // Readers of one process may also have joined at one revision: of these, the first one is deleted.
   const [entry, ...others] = withoutCompanions(prefix, found)
   if (entry === undefined) return false
@@ -218,42 +225,67 @@ const forceRelease = Effect.fnUntraced(function*(
 // internal
 // -----------------------------------------------------------------------------
 
-/** Reads the keys of a range, in as many replies as they need. */
-const readKeys = (
+/** Reads the keys of a range with their leases, in as many replies as they need, and keeps no values. */
+const readLeases = (
   etcd: Service,
-  range: Etcd.Range
+  range: Etcd.Range,
+  limit = 1024
 ): Effect.Effect<ReadonlyArray<Etcd.KeyValue>, Etcd.EtcdError> =>
-  Effect.flatMap(etcd.range({ ...range, keysOnly: true, limit: 10_000 }), ({ count, kvs }) =>
-    count === kvs.length
-      ? Effect.succeed(kvs)
-      // The key right after the last one.
-      : Effect.map(
-        readKeys(etcd, { ...range, key: Buffer.concat([kvs.at(-1)!.key, Buffer.of(0)]) }),
-        (rest) => [...kvs, ...rest]
-      ))
+  etcd.range({ ...range, limit }).pipe(
+    Effect.flatMap(({ count, kvs }) => {
+      const read = kvs.map((kv) => ({ ...kv, value: nothing }))
+      return count === kvs.length
+        ? Effect.succeed(read)
+        // The key right after the last one.
+        : Effect.map(
+          readLeases(etcd, { ...range, key: Buffer.concat([kvs.at(-1)!.key, Buffer.of(0)]) }, limit),
+          (rest) => [...read, ...rest]
+        )
+    }),
+    Effect.catchIf((error) => isTooLarge(error) && limit > 1, () => readLeases(etcd, range, limit >> 1))
+  )
+
+const nothing = new Uint8Array()
 
 /** A reply of etcd was too large to receive. */
 const isTooLarge = ({ reason }: Etcd.EtcdError): boolean => reason === "InvalidArgument"
 
-/** Reads the values of entries, those that are still there, in as many replies as they need. */
+/** Reads the values of entries, those that are still there. */
 const withValues = (etcd: Service, entries: ReadonlyArray<Etcd.KeyValue>) =>
   Effect.map(
-    Effect.forEach(Arr.chunksOf(entries, 64), (chunk) => readAll(etcd, chunk)),
-    (chunks) => chunks.flat().filter((kv, i) => kv?.createRevision === entries[i]!.createRevision)
-  ) as Effect.Effect<ReadonlyArray<Etcd.KeyValue>, Etcd.EtcdError>
+    askAll(etcd, entries.map(({ key }) => Etcd.get(key))),
+    (answers) => answers.flatMap(({ kvs: [kv] }, i) => kv?.createRevision === entries[i]!.createRevision ? [kv] : [])
+  )
 
-const readAll = (
+/** Asks which of some keys are on a lease, and leaves out those that have gone. */
+const withLeases = (etcd: Service, kvs: ReadonlyArray<Etcd.KeyValue>) =>
+  Effect.map(askAll(etcd, kvs.map(leaseOf)), (answers) =>
+    kvs.flatMap((kv, i) => {
+      const shown = shownBy(kv, answers[i]!)
+      return shown === "Gone" ? [] : [new ForeignEntry(kv, shown === "OnLease")]
+    }))
+
+/** Sends operations that change nothing, in as many transactions as they need. */
+const askAll = <A extends Etcd.Op>(
   etcd: Service,
-  entries: ReadonlyArray<Etcd.KeyValue>
-): Effect.Effect<ReadonlyArray<Etcd.KeyValue | undefined>, Etcd.EtcdError> =>
-  etcd.txn({ then: entries.map(({ key }) => Etcd.get(key)) }).pipe(
-    Effect.map(({ responses }) => (responses as ReadonlyArray<Etcd.RangeResult>).map(({ kvs }) => kvs[0])),
+  operations: ReadonlyArray<A>
+): Effect.Effect<ReadonlyArray<Etcd.OpResult<A>>, Etcd.EtcdError> =>
+  Effect.map(
+    Effect.forEach(Arr.chunksOf(operations, 64), (chunk) => askTogether(etcd, chunk)),
+    (answers) => answers.flat()
+  )
+
+const askTogether = <A extends Etcd.Op>(
+  etcd: Service,
+  operations: ReadonlyArray<A>
+): Effect.Effect<ReadonlyArray<Etcd.OpResult<A>>, Etcd.EtcdError> =>
+  Effect.map(etcd.txn({ then: operations }), ({ responses }) => responses as ReadonlyArray<Etcd.OpResult<A>>).pipe(
     Effect.catchIf(
-      (error) => isTooLarge(error) && entries.length > 1,
+      (error) => isTooLarge(error) && operations.length > 1,
       () => {
-        const half = entries.length >> 1
-        const halves = [entries.slice(0, half), entries.slice(half)]
-        return Effect.map(Effect.forEach(halves, (some) => readAll(etcd, some)), (read) => read.flat())
+        const half = operations.length >> 1
+        const halves = [operations.slice(0, half), operations.slice(half)]
+        return Effect.map(Effect.forEach(halves, (some) => askTogether(etcd, some)), (answers) => answers.flat())
       }
     )
   )

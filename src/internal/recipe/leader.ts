@@ -17,7 +17,7 @@ type Service = Etcd.Etcd["Service"]
 const head = (etcd: Service, { layout, prefix }: Place) =>
   Effect.map(
     etcd.range(first(layout.range(prefix))),
-    ({ kvs: [kv] }) => Option.filter(Option.fromNullishOr(kv), (kv) => layout.isEntry(prefix, kv))
+    ({ kvs: [kv] }) => Option.filter(Option.fromNullishOr(kv), (kv) => kv.lease !== 0n && layout.isEntry(prefix, kv))
   )
 
 const show = (kv: Etcd.KeyValue): Leader => ({

@@ -12,7 +12,7 @@ import type { LockLost, Options, TryOptions } from "../../Lock.ts"
 import { Session } from "../../Session.ts"
 import type { Claim } from "../line/discipline.ts"
 import { type Entry, EntryLost, ForeignEntry } from "../line/entry.ts"
-import type { EntryKey } from "../line/entryKey.ts"
+import type { EntryKeyValue } from "../line/entryKey.ts"
 import { queue } from "../line/layout.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
 import { Refused } from "../line/lines.ts"
@@ -63,7 +63,7 @@ export interface Recipe<O extends Options, Held, Timeout, Conflict, H extends Ow
   /** The defect of a body that waits for what it runs under. */
   readonly selfWait: (name: string) => Error
   /** The error of a key in the line that cannot stand there beside the claim. */
-  readonly conflict: (name: string, kv: EntryKey, claim: Claim) => Conflict
+  readonly conflict: (name: string, foreign: ForeignEntry, claim: Claim) => Conflict
   /** The handle, where it can do more than those of all recipes. */
   readonly handle?: new(options: OwnershipOptions) => H
 }
@@ -88,7 +88,7 @@ export const make = <O extends Options, Held, Timeout, Conflict, H extends Owner
   const explain =
     (name: string, { claim }: Request) => <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | LockLost | Conflict => {
       if (error instanceof EntryLost) return lost(name, error, undefined)
-      if (error instanceof ForeignEntry) return conflict(name, error.kv, claim)
+      if (error instanceof ForeignEntry) return conflict(name, error, claim)
       return error as Exclude<E, EntryLost | ForeignEntry>
     }
 
@@ -135,17 +135,15 @@ export const make = <O extends Options, Held, Timeout, Conflict, H extends Owner
   /** Takes what is free, and returns how it was refused otherwise. */
   const attempt =
     (name: string, options: O | undefined): Acquire<H | Refused, LockLost | Conflict | EtcdError> => (restore) =>
-      call(name, options, ({ contention, own, request }) =>
-        Effect.flatMap(
-          Effect.mapError(contention.tryAcquire<never>(request, restore), explain(name, request)),
-          (tried): Effect.Effect<H | Refused, Conflict> => {
-            if (!(tried instanceof Refused)) return Effect.succeed(own(tried))
-            const { claim, prefix } = request
-            return tried.holder === undefined || contention.layout.claimOf(prefix, tried.holder, claim) !== undefined
-              ? Effect.succeed(tried)
-              : Effect.fail(conflict(name, tried.holder, claim))
-          }
-        ))
+      call(
+        name,
+        options,
+        ({ contention, own, request }) =>
+          Effect.mapBoth(contention.tryAcquire<never>(request, restore), {
+            onSuccess: (tried) => tried instanceof Refused ? tried : own(tried),
+            onFailure: explain(name, request)
+          })
+      )
 
   const tryOr = <E>(
     name: string,
@@ -214,7 +212,8 @@ const leaseOf = (module: string, options: TryOptions | undefined): EntryLease | 
   })
 }
 
-export const described = (kv: EntryKey | undefined): Holder | undefined => kv === undefined ? undefined : describe(kv)
+export const described = (kv: EntryKeyValue | undefined): Holder | undefined =>
+  kv === undefined ? undefined : describe(kv)
 
 /** Returns how long to wait by the options; undefined for ever. */
 export const limitIn = (module: string) => {

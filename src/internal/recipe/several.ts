@@ -77,21 +77,13 @@ export const acquire =
 export const tryAcquire =
   <H>(together: Together<H>, options: JoinOptions | undefined): Acquire<H, LockHeld | Failure> => (restore) =>
     Effect.withFiber((fiber) => {
-      const { contention: { layout, tryAcquireAll }, explain, hold, nameOf, requests } = callOf(
-        fiber,
-        together,
-        options
-      )
+      const { contention, explain, hold, nameOf, requests } = callOf(fiber, together, options)
       return Effect.flatMap(
-        Effect.mapError(tryAcquireAll<never>(requests, restore), explain),
-        (tried): Effect.Effect<H, LockHeld | LockNameConflict> => {
-          if (!(tried instanceof Refused)) return Effect.succeed(hold(tried))
-          const { holder, prefix } = tried
-          if (holder === undefined || layout.claimOf(prefix, holder, lock) !== undefined) {
-            return Effect.fail(errors.held(nameOf(tried), described(holder)))
-          }
-          return Effect.fail(errors.conflict(nameOf(tried), holder))
-        }
+        Effect.mapError(contention.tryAcquireAll<never>(requests, restore), explain),
+        (tried) =>
+          tried instanceof Refused
+            ? Effect.fail(errors.held(nameOf(tried), described(tried.holder)))
+            : Effect.succeed(hold(tried))
       )
     })
 
@@ -238,7 +230,7 @@ const callOf = <H>(
     explain: <E>(error: E): Exclude<E, EntryLost | ForeignEntry> | LockLost | LockNameConflict => {
       if (error instanceof EntryLost) return errors.lost(listed(names), error, undefined)
       if (error instanceof ForeignEntry) {
-        return errors.conflict(nameOf({ prefix: keyOf(error.kv) }), error.kv)
+        return errors.conflict(nameOf({ prefix: keyOf(error.kv) }), error)
       }
       return error as Exclude<E, EntryLost | ForeignEntry>
     }

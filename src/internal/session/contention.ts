@@ -23,10 +23,10 @@ import { EtcdError } from "../../EtcdError.ts"
 import type { Background } from "../background.ts"
 import { type Claim, isSame } from "../line/discipline.ts"
 import { Entry, type EntryError, EntryLost, ForeignEntry, lostWith } from "../line/entry.ts"
-import type { EntryKey } from "../line/entryKey.ts"
+import type { EntryKeyValue } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
 import type { EntryLease, LeaseRef } from "../line/leaseRef.ts"
-import { type Lines, Refused } from "../line/lines.ts"
+import { type Lines, Refused, refusedBy } from "../line/lines.ts"
 import * as Requests from "../line/requests.ts"
 import * as Metrics from "../metrics.ts"
 import { LocalQueue, type Request, Waiter } from "./localQueue.ts"
@@ -63,7 +63,10 @@ export interface Contention {
   /** What records the locks of a request. */
   readonly recorderOf: (request: Pick<Request, "claim" | "label">) => Metrics.LockRecorder
   /** Who is in the way of a claim now. */
-  readonly holder: (prefix: string, claim: Claim) => Effect.Effect<EntryKey | undefined, EntryLost | Etcd.EtcdError>
+  readonly holder: (
+    prefix: string,
+    claim: Claim
+  ) => Effect.Effect<EntryKeyValue | undefined, EntryLost | Etcd.EtcdError>
   /** The session ends: all waiters fail, and so does every later request. */
   readonly close: () => void
 }
@@ -77,7 +80,7 @@ export const make = (
 ): Contention => {
   const queues = new Map<string, LocalQueue>()
   /** Reads of who holds a lock, shared by all who ask at the same time. */
-  const reads = new Map<string, Fiber.Fiber<EntryKey | undefined, Etcd.EtcdError>>()
+  const reads = new Map<string, Fiber.Fiber<EntryKeyValue | undefined, Etcd.EtcdError>>()
   const closed = Deferred.makeUnsafe<never, EntryLost>()
   const recorders = new Map<string, Metrics.LockRecorder>()
 
@@ -132,8 +135,8 @@ export const make = (
       lines.layout.sharesWithAhead(claim)
         ? Effect.map(lines.refuse(prefix, claim), ({ available, holder }) =>
           new Refused(prefix, holder, undefined, queues.get(prefix)?.leftOf(available, claim) ?? available))
-        : Effect.map(askForHolder(prefix, claim), (holder) =>
-          new Refused(prefix, holder ?? lines.held(prefix)))
+        : Effect.flatMap(askForHolder(prefix, claim), (holder) =>
+          refusedBy(lines.layout, prefix, claim, holder ?? lines.held(prefix)))
     )
 
   const contend = <A, E>(
@@ -389,7 +392,7 @@ export const make = (
   // who holds it, and the end
   // ---------------------------------------------------------------------------
 
-  const readHolder = (prefix: string, claim: Claim): Effect.Effect<EntryKey | undefined, Etcd.EtcdError> =>
+  const readHolder = (prefix: string, claim: Claim): Effect.Effect<EntryKeyValue | undefined, Etcd.EtcdError> =>
     Effect.map(
       Effect.forEach(lines.ahead(prefix, claim), (range) => etcd.range(Requests.first(range))),
       Requests.headOf
@@ -412,7 +415,7 @@ export const make = (
       // The session's end interrupts the read, and not its caller.
       return Effect.flatMap(
         Fiber.await(read),
-        (exit): Effect.Effect<EntryKey | undefined, EntryLost | Etcd.EtcdError> =>
+        (exit): Effect.Effect<EntryKeyValue | undefined, EntryLost | Etcd.EtcdError> =>
           Exit.hasInterrupts(exit) ? Effect.fail(released) : exit
       )
     })
