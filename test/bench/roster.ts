@@ -5,6 +5,7 @@ import { Console, Data, Effect, Option } from "effect"
 import { execFile } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
+import * as Tools from "../interop/tools.ts"
 import type { Claim } from "./contender.ts"
 import { redisVersion } from "./stores.ts"
 
@@ -115,32 +116,10 @@ const own: Effect.Effect<ReadonlyArray<Contender>> = Effect.sync(() => [
 // Go
 // -----------------------------------------------------------------------------
 
-// where Debian's and Ubuntu's golang-etcd-server-dev puts it, with all that it needs
-const goPath = "/usr/share/gocode"
-
-const go: Effect.Effect<ReadonlyArray<Contender>, NotInstalled> = Effect.gen(function*() {
-  const sources = Path.join(goPath, "src/go.etcd.io/etcd")
-  if (!Fs.existsSync(sources)) {
-    return yield* new NotInstalled({ message: "there is no Go client for etcd: install golang-etcd-server-dev" })
-  }
-  const work = Path.join(cache, "go")
-  Fs.mkdirSync(work, { recursive: true })
-  const program = Fs.readFileSync(Path.join(here, "go/main.go"), "utf8")
-  // since 3.5 they have other paths
-  const moved = Fs.existsSync(Path.join(sources, "client/v3"))
-  Fs.writeFileSync(
-    Path.join(work, "main.go"),
-    moved
-      ? program
-        .replaceAll("etcd/clientv3", "etcd/client/v3")
-        .replaceAll("etcd/contrib/recipes", "etcd/client/v3/experimental/recipes")
-      : program
-  )
-  const environment = { GO111MODULE: "off", GOPATH: goPath, GOFLAGS: "" }
-  const binary = Path.join(work, "contender")
-  yield* run("go", ["build", "-o", binary, "main.go"], work, environment)
-  const [, , goVersion] = (yield* run("go", ["version"], work)).split(" ")
-  const version = yield* packageVersion("golang-etcd-server-dev")
+const go: Effect.Effect<ReadonlyArray<Contender>, NotInstalled | Tools.ToolMissing> = Effect.gen(function*() {
+  const binary = yield* Tools.goFrom("bench", Path.join(here, "go/main.go"))
+  const version = yield* Tools.goClientVersion
+  const goVersion = (yield* run("go", ["version", binary], root)).trim().split(" ").at(-1)
   return [
     {
       name: goMutex,
@@ -168,11 +147,6 @@ const go: Effect.Effect<ReadonlyArray<Contender>, NotInstalled> = Effect.gen(fun
     }
   ]
 })
-
-const packageVersion = (name: string) =>
-  run("dpkg-query", ["--show", "--showformat=${Version}", name], root).pipe(
-    Effect.orElseSucceed(() => "of an unknown version")
-  )
 
 // -----------------------------------------------------------------------------
 // npm packages that are no dependencies of the project
@@ -222,7 +196,7 @@ const peers: Effect.Effect<ReadonlyArray<Contender>, NotInstalled> = Effect.gen(
 })
 
 const sources: ReadonlyArray<
-  readonly [ReadonlyArray<string>, Effect.Effect<ReadonlyArray<Contender>, NotInstalled>]
+  readonly [ReadonlyArray<string>, Effect.Effect<ReadonlyArray<Contender>, NotInstalled | Tools.ToolMissing>]
 > = [
   [[library, floor, etcd3Lock], own],
   [[goMutex, goRwMutex, goElection, goFloor], go],

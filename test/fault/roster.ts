@@ -2,7 +2,6 @@
  * How each kind of contender is started.
  */
 import { Effect } from "effect"
-import { execFileSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import * as Tools from "../interop/tools.ts"
@@ -34,9 +33,10 @@ export const muster = (kind: Kind): Effect.Effect<Entrant, Tools.ToolMissing> =>
       })
     }
     case "go": {
-      return Effect.map(Tools.goFrom("fault", Path.join(import.meta.dirname, "go/main.go")), (binary) => ({
+      const program = Tools.goFrom("fault", Path.join(import.meta.dirname, "go/main.go"))
+      return Effect.zipWith(program, Tools.goClientVersion, (binary, version) => ({
         kind,
-        what: `Mutex of Go's concurrency package, client ${debianVersionOf("golang-etcd-server-dev")}`,
+        what: `Mutex of Go's concurrency package, client ${version}`,
         command: [binary]
       }))
     }
@@ -61,11 +61,3 @@ const versionOf = (name: string): string =>
   JSON.parse(
     Fs.readFileSync(Path.resolve(import.meta.dirname, "../../node_modules", name, "package.json"), "utf8")
   ).version
-
-const debianVersionOf = (name: string): string => {
-  try {
-    return execFileSync("dpkg-query", ["--show", "--showformat=${Version}", name], { encoding: "utf8" })
-  } catch {
-    return "of an unknown version"
-  }
-}

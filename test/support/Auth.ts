@@ -13,7 +13,7 @@ export interface Options extends Pick<EtcdServer.Options, "args" | "files"> {
 }
 
 export interface EtcdWithAuth extends EtcdServer.EtcdServer {
-  /** The version that it reports, such as `3.5.30`. */
+  /** The version that it reports, such as `3.6.16`. */
   readonly version: string
   /** Lets a user's role read and write all keys under one more prefix. */
   readonly allow: (user: string, prefix: string) => Effect.Effect<void>

@@ -79,10 +79,21 @@ const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, opt
     })
   }
   const members = yield* launcher.members(plans)
-  return yield* Effect.forEach(members, (member, i) => serve(launcher.what, plans[i]!, member), {
+  const servers = yield* Effect.forEach(members, (member, i) => serve(launcher.what, plans[i]!, member), {
     concurrency: "unbounded"
   })
+  return process.env.ETCD_BEHIND === "grpc-proxy" ? yield* Effect.forEach(servers, behindProxy(launcher)) : servers
 })
+
+/** Has clients meet etcd's gRPC proxy first, of the same version; what is done to the server is done to the etcd behind it. */
+const behindProxy = (launcher: Launcher) => (server: EtcdServer): Effect.Effect<EtcdServer, StartFailed, Scope.Scope> =>
+  launcher.proxy === undefined
+    ? Effect.die(new Error(`${launcher.what} cannot start a gRPC proxy`))
+    : Effect.map(launcher.proxy(server.endpoint), (endpoint) => ({
+      ...server,
+      endpoint,
+      description: `${server.description} behind its gRPC proxy`
+    }))
 
 const serve = (what: string, plan: Plan, member: Member): Effect.Effect<EtcdServer, StartFailed> => {
   const startUntilReady = Effect.andThen(member.start, Effect.raceFirst(untilReady(plan, member), member.died))

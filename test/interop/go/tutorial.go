@@ -12,7 +12,7 @@ import (
 	"log"
 	"os"
 
-	"go.etcd.io/etcd/clientv3"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 func main() {

@@ -3,7 +3,7 @@ import * as Path from "node:path"
 import type { ContainerRuntimeClient, StartedNetwork } from "testcontainers"
 import { commandLine, EtcdNotFound, type Launcher, type Member, type Plan, StartFailed } from "./launcher.ts"
 
-const image = "quay.io/coreos/etcd:v3.5.21"
+const image = "quay.io/coreos/etcd:v3.6.16"
 
 /** etcd in containers of the Docker engine that testcontainers finds. */
 export const fromDocker: Effect.Effect<Launcher, EtcdNotFound> = Effect.gen(function*() {

@@ -49,6 +49,8 @@ export interface Launcher {
   /** Whether its members reach the loopback of this machine. */
   readonly isLocal: boolean
   readonly members: (plans: ReadonlyArray<Plan>) => Effect.Effect<ReadonlyArray<Member>, StartFailed, Scope.Scope>
+  /** Starts etcd's gRPC proxy in front of a member's endpoint, and answers its own. A container cannot. */
+  readonly proxy?: ((endpoint: string) => Effect.Effect<string, StartFailed, Scope.Scope>) | undefined
 }
 
 /** Where an etcd lives, as its command line has to say it. */

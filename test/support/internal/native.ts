@@ -3,6 +3,7 @@ import { type ChildProcess, execFile, spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import * as GrpcProxy from "./grpcProxy.ts"
 import { commandLine, EtcdNotFound, type Launcher, type Member, type Plan, StartFailed } from "./launcher.ts"
 
 /** The etcd that `binary` is. */
@@ -10,7 +11,8 @@ export const fromBinary = (binary: string): Effect.Effect<Launcher, EtcdNotFound
   Effect.as(check(binary), {
     what: binary,
     isLocal: true,
-    members: (plans) => Effect.forEach(plans, (plan) => member(binary, plan, plans))
+    members: (plans) => Effect.forEach(plans, (plan) => member(binary, plan, plans)),
+    proxy: (endpoint) => GrpcProxy.inFrontOf(binary, endpoint)
   })
 
 export const fromPath: Effect.Effect<Launcher, EtcdNotFound> = Effect.suspend(() => {
