@@ -77,10 +77,9 @@ export const authority = (directory: string, name: string) => {
     openssl("req", "-new", "-config", "config", "-key", "key.pem", "-subj", `/CN=${name} ${section}`, "-out", "csr")
     const time = (millis: number) => new Date(millis).toISOString().replace(/[-:T]|\.\d+/g, "")
     const [start, end] = [Date.now() - 60_000, Date.now() + seconds * 1000].map(time) as [string, string]
-    openssl(
-      ...["ca", "-batch", "-notext", "-config", "config", "-extensions", section, ...signer],
-      ...["-startdate", start, "-enddate", end, "-in", "csr", "-out", "cert.pem"]
-    )
+    const dates = ["-startdate", start, "-enddate", end]
+    const files = ["-config", "config", "-in", "csr", "-out", "cert.pem"]
+    openssl("ca", "-batch", "-notext", "-extensions", section, ...files, ...signer, ...dates)
   }
   certificate("authority", 3600, "-selfsign", "-keyfile", "key.pem")
   Fs.renameSync(Path.join(own, "key.pem"), Path.join(own, "ca-key.pem"))
