@@ -403,6 +403,27 @@ export class Etcd extends Context.Service<Etcd, {
 }>()("effect-etcd-lock/Etcd") {}
 
 /**
+ * Certificates as PEM text.
+ *
+ * **Details**
+ *
+ * Without `ca`, or with nothing but an `https://` host, the authorities on the list that
+ * Node comes with are trusted. That is not the list of the system: `NODE_USE_SYSTEM_CA=1`
+ * adds the system's to it, and `NODE_EXTRA_CA_CERTS` a file. gRPC's
+ * `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH` replaces all of them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Tls {
+  /** The authorities that may have signed etcd's certificate. */
+  readonly ca?: string | undefined
+  /** The client's certificate, and those between it and its authority. */
+  readonly cert?: string | undefined
+  readonly key?: Redacted.Redacted | undefined
+}
+
+/**
  * How to reach etcd.
  *
  * @category models
@@ -411,27 +432,29 @@ export class Etcd extends Context.Service<Etcd, {
 export interface Options {
   /**
    * The members' addresses, as `host:port` or `http(s)://host:port`, several of
-   * them as an array. One of them is used until it fails, then the next. A name and
-   * a password go into `auth`.
+   * them as an array. One of them is used until it fails, then the next. A user's
+   * name and password are options of their own.
    */
   readonly hosts: string | ReadonlyArray<string>
-  /** User name and password, where etcd has authentication enabled. */
-  readonly auth?: {
-    readonly username: string
-    readonly password: Redacted.Redacted
-  } | undefined
   /**
-   * Certificates as PEM text. Without `ca`, or with nothing but an `https://` host, the
-   * authorities on the list that Node comes with are trusted. That is not the list of the
-   * system: `NODE_USE_SYSTEM_CA=1` adds the system's to it, and
-   * `NODE_EXTRA_CA_CERTS` a file. gRPC's `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH` replaces
-   * all of them.
+   * The user's name, with `password`. It may be set before etcd has authentication enabled:
+   * it is used as soon as etcd asks for a user, and until then a warning says that it is not.
    */
-  readonly tls?: {
-    readonly ca?: string | undefined
-    readonly cert?: string | undefined
-    readonly key?: Redacted.Redacted | undefined
-  } | undefined
+  readonly username?: string | undefined
+  /**
+   * The user's password, or an effect that reads it, which runs for each token that is
+   * fetched: at first, when a token has expired, and when etcd has forgotten it.
+   * A failure to read it fails the calls that wait for the token, with an `EtcdError`
+   * of reason `Unauthenticated` that shows the failure's message.
+   */
+  readonly password?: Redacted.Redacted | Effect.Effect<Redacted.Redacted, unknown> | undefined
+  /**
+   * Certificates, or an effect that reads them, which runs for each new connection, so
+   * that a certificate may be renewed in service. A failure to read them, or a value that
+   * cannot be used, fails that connection, with an `EtcdError` of reason `Tls` that shows
+   * the failure's message. The next connection reads them again.
+   */
+  readonly tls?: Tls | Effect.Effect<Tls, unknown> | undefined
   /** How long a call may take in all, with its retries; from 1 millisecond to 24 days. Default: 5 seconds. */
   readonly requestTimeout?: Duration.Input | undefined
   /** A prefix that is put before every key, so that several applications can share one etcd. */
@@ -449,8 +472,8 @@ export interface Options {
  * **Gotchas**
  *
  * Options that can never work (no hosts, a host without a port, a certificate
- * without its key, a password that is not `Redacted`) are defects that name the
- * option. None of them shows a password.
+ * without its key, a name without a password, a password that is not `Redacted`) are
+ * defects that name the option. None of them shows a password.
  *
  * **Example** (Connecting with TLS and a password)
  *
@@ -460,7 +483,8 @@ export interface Options {
  *
  * export const EtcdLive = Etcd.layer({
  *   hosts: ["https://etcd-1.example:2379", "https://etcd-2.example:2379"],
- *   auth: { username: "reports", password: Redacted.make("secret") },
+ *   username: "reports",
+ *   password: Redacted.make("secret"),
  *   requestTimeout: "3 seconds"
  * })
  * ```
@@ -475,9 +499,9 @@ export const layer = (options: Options): Layer.Layer<Etcd> => Layer.effect(Etcd,
  *
  * **Details**
  *
- * Each option is a `Config`; one `Config` can also provide all options, or those of
- * `auth` or `tls`, together. An option that can never work fails the layer with a
- * `ConfigError` that names the option, and so does a missing variable.
+ * Each option is a `Config`; one `Config` can also provide all options together. An
+ * option that can never work fails the layer with a `ConfigError` that names the option,
+ * and so does a missing variable, and a `username` or `password` without the other.
  *
  * **Example** (Connecting to the etcd that an application's own variables name)
  *
@@ -490,10 +514,8 @@ export const layer = (options: Options): Layer.Layer<Etcd> => Layer.effect(Etcd,
  *     Config.withDefault("127.0.0.1:2379"),
  *     Config.map((hosts) => hosts.split(","))
  *   ),
- *   auth: Config.all({
- *     username: Config.String("ETCD_USER"),
- *     password: Config.Redacted("ETCD_PASSWORD")
- *   }).pipe(Config.withDefault(undefined)),
+ *   username: Config.String("ETCD_USER").pipe(Config.withDefault(undefined)),
+ *   password: Config.Redacted("ETCD_PASSWORD").pipe(Config.withDefault(undefined)),
  *   prefix: Config.succeed("my-application/")
  * })
  * ```
@@ -511,10 +533,12 @@ export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Etcd, Co
  * **Details**
  *
  * - `ETCDCTL_ENDPOINTS`: comma-separated hosts; default `127.0.0.1:2379`
- * - `ETCDCTL_CACERT`, `ETCDCTL_CERT`, `ETCDCTL_KEY`: paths of PEM files
+ * - `ETCDCTL_CACERT`, `ETCDCTL_CERT`, `ETCDCTL_KEY`: paths of PEM files, which are read
+ *   again for each new connection, so that a certificate may be renewed in service
  * - `ETCDCTL_INSECURE_TRANSPORT`: `false` for TLS without any of these files; `true`,
  *   which is etcdctl's default, changes nothing
- * - `ETCDCTL_USER`: `name:password`, or a name with `ETCDCTL_PASSWORD`
+ * - `ETCDCTL_USER`: `name:password`, or a name with `ETCDCTL_PASSWORD`; an option
+ *   `password` takes the place of either, such as an effect that reads a file
  * - `ETCDCTL_COMMAND_TIMEOUT`: the request timeout, such as `5s`; default 5 seconds
  *
  * A variable that is empty counts as absent. One that cannot be understood, or whose file
@@ -547,14 +571,14 @@ export const layerConfig = (options: Config.Wrap<Options>): Layer.Layer<Etcd, Co
  * @since 0.1.0
  */
 export const layerEtcdctl = (
-  options?: Pick<Options, "prefix">
+  options?: Pick<Options, "prefix" | "password">
 ): Layer.Layer<Etcd, Config.ConfigError, FileSystem.FileSystem> =>
   Layer.effect(
     Etcd,
     Effect.gen(function*() {
       Check.object("Etcd.layerEtcdctl", "options", options, "{ prefix: \"my-application/\" }")
-      const { naming, options: found } = yield* Etcdctl.load
-      return yield* Etcdctl.blamingVariables(naming)(make({ ...found, ...options }, naming))
+      const { naming, options: found } = yield* Etcdctl.load(options?.password)
+      return yield* Etcdctl.blamingVariables(naming)(make({ ...found, prefix: options?.prefix }, naming))
     })
   )
 

@@ -5,8 +5,10 @@ import type * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
 import { Misuse } from "./ending.ts"
 import { root } from "./root.ts"
 
@@ -27,18 +29,31 @@ export const connection: Layer.Layer<Etcd.Etcd, Config.ConfigError | Misuse, Eff
         ETCDCTL_CERT: options.cert,
         ETCDCTL_KEY: options.key,
         ETCDCTL_USER: options.user,
-        ETCDCTL_PASSWORD: options.passwordFile,
         ETCDCTL_COMMAND_TIMEOUT: Option.map(options.commandTimeout, (timeout) => `${Duration.toMillis(timeout)}ms`)
       }
       const env: Record<string, string | undefined> = { ...process.env }
       for (const [variable, value] of Object.entries(given)) {
         if (Option.isSome(value)) env[variable] = value.value
       }
-      // The variable may hold both, and then it would go before the file.
-      if (Option.isSome(options.passwordFile)) env.ETCDCTL_USER = env.ETCDCTL_USER?.split(":", 1)[0]
-      return Etcd.layerEtcdctl().pipe(
+      const password = Option.isSome(options.passwordFile) ? yield* passwordIn(options.passwordFile.value) : undefined
+      return Etcd.layerEtcdctl({ password }).pipe(
         Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env: env as Record<string, string> }))),
         Layer.provide(NodeFileSystem.layer)
       )
-    })
+    }).pipe(Effect.provide(NodeFileSystem.layer))
   )
+
+/** The password in a file, which is read again for each token. */
+const passwordIn = Effect.fnUntraced(function*(path: string) {
+  const files = yield* FileSystem.FileSystem
+  const read = files.readFileString(path).pipe(
+    Effect.map((text) => Redacted.make(text.replace(/\r?\n$/, ""))),
+    Effect.mapError(({ message }) =>
+      new Misuse({ message: `--password-file: cannot read ${JSON.stringify(path)} (${message})` })
+    )
+  )
+  const password = yield* read
+  const { type } = yield* Effect.orElseSucceed(files.stat(path), () => ({ type: "File" }))
+  // What comes through a pipe can be read once.
+  return type === "File" ? read : password
+})

@@ -28,9 +28,8 @@ const connection = {
     Flag.withDescription("The user, without the password. Default: ETCDCTL_USER."),
     Flag.optional
   ),
-  passwordFile: Flag.FileText("password-file").pipe(
+  passwordFile: Flag.File("password-file", { mustExist: true }).pipe(
     Flag.withDescription("A file that holds the user's password. Default: ETCDCTL_PASSWORD."),
-    Flag.map((text) => text.replace(/\r?\n$/, "")),
     Flag.optional
   ),
   commandTimeout: flags.duration("command-timeout").pipe(

@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
-import { Etcd } from "effect-etcd-lock"
+import { Effect, Layer } from "effect"
+import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { inject } from "vitest"
 import * as Auth from "../support/Auth.ts"
 import { connect, elapsed, leased, random63, text } from "../support/connect.ts"
+import { logs } from "../support/logs.ts"
 import * as Proxy from "../support/Proxy.ts"
 
 const shared = inject("etcdEndpoint")
@@ -67,13 +68,13 @@ describe.concurrent("authentication", () => {
         const [options, cure] of [
           [Auth.user("ann", "wrong"), "wrong user name or password"],
           [Auth.user("nobody", "secret"), "wrong user name or password"],
-          [{}, "this etcd wants a user name and a password; set `auth`"]
+          [{}, "this etcd wants a user name and a password; set `username` and `password`"]
         ] as const
       ) {
         const etcd = yield* connect({ hosts, ...options })
         for (const [name, call] of inScope(etcd)) {
           // etcd grants leases to whom it does not know
-          if (name === "leaseGrant" && !("auth" in options)) continue
+          if (name === "leaseGrant" && !("username" in options)) continue
           const error = yield* Effect.flip(call)
           assert.strictEqual(error.reason, "Unauthenticated", `${name}: ${error.message}`)
           assert.include(error.message, cure, name)
@@ -129,13 +130,55 @@ describe.concurrent("authentication", () => {
       }
     }))
 
-  it.live("fails with a hint when etcd has no authentication enabled", () =>
+  it.live("may be set up before etcd has it enabled, and tells so once", () =>
     Effect.gen(function*() {
-      const etcd = yield* connect(Auth.user("ann", "secret"))
-      for (const [, call] of inScope(etcd)) {
-        const error = yield* Effect.flip(call)
-        assert.strictEqual(error.reason, "Unauthenticated")
-        assert.include(error.message, "this etcd has no authentication enabled; leave out `auth`")
-      }
+      const { logged, logger } = logs()
+      yield* Effect.gen(function*() {
+        const etcd = yield* connect(Auth.user("ann", "secret"))
+        for (const [, call] of inScope(etcd)) yield* call
+      }).pipe(Effect.provide(logger))
+      assert.deepStrictEqual(logged, [
+        "This etcd has no authentication enabled, so user \"ann\" is not used until it has."
+      ])
+    }))
+
+  it.live("is enabled and disabled while locks are held, and costs none of them", () =>
+    Effect.gen(function*() {
+      const server = yield* Auth.start({ users: { ann: { password: "secret", prefix: "reports/" } }, enabled: false })
+      const { logged, logger } = logs()
+      yield* Effect.gen(function*() {
+        const etcd = yield* Etcd.Etcd
+        const works = Effect.gen(function*() {
+          yield* Lock.withLock(Effect.void, "reports/other")
+          yield* Lock.tryWithLock(Effect.void, "reports/other")
+        })
+        yield* Effect.gen(function*() {
+          yield* works
+          yield* server.enable
+          const stranger = yield* connect({ hosts: server.endpoint })
+          assert.strictEqual((yield* Effect.flip(stranger.range(Etcd.get("reports/a")))).reason, "Unauthenticated")
+          yield* works
+          // Renewals alone, for longer than the TTL.
+          yield* Effect.sleep("12 seconds")
+          yield* works
+          yield* server.disable
+          yield* works
+          yield* Effect.sleep("6 seconds")
+          yield* server.enable
+          yield* works
+          yield* Effect.sleep("12 seconds")
+          const subscribed = yield* etcd.watch({ key: Buffer.from("reports/a") })
+          yield* etcd.txn({ then: [Etcd.put("reports/a", "")] })
+          assert.strictEqual((yield* subscribed.next).length, 1)
+        }).pipe(Lock.withLock("reports/held"), Effect.scoped)
+      }).pipe(
+        Effect.provide(
+          Session.layer({ ttl: "10 seconds" }).pipe(
+            Layer.provideMerge(Etcd.layer({ hosts: server.endpoint, ...Auth.user("ann", "secret") })),
+            Layer.provideMerge(logger)
+          )
+        )
+      )
+      assert.lengthOf(logged.filter((message) => String(message).includes("no authentication enabled")), 1)
     }))
 })

@@ -1,8 +1,9 @@
 import { NodeFileSystem } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Config, ConfigProvider, Context, Duration, Effect, Layer } from "effect"
+import { Config, ConfigProvider, Context, Duration, Effect, Layer, Redacted } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import { inject } from "vitest"
+import * as Auth from "../support/Auth.ts"
 import { connect, fromVariables, keys, unique } from "../support/connect.ts"
 
 const shared = inject("etcdEndpoint")
@@ -30,19 +31,27 @@ describe.concurrent("Etcd.layerEtcdctl", () => {
       yield* etcd.range(Etcd.get("a"))
     }))
 
-  it.live("sends the user's name and password, from one variable or two", () =>
+  it.live("sends the user's name and password, from one variable or two, or as they are given", () =>
     Effect.gen(function*() {
+      const { endpoint } = yield* Auth.start({ users: { ann: { password: "se:cret", prefix: "a" } } })
+      const given = { password: Redacted.make("se:cret") }
       for (
-        const variables of [
-          { ETCDCTL_USER: "ann:se:cret" },
-          { ETCDCTL_USER: "ann", ETCDCTL_PASSWORD: "se:cret" }
-        ]
+        const [variables, options] of [
+          [{ ETCDCTL_USER: "ann:se:cret" }, {}],
+          [{ ETCDCTL_USER: "ann", ETCDCTL_PASSWORD: "se:cret" }, {}],
+          [{ ETCDCTL_USER: "ann" }, given],
+          [{ ETCDCTL_USER: "ann:wrong" }, given],
+          [{ ETCDCTL_USER: "ann", ETCDCTL_PASSWORD: "wrong" }, { password: Effect.succeed(given.password) }]
+        ] as const
       ) {
-        const etcd = yield* fromVariables({ ETCDCTL_ENDPOINTS: shared, ...variables })
-        // An etcd without authentication says that it got some.
-        const error = yield* Effect.flip(etcd.range(Etcd.get("a")))
-        assert.include(error.message, "no authentication enabled; leave out ETCDCTL_USER")
+        const etcd = yield* fromVariables({ ETCDCTL_ENDPOINTS: endpoint, ...variables }, options)
+        yield* etcd.range(Etcd.get("a"))
       }
+      const stranger = yield* fromVariables({ ETCDCTL_ENDPOINTS: endpoint })
+      assert.include(
+        (yield* Effect.flip(stranger.range(Etcd.get("a")))).message,
+        "set ETCDCTL_USER and ETCDCTL_PASSWORD"
+      )
     }))
 })
 

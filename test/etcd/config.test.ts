@@ -46,19 +46,40 @@ describe("Etcd.layerConfig", () => {
     Effect.gen(function*() {
       const requestTimeout = Config.Duration("TIMEOUT")
       const whole = Config.all({ hosts, requestTimeout })
-      for (const options of [{ hosts, requestTimeout, auth: undefined }, whole]) {
+      for (const options of [{ hosts, requestTimeout, password: undefined }, whole]) {
         const etcd = yield* build(options, { ...env, TIMEOUT: "7 seconds" })
         assert.strictEqual(Duration.toSeconds(etcd.requestTimeout), 7)
       }
     }))
 
-  it.effect("takes the parts of an option one by one, or together", () =>
+  it.effect("takes a user, or none, and refuses one half of a user", () =>
     Effect.gen(function*() {
-      const password = Config.Redacted("PASSWORD")
-      const both = { ...env, USER: "ann", PASSWORD: "hunter2" }
-      yield* build({ hosts, auth: { username: Config.String("USER"), password } }, both)
-      yield* build({ hosts, auth: Config.all({ username: Config.String("USER"), password }) }, both)
-      yield* build({ hosts, tls: { ca: Config.succeed(Tls.certificates(Tls.client).ca) } }, env)
+      const orNone = Config.withDefault(undefined)
+      const options = {
+        hosts,
+        username: Config.String("USER").pipe(orNone),
+        password: Config.Redacted("PASSWORD").pipe(orNone)
+      }
+      yield* build(options, env)
+      yield* build(options, { ...env, USER: "ann", PASSWORD: "hunter2" })
+      const halves = [
+        [{ USER: "ann" }, "username is set without password. A user needs both."],
+        [{ PASSWORD: "hunter2" }, "password is set without username. A user needs both."]
+      ] as const
+      for (const [half, says] of halves) {
+        const exit = yield* Effect.exit(build(options, { ...env, ...half }))
+        assert.include(configErrorOf(exit).message, says)
+        assert.notInclude(shown(exit), "hunter2")
+      }
+    }))
+
+  it.effect("takes effects that read the password and the certificates", () =>
+    Effect.gen(function*() {
+      const password = Config.map(Config.String("FILE"), (path) => Effect.die(new Error(`${path} was read`)))
+      const tls = Config.all({ ca: Config.succeed(Tls.certificates(Tls.client).ca) })
+      const user = { username: Config.succeed("ann"), password }
+      yield* build({ hosts, ...user, tls }, { ...env, FILE: "/nowhere" })
+      yield* build({ hosts, ...user, tls: Config.map(tls, Effect.succeed) }, { ...env, FILE: "/nowhere" })
     }))
 
   it.effect("names the variable that is missing", () =>
@@ -71,14 +92,18 @@ describe("Etcd.layerConfig", () => {
     Effect.gen(function*() {
       const cases: ReadonlyArray<readonly [Config.Wrap<Etcd.Options>, Record<string, string>, string]> = [
         [{ hosts }, { HOST: "etcd" }, "cannot use host \"etcd\" of hosts: it has no port"],
-        [{ hosts }, { HOST: "http://ann:hunter2@etcd:2379" }, "Pass the name and the password of a user as auth."],
+        [
+          { hosts },
+          { HOST: "http://ann:hunter2@etcd:2379" },
+          "Pass the name and the password of a user as username and password."
+        ],
         [{ hosts, requestTimeout: Config.Duration("T") }, { ...env, T: "0 seconds" }, "requestTimeout must be between"],
         [
-          { hosts, auth: { username: Config.String("U"), password: Config.Redacted("P") } },
+          { hosts, username: Config.String("U"), password: Config.Redacted("P") },
           { HOST: "etcd", U: "ann", P: "hunter2" },
           "it has no port"
         ],
-        [{ hosts, tls: { ca: Config.String("CA") } }, { ...env, CA: "hunter2" }, "tls.ca is not PEM text"]
+        [{ hosts, tls: Config.all({ ca: Config.String("CA") }) }, { ...env, CA: "hunter2" }, "tls.ca is not PEM text"]
       ]
       for (const [options, env, says] of cases) {
         const exit = yield* Effect.exit(build(options, env))
@@ -95,7 +120,7 @@ describe("Etcd.layerConfig", () => {
         ["hunter2", "Etcd.layerConfig: options must be a Config, or an object of Configs, got text"],
         [{ hosts: "hunter2:1" }, "Etcd.layerConfig: hosts must be a Config, or an object of Configs, got text"],
         [{ hosts: ["hunter2:1"] }, "hosts must be a Config, or an object of Configs, got an array"],
-        [{ hosts, auth: { password: Redacted.make("hunter2") } }, "auth.password must be a Config, or"]
+        [{ hosts, password: Redacted.make("hunter2") }, "password must be a Config, or"]
       ]
       for (const [options, says] of cases) {
         const exit = yield* Effect.exit(build(untyped(options), env))

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { Etcd } from "effect-etcd-lock"
+import { execFile } from "node:child_process"
 import { inject } from "vitest"
 import { connect, elapsed, random63, text, unique, versionOf } from "../support/connect.ts"
 import * as EtcdServer from "../support/EtcdServer.ts"
@@ -209,6 +210,30 @@ describe.concurrent("a host", () => {
       ) {
         yield* (yield* connect({ hosts })).range(Etcd.get("a"))
       }
+    }))
+
+  it.live("is reached directly, whatever proxy the environment names for the web", () =>
+    Effect.gen(function*() {
+      const program = `
+        import { Effect } from "effect"
+        import { Etcd } from "effect-etcd-lock"
+        const read = Effect.flatMap(Etcd.Etcd, (etcd) => etcd.range(Etcd.get("a")))
+        await Effect.runPromise(Effect.provide(read, Etcd.layer({ hosts: "${shared}" })))
+        console.log("read")
+      `
+      const nowhere = "http://127.0.0.1:1"
+      const env = { ...process.env, grpc_proxy: nowhere, https_proxy: nowhere, http_proxy: nowhere, no_proxy: "" }
+      const args = ["--conditions=@effect-etcd-lock/source", "--input-type=module", "--eval", program]
+      const output = yield* Effect.callback<string>((resume) => {
+        const child = execFile(
+          process.execPath,
+          args,
+          { env },
+          (error, stdout) => resume(error === null ? Effect.succeed(stdout) : Effect.die(error))
+        )
+        return Effect.sync(() => child.kill("SIGKILL"))
+      })
+      assert.strictEqual(output, "read\n")
     }))
 
   it.live("is not a bracketed IPv6 address", () =>

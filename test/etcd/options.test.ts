@@ -338,7 +338,10 @@ const connecting = (input: string, options: unknown, says: Row["says"], hides?: 
 
 describe("a host is refused:", () => {
   const shape = "Etcd: hosts must be a host or an array of hosts, such as [\"127.0.0.1:2379\"], got "
-  const credentials = ["it has more than a host and a port", "Pass the name and the password of a user as auth."]
+  const credentials = [
+    "it has more than a host and a port",
+    "Pass the name and the password of a user as username and password."
+  ]
   refuse([
     connecting("no options", undefined, [`${shape}undefined`]),
     connecting("no hosts", {}, [`${shape}undefined`]),
@@ -403,32 +406,41 @@ describe("a credential is refused:", () => {
   const password = Redacted.make("hunter2")
   const wiped = Redacted.make("hunter3")
   Redacted.wipeUnsafe(wiped)
-  const auth = (auth: unknown) => ({ hosts, auth })
+  const user = (user: object) => ({ hosts, ...user })
   const tls = (tls: unknown) => ({ hosts, tls })
   const secret = good.key.pipe(Redacted.value).slice(100, 140)
   const hides = ["hunter2"]
   refuse([
-    connecting("a password in the open", auth({ username: "ann", password: "hunter2" }), [
-      "Etcd: auth.password must be Redacted, got text. Write it as Redacted.make(password)."
+    connecting("a password in the open", user({ username: "ann", password: "hunter2" }), [
+      "Etcd: password must be Redacted, got text. Write it as Redacted.make(password)."
     ], hides),
-    connecting("no password", auth({ username: "ann" }), ["Etcd: auth.password must be Redacted, got undefined"]),
-    connecting("a password that is no text", auth({ username: "ann", password: Redacted.make(undefined) }), [
-      "Etcd: auth.password must be Redacted text, got undefined in it"
+    connecting("no password", user({ username: "ann" }), [
+      "Etcd: username is set without password. A user needs both."
     ]),
-    connecting("no user name", auth({ password }), ["Etcd: auth.username must be a user's name, got undefined"], hides),
-    connecting("an empty user name", auth({ username: "", password }), [
-      "Etcd: auth.username must be a user's name, got empty text"
-    ], hides),
-    connecting("a redacted user name", auth({ username: Redacted.make("hunter2"), password }), [
-      "Etcd: auth.username must be a user's name, got a Redacted"
-    ], hides),
-    connecting("a password that was wiped", auth({ username: "ann", password: wiped }), [
-      "Etcd: auth.password must be Redacted text, got undefined in it"
+    connecting("a password that is no text", user({ username: "ann", password: Redacted.make(undefined) }), [
+      "Etcd: password must be Redacted text, got undefined in it"
     ]),
-    connecting("both in one text", auth("ann:hunter2"), [
-      "Etcd: auth must be an object, such as { username: \"ann\", password: Redacted.make(password) }, got text"
+    connecting("no user name", user({ password }), [
+      "Etcd: password is set without username. A user needs both."
     ], hides),
-    connecting("null for both", auth(null), ["Etcd: auth must be an object"]),
+    connecting("no user name for a password that is read", user({ password: Effect.succeed(password) }), [
+      "Etcd: password is set without username. A user needs both."
+    ], hides),
+    connecting("an empty user name", user({ username: "", password }), [
+      "Etcd: username must be a user's name, got empty text"
+    ], hides),
+    connecting("a redacted user name", user({ username: Redacted.make("hunter2"), password }), [
+      "Etcd: username must be a user's name, got a Redacted"
+    ], hides),
+    connecting("null for a user name", user({ username: null, password }), [
+      "Etcd: username must be a user's name, got null"
+    ], hides),
+    connecting("a password that was wiped", user({ username: "ann", password: wiped }), [
+      "Etcd: password must be Redacted text, got undefined in it"
+    ]),
+    connecting("null for a password", user({ username: "ann", password: null }), [
+      "Etcd: password must be Redacted, got null"
+    ]),
     connecting("a key in the open", tls({ ...good, key: Redacted.value(good.key) }), [
       "Etcd: tls.key must be Redacted, got text. Write it as Redacted.make(key)."
     ], [secret]),
@@ -544,7 +556,7 @@ describe("an option of a connection", () => {
 describe("a variable is refused:", () => {
   const credentials = [
     "of ETCDCTL_ENDPOINTS: it has more than a host and a port",
-    "Pass the name and the password of a user as ETCDCTL_USER."
+    "Pass the name and the password of a user as ETCDCTL_USER and ETCDCTL_PASSWORD."
   ]
   const rows: ReadonlyArray<readonly [Record<string, string>, ReadonlyArray<string>, ReadonlyArray<string>?]> = [
     [{ ETCDCTL_ENDPOINTS: "http://root:hunter2@etcd:2379" }, credentials, ["hunter2"]],

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Latch, Layer, Redacted } from "effect"
 import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
 import * as Auth from "../support/Auth.ts"
 import { connect } from "../support/connect.ts"
@@ -7,6 +7,9 @@ import * as Proxy from "../support/Proxy.ts"
 
 const ann = { password: "secret", prefix: "locks/" }
 const asAnn = Auth.user("ann", ann.password)
+
+const metricsOf = (endpoint: string) =>
+  Effect.promise(() => fetch(`http://${endpoint}/metrics`).then((response) => response.text()))
 
 describe.concurrent("a token that expires", () => {
   // Newer versions of etcd, 3.5.30 among them, check the token of each renewal. On older ones a lock is held without.
@@ -71,6 +74,87 @@ describe.concurrent("a token that expires", () => {
       }).pipe(Effect.scoped, Effect.provide(Etcd.layer({ hosts: server.endpoint, ...asAnn })))
     }))
 
+  it.live("is asked for seldom by many programs whose password has changed", () =>
+    Effect.gen(function*() {
+      const server = yield* Auth.start({ users: { ann } })
+      const refused = () =>
+        Effect.map(metricsOf(server.endpoint), (metrics) =>
+          [...metrics.matchAll(/^grpc_server_handled_total\{grpc_code="(\w+)",grpc_method="Authenticate".* (\d+)/gm)]
+            .reduce((sum, [, code, count]) =>
+              code === "OK" ? sum : sum + Number(count), 0))
+      const programs = 20
+      const session = () =>
+        Session.layer({ ttl: "12 seconds" }).pipe(Layer.provide(Etcd.layer({ hosts: server.endpoint, ...asAnn })))
+      const held = yield* Latch.make()
+      let holding = 0
+      yield* Effect.forEach(
+        Array.from({ length: programs }, (_, i) =>
+          i),
+        (i) =>
+          Effect.gen(function*() {
+            if (++holding === programs) yield* held.open
+            return yield* Effect.never
+          }).pipe(Lock.withLock(`locks/${i}`), Effect.provide(session()), Effect.exit, Effect.forkScoped)
+      )
+      yield* held.await
+      yield* server.changePassword("ann", "another")
+      yield* Effect.sleep("11 seconds")
+      const count = yield* refused()
+      assert.isAtLeast(count, programs)
+      // Each tries at a third of the TTL, and then 1, 2 and 4 seconds apart.
+      assert.isAtMost(count, programs * 6)
+    }).pipe(Effect.scoped))
+
+  it.live("is not asked for again at once after a refusal, which all calls hear meanwhile", () =>
+    Effect.gen(function*() {
+      const server = yield* Auth.start({ users: { ann } })
+      let password = "wrong"
+      let reads = 0
+      const etcd = yield* connect({
+        hosts: server.endpoint,
+        username: "ann",
+        password: Effect.sync(() => {
+          reads++
+          return Redacted.make(password)
+        })
+      })
+      const began = performance.now()
+      for (let i = 0; i < 20; i++) {
+        const error = yield* Effect.flip(etcd.range(Etcd.get("locks/a")))
+        assert.include(error.message, "wrong user name or password")
+      }
+      assert.isAtMost(reads, 1 + (performance.now() - began) / 1000)
+      password = ann.password
+      // It is read anew as soon as the refusal is forgotten.
+      yield* Effect.sleep("1100 millis")
+      yield* etcd.range(Etcd.get("locks/a"))
+    }))
+
+  it.live("cannot be had while the password cannot be read, which the error says", () =>
+    Effect.gen(function*() {
+      const server = yield* Auth.start({ users: { ann } })
+      let password: Effect.Effect<Redacted.Redacted, string> = Effect.fail("the vault is sealed")
+      const etcd = yield* connect({
+        hosts: server.endpoint,
+        username: "ann",
+        password: Effect.suspend(() => password)
+      })
+      for (
+        const call of [
+          etcd.range(Etcd.get("locks/a")),
+          etcd.leaseKeepAlive(1n, 1000),
+          Effect.scoped(etcd.watch({ key: Buffer.from("locks/a") }))
+        ] as ReadonlyArray<Effect.Effect<unknown, Etcd.EtcdError>>
+      ) {
+        const error = yield* Effect.flip(call)
+        assert.deepStrictEqual([error.reason, error.outcome], ["Unauthenticated", "Refused"])
+        assert.strictEqual(error.description, "cannot read `password` for a new connection: the vault is sealed")
+      }
+      password = Effect.succeed(Redacted.make(ann.password))
+      yield* Effect.sleep("1100 millis")
+      yield* etcd.range(Etcd.get("locks/a"))
+    }))
+
   it.live("is fetched once for all calls that find it refused at the same time", () =>
     Effect.gen(function*() {
       // With a password that takes long to check, all have been refused before there is another token.
@@ -79,7 +163,7 @@ describe.concurrent("a token that expires", () => {
         users: { ann }
       })
       const fetched = Effect.map(
-        Effect.promise(() => fetch(`http://${endpoint}/metrics`).then((response) => response.text())),
+        metricsOf(endpoint),
         (metrics) =>
           Number(/^grpc_server_handled_total\{grpc_code="OK",grpc_method="Authenticate".* (\d+)/m.exec(metrics)?.[1])
       )

@@ -9,7 +9,7 @@ const asAnn = Auth.user("ann", "secret")
 describe.concurrent("a user whose role allows one prefix", () => {
   const name = "shop/locks/stock"
 
-  const processOf = (endpoint: string, user: Pick<Etcd.Options, "auth">) =>
+  const processOf = (endpoint: string, user: Pick<Etcd.Options, "username" | "password">) =>
     Effect.map(
       Layer.build(
         Session.layer({ ttl: "3 seconds" }).pipe(

@@ -42,7 +42,8 @@ describe("secrets", () => {
       const connectionOf = (password: string) =>
         Etcd.layer({
           hosts: server.endpoint,
-          auth: { username: "ada", password: Redacted.make(password) },
+          username: "ada",
+          password: Redacted.make(password),
           requestTimeout: "1 second"
         })
       const use = (name: string, password: string) => <A, E>(body: Effect.Effect<A, E>) =>

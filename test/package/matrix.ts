@@ -36,7 +36,7 @@ const project = Effect.fnUntraced(function*(archive: string, versions: "lowest" 
   const peers: Readonly<Record<string, string>> = manifest.peerDependencies
   if (versions === "lowest") {
     const lowest = (ranges: Readonly<Record<string, string>>) =>
-      Object.fromEntries(Object.entries(ranges).map(([name, range]) => [name, range.replace("^", "")]))
+      Object.fromEntries(Object.entries(ranges).map(([name, range]) => [name, range.replace(/^[\^~]/, "")]))
     const file = Path.join(directory, "package.json")
     const own = JSON.parse(Fs.readFileSync(file, "utf8"))
     const content = { ...own, dependencies: lowest(peers), overrides: lowest(manifest.dependencies) }

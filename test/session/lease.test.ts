@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Deferred, Duration, Effect, Exit, Fiber, Latch, Metric, Scope, Stream } from "effect"
+import { Clock, Deferred, Duration, Effect, Exit, Fiber, Latch, Metric, Random, Scope, Stream } from "effect"
 import { Etcd, Lease } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import * as EtcdStub from "../support/EtcdStub.ts"
@@ -16,6 +16,12 @@ const on = <A, E, R>(effect: Effect.Effect<A, E, R>, stub: EtcdStub.EtcdStub) =>
   Effect.provideService(effect, Etcd.Etcd, stub.etcd)
 
 const make = (stub: EtcdStub.EtcdStub, options?: Lease.Options) => on(observed(Lease.make(options)), stub)
+
+/** Renewals pause by no measure of their own. */
+const steadily = Effect.provideService(Random.Random, {
+  nextDoubleUnsafe: () => 0.5,
+  nextIntUnsafe: () => assert.fail("it is not used")
+})
 
 const elapse = (millis: number) => TestClock.adjust(Duration.millis(millis))
 
@@ -159,13 +165,59 @@ describe("renewals", () => {
       assert.strictEqual(yield* remaining(lease), validity)
     }))
 
-  it.effect("that fail are repeated soon", () =>
+  it.effect("that fail are repeated soon, and less often the longer it lasts", () =>
     Effect.gen(function*() {
-      const stub = EtcdStub.make({ renew: (n) => n <= 3 ? down : Effect.succeed(15) })
-      const lease = yield* make(stub)
-      yield* elapse(10_300)
-      assert.deepStrictEqual(stub.times("renew"), [5000, 5100, 5200, 5300, 10_300])
-      assert.isUndefined(yield* lossOf(lease))
+      for (const reason of ["Unavailable", "Timeout", "TooManyRequests", "Tls"] as const) {
+        const began = Number(yield* Clock.monotonicTimeNanos) / 1e6
+        const stub = EtcdStub.make({ renew: (n) => n <= 6 ? EtcdStub.failing(reason) : Effect.succeed(15) })
+        const lease = yield* make(stub)
+        yield* elapse(13_500)
+        assert.deepStrictEqual(
+          stub.times("renew").map((at) => at - began),
+          [5000, 5100, 5300, 5700, 6500, 7500, 8500, 13_500],
+          reason
+        )
+        assert.isUndefined(yield* lossOf(lease))
+      }
+    }).pipe(steadily))
+
+  it.effect("that fail for what waiting does not cure are repeated seldom, up to the end", () =>
+    Effect.gen(function*() {
+      for (const reason of ["Unauthenticated", "PermissionDenied", "InvalidArgument", "Internal"] as const) {
+        const began = Number(yield* Clock.monotonicTimeNanos) / 1e6
+        const stub = EtcdStub.make({ renew: () => EtcdStub.failing(reason) })
+        const lease = yield* make(stub, { ttl: "30 seconds" })
+        yield* assertLostAt(lease, began + validity)
+        assert.deepStrictEqual(stub.times("renew").map((at) => at - began), [5000, 6000, 8000, 12_000], reason)
+      }
+      const stub = EtcdStub.make({ grant: () => Effect.succeed(60), renew: () => EtcdStub.failing("Unauthenticated") })
+      yield* make(stub)
+      const began = Number(yield* Clock.monotonicTimeNanos) / 1e6
+      yield* elapse(35_000)
+      assert.deepStrictEqual(
+        stub.times("renew").map((at) => at - began),
+        [20_000, 21_000, 23_000, 27_000, 31_000, 35_000]
+      )
+    }).pipe(steadily))
+
+  it.effect("of a short lease that fail are repeated in time for others", () =>
+    Effect.gen(function*() {
+      const stub = EtcdStub.make({ grant: () => Effect.succeed(2), renew: () => down })
+      yield* make(stub)
+      yield* elapse(1700)
+      assert.deepStrictEqual(stub.times("renew"), [666, 733, 866, 999, 1132, 1265, 1398, 1531, 1664])
+    }).pipe(steadily))
+
+  it.effect("of many clients that fail at the same time are repeated at different times", () =>
+    Effect.gen(function*() {
+      const stub = EtcdStub.make({ renew: () => EtcdStub.failing("Unauthenticated") })
+      yield* Effect.replicateEffect(make(stub), 20)
+      yield* elapse(6500)
+      const again = stub.times("renew").slice(20)
+      assert.lengthOf(again, 20)
+      assert.isAtLeast(Math.min(...again), 5800)
+      assert.isAtMost(Math.max(...again), 6200)
+      assert.isAtLeast(new Set(again).size, 10)
     }))
 
   it.effect("that hang are given up in time for another attempt, up to the end", () =>
@@ -174,8 +226,8 @@ describe("renewals", () => {
       const lease = yield* make(stub)
       yield* assertLostAt(lease, validity)
       // half a period each
-      assert.deepStrictEqual(stub.times("renew"), [5000, 7600, 10_200, 12_800])
-    }))
+      assert.deepStrictEqual(stub.times("renew"), [5000, 7600, 10_300, 13_200])
+    }).pipe(steadily))
 
   it.effect("that hang once do no harm", () =>
     Effect.gen(function*() {
@@ -184,7 +236,7 @@ describe("renewals", () => {
       yield* elapse(12_600)
       assert.deepStrictEqual(stub.times("renew"), [5000, 7600, 12_600])
       assert.strictEqual(yield* remaining(lease), validity)
-    }))
+    }).pipe(steadily))
 
   it.effect("are told, each with what remains", () =>
     Effect.gen(function*() {

@@ -10,6 +10,8 @@ import { temporaryDirectory } from "./internal/native.ts"
 export interface Options extends Pick<EtcdServer.Options, "args" | "files"> {
   /** Each has a role of the same name, which may read and write all keys under the prefix, and nothing else. */
   readonly users: { readonly [name: string]: { readonly password: string; readonly prefix: string } }
+  /** Whether it asks for them from the start. Default: true. */
+  readonly enabled?: boolean | undefined
 }
 
 export interface EtcdWithAuth extends EtcdServer.EtcdServer {
@@ -17,14 +19,18 @@ export interface EtcdWithAuth extends EtcdServer.EtcdServer {
   readonly version: string
   /** Lets a user's role read and write all keys under one more prefix. */
   readonly allow: (user: string, prefix: string) => Effect.Effect<void>
+  readonly changePassword: (user: string, password: string) => Effect.Effect<void>
+  readonly enable: Effect.Effect<void>
+  readonly disable: Effect.Effect<void>
 }
 
-export const user = (username: string, password: string): Pick<Etcd.Options, "auth"> => ({
-  auth: { username, password: Redacted.make(password) }
+export const user = (username: string, password: string): Required<Pick<Etcd.Options, "username" | "password">> => ({
+  username,
+  password: Redacted.make(password)
 })
 
 /** Starts an etcd that asks for a user and a password. Besides the users there is `root`, with the password `root`. */
-export const start = Effect.fnUntraced(function*({ args = [], files, users }: Options) {
+export const start = Effect.fnUntraced(function*({ args = [], enabled = true, files, users }: Options) {
   const server = yield* EtcdServer.start({ args: ["--bcrypt-cost=4", ...args], files })
   const post = (path: string, body: object, token?: string) =>
     Effect.promise(async () => {
@@ -51,7 +57,10 @@ export const start = Effect.fnUntraced(function*({ args = [], files, users }: Op
     yield* allow(name, prefix)
     yield* post("user/grant", { user: name, role: name })
   }
-  yield* post("enable", {})
+  const enable = Effect.asVoid(post("enable", {}))
+  if (enabled) yield* enable
+  const asRoot = (use: (token?: string) => Effect.Effect<unknown>) =>
+    Effect.flatMap(post("authenticate", { name: "root", password: "root" }), ({ token }) => Effect.asVoid(use(token)))
   const { etcdserver } = yield* Effect.promise(async () => {
     const response = await fetch(`http://${server.endpoint}/version`)
     return await response.json() as { readonly etcdserver: string }
@@ -59,11 +68,10 @@ export const start = Effect.fnUntraced(function*({ args = [], files, users }: Op
   const withAuth: EtcdWithAuth = {
     ...server,
     version: etcdserver,
-    allow: (name, prefix) =>
-      Effect.flatMap(
-        post("authenticate", { name: "root", password: "root" }),
-        ({ token }) => allow(name, prefix, token)
-      )
+    allow: (name, prefix) => asRoot((token) => allow(name, prefix, token)),
+    changePassword: (name, password) => asRoot((token) => post("user/changepw", { name, password }, token)),
+    enable,
+    disable: asRoot((token) => post("disable", {}, token))
   }
   return withAuth
 })

@@ -1,4 +1,5 @@
 import { Redacted } from "effect"
+import { execFileSync, spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 
@@ -35,3 +36,60 @@ export const certificates = (of: { readonly ca: string; readonly cert: string; r
   cert: read(of.cert),
   key: Redacted.make(read(of.key))
 })
+
+/** Whether certificates can be made while a test runs. */
+export const canIssue = spawnSync("openssl", ["version"]).status === 0
+
+const config = (directory: string) => `
+[req]
+distinguished_name = name
+[name]
+[ca]
+default_ca = signer
+[signer]
+database = ${directory}/index
+new_certs_dir = ${directory}
+rand_serial = yes
+default_md = sha256
+unique_subject = no
+policy = any
+[any]
+commonName = supplied
+[authority]
+basicConstraints = critical, CA:TRUE
+subjectKeyIdentifier = hash
+[server]
+subjectAltName = DNS:localhost, IP:127.0.0.1
+extendedKeyUsage = serverAuth, clientAuth
+[client]
+extendedKeyUsage = clientAuth
+`
+
+/** An authority of a test's own. `issue` writes a certificate and its key in place of those that have these paths. */
+export const authority = (directory: string, name: string) => {
+  const own = Path.join(directory, name)
+  Fs.mkdirSync(own)
+  Fs.writeFileSync(Path.join(own, "config"), config(own))
+  Fs.writeFileSync(Path.join(own, "index"), "")
+  const openssl = (...args: ReadonlyArray<string>) => execFileSync("openssl", args, { cwd: own, stdio: "pipe" })
+  const certificate = (section: string, seconds: number, ...signer: ReadonlyArray<string>) => {
+    openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "key.pem")
+    openssl("req", "-new", "-config", "config", "-key", "key.pem", "-subj", `/CN=${name} ${section}`, "-out", "csr")
+    const time = (millis: number) => new Date(millis).toISOString().replace(/[-:T]|\.\d+/g, "")
+    const [start, end] = [Date.now() - 60_000, Date.now() + seconds * 1000].map(time) as [string, string]
+    const dates = ["-startdate", start, "-enddate", end]
+    const files = ["-config", "config", "-in", "csr", "-out", "cert.pem"]
+    openssl("ca", "-batch", "-notext", "-extensions", section, ...files, ...signer, ...dates)
+  }
+  certificate("authority", 3600, "-selfsign", "-keyfile", "key.pem")
+  Fs.renameSync(Path.join(own, "key.pem"), Path.join(own, "ca-key.pem"))
+  Fs.renameSync(Path.join(own, "cert.pem"), Path.join(own, "ca.pem"))
+  return {
+    ca: Path.join(own, "ca.pem"),
+    issue: (section: "server" | "client", paths: { readonly cert: string; readonly key: string }, seconds = 3600) => {
+      certificate(section, seconds, "-cert", "ca.pem", "-keyfile", "ca-key.pem")
+      Fs.renameSync(Path.join(own, "cert.pem"), paths.cert)
+      Fs.renameSync(Path.join(own, "key.pem"), paths.key)
+    }
+  }
+}

@@ -12,7 +12,7 @@ export const connect = (options?: Partial<Etcd.Options>) =>
   )
 
 /** A connection that is set up from variables of etcdctl's. */
-export const fromVariables = (env: Record<string, string>, options?: Pick<Etcd.Options, "prefix">) =>
+export const fromVariables = (env: Record<string, string>, options?: Pick<Etcd.Options, "prefix" | "password">) =>
   Layer.build(Layer.fresh(Etcd.layerEtcdctl(options))).pipe(
     Effect.map(Context.get(Etcd.Etcd)),
     Effect.provide(NodeFileSystem.layer),

@@ -1,7 +1,18 @@
-import type { CallOptions, Client as Stub, ClientDuplexStream, Metadata, ServiceError } from "@grpc/grpc-js"
-import type { IOptions } from "etcd3"
-import { castGrpcError, Etcd3 } from "./packages.ts"
+import type {
+  CallOptions,
+  ChannelOptions,
+  Client as Stub,
+  ClientDuplexStream,
+  ClientOptions,
+  Metadata,
+  ServiceError
+} from "@grpc/grpc-js"
+import type { Credentials } from "./credentials.ts"
+import { notEnabled } from "./errors.ts"
+import { castGrpcError, Channel, Etcd3, noop, requireMembers } from "./packages.ts"
 import type { Method, Service } from "./rpc.ts"
+import type { User } from "./secrets.ts"
+import { Tokens } from "./tokens.ts"
 
 type Pool = InstanceType<typeof Etcd3>["pool"]
 type Host = Parameters<Pool["markFailed"]>[0]
@@ -14,27 +25,54 @@ interface Authenticating {
   ) => void
 }
 
+export interface Settings {
+  /** `host:port` */
+  readonly address: string
+  readonly grpcOptions: ChannelOptions
+  /** Undefined where the member is spoken to without TLS. */
+  readonly credentials: Credentials | undefined
+  readonly user: User | undefined
+  /** For how many milliseconds a token is waited for. */
+  readonly timeout: number
+  /** Called when etcd says that it asks for no user. */
+  readonly onNoUser: () => void
+}
+
 /** The client of npm etcd3, with a shorter way for the calls that a lock waits for. */
 export class Client extends Etcd3 {
+  readonly #tokens: Tokens
   // Otherwise the pool shuffles them again for each call.
   #hosts: Parameters<Pool["withConnection"]>[2]
-  #isRenewingToken = false
 
-  constructor(options: IOptions) {
-    super(options)
-    // By itself the client fetches each token over a connection of its own, which it never closes, and which gRPC holds
-    // back for up to two minutes after a failure.
+  constructor({ address, credentials, grpcOptions, onNoUser, timeout, user }: Settings) {
+    const secure: ClientOptions = credentials === undefined ? {} : {
+      channelFactoryOverride: (address, _, options) => new Channel(address, credentials, options)
+    }
+    super({
+      hosts: address,
+      // The defaults repeat transactions that may have been applied, and break the circuit for calls that
+      // have nothing to do with each other.
+      faultHandling: { global: noop, host: () => noop },
+      grpcOptions: { ...grpcOptions, ...secure as ChannelOptions }
+    })
+    requireMembers(this.pool)
     const host: Host = this.pool["hosts"][0]
-    const fetchToken = (_: string, name: string, password: string, options: CallOptions): Promise<string> =>
-      new Promise((resolve, reject) => {
+    const fetchToken = (name: string, password: string) =>
+      new Promise<string | undefined>((resolve, reject) => {
         const stub = host.getServiceClient("Auth") as unknown as Authenticating
-        stub.authenticate({ name, password }, options, (error, response) => {
+        // Without a deadline a member that hangs would block the token, and with it all calls, for ever.
+        stub.authenticate({ name, password }, { deadline: Date.now() + timeout }, (error, response) => {
           if (error === null) return resolve(response!.token)
+          if (error.message.includes(notEnabled)) {
+            onNoUser()
+            return resolve(undefined)
+          }
           this.pool.markFailed(host, error)
           reject(castGrpcError(error))
         })
       })
-    this.pool["authenticator"]["getCredentialsFromHost"] = fetchToken
+    this.#tokens = new Tokens(user, fetchToken)
+    Object.assign(this.pool, { authenticator: this.#tokens })
   }
 
   async call<Request, Response>(
@@ -61,17 +99,9 @@ export class Client extends Etcd3 {
     })
   }
 
-  /** Lets all that follows wait for another token, which is fetched once for all that found theirs refused by then. */
+  /** Lets all that follows wait for another token. */
   renewToken(): void {
-    if (this.#isRenewingToken) return
-    this.#isRenewingToken = true
-    // The client keeps a token for ever, unless a unary call of its own is refused for one that is unknown.
-    const authenticator = this.pool["authenticator"]
-    authenticator.invalidateMetadata()
-    // The calls that wait for it report what goes wrong.
-    authenticator.getMetadata().catch(() => {}).finally(() => {
-      this.#isRenewingToken = false
-    })
+    this.#tokens.renew()
   }
 
   #connect<A>(

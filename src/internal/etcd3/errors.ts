@@ -5,6 +5,7 @@ import {
   EtcdLeaseInvalidError,
   EtcdPermissionDeniedError
 } from "./packages.ts"
+import { isUnreadable } from "./secrets.ts"
 
 /** Types what the client rejected with. */
 export const toEtcdError = (method: string, cause: unknown): EtcdError => {
@@ -39,11 +40,9 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
     return { reason: "Unavailable", description: tokenOutOfDate }
   }
   if (says("user name is empty")) {
-    return { reason: "Unauthenticated", description: "this etcd wants a user name and a password; set `auth`" }
+    return { reason: "Unauthenticated", description: userMissing }
   }
-  if (says("authentication is not enabled")) {
-    return { reason: "Unauthenticated", description: "this etcd has no authentication enabled; leave out `auth`" }
-  }
+  if (isUnreadable("password", details)) return { reason: "Unauthenticated", description: details }
   switch (code) {
     case 3: {
       return { reason: "InvalidArgument", description: details }
@@ -116,6 +115,14 @@ const tokenOutOfDate = "the authentication token is out of date"
 /** Whether the request was refused for the token that it was sent with. */
 export const isTokenOutOfDate = (error: EtcdError): boolean => error.description === tokenOutOfDate
 
+const userMissing = "this etcd wants a user name and a password; set `username` and `password`"
+
+/** Whether the request was refused for want of a token. */
+export const isUserMissing = (error: EtcdError): boolean => error.description === userMissing
+
+/** What etcd says to those who ask for a token while its authentication is not enabled. */
+export const notEnabled = "authentication is not enabled"
+
 const handshakeFailed = "the TLS handshake failed; check the certificate authority and the client certificate"
 
 /** Whether a certificate may be the reason of the failure. */
@@ -133,6 +140,7 @@ const unavailable = (details: string): Classified => {
   // The client could not even connect, so nothing was sent.
   if (noConnection !== undefined) {
     const trouble = noConnection.replace(/^Error: /, "").replace(/\s*\(\d{4}-[^)]*Z\)$/, "")
+    if (isUnreadable("tls", trouble)) return { reason: "Tls", description: trouble }
     if (withoutAWord.test(trouble)) return { reason: "Unavailable", description: closedAtOnce }
     if (tlsTrouble.test(trouble)) {
       return {

@@ -8,6 +8,7 @@ import * as Redacted from "effect/Redacted"
 import type { Options } from "../../Etcd.ts"
 import { configError, refusing } from "../config.ts"
 import type { Naming } from "../options.ts"
+import { checkTls } from "./secrets.ts"
 
 export interface Environment {
   readonly options: Options
@@ -81,8 +82,10 @@ const warnOfUnread = Effect.gen(function*() {
   }
 })
 
-/** Reads the variables that etcdctl reads, and the files that they name. */
-export const load: Effect.Effect<Environment, Config.ConfigError, FileSystem.FileSystem> = Effect.gen(function*() {
+/** Reads the variables that etcdctl reads, and checks the files that they name. A password that is given goes first. */
+export const load: (
+  password: Options["password"]
+) => Effect.Effect<Environment, Config.ConfigError, FileSystem.FileSystem> = Effect.fnUntraced(function*(password) {
   const found = yield* variables
   if (found.insecureSkipVerify === true) {
     return yield* Effect.fail(configError(
@@ -98,54 +101,76 @@ export const load: Effect.Effect<Environment, Config.ConfigError, FileSystem.Fil
         "Unset it, and set ETCDCTL_ENDPOINTS to the members."
     ))
   }
-  const ca = yield* readFile("ETCDCTL_CACERT", found.cacert)
-  const cert = yield* readFile("ETCDCTL_CERT", found.cert)
-  const key = yield* readFile("ETCDCTL_KEY", found.key)
+  const naming = namingOf(found)
   const options: Options = {
     hosts: found.endpoints.split(",").map((host) => host.trim()).filter((host) => host !== ""),
     requestTimeout: found.timeout,
-    auth: yield* credentials(found),
-    tls: (ca ?? cert ?? key) !== undefined || found.insecureTransport === false
-      ? { ca, cert, key: key === undefined ? undefined : Redacted.make(key) }
-      : undefined
+    ...yield* userOf(found, password),
+    ...yield* tlsOf(found, naming)
   }
   yield* warnOfUnread
-  return { options, naming: namingOf(found) }
+  return { options, naming }
 })
 
-const readFile = Effect.fnUntraced(function*(variable: string, path: Option.Option<string>) {
-  if (Option.isNone(path)) return undefined
+/** Returns what reads the files again. They are read at once as well, to refuse those that cannot be used. */
+const tlsOf = Effect.fnUntraced(function*({ cacert, cert, insecureTransport, key }: Variables, naming: Naming) {
+  const files = [
+    ["ETCDCTL_CACERT", cacert],
+    ["ETCDCTL_CERT", cert],
+    ["ETCDCTL_KEY", key]
+  ] as const
+  if (files.every(([, path]) => Option.isNone(path)) && insecureTransport !== false) return {}
+  const readers = yield* Effect.forEach(files, ([variable, path]) => fileReader(variable, path))
+  const tls = Effect.map(Effect.all(readers.map(({ read }) => read)), ([ca, cert, key]) => ({
+    ca,
+    cert,
+    key: key === undefined ? undefined : Redacted.make(key)
+  }))
+  yield* blamingVariables(naming)(Effect.map(tls, checkTls))
+  return { tls }
+})
+
+const fileReader = Effect.fnUntraced(function*(variable: string, path: Option.Option<string>) {
+  if (Option.isNone(path)) return { read: Effect.undefined }
   // It may be a key, which no message may show: PEM text as it is, or in base64.
   if (/-----BEGIN |^LS0tLS1/.test(path.value)) {
     return yield* Effect.fail(configError(`${variable} has the content of a PEM file. Write the file's path.`))
   }
   const files = yield* FileSystem.FileSystem
-  const text = yield* Effect.mapError(
-    files.readFileString(path.value),
-    (error) => configError(`${variable}: cannot read ${JSON.stringify(path.value)} (${error.message})`, error)
-  )
-  return text.includes("-----BEGIN ")
-    ? text
-    : yield* Effect.fail(configError(`${variable}: ${JSON.stringify(path.value)} is not a PEM file`))
+  const read = Effect.gen(function*() {
+    const text = yield* Effect.mapError(
+      files.readFileString(path.value),
+      (error) => configError(`${variable}: cannot read ${JSON.stringify(path.value)} (${error.message})`, error)
+    )
+    return text.includes("-----BEGIN ")
+      ? text
+      : yield* Effect.fail(configError(`${variable}: ${JSON.stringify(path.value)} is not a PEM file`))
+  })
+  const text = yield* read
+  // What comes through a pipe can be read once.
+  const isPipe = Effect.map(files.stat(path.value), ({ type }) => type !== "File")
+  return { read: (yield* Effect.orElseSucceed(isPipe, () => false)) ? Effect.succeed(text) : read }
 })
 
-const credentials = (
-  { password, user }: Variables
-): Effect.Effect<Options["auth"], Config.ConfigError> => {
+const userOf = (
+  { password: variable, user }: Variables,
+  given: Options["password"]
+): Effect.Effect<Pick<Options, "username" | "password">, Config.ConfigError> => {
   if (Option.isNone(user)) {
-    return Option.isNone(password)
-      ? Effect.undefined
+    return Option.isNone(variable)
+      ? Effect.succeed({ password: given })
       : Effect.fail(configError("ETCDCTL_PASSWORD is set without ETCDCTL_USER. Set it to the user's name."))
   }
   const [username = "", ...rest] = Redacted.value(user.value).split(":")
-  if (Option.isNone(password)) {
+  if (given !== undefined) return Effect.succeed({ username, password: given })
+  if (Option.isNone(variable)) {
     return rest.length === 0
       ? Effect.fail(configError("ETCDCTL_USER has no password; write it as name:password, or set ETCDCTL_PASSWORD"))
       : Effect.succeed({ username, password: Redacted.make(rest.join(":")) })
   }
   // Messages show a user's name.
   return rest.length === 0
-    ? Effect.succeed({ username, password: password.value })
+    ? Effect.succeed({ username, password: variable.value })
     : Effect.fail(configError(
       "ETCDCTL_USER has a password, and ETCDCTL_PASSWORD is set as well. " +
         "Write the name alone into ETCDCTL_USER, or unset ETCDCTL_PASSWORD."
@@ -166,9 +191,8 @@ const namingOf = ({ cacert, cert, insecureTransport, key }: Variables): Naming =
   ]
   const variableOf: Readonly<Record<string, string>> = {
     hosts: "ETCDCTL_ENDPOINTS",
-    auth: "ETCDCTL_USER",
-    "auth.username": "ETCDCTL_USER",
-    "auth.password": "ETCDCTL_PASSWORD",
+    username: "ETCDCTL_USER",
+    password: "ETCDCTL_PASSWORD",
     tls: tls.length === 0 ? "ETCDCTL_CACERT" : tls.join(" and "),
     "tls.ca": file("ETCDCTL_CACERT", cacert),
     "tls.cert": file("ETCDCTL_CERT", cert),
@@ -180,7 +204,7 @@ const namingOf = ({ cacert, cert, insecureTransport, key }: Variables): Naming =
 
 // Some variables are written in another way than the option.
 const cureOf: Readonly<Record<string, string>> = {
-  "auth.username": "Write it as name:password, or as a name with ETCDCTL_PASSWORD.",
+  username: "Write it as name:password, or as a name with ETCDCTL_PASSWORD.",
   requestTimeout: "Write it as 5s, 500ms or 1m30s."
 }
 

@@ -29,7 +29,7 @@ export const normalize = (hosts: string | ReadonlyArray<string>): ReadonlyArray<
     throw wrongHost(
       withUser,
       "it has more than a host and a port",
-      (name) => `Pass the name and the password of a user as ${name("auth")}.`
+      (name) => `Pass the name and the password of a user as ${name("username")} and ${name("password")}.`
     )
   }
   const several = given.find((host) => host.includes(","))

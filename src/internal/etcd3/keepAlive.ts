@@ -11,6 +11,7 @@ export const make = Effect.fnUntraced(function*(members: Members) {
   const use = yield* shared(method, openStream(members))
   return (leaseId: bigint, timeout: number): Effect.Effect<number, EtcdError> =>
     withFreshToken(
+      members,
       timeout,
       (timeout) => Effect.scoped(use(timeout, (stream, left) => stream.renew(leaseId.toString(), left)))
     )

@@ -3,10 +3,11 @@
  * requests alike.
  */
 import { X509Certificate } from "node:crypto"
-import type { Op, Options, Txn } from "../../Etcd.ts"
+import type { Op, Txn } from "../../Etcd.ts"
 import { EtcdError } from "../../EtcdError.ts"
 import type { Naming } from "../options.ts"
 import { isHandshake, notAllowed } from "./errors.ts"
+import type { Pem } from "./secrets.ts"
 
 /** What a request is about. */
 export type Subject = Txn | { readonly key: Uint8Array }
@@ -22,7 +23,7 @@ const describe = ({ cause, method, outcome, reason }: EtcdError, description: st
 export const named = (error: EtcdError, naming: Naming): EtcdError =>
   describe(
     error,
-    error.description.replace(/`((?:hosts|auth|tls)(?:\.\w+)?)`/g, (_, option: string) => naming(option))
+    error.description.replace(/`((?:hosts|username|password|tls)(?:\.\w+)?)`/g, (_, option: string) => naming(option))
   )
 
 // -----------------------------------------------------------------------------
@@ -52,18 +53,18 @@ const keysOf = (subject: Subject | Op): ReadonlyArray<string> =>
 // certificates
 // -----------------------------------------------------------------------------
 
-/** Says whose certificate the handshake failed for, why, and what to do about it. */
-export const aboutCertificates = (error: EtcdError, tls: Options["tls"]): EtcdError => {
+/** Says whose certificate the handshake failed for, why, and what to do about it. `used` is what it was made with. */
+export const aboutCertificates = (error: EtcdError, used: Pem): EtcdError => {
   if (!isHandshake(error)) return error
   const alert = /SSL alert number (\d+)/.exec(error.description)?.[1]
-  const plainer = alert === undefined ? ofEtcd(error.description, tls) : ofOurs(Number(alert), tls?.cert)
+  const plainer = alert === undefined ? ofEtcd(error.description, used.ca) : ofOurs(Number(alert), used.cert)
   return plainer === undefined ? error : describe(error, plainer)
 }
 
 /** Why we refused etcd's certificate. */
-const ofEtcd = (trouble: string, tls: Options["tls"]): string | undefined => {
+const ofEtcd = (trouble: string, ca: Buffer | undefined): string | undefined => {
   if (/unable to verify the first certificate|self.signed certificate|unable to get (local )?issuer/.test(trouble)) {
-    return `etcd's certificate is not signed by ${unknownTo(tls?.ca)}`
+    return `etcd's certificate is not signed by ${unknownTo(ca)}`
   }
   if (trouble.includes("certificate has expired")) {
     return "etcd's certificate, or that of its authority, has expired; renew it"
@@ -77,7 +78,7 @@ const ofEtcd = (trouble: string, tls: Options["tls"]): string | undefined => {
     : `etcd's certificate is for another host (${names}); use a name in \`hosts\` that it has`
 }
 
-const unknownTo = (ca: string | undefined): string => {
+const unknownTo = (ca: Buffer | undefined): string => {
   if (ca !== undefined) return "an authority in `tls.ca`; set it to the authority that signed that certificate"
   // gRPC takes this file instead of Node's list.
   const { GRPC_DEFAULT_SSL_ROOTS_FILE_PATH: roots } = process.env
@@ -88,7 +89,7 @@ const unknownTo = (ca: string | undefined): string => {
 }
 
 /** Why etcd refused ours, by the number of its alert: older versions have one for all reasons. */
-const ofOurs = (alert: number, cert: string | undefined): string | undefined => {
+const ofOurs = (alert: number, cert: Buffer | undefined): string | undefined => {
   if (cert === undefined) {
     return alert === badCertificate || alert === certificateRequired
       ? "etcd wants a client certificate, and got none; set `tls.cert` and `tls.key`"

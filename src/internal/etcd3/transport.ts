@@ -36,13 +36,15 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
           (cause) => {
             const error = toEtcdError(method, cause)
             // A certificate may be wrong on this member alone.
-            if (error.isTransient || error.reason === "Tls") members.failed(member, error)
+            if (error.isTransient || error.reason === "Tls" || members.isTokenRefused(error)) {
+              members.failed(member, error)
+            }
             resume(members.explain(member, subject)(error))
           }
         )
       })
-    if (options.auth === undefined) return attempt(timeout)
-    return Members.withFreshToken(timeout, (timeout) =>
+    if (options.username === undefined) return attempt(timeout)
+    return Members.withFreshToken(members, timeout, (timeout) =>
       // The deadline does not cover the wait for a token.
       Effect.timeoutOrElse(attempt(timeout), {
         duration: timeout,

@@ -5,7 +5,7 @@ import type { WatchEvent, WatchOptions } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Source, Subscriber } from "../etcd/subscriber.ts"
 import { bigint, decodeKeyValue, rangeBounds } from "./codec.ts"
-import { isTokenOutOfDate, toEtcdError } from "./errors.ts"
+import { toEtcdError } from "./errors.ts"
 import { type Members, withFreshToken } from "./members.ts"
 import { EventType, FilterType } from "./packages.ts"
 import * as Rpc from "./rpc.ts"
@@ -33,7 +33,7 @@ export const make = Effect.fnUntraced(function*(members: Members) {
       )
     })
   return (options: WatchOptions, timeout: number, subscriber: Subscriber): Effect.Effect<bigint, EtcdError> =>
-    withFreshToken(timeout, (timeout) => attempt(options, timeout, subscriber))
+    withFreshToken(members, timeout, (timeout) => attempt(options, timeout, subscriber))
 })
 
 // "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
@@ -71,7 +71,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       if (created === undefined) return
       if (response.canceled) {
         const error = cancelled(response.cancel_reason)
-        if (isTokenOutOfDate(error)) {
+        if (members.isTokenRefused(error)) {
           tokenRefused = true
           members.failed(member, error)
         }

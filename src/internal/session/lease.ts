@@ -12,6 +12,7 @@ import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as PubSub from "effect/PubSub"
+import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Etcd } from "../../Etcd.ts"
@@ -167,16 +168,16 @@ export class LeaseImpl implements EntryLease {
   get #keepAlive(): Effect.Effect<void> {
     // Whole milliseconds, as timers count.
     const period = Math.floor(Duration.toMillis(this.ttl) / 3)
-    const pause = Math.min(Math.floor(period / 10), 100)
     return Effect.gen({ self: this }, function*() {
       while (true) {
         yield* this.#sleep(Math.max(0, Math.min(period - elapsed(this.#sent, now(this.#clock)), this.#remaining())))
-        while (true) {
+        for (let failures = 1;; failures++) {
           if (this.#remaining() === 0) return this.#lose("Expired")
           const renewed = yield* this.#attempted
           if (this.#gone.isOpen()) return
           if (Exit.isSuccess(renewed)) break
           yield* this.#logFailed
+          const pause = yield* pauseAfter(failures, this.#error, period)
           yield* this.#sleep(Math.min(pause, this.#remaining()))
         }
       }
@@ -351,6 +352,20 @@ export class LeaseImpl implements EntryLease {
     }
     this.#loss.set(new LeaseExpired({ leaseId: this.id, reason, ...story }))
   }
+}
+
+/**
+ * For how many whole milliseconds renewals pause after so many failures in a row. All clients of a cluster meet the same
+ * failure at once, so they back off, each by its own measure. What no member can cure soon, such as a wrong password,
+ * costs etcd much more to refuse than a renewal.
+ */
+const pauseAfter = (failures: number, error: EtcdError | undefined, period: number): Effect.Effect<number> => {
+  const mayPass = error === undefined || error.isTransient || error.reason === "Tls"
+  const [first, longest] = mayPass
+    ? [Math.min(period / 10, 100), Math.min(period / 5, 1000)]
+    : [1000, 4000]
+  const pause = Math.min(first * 2 ** (failures - 1), longest)
+  return Effect.map(Random.next, (random) => Math.round(pause * (0.8 + 0.4 * random)))
 }
 
 const resultOf = (renewed: Exit.Exit<number, unknown>): "acknowledged" | "revoked" | "failed" => {

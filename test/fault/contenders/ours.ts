@@ -357,11 +357,11 @@ const program = Effect.gen(function*() {
   )
 })
 
-const auth = task.auth && { username: task.auth.username, password: Redacted.make(task.auth.password) }
+const user = task.auth && { username: task.auth.username, password: Redacted.make(task.auth.password) }
 
 program.pipe(
   Effect.updateService(Etcd.Etcd, observed),
   Effect.scoped,
-  Effect.provide(Etcd.layer({ hosts: task.hosts, auth, requestTimeout: `${Math.min(task.ttl, 5)} seconds` })),
+  Effect.provide(Etcd.layer({ hosts: task.hosts, ...user, requestTimeout: `${Math.min(task.ttl, 5)} seconds` })),
   NodeRuntime.runMain
 )
