@@ -107,10 +107,11 @@ const random = (choice: Choice) =>
     const runCommit = commit()
     const plot = yield* plotOf(choice)
     yield* Console.log(`Seed ${choice.seed}, ${choice.minutes} min, ${plot.tasks.length} processes, on ${machine()}`)
+    const auth = yield* Auth.options(choice.tokens)
     let checked = 0
     const history = yield* run({
       ...plot,
-      cluster: { ...yield* Auth.options(choice.tokens), spare: true },
+      cluster: { ...auth, spare: true, args: [...auth.args ?? [], ...choice.upgrade ? Releases.ofSomeAge : []] },
       auth: choice.tokens === "none" ? undefined : Auth.root,
       onRound: (history) =>
         Effect.gen(function*() {

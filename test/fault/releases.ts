@@ -15,6 +15,12 @@ export const find = (etcd: string): Effect.Effect<Release, EtcdNotFound> =>
     ? Effect.map(get(etcd), (binary) => ({ version: etcd, binary }))
     : Effect.succeed({ version: etcd, binary: Path.resolve(etcd) })
 
+/**
+ * Has a young cluster take the snapshots that an older one has taken: 3.7 panics at what members of 3.5 have written at their
+ * start, if no snapshot came after it, which by default takes thousands of writes.
+ */
+export const ofSomeAge: ReadonlyArray<string> = ["--snapshot-count=100"]
+
 const root = Path.resolve(import.meta.dirname, "../..")
 
 const get = (version: string): Effect.Effect<string, EtcdNotFound> =>
