@@ -10,6 +10,7 @@ interface Turn {
   readonly holds?: number
   readonly stopped?: number
   readonly ended?: number
+  readonly error?: string
   readonly token?: number
   readonly created?: number
   readonly n?: number
@@ -19,7 +20,7 @@ interface Turn {
 
 /** The reports of one section: times in milliseconds. */
 const turn = (
-  { by, claim, created, downgrades, ended, holds, n = 0, stopped, token, wants }: Turn
+  { by, claim, created, downgrades, ended, error, holds, n = 0, stopped, token, wants }: Turn
 ): ReadonlyArray<Recorded> => {
   const section = `${by}/0/${n}`
   const identity = token === undefined ? {} : {
@@ -34,7 +35,7 @@ const turn = (
     ...stopped === undefined ? [] : [{ _tag: "Stopped", contender: by, at: stopped, section } as const],
     ...ended === undefined
       ? []
-      : [{ _tag: "Ended", contender: by, at: ended, section, released: holds !== undefined } as const]
+      : [{ _tag: "Ended", contender: by, at: ended, section, error, released: holds !== undefined } as const]
   ]
 }
 
@@ -111,7 +112,7 @@ describe("a history", () => {
 
   it("of two holders at once, neither of which has a token, is bad", () => {
     const withoutToken = (
-      { by, ended, holds, stopped, wants }: Required<Omit<Turn, "claim" | "created" | "downgrades" | "n">>
+      { by, ended, holds, stopped, wants }: Required<Omit<Turn, "claim" | "error" | "created" | "downgrades" | "n">>
     ): Turn => ({
       by,
       ended,
@@ -543,6 +544,39 @@ describe("a history", () => {
     assert.deepStrictEqual(found(historyOf(reports)), ["everyone is served"])
     assert.deepStrictEqual(found(historyOf(reports, { end: undefined })), [])
     assert.deepStrictEqual(found(historyOf([turn(a), turn({ by: "b", wants: 5, ended: 3000 })])), [])
+  })
+
+  describe("with a lock that is to be held throughout", () => {
+    const locks = [{ name: "lock", isQueue: true, isHeldThroughout: true }]
+    const faults = [{ name: "", from: 100, to: 200 }, { name: "", from: 50_000, to: 60_000 }]
+    const of = (holder: Turn) => found(historyOf([turn(holder)], { locks, faults }))
+    const whole = { by: "a", wants: 0, holds: 10, stopped: 70_000, ended: 70_010, token: 5 }
+
+    it("is good when one body has outlasted all faults", () => {
+      assert.deepStrictEqual(of(whole), [])
+    })
+
+    it("is bad when none has", () => {
+      assert.deepStrictEqual(of({ ...whole, holds: 101 }), ["held throughout"])
+      assert.deepStrictEqual(of({ ...whole, stopped: 59_999, ended: 60_010 }), ["held throughout"])
+      assert.deepStrictEqual(of({ ...whole, error: "LockLost LeaseExpired" }), ["held throughout"])
+    })
+
+    it("is good though it does not move while others wait", () => {
+      const waiter = turn({ by: "b", wants: 20, ended: 80_000 })
+      const calms = [{ from: 300, to: 40_000 }]
+      assert.deepStrictEqual(found(historyOf([turn(whole), waiter], { locks, faults, calms })), [])
+    })
+  })
+
+  it.each<readonly [string, ReadonlyArray<Violation["check"]>]>([
+    ["EtcdError Unavailable etcd txn failed", []],
+    ["LockLost KeyDeleted", []],
+    ["EtcdError Internal etcd leaseGrant failed", ["errors are explained"]],
+    ["LockNameConflict PlainKey", ["errors are explained"]],
+    ["Die TypeError", ["errors are explained"]]
+  ])("whose section ended with %s has violations: %j", (error, violations) => {
+    assert.deepStrictEqual(found(historyOf([turn({ by: "b", wants: 5, ended: 3000, error })])), violations)
   })
 
   it("that leaves a key or a lease is bad", () => {

@@ -37,6 +37,8 @@ export type Check =
   | "locks move"
   | "room is used"
   | "everyone is served"
+  | "held throughout"
+  | "errors are explained"
   | "nothing left"
   | "processes end"
   | "flat"
@@ -138,9 +140,15 @@ export const check = (history: History): Verdict => {
       ...recoveries.flatMap(({ violation }) => violation ?? []),
       ...roomIsUsed(facts),
       ...flatness(history),
+      ...unexplained(sections),
       ...history.end === undefined
         ? []
-        : [...service(sections), ...leftOvers(history, history.end), ...exits(history, history.end)]
+        : [
+          ...service(sections),
+          ...heldThroughout(history, sections),
+          ...leftOvers(history, history.end),
+          ...exits(history, history.end)
+        ]
     ],
     overlaps,
     recoveries: recoveries.flatMap(({ millis }) => millis ?? []),
@@ -476,7 +484,7 @@ const overtakenBy = (facts: Facts, served: ReadonlyArray<Ranked>, section: Ranke
 }
 
 const recoveriesOf = (history: History, sections: ReadonlyArray<Section>) =>
-  history.locks.flatMap(({ name }) => {
+  history.locks.filter(({ isHeldThroughout }) => isHeldThroughout !== true).flatMap(({ name }) => {
     const held = heldIn(sections, name)
     return history.calms.map(({ from, to }): { readonly millis?: number; readonly violation?: Violation } => {
       const next = held.find(({ holds }) => holds >= from)
@@ -551,6 +559,35 @@ const service = (sections: ReadonlyArray<Section>): ReadonlyArray<Violation> =>
         to: wants
       }]
       : []
+  )
+
+const heldThroughout = ({ faults, from, locks, to }: History, sections: ReadonlyArray<Section>) =>
+  locks.filter(({ isHeldThroughout }) => isHeldThroughout === true).flatMap(({ name }): ReadonlyArray<Violation> => {
+    const first = Math.min(to, ...faults.map((fault) => fault.from))
+    const last = Math.max(from, ...faults.map((fault) => fault.to))
+    const isHeld = heldIn(sections, name).some(({ error, holds, stopped }) =>
+      holds <= first && stopped >= last && error === undefined
+    )
+    if (isHeld) return []
+    const what = `no body has held '${name}' from the first fault to the last`
+    return [{ check: "held throughout", kind: kindOf(sections, name), what, from, to }]
+  })
+
+/** A fault takes locks away and makes etcd unavailable or full: it makes no request wrong, and breaks no program. */
+const explained =
+  /^(LockHeld|LockTimeout|LockLost|PermitsUnavailable|Interrupt|EtcdError (Unavailable|Timeout|TooManyRequests|NoSpace))\b/
+
+const unexplained = (sections: ReadonlyArray<Section>): ReadonlyArray<Violation> =>
+  sections.flatMap(({ contender: { kind }, ended, error, id, lock, wants }) =>
+    kind !== "ours" || error === undefined || explained.test(error)
+      ? []
+      : [{
+        check: "errors are explained",
+        kind,
+        what: `${id} has failed on '${lock}': ${error}`,
+        from: wants,
+        to: ended ?? wants
+      }]
   )
 
 // -----------------------------------------------------------------------------

@@ -2,7 +2,7 @@
  * Three members of etcd as processes of this machine, with a proxy in front of everything: for each client and member,
  * and for each pair of members.
  */
-import { Data, Effect, Schedule, type Scope } from "effect"
+import { Data, type Duration, Effect, Schedule, type Scope } from "effect"
 import * as EtcdServer from "../support/EtcdServer.ts"
 import * as Proxy from "../support/Proxy.ts"
 import * as PeerSwitch from "./peerSwitch.ts"
@@ -16,9 +16,12 @@ export interface Member extends EtcdServer.EtcdServer {
 }
 
 export interface Cluster {
-  readonly description: string
+  /** `etcd 3.4.23`, or `etcd 3.5.33, then 3.6.16` once a member was upgraded. */
+  readonly description: () => string
   readonly members: ReadonlyArray<Member>
-  /** A way of a client's own to each member. */
+  /** A fourth one, which is no member until it is added: clients know its address from the beginning. */
+  readonly spare: Member | undefined
+  /** A way of a client's own to each member, and to the spare one. */
   readonly client: Effect.Effect<ReadonlyArray<Proxy.Proxy>, never, Scope.Scope>
   /** The two ways between two members; none where they run in containers. */
   readonly between: (one: Member, other: Member) => Effect.Effect<ReadonlyArray<Proxy.Proxy>>
@@ -34,9 +37,26 @@ export interface Cluster {
   readonly remove: (member: Member) => Effect.Effect<void>
   /** Adds it again, without any. */
   readonly add: (member: Member) => Effect.Effect<void>
+  /** Adds it without a vote. */
+  readonly addLearner: (member: Member) => Effect.Effect<void>
+  /** Gives a learner a vote, as soon as it has caught up. */
+  readonly promote: (member: Member) => Effect.Effect<void>
+  /** Has a member go on as another etcd, on its data. */
+  readonly upgrade: (member: Member, binary: string) => Effect.Effect<void>
+  /** Waits until the cluster speaks the version of its members: only then may they become the next minor one. */
+  readonly upgraded: Effect.Effect<void>
+}
+
+/** A member as etcd lists it. */
+interface Listed {
+  readonly ID: string
+  readonly peerURLs: ReadonlyArray<string>
+  readonly isLearner?: boolean
 }
 
 export interface Options {
+  /** Whether there is a spare member. */
+  readonly spare?: boolean | undefined
   readonly args?: ReadonlyArray<string> | undefined
   readonly files?: ReadonlyArray<string> | undefined
   /** Gets a token, where there is authentication, which is turned on with `enable`. */
@@ -44,11 +64,14 @@ export interface Options {
   readonly enable?: ((member: EtcdServer.EtcdServer) => Effect.Effect<void, CallFailed>) | undefined
 }
 
+const size = 3
+
 export const start = Effect.fnUntraced(function*(options: Options = {}) {
   const switches: Array<PeerSwitch.PeerSwitch> = []
-  const servers = yield* EtcdServer.startCluster(3, {
+  const servers = yield* EtcdServer.startCluster(size, {
     args: options.args,
     files: options.files,
+    spares: options.spare === true ? 1 : 0,
     advertise: (peer) =>
       Effect.map(PeerSwitch.make(peer), (made) => {
         switches.push(made)
@@ -64,11 +87,13 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
       const token = isAuthenticated ? yield* options.token?.(server) ?? Effect.undefined : undefined
       return yield* post(server.endpoint, path, body, token)
     })
-  const members = yield* Effect.forEach(servers, (server, index) =>
+  const members = yield* Effect.forEach(servers.slice(0, size), (server, index) =>
     Effect.map(
       askServer(server, "maintenance/status", {}),
       ({ header }): Member => ({ ...server, index, id: header.member_id })
     ))
+  const spare: Member | undefined = servers[size] && { ...servers[size], index: size, id: "" }
+  const versions = new Set(members.map(({ description }) => /^etcd (\S+)/.exec(description)![1]!))
 
   const ask: Cluster["ask"] = askServer
   const askAny: Cluster["askAny"] = (path, body) =>
@@ -99,18 +124,31 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
   const healthy = Effect.filterOrFail(agreed, (agreed) => agreed).pipe(
     Effect.andThen(read),
     Effect.retry(Schedule.spaced("100 millis")),
-    Effect.timeoutOrElse({
-      duration: "60 seconds",
-      orElse: () => Effect.die(new Error("the cluster has not recovered within 60 s"))
-    }),
-    Effect.asVoid,
-    Effect.orDie
+    within("60 seconds", "the cluster has not recovered within 60 s")
   )
 
+  // A change looks first whether an earlier attempt has made it, without an answer.
+  const listed = (isIt: (member: Listed) => boolean): Effect.Effect<Listed | undefined, CallFailed> =>
+    Effect.map(askAny("cluster/member/list", {}), ({ members }) => (members as ReadonlyArray<Listed>).find(isIt))
+  const join = (member: Member, isLearner: boolean): Effect.Effect<void> => {
+    const url = `http://127.0.0.1:${ways[member.index]!.port}`
+    const added = Effect.gen(function*() {
+      const known = yield* listed(({ peerURLs }) => peerURLs.includes(url))
+      member.id = known?.ID ?? (yield* askAny("cluster/member/add", { peerURLs: [url], isLearner })).member.ID
+    })
+    return Effect.andThen(persistently(added), member.restart)
+  }
+  const change = (member: Member, path: string, isDue: (known: Listed | undefined) => boolean): Effect.Effect<void> =>
+    persistently(Effect.gen(function*() {
+      const known = yield* listed(({ ID }) => ID === member.id)
+      if (isDue(known)) yield* askAny(path, { ID: member.id })
+    }))
+
   const cluster: Cluster = {
-    description: members[0]!.description,
+    description: () => `etcd ${[...versions].join(", then ")}`,
     members,
-    client: Effect.forEach(members, ({ endpoint }) => Proxy.make(endpoint)),
+    spare,
+    client: Effect.forEach(servers, ({ endpoint }) => Proxy.make(endpoint)),
     between: (one, other) =>
       ways.length === 0
         ? Effect.succeed([])
@@ -120,19 +158,16 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
     leader,
     healthy,
     remove: (member) =>
-      Effect.andThen(
-        persistently(askAny("cluster/member/remove", { ID: member.id })),
-        member.wipe
-      ),
-    add: (member) =>
-      persistently(askAny("cluster/member/add", { peerURLs: [`http://127.0.0.1:${ways[member.index]!.port}`] })).pipe(
-        Effect.tap(({ member: { ID } }) =>
-          Effect.sync(() => {
-            member.id = ID
-          })
-        ),
-        Effect.andThen(member.restart)
-      )
+      Effect.andThen(change(member, "cluster/member/remove", (known) => known !== undefined), member.wipe),
+    add: (member) => join(member, false),
+    addLearner: (member) => join(member, true),
+    promote: (member) => change(member, "cluster/member/promote", (known) => known?.isLearner === true),
+    upgrade: (member, binary) => Effect.map(member.upgrade(binary), (version) => void versions.add(version)),
+    upgraded: Effect.forEach(members, ({ endpoint }) => versionsOf(endpoint)).pipe(
+      Effect.filterOrFail((some) => some.every(({ cluster, server }) => cluster === server)),
+      Effect.retry(Schedule.spaced("100 millis")),
+      within("60 seconds", "the cluster does not speak the version of its members after 60 s")
+    )
   }
   yield* healthy
   if (options.enable !== undefined) {
@@ -161,6 +196,26 @@ export const post = (endpoint: string, path: string, body: object, token?: strin
       duration: "3 seconds",
       orElse: () => Effect.fail(new CallFailed({ message: `${path}: no answer within 3 s` }))
     })
+  )
+
+/** The minor versions that a member has, and that it speaks with the others. */
+const versionsOf = (endpoint: string) =>
+  Effect.map(
+    Effect.tryPromise((signal) =>
+      fetch(`http://${endpoint}/version`, { signal }).then((response) =>
+        response.json() as Promise<{ readonly etcdserver: string; readonly etcdcluster: string }>
+      )
+    ),
+    ({ etcdcluster, etcdserver }) => ({ cluster: minorOf(etcdcluster), server: minorOf(etcdserver) })
+  )
+
+const minorOf = (version: string): string => version.split(".").slice(0, 2).join(".")
+
+const within = (duration: Duration.Input, otherwise: string) => <A, E>(effect: Effect.Effect<A, E>) =>
+  effect.pipe(
+    Effect.timeoutOrElse({ duration, orElse: () => Effect.die(new Error(otherwise)) }),
+    Effect.asVoid,
+    Effect.orDie
   )
 
 /** A cluster that has just changed may refuse to change again. */

@@ -154,6 +154,8 @@ export interface Lock {
   readonly isQueue: boolean
   /** Whether some take it along with others, and wait for these although there is room for them here. */
   readonly isTakenWithOthers?: boolean | undefined
+  /** Whether one body is to hold it from before the first fault until after the last. */
+  readonly isHeldThroughout?: boolean | undefined
 }
 
 /** One turn of a contender, put together from its reports. */

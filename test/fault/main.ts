@@ -14,8 +14,9 @@ import { check, type Verdict } from "./checks.ts"
 import * as Cluster from "./cluster.ts"
 import { type History, since } from "./history.ts"
 import * as Nemesis from "./nemesis.ts"
-import { beside, ours, peer, type Recipe, recipes } from "./plots.ts"
+import { beside, held, ours, peer, type Recipe, recipes } from "./plots.ts"
 import * as Progress from "./progress.ts"
+import * as Releases from "./releases.ts"
 import * as Markdown from "./report/markdown.ts"
 import * as Timeline from "./report/timeline.ts"
 import * as Roster from "./roster.ts"
@@ -45,6 +46,8 @@ interface Choice {
   readonly contenders: ReadonlyArray<(typeof Roster.kinds)[number]>
   readonly recipes: ReadonlyArray<Recipe>
   readonly faults: ReadonlyArray<keyof typeof Nemesis.groups>
+  /** Which the members become while they serve, instead of other faults. */
+  readonly upgrade: ReadonlyArray<Nemesis.Release> | undefined
   readonly tokens: Auth.Tokens
   readonly report: boolean
 }
@@ -57,18 +60,25 @@ const lately = 90_000
 /** How often, in milliseconds. */
 const every = 15_000
 
-const plotOf = Effect.fnUntraced(function*({ contenders, faults, minutes, processes, recipes, seed }: Choice) {
+const plotOf = Effect.fnUntraced(function*(choice: Choice) {
+  const { contenders, faults, minutes, processes, recipes, seed, upgrade } = choice
   const entrants = yield* Effect.forEach(contenders, Roster.muster)
   const peers = contenders.filter((kind) => kind !== "ours")
   const { locks, workers } = ours(recipes)
+  const millis = minutes * 60_000
   const plot: Plot = {
     seed,
-    millis: minutes * 60_000,
     ttl: 4,
-    locks: [...contenders.includes("ours") ? locks : [], ...peers.flatMap((kind) => peer(kind).locks)],
+    locks: [
+      ...contenders.includes("ours") ? [...locks, ...upgrade ? held.locks : []] : [],
+      ...peers.flatMap((kind) => peer(kind).locks)
+    ],
     tasks: contenders.flatMap((kind): Plot["tasks"] =>
       kind === "ours"
-        ? Array.from({ length: processes - 2 * peers.length }, (_, i) => ({ kind, workers: workers(i) }))
+        ? Array.from({ length: processes - 2 * peers.length }, (_, i) => ({
+          kind,
+          workers: [...workers(i), ...upgrade ? held.workers(i) : []]
+        }))
         : [
           { kind, workers: peer(kind).workers },
           {
@@ -77,7 +87,12 @@ const plotOf = Effect.fnUntraced(function*({ contenders, faults, minutes, proces
           }
         ]
     ),
-    draws: (faults.length === 0 ? faultGroups : faults).flatMap((group) => Nemesis.groups[group]),
+    rounds: upgrade
+      ? Nemesis.inTurn(Nemesis.rollingUpgrade(upgrade), millis)
+      : Nemesis.atRandom(
+        (faults.length === 0 ? faultGroups : faults).flatMap((group) => Nemesis.groups[group]),
+        millis
+      ),
     commands: Object.fromEntries(entrants.map(({ command, kind }) => [kind, command]))
   }
   return plot
@@ -92,10 +107,11 @@ const random = (choice: Choice) =>
     const runCommit = commit()
     const plot = yield* plotOf(choice)
     yield* Console.log(`Seed ${choice.seed}, ${choice.minutes} min, ${plot.tasks.length} processes, on ${machine()}`)
+    const auth = yield* Auth.options(choice.tokens)
     let checked = 0
     const history = yield* run({
       ...plot,
-      cluster: yield* Auth.options(choice.tokens),
+      cluster: { ...auth, spare: true, args: [...auth.args ?? [], ...choice.upgrade ? Releases.ofSomeAge : []] },
       auth: choice.tokens === "none" ? undefined : Auth.root,
       onRound: (history) =>
         Effect.gen(function*() {
@@ -161,7 +177,7 @@ const table = (rounds: number, { contenders, report }: Choice) =>
       date: new Date().toISOString(),
       commit: measuredCommit,
       machine: machine(),
-      etcd: cluster.description.split(" (")[0]!,
+      etcd: cluster.description(),
       ttl: Table.ttl,
       entrants: entrants.map(({ kind, what }) => ({ kind, what })),
       measured
@@ -186,9 +202,15 @@ const command = Command.make(
       Flag.optional
     ),
     processes: Flag.Int("processes").pipe(Flag.withDefault(8), Flag.withDescription("How many processes contend")),
-    etcd: Flag.File("etcd").pipe(
-      Flag.withDescription("The etcd to run, instead of the one on the PATH"),
-      Flag.optional
+    etcd: Flag.String("etcd").pipe(
+      Flag.withDescription(
+        "The etcd to run, instead of the one on the PATH: a file, or a release such as 3.6, which .ci/etcd gets; several for an upgrade"
+      ),
+      Flag.atLeast(0)
+    ),
+    upgrade: Flag.Boolean("upgrade").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription(`Upgrade the members in service, one by one, through ${Releases.supported.join(", ")}`)
     ),
     contenders: Flag.Literals("contenders", Roster.kinds).pipe(
       Flag.withDescription("Who contends; may be given several times"),
@@ -216,17 +238,20 @@ const command = Command.make(
       Flag.withDescription("Write the results into test/fault/report, not into .cache/fault")
     )
   },
-  (flags) => {
-    if (Option.isSome(flags.etcd)) process.env.ETCD_BINARY = Path.resolve(flags.etcd.value)
+  Effect.fnUntraced(function*(flags) {
+    const etcds = flags.etcd.length === 0 && flags.upgrade ? Releases.supported : flags.etcd
+    const [first, ...later] = yield* Effect.forEach(etcds, Releases.find)
+    if (first !== undefined) process.env.ETCD_BINARY = first.binary
     const some = flags.contenders.length > 0 ? flags.contenders : undefined
     const choice: Choice = {
       ...flags,
+      upgrade: flags.upgrade ? later : undefined,
       seed: Option.getOrElse(flags.seed, () => Math.floor(Math.random() * 2 ** 31)),
       contenders: some ?? (flags.table ? Roster.kinds : ["ours"]),
       recipes: flags.recipes.length > 0 ? flags.recipes : recipes
     }
-    return flags.table ? table(flags.rounds, choice) : random(choice)
-  }
+    yield* flags.table ? table(flags.rounds, choice) : random(choice)
+  })
 ).pipe(
   Command.withDescription(
     "Lets faults loose on three members of etcd while processes contend for locks, and checks what came of it"
@@ -236,6 +261,11 @@ const command = Command.make(
     {
       command: "npm run test:faults -- --recipes readWriteLock --recipes semaphore",
       description: "Without mutexes"
+    },
+    { command: "npm run test:faults -- --upgrade", description: "A rolling upgrade in service" },
+    {
+      command: "npm run test:faults -- --etcd 3.6 --faults membership",
+      description: "Members that come and go on 3.6"
     },
     { command: "npm run test:faults -- --contenders ours --contenders go", description: "Beside Go's mutex" },
     { command: "npm run test:faults -- --table", description: "The table of docs/guarantees.md, into .cache/fault" }

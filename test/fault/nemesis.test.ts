@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
-import { type Draw, draw, type World } from "./nemesis.ts"
+import { Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import type { Cluster, Member } from "./cluster.ts"
+import { atRandom, type Draw, draw, groups, inTurn, rollingUpgrade, type Rounds, type World } from "./nemesis.ts"
 import { dice } from "./random.ts"
 
 const world = {} as World
@@ -38,6 +40,127 @@ describe("the nemesis", () => {
       const first = yield* rounds(1)
       assert.deepStrictEqual(yield* rounds(1), first)
       assert.notDeepEqual(yield* rounds(1001), first)
+    }))
+})
+
+/** A world whose cluster notes what is done to it. */
+const noting = () => {
+  const notes: Array<string> = []
+  const note = (what: string) => Effect.sync(() => void notes.push(what))
+  const member = (index: number) =>
+    ({ index, kill: note(`kill ${index}`), restart: note(`restart ${index}`) }) as unknown as Member
+  const members = [0, 1, 2].map(member)
+  const cluster = {
+    members,
+    spare: member(3),
+    leader: Effect.succeed(members[1]),
+    askAny: () => Effect.void,
+    healthy: note("healthy"),
+    upgraded: note("upgraded"),
+    remove: ({ index }: Member) => note(`remove ${index}`),
+    add: ({ index }: Member) => note(`add ${index}`),
+    addLearner: ({ index }: Member) => note(`add learner ${index}`),
+    promote: ({ index }: Member) => note(`promote ${index}`),
+    upgrade: ({ index }: Member, binary: string) => note(`upgrade ${index} to ${binary}`)
+  } as unknown as Cluster
+  return { notes, world: { cluster, contenders: [], locks: [], ttl: 4000 } as World }
+}
+
+/** Takes the pauses away. */
+const atOnce = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function*() {
+    const fiber = yield* Effect.forkChild(effect)
+    yield* TestClock.adjust("1 minute")
+    return yield* Fiber.join(fiber)
+  })
+
+describe("members that come and go", () => {
+  const [replaceMember, addLearner] = groups.membership
+
+  it.effect("leave no other fault a member, a link or the store to work at", () =>
+    Effect.gen(function*() {
+      const { world } = noting()
+      for (const fault of groups.membership) {
+        const { at } = yield* fault(world, dice(1))
+        for (const other of [...groups.members, ...groups.membership, ...groups.store]) {
+          const others = yield* other(world, dice(2))
+          assert.isNotEmpty(others.at.filter((place) => at.includes(place)), others.name)
+        }
+      }
+    }))
+
+  it.effect("go before their successor comes", () =>
+    Effect.gen(function*() {
+      const { notes, world } = noting()
+      const { inject, mend, name } = yield* replaceMember!(world, dice(1))
+      const index = /\d/.exec(name)![0]
+      yield* Effect.andThen(inject, mend)
+      assert.deepStrictEqual(notes, [`remove ${index}`, `add ${index}`])
+    }))
+
+  it.effect("learn while another one is dead, vote when all are well, and leave as many voters as there were", () =>
+    Effect.gen(function*() {
+      const { notes, world } = noting()
+      const { inject, mend, name } = yield* addLearner!(world, dice(1))
+      const index = /\d/.exec(name)![0]
+      yield* atOnce(Effect.andThen(inject, mend))
+      assert.deepStrictEqual(notes, [
+        "add learner 3",
+        `kill ${index}`,
+        `restart ${index}`,
+        "healthy",
+        "promote 3",
+        "remove 3"
+      ])
+    }))
+})
+
+describe("a rolling upgrade", () => {
+  it.effect("upgrades one member a round, and goes on to the next release when the cluster speaks the last one", () =>
+    Effect.gen(function*() {
+      const { notes, world } = noting()
+      const draws = rollingUpgrade([{ version: "3.6", binary: "six" }, { version: "3.7", binary: "seven" }])
+      const names = yield* Effect.forEach(draws, (draw) =>
+        Effect.gen(function*() {
+          const { inject, mend, name } = yield* draw(world, dice(1))
+          yield* Effect.andThen(inject, mend)
+          return name
+        }))
+      assert.deepStrictEqual(names.slice(0, 3), [
+        "follower 0 upgraded to 3.6",
+        "leader 1 upgraded to 3.6",
+        "follower 2 upgraded to 3.6"
+      ])
+      const release = (binary: string) => [
+        "upgraded",
+        ...[0, 1, 2].flatMap((index) => [`upgrade ${index} to ${binary}`, "healthy"])
+      ]
+      assert.deepStrictEqual(notes, [...release("six"), ...release("seven")])
+    }))
+})
+
+describe("the rounds", () => {
+  const next = (rounds: Rounds, number: number, elapsed: number) =>
+    Effect.map(rounds(world, dice(1), { number, elapsed }), (plans) => plans?.map(({ name }) => name))
+
+  it.effect("at random end when their time is over", () =>
+    Effect.gen(function*() {
+      const rounds = atRandom([at("a")], 1000)
+      assert.deepStrictEqual(yield* next(rounds, 7, 999), ["a"])
+      assert.isUndefined(yield* next(rounds, 7, 1000))
+    }))
+
+  it.effect("in turn are spread over their time, and end after the last", () =>
+    Effect.gen(function*() {
+      const rounds = inTurn([at("a"), at("b")], 1000)
+      assert.deepStrictEqual(yield* next(rounds, 0, 0), ["a"])
+      const second = yield* Effect.forkChild(next(rounds, 1, 100))
+      yield* TestClock.adjust(399)
+      assert.isUndefined(second.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(yield* Fiber.join(second), ["b"])
+      assert.deepStrictEqual(yield* next(rounds, 1, 900), ["b"])
+      assert.isUndefined(yield* next(rounds, 2, 900))
     }))
 })
 

@@ -29,6 +29,27 @@ export interface Plan {
 
 export type Draw = (world: World, dice: Dice) => Effect.Effect<Plan>
 
+/** What goes wrong in the next round, or nothing any more. */
+export type Rounds = (
+  world: World,
+  dice: Dice,
+  round: { readonly number: number; readonly elapsed: number }
+) => Effect.Effect<ReadonlyArray<Plan> | undefined>
+
+/** Rounds of faults at random, for so many milliseconds. */
+export const atRandom = (draws: ReadonlyArray<Draw>, millis: number): Rounds => (world, dice, { elapsed }) =>
+  elapsed < millis ? draw(draws)(world, dice) : Effect.undefined
+
+/** One fault a round, in this order, spread over so many milliseconds. */
+export const inTurn = (draws: ReadonlyArray<Draw>, millis: number): Rounds => (world, dice, { elapsed, number }) => {
+  const next = draws[number]
+  if (next === undefined) return Effect.undefined
+  return Effect.delay(
+    Effect.map(next(world, dice), (plan) => [plan]),
+    Math.max(0, number / draws.length * millis - elapsed)
+  )
+}
+
 /** From two to three faults at once are as likely as one alone. */
 export const draw = (draws: ReadonlyArray<Draw>) => (world: World, dice: Dice): Effect.Effect<ReadonlyArray<Plan>> =>
   Effect.gen(function*() {
@@ -99,15 +120,6 @@ const partitionMember: Draw = (world, dice) =>
     }
   })
 
-const replaceMember: Draw = (world, dice) =>
-  Effect.map(memberOf(world, dice), ([member, name]) => ({
-    name: `${name} replaced without its data`,
-    at: ["links", "leader", "store", ...world.cluster.members.map(({ index }) => `member ${index}`)],
-    millis: dice.between(200, 4000),
-    inject: world.cluster.remove(member),
-    mend: world.cluster.add(member)
-  }))
-
 const moveLeader: Draw = ({ cluster }, dice) =>
   Effect.succeed({
     name: "leader moved",
@@ -144,6 +156,76 @@ const noSpace: Draw = ({ cluster }, dice) => {
     mend: alarm("DEACTIVATE")
   })
 }
+
+// -----------------------------------------------------------------------------
+// who is a member
+// -----------------------------------------------------------------------------
+
+/** While members come and go, no other fault takes one away: the majority would be gone with it. */
+const everywhere = ({ cluster }: World): ReadonlyArray<string> => [
+  "links",
+  "leader",
+  "store",
+  ...cluster.members.map(({ index }) => `member ${index}`)
+]
+
+const replaceMember: Draw = (world, dice) =>
+  Effect.map(memberOf(world, dice), ([member, name]) => ({
+    name: `${name} replaced without its data`,
+    at: everywhere(world),
+    millis: dice.between(200, 4000),
+    inject: world.cluster.remove(member),
+    mend: world.cluster.add(member)
+  }))
+
+/**
+ * A fourth one learns, votes, and leaves. While it learns, one of the others is killed: clients of that one may come upon the
+ * learner, which serves none of them.
+ */
+const addLearner: Draw = (world, dice) =>
+  Effect.map(memberOf(world, dice), ([member, name]) => {
+    const { cluster, cluster: { spare } } = world
+    const [alone, votes] = [dice.between(0, 2000), dice.between(0, 3000)]
+    return {
+      name: `learner added, promoted and removed, ${name} killed beside it`,
+      at: everywhere(world),
+      millis: dice.between(200, 6000),
+      inject: Effect.andThen(cluster.addLearner(spare!), Effect.delay(member.kill, alone)),
+      mend: Effect.all([
+        member.restart,
+        cluster.healthy,
+        cluster.promote(spare!),
+        Effect.sleep(votes),
+        cluster.remove(spare!)
+      ], { discard: true })
+    }
+  })
+
+export interface Release {
+  /** `3.6` */
+  readonly version: string
+  /** The path of its etcd. */
+  readonly binary: string
+}
+
+/** One member after the other becomes the next release, and the whole cluster one before any becomes the one after that. */
+export const rollingUpgrade = (releases: ReadonlyArray<Release>): ReadonlyArray<Draw> =>
+  releases.flatMap(({ binary, version }) =>
+    [0, 1, 2].map((index): Draw => ({ cluster }) =>
+      Effect.gen(function*() {
+        if (index === 0) yield* cluster.upgraded
+        const member = cluster.members[index]!
+        const role = member === (yield* cluster.leader) ? "leader" : "follower"
+        return {
+          name: `${role} ${index} upgraded to ${version}`,
+          at: [`member ${index}`],
+          millis: 0,
+          inject: cluster.upgrade(member, binary),
+          mend: cluster.healthy
+        }
+      })
+    )
+  )
 
 // -----------------------------------------------------------------------------
 // the contenders and their networks
@@ -283,13 +365,13 @@ export const groups = {
     killMember,
     killMember,
     killAll,
-    replaceMember,
     stopMember,
     stopMember,
     partitionMember,
     partitionMember,
     moveLeader
   ],
+  membership: [replaceMember, addLearner],
   networks,
   processes: [freeze, freeze, block],
   operators,

@@ -115,6 +115,16 @@ export const ours = (recipes: ReadonlyArray<Recipe>): Plot => {
   }
 }
 
+/** One process holds it for the whole run, while the others wait for it or try to get it. */
+export const held: Plot = {
+  locks: [{ name: "held", isQueue: true, isHeldThroughout: true }],
+  workers: (i) => [
+    i === 0
+      ? { ...work("held", mutex, "section"), turns: "forever" }
+      : work("held", mutex, i % 2 === 0 ? "handle" : "try")
+  ]
+}
+
 /** Go's mutex stands in the same lines, and excludes all others. */
 export const beside = (recipes: ReadonlyArray<Recipe>): ReadonlyArray<Work> =>
   recipes.map((recipe) => work(plots[recipe].locks[0]!.name, mutex, "handle", 2))

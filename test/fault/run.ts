@@ -5,19 +5,18 @@ import { Effect } from "effect"
 import * as Cluster from "./cluster.ts"
 import * as Contender from "./contender.ts"
 import type { Counted, Counter, End, Exited, Fault, History, Kind, Lock, Recorded } from "./history.ts"
-import { type Draw, draw, type Plan, type World } from "./nemesis.ts"
+import type { Plan, Rounds, World } from "./nemesis.ts"
 import * as Operator from "./operator.ts"
 import { keys, type Task, type Work } from "./protocol.ts"
 import { dice } from "./random.ts"
 
 export interface Plot {
   readonly seed: number
-  readonly millis: number
   /** In seconds. */
   readonly ttl: number
   readonly locks: ReadonlyArray<Lock>
   readonly tasks: ReadonlyArray<{ readonly kind: Kind; readonly workers: ReadonlyArray<Work> }>
-  readonly draws: ReadonlyArray<Draw>
+  readonly rounds: Rounds
   readonly commands: { readonly [K in Kind]?: ReadonlyArray<string> | undefined }
   readonly cluster?: Cluster.Options | undefined
   readonly auth?: Task["auth"]
@@ -47,8 +46,7 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
       const task: Task = {
         name: `${kind}-${i}`,
         seed: plot.seed + i,
-        // Not all of them at the same member first.
-        hosts: network.map((_, j) => network[(i + j) % network.length]!.endpoint),
+        hosts: inOrderOf(i, network).map(({ endpoint }) => endpoint),
         auth: plot.auth,
         ttl: plot.ttl,
         workers
@@ -65,7 +63,7 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
 
   const history = (end?: End, lines?: History["lines"]): History => ({
     seed: plot.seed,
-    etcd: cluster.description,
+    etcd: cluster.description(),
     ttl: world.ttl,
     from: began,
     to: now(),
@@ -81,7 +79,10 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
   const calm = Effect.fnUntraced(function*(millis: number) {
     yield* cluster.healthy
     const from = now()
-    const moved = () => world.locks.every((lock) => (lastHeld.get(lock) ?? 0) > from)
+    const moved = () =>
+      plot.locks.every(({ isHeldThroughout, name }) =>
+        isHeldThroughout === true ? lastHeld.has(name) : (lastHeld.get(name) ?? 0) > from
+      )
     yield* Effect.sleep(millis)
     while (!moved() && now() < from + world.ttl + 5500) yield* Effect.sleep(200)
     yield* tellAll("usage")
@@ -92,8 +93,9 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
 
   const nemesis = dice(plot.seed)
   yield* calm(1000)
-  while (now() < began + plot.millis) {
-    const plans = yield* draw(plot.draws)(world, nemesis)
+  for (let number = 0;; number++) {
+    const plans = yield* plot.rounds(world, nemesis, { number, elapsed: now() - began })
+    if (plans === undefined) break
     yield* Effect.forEach(
       plans,
       (plan) => Effect.delay(strike(plan, (fault) => faults.push(fault)), nemesis.between(0, 1500)),
@@ -122,6 +124,12 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
   const left = yield* leftIn(cluster, plot)
   return history({ counted, exits: exits.flat(), left })
 })
+
+/** The members in an order of the contender's own: another first, and every other one the other way round. */
+const inOrderOf = <A>(i: number, network: ReadonlyArray<A>): ReadonlyArray<A> => {
+  const way = i % 2 === 0 ? network : network.toReversed()
+  return way.map((_, j) => way[(i + j) % way.length]!)
+}
 
 /** Injects a fault, mends it after its time, and records it. */
 const strike = (plan: Plan, onFault: (fault: Fault) => void): Effect.Effect<void> =>

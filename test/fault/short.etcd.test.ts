@@ -16,11 +16,10 @@ describe(`three members under faults (${cite("P1")}, ${cite("P2")}, ${cite("P4")
       const { command } = yield* Roster.muster("ours")
       const history = yield* run({
         seed: 3,
-        millis: 14_000,
         ttl: 4,
         locks,
         tasks: [0, 1, 2].map((i) => ({ kind: "ours", workers: workers(i) })),
-        draws: Nemesis.forEveryEtcd,
+        rounds: Nemesis.atRandom(Nemesis.forEveryEtcd, 14_000),
         commands: { ours: command }
       })
       const { counters, recoveries, violations } = check(history)

@@ -8,6 +8,8 @@ import * as EtcdServer from "./EtcdServer.ts"
 import { until } from "./eventually.ts"
 import * as Tls from "./Tls.ts"
 
+const inContainers = process.env.ETCD_FROM === "docker"
+
 describe("EtcdServer", () => {
   it.live("serves while its scope is open, and leaves nothing behind", () =>
     Effect.gen(function*() {
@@ -97,6 +99,18 @@ describe("EtcdServer", () => {
       assert.strictEqual(yield* get(third!, "a"), "2")
       yield* first!.restart
       assert.strictEqual(yield* get(first!, "a"), "2")
+    }))
+
+  it.live.skipIf(inContainers)("goes on as another etcd on the same data and port", () =>
+    Effect.gen(function*() {
+      const server = yield* EtcdServer.start()
+      yield* put(server, "a", "1")
+      const [, version, binary] = /^etcd (\S+) \((.+)\)$/.exec(server.description)!
+      assert.strictEqual(yield* server.upgrade(binary!), version)
+      assert.strictEqual(yield* get(server, "a"), "1")
+      const exit = yield* Effect.exit(server.upgrade("/nowhere/etcd"))
+      assert.include(String(Exit.isFailure(exit) && exit.cause), "/nowhere/etcd")
+      assert.isFalse(yield* accepts(server.endpoint))
     }))
 
   it.live.each(

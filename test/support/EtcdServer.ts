@@ -10,15 +10,17 @@ export { EtcdNotFound } from "./internal/launcher.ts"
 export interface EtcdServer {
   /** `127.0.0.1:23791` */
   readonly endpoint: string
-  /** `etcd 3.4.23 (/usr/bin/etcd)` */
+  /** `etcd 3.4.23 (/usr/bin/etcd)`, as it was started first */
   readonly description: string
   /** Stops the server where it stands (SIGSTOP): connections stay open, nothing answers. */
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
   /** Ends the server at once (SIGKILL) and keeps its data. */
   readonly kill: Effect.Effect<void>
-  /** Starts a killed server on the same data and port, and waits until it is ready. */
+  /** Starts a killed server on the same data and port, or a spare one, and waits until it is ready. */
   readonly restart: Effect.Effect<void>
+  /** Ends the server as an operator does (SIGTERM), starts another etcd on the same data and port, and tells its version. */
+  readonly upgrade: (binary: string) => Effect.Effect<string>
   /** Kills the server and removes its data. It starts again as a new member, once the others have added it. */
   readonly wipe: Effect.Effect<void>
 }
@@ -33,6 +35,8 @@ export interface Options {
 }
 
 export interface ClusterOptions extends Options {
+  /** How many servers come after those that are members: `restart` starts one, once the members have added it. */
+  readonly spares?: number | undefined
   /**
    * Makes a way to a member's port for the other members, `127.0.0.1:23791`, and returns the port that they are to use. It
    * is not called where the members run in containers, which do not reach it.
@@ -64,7 +68,7 @@ const startMembers = (size: number, options: ClusterOptions) =>
 
 const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, options: ClusterOptions) {
   const plans: Array<Plan> = []
-  for (let i = 0; i < size; i++) {
+  for (let i = 0; i < size + (options.spares ?? 0); i++) {
     const [client, peer, metrics] = yield* Effect.all([freePort, freePort, freePort])
     const advertised = launcher.isLocal
       ? yield* options.advertise?.(`127.0.0.1:${peer}`) ?? Effect.undefined
@@ -75,7 +79,8 @@ const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, opt
       tls: options.tls,
       args: options.args ?? [],
       files: options.files ?? [],
-      dataDir: options.dataDir
+      dataDir: options.dataDir,
+      isSpare: i >= size
     })
   }
   const members = yield* launcher.members(plans)
@@ -97,13 +102,18 @@ const behindProxy = (launcher: Launcher) => (server: EtcdServer): Effect.Effect<
 
 const serve = (what: string, plan: Plan, member: Member): Effect.Effect<EtcdServer, StartFailed> => {
   const startUntilReady = Effect.andThen(member.start, Effect.raceFirst(untilReady(plan, member), member.died))
-  return Effect.map(startUntilReady, (version) => ({
+  const { upgrade } = member
+  return Effect.map(plan.isSpare ? Effect.succeed("to be started") : startUntilReady, (version) => ({
     endpoint: `${member.host}:${plan.ports.client}`,
     description: `etcd ${version} (${what})`,
     pause: member.pause,
     resume: member.resume,
     kill: member.kill,
     restart: Effect.asVoid(Effect.orDie(startUntilReady)),
+    upgrade: (binary) =>
+      upgrade === undefined
+        ? Effect.die(new Error(`${what} cannot become another etcd`))
+        : Effect.andThen(upgrade(binary), Effect.orDie(startUntilReady)),
     wipe: member.wipe ?? Effect.die(new Error(`${what} cannot lose its data`))
   }))
 }

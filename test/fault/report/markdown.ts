@@ -15,9 +15,7 @@ export const renderRun = (history: History, verdict: Verdict, machine: string, c
   return [
     `# ${history.faults.length} faults in ${minutes.toFixed(0)} minutes`,
     "",
-    `Three members of ${
-      history.etcd.split(" (")[0]
-    } on ${machine}, ${history.contenders.length} processes on ${history.locks.length} locks, TTL ${
+    `Three members of ${history.etcd} on ${machine}, ${history.contenders.length} processes on ${history.locks.length} locks, TTL ${
       history.ttl / 1000
     } s, seed ${history.seed}, commit ${commit}. Written by \`npm run test:faults\`.`,
     "",
@@ -55,6 +53,12 @@ export const renderRun = (history: History, verdict: Verdict, machine: string, c
       quantiles(verdict.recoveries)
     } ms (median, worst of ${verdict.recoveries.length}).`,
     "",
+    ...history.locks.filter(({ isHeldThroughout }) => isHeldThroughout === true).flatMap(({ name }) => [
+      `\`${name}\` was held by one body for ${seconds(longestOf(sections, name, history.to))} of ${
+        seconds(history.to - history.from)
+      } s.`,
+      ""
+    ]),
     ...table(
       ["what ended a section", "times"],
       count(sections.map(({ error }) => error === undefined ? "released" : error.split(" ").slice(0, 2).join(" ")))
@@ -75,7 +79,15 @@ const how: { readonly [K in Counter]: string } = {
 
 /** A fault's name without what it hit. */
 const classOf = (name: string): string =>
-  name.replace(/^(ours|go|etcd3)-\d+/, "a contender").replace(/ \d+/g, "").replace(/ of '.*'$/, " taken away")
+  name.replace(/^(ours|go|etcd3)-\d+/, "a contender").replace(/ \d+(?!\.)\b/g, "").replace(/ of '.*'$/, " taken away")
+
+const seconds = (millis: number): string => (millis / 1000).toFixed(0)
+
+const longestOf = (sections: ReadonlyArray<Section>, lock: string, to: number): number =>
+  sections.filter(isHeld).reduce(
+    (longest, { holds, lock: of, stopped }) => of === lock ? Math.max(longest, Math.min(stopped, to) - holds) : longest,
+    0
+  )
 
 const each = (
   kinds: ReadonlyArray<Kind>,

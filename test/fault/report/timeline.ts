@@ -65,7 +65,7 @@ export const render = (history: History, verdict: Verdict, window: Window): stri
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img">`,
     `<style>${style}</style>`,
     `<rect class="paper" width="${width}" height="${height}" rx="6"/>`,
-    text(20, 26, "head", `${seconds} seconds of ${history.etcd.split(" (")[0]} under faults: who holds which lock`),
+    text(20, 26, "head", `${seconds} seconds of ${history.etcd} under faults: who holds which lock`),
     ...faults.map((fault) => {
       const from = x(fault.from)
       const length = Math.max(1.5, x(fault.to) - from)

@@ -27,6 +27,8 @@ export interface Plan {
   /** Paths of what etcd reads besides, each with a name of its own. */
   readonly files: ReadonlyArray<string>
   readonly dataDir: string | undefined
+  /** Whether it joins the others later, once these have added it. */
+  readonly isSpare: boolean
 }
 
 /** One etcd that can be started more than once on the same data. */
@@ -40,6 +42,8 @@ export interface Member {
   readonly kill: Effect.Effect<void>
   /** Kills it and removes its data: it starts again as a new member, once the others have added it. A container cannot. */
   readonly wipe?: Effect.Effect<void> | undefined
+  /** Ends it by SIGTERM, and has it start as another etcd on the same data from now on. A container cannot. */
+  readonly upgrade?: ((binary: string) => Effect.Effect<void>) | undefined
 }
 
 /** A way to run etcd on this machine. */
@@ -64,6 +68,8 @@ export interface Place {
 export const commandLine = (plan: Plan, all: ReadonlyArray<Plan>, place: Place): Array<string> => {
   const { client, metrics, peer } = plan.ports
   const scheme = plan.tls === undefined ? "http" : "https"
+  // A member that joins has to name those that are there, and itself, and no others.
+  const known = all.filter((other) => other === plan || !other.isSpare)
   const peerUrl = (plan: Plan) => `http://${place.peerHost(plan)}:${plan.ports.advertised ?? plan.ports.peer}`
   const tls = plan.tls === undefined ? [] : [
     `--cert-file=${place.file(plan.tls.cert)}`,
@@ -78,7 +84,8 @@ export const commandLine = (plan: Plan, all: ReadonlyArray<Plan>, place: Place):
     `--advertise-client-urls=${scheme}://127.0.0.1:${client}`,
     `--listen-peer-urls=http://${place.listen}:${peer}`,
     `--initial-advertise-peer-urls=${peerUrl(plan)}`,
-    `--initial-cluster=${all.map((plan) => `${plan.name}=${peerUrl(plan)}`).join(",")}`,
+    `--initial-cluster=${known.map((plan) => `${plan.name}=${peerUrl(plan)}`).join(",")}`,
+    ...plan.isSpare ? ["--initial-cluster-state=existing"] : [],
     `--listen-metrics-urls=http://${place.listen}:${metrics}`,
     ...tls,
     ...plan.args.map((arg) => plan.files.reduce((arg, path) => arg.replaceAll(path, place.file(path)), arg))

@@ -48,17 +48,19 @@ const member = Effect.fnUntraced(function*(
     dataDir,
     file: (path) => Path.resolve(path)
   })
+  let current = binary
   let process: Process | undefined
   let state: ReadonlyArray<string> = []
   const signal = (name: NodeJS.Signals) => Effect.sync(() => void process?.child.kill(name))
-  const kill = Effect.suspend(() => process === undefined ? Effect.void : process.end("SIGKILL"))
+  const end = (signal: NodeJS.Signals) => Effect.suspend(() => process?.end(signal) ?? Effect.void)
+  const kill = end("SIGKILL")
   yield* Effect.addFinalizer(() => kill)
   return {
     host: "127.0.0.1",
     start: Effect.andThen(
       kill,
       Effect.sync(() => {
-        process = run(binary, [...args, ...state], dataDir)
+        process = run(current, [...args, ...state], dataDir)
       })
     ),
     died: Effect.suspend(() => process!.closed).pipe(
@@ -76,7 +78,14 @@ const member = Effect.fnUntraced(function*(
         Fs.mkdirSync(dataDir, { mode: 0o700 })
         state = ["--initial-cluster-state=existing"]
       })
-    )
+    ),
+    upgrade: (binary) =>
+      Effect.andThen(
+        end("SIGTERM"),
+        Effect.sync(() => {
+          current = binary
+        })
+      )
   }
 })
 
