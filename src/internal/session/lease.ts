@@ -226,7 +226,7 @@ export class LeaseImpl implements EntryLease {
       if (Exit.isFailure(renewed)) this.#error = Option.getOrUndefined(Cause.findErrorOption(renewed.cause))
       if (isLate) {
         this.#lose("Expired")
-      } else if (Exit.isSuccess(renewed) && renewed.value === 0) {
+      } else if (Exit.isSuccess(renewed) && renewed.value <= 0) {
         yield* this.#log(
           Effect.logWarning(`Lease ${this.id.toString(16)} was revoked: etcd does not have it any more`)
         )
@@ -355,7 +355,7 @@ export class LeaseImpl implements EntryLease {
 
 const resultOf = (renewed: Exit.Exit<number, unknown>): "acknowledged" | "revoked" | "failed" => {
   if (Exit.isFailure(renewed)) return "failed"
-  return renewed.value === 0 ? "revoked" : "acknowledged"
+  return renewed.value <= 0 ? "revoked" : "acknowledged"
 }
 
 const notInTime = Effect.fail(
