@@ -1,8 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
-import { Etcd } from "effect-etcd-lock"
+import { Deferred, Effect, Fiber } from "effect"
+import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { inject } from "vitest"
 import { connect, leased, unique } from "../support/connect.ts"
+import * as EtcdServer from "../support/EtcdServer.ts"
+import { until } from "../support/eventually.ts"
 import * as Proxy from "../support/Proxy.ts"
 
 const shared = inject("etcdEndpoint")
@@ -73,4 +75,37 @@ describe.concurrent("a connection", () => {
       yield* etcd.txn({ then: [Etcd.put(key, "")] })
       assert.strictEqual((yield* second.next).length, 1)
     }))
+
+  for (const layout of ["queue", "single-key"] as const) {
+    it.live(`has a stream for what the program watches, and another one for its locks: ${layout}`, () =>
+      Effect.gen(function*() {
+        const server = yield* EtcdServer.start()
+        const etcd = yield* connect({ hosts: server.endpoint, prefix: "mine/" })
+        const streams = Effect.map(
+          Effect.promise(() => fetch(`http://${server.endpoint}/metrics`).then((response) => response.text())),
+          (metrics) => Number(/^grpc_server_started_total\{.*grpc_method="Watch".*\} (\d+)/m.exec(metrics)?.[1])
+        )
+        const before = yield* streams
+        const { next } = yield* etcd.watch(Etcd.getPrefix("job"))
+        assert.strictEqual(yield* streams, before + 1)
+        const run = Effect.map(
+          Effect.provideService(Session.make({ ttl: "5 seconds" }), Etcd.Etcd, etcd),
+          (session) => Effect.provideService(Session.Session, session)
+        )
+        const [holder, waiter] = yield* Effect.all([run, run])
+        const isHeld = yield* Deferred.make<void>()
+        const release = yield* Deferred.make<void>()
+        const held = Effect.andThen(Deferred.succeed(isHeld, undefined), Deferred.await(release))
+        const holding = yield* Effect.forkChild(holder(Lock.withLock(held, "job", { layout })))
+        yield* Deferred.await(isHeld)
+        const waiting = yield* Effect.forkChild(waiter(Lock.withLock(Effect.succeed("done"), "job", { layout })))
+        yield* until("the watch of the line", Effect.map(streams, (count) => count === before + 2))
+        // What the program watches is the line itself.
+        assert.strictEqual((yield* next)[0]?._tag, "Put")
+        yield* Deferred.succeed(release, undefined)
+        assert.strictEqual(yield* Fiber.join(waiting), "done")
+        yield* Fiber.join(holding)
+        assert.strictEqual(yield* streams, before + 2)
+      }))
+  }
 })

@@ -6,17 +6,18 @@ import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
-import type { Etcd, Txn, WatchEvent } from "../../Etcd.ts"
+import type * as Scope from "effect/Scope"
+import type { Etcd, Subscription, Txn, Watch, WatchEvent, WatchListener, WatchOptions } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import * as Retry from "./retry.ts"
 import { Subscriber } from "./subscriber.ts"
-import type { Transport } from "./transport.ts"
+import type { Transport, TransportWatch } from "./transport.ts"
 
 /** `requestTimeout` is in milliseconds. */
 export const make = (transport: Transport, requestTimeout: number): Etcd["Service"] => {
   const retrying = Retry.make(requestTimeout)
 
-  const subscribe: Etcd["Service"]["subscribe"] = (options, listener) =>
+  const subscribed = (options: TransportWatch, listener: WatchListener) =>
     retrying((timeout) => {
       const subscriber = new Subscriber(listener)
       return transport.watch(options, timeout, subscriber).pipe(
@@ -24,6 +25,8 @@ export const make = (transport: Transport, requestTimeout: number): Etcd["Servic
         Effect.onError(() => Effect.sync(() => subscriber.close()))
       )
     })
+  const subscribe: Subscribe = (options, listener) => subscribed({ ...options, isOfLine: false }, listener)
+  subscribe[ofLine] = (options, listener) => subscribed({ ...options, isOfLine: true }, listener)
 
   return {
     requestTimeout: Duration.millis(requestTimeout),
@@ -53,20 +56,55 @@ export const make = (transport: Transport, requestTimeout: number): Etcd["Servic
     leaseRevoke: (leaseId) => retrying((timeout) => transport.leaseRevoke(leaseId, timeout)),
     leaseKeepAlive: transport.leaseKeepAlive,
     leaseTimeToLive: (leaseId) => retrying((timeout) => transport.leaseTimeToLive(leaseId, timeout)),
-    watch: Effect.fnUntraced(function*(options) {
-      const seen = yield* Effect.acquireRelease(
-        Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>(),
-        Queue.shutdown
-      )
-      const subscribed = subscribe(options, {
-        onEvents: (events) => Queue.offerUnsafe(seen, events),
-        onEnd: (error) => Queue.failCauseUnsafe(seen, Cause.fail(error))
-      })
-      const { revision } = yield* Effect.acquireRelease(subscribed, ({ close }) => Effect.sync(close), {
-        interruptible: true
-      })
-      return { revision, next: Queue.take(seen) }
-    }),
+    watch: (options) => watchThrough((listener) => subscribe(options, listener)),
     subscribe
   }
 }
+
+// -----------------------------------------------------------------------------
+// watches of lines
+// -----------------------------------------------------------------------------
+
+/**
+ * How a line subscribes on an etcd of ours. It hangs on the function, so that whoever replaces that gets the lines'
+ * watches, too.
+ */
+const ofLine = Symbol("effect-etcd-lock/subscribeOfLine")
+
+interface Subscribe {
+  (options: WatchOptions, listener: WatchListener): Effect.Effect<Subscription, EtcdError>
+  [ofLine]?: Etcd["Service"]["subscribe"]
+}
+
+/** Subscribes for a waiting line: what the program watches for itself does not hold it up. */
+export const subscribeOfLine = (
+  etcd: Etcd["Service"],
+  options: WatchOptions,
+  listener: WatchListener
+): Effect.Effect<Subscription, EtcdError> => {
+  const subscribe = (etcd.subscribe as Subscribe)[ofLine]
+  return subscribe === undefined ? etcd.subscribe(options, listener) : subscribe(options, listener)
+}
+
+/** Watches for a waiting line. */
+export const watchOfLine = (
+  etcd: Etcd["Service"],
+  options: WatchOptions
+): Effect.Effect<Watch, EtcdError, Scope.Scope> => watchThrough((listener) => subscribeOfLine(etcd, options, listener))
+
+const watchThrough = Effect.fnUntraced(function*(
+  subscribe: (listener: WatchListener) => Effect.Effect<Subscription, EtcdError>
+) {
+  const seen = yield* Effect.acquireRelease(
+    Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>(),
+    Queue.shutdown
+  )
+  const subscribed = subscribe({
+    onEvents: (events) => Queue.offerUnsafe(seen, events),
+    onEnd: (error) => Queue.failCauseUnsafe(seen, Cause.fail(error))
+  })
+  const { revision } = yield* Effect.acquireRelease(subscribed, ({ close }) => Effect.sync(close), {
+    interruptible: true
+  })
+  return { revision, next: Queue.take(seen) }
+})

@@ -26,7 +26,15 @@ export interface Transport {
    * Returns the revision after which the subscriber gets every event. Each attempt has a subscriber of its own, which
    * the caller closes when the attempt fails.
    */
-  readonly watch: (options: WatchOptions, timeout: number, subscriber: Subscriber) => Effect.Effect<bigint, EtcdError>
+  readonly watch: (options: TransportWatch, timeout: number, subscriber: Subscriber) => Effect.Effect<bigint, EtcdError>
+}
+
+export interface TransportWatch extends WatchOptions {
+  /**
+   * Whether a waiting line needs it. Etcd sends the events of one stream one after another, so that what a program watches
+   * for itself would hold up its hand-overs.
+   */
+  readonly isOfLine: boolean
 }
 
 export interface TransportTxnResult {

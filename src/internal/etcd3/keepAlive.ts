@@ -36,7 +36,9 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       const ofLease = renewing.get(ID)
       const answered = ofLease?.shift()
       if (ofLease?.length === 0) renewing.delete(ID)
-      answered?.resume?.(Effect.succeed(Number(TTL)))
+      // Etcd answers 0 for a lease that is gone, its gRPC proxy -1.
+      answered?.resume?.(Effect.succeed(Math.max(0, Number(TTL))))
+      return undefined
     },
     onOver: (error) => {
       over = error

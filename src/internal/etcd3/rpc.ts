@@ -107,6 +107,10 @@ export interface WatchResponse {
   readonly created: boolean
   readonly canceled: boolean
   readonly cancel_reason: string
+  /** Above 0 when etcd has compacted what the watch would have reported. */
+  readonly compact_revision: Int64
+  /** Others of the same revision follow, which happens only where it was asked for. */
+  readonly fragment: boolean
   readonly events: ReadonlyArray<{ readonly type: number; readonly kv: KeyValue }>
 }
 

@@ -33,7 +33,8 @@ export interface Stream<Request> {
 export const open = <Request, Response>(options: {
   readonly method: string
   readonly connect: (options: CallOptions) => Promise<Duplex<Request, Response>>
-  readonly onData: (response: Response) => void
+  /** Returns why the stream is given up, if nothing that it brings can be believed. */
+  readonly onData: (response: Response) => EtcdError | undefined
   readonly onOver: (error: EtcdError) => void
 }): Effect.Effect<Stream<Request>, EtcdError, Scope.Scope> =>
   Effect.gen(function*() {
@@ -63,7 +64,10 @@ export const open = <Request, Response>(options: {
           if (over) return close(duplex)
           opened = duplex
           duplex.on("data", (response) => {
-            if (!over) options.onData(response)
+            const error = over ? undefined : options.onData(response)
+            if (error === undefined) return
+            finish(error)
+            close(duplex)
           })
           duplex.on("error", (cause) => finish(toEtcdError(options.method, cause)))
           duplex.on("end", () => finish(ended(options.method)))

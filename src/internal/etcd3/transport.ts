@@ -19,6 +19,7 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
   const members = yield* Members.make(options, timeout, naming)
   const leaseKeepAlive = yield* KeepAlive.make(members)
   const watch = yield* Watch.make(members)
+  const watchOfLine = yield* Watch.make(members)
 
   // An interrupted call is not cancelled, since that would reset all of the host's channels; its deadline ends it.
   const call = <Response, A>(
@@ -85,7 +86,7 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
         (response) => ({ remaining: Number(response.TTL), granted: Number(response.grantedTTL) })
       ),
     leaseKeepAlive,
-    watch
+    watch: (options, timeout, subscriber) => (options.isOfLine ? watchOfLine : watch)(options, timeout, subscriber)
   }
   return transport
 })

@@ -2,7 +2,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { WatchEvent, WatchOptions } from "../../Etcd.ts"
-import type { EtcdError } from "../../EtcdError.ts"
+import { EtcdError } from "../../EtcdError.ts"
+import { isEndOfKeys } from "../etcd/bytes.ts"
 import type { Source, Subscriber } from "../etcd/subscriber.ts"
 import { bigint, decodeKeyValue, rangeBounds } from "./codec.ts"
 import { toEtcdError } from "./errors.ts"
@@ -45,26 +46,53 @@ const decodeEvent = ({ kv, type }: Rpc.WatchResponse["events"][number]): WatchEv
   kv: decodeKeyValue(kv)
 })
 
+/** What a stream ends with that brings what was not asked for: nothing that it brings can be believed then. */
+const misfit = (description: string): EtcdError =>
+  new EtcdError({ reason: "Unavailable", method, outcome: "Unknown", description })
+
 interface Creating {
-  readonly id: number
+  readonly options: WatchOptions
   readonly subscriber: Subscriber
   /** Undefined once no caller waits for it any more. */
   resume: ((answer: Effect.Effect<bigint, EtcdError>) => void) | undefined
 }
 
+interface Watching {
+  readonly options: WatchOptions
+  readonly subscriber: Subscriber
+}
+
+const isAskedFor = ({ key, only, rangeEnd }: WatchOptions, { _tag, kv }: WatchEvent): boolean => {
+  if (only !== undefined && _tag !== only) return false
+  const order = Buffer.compare(kv.key, key)
+  return rangeEnd === undefined || rangeEnd.length === 0
+    ? order === 0
+    : order >= 0 && (isEndOfKeys(rangeEnd) || Buffer.compare(kv.key, rangeEnd) < 0)
+}
+
+// Far above the numbers that a server gives by itself, which begin at 0: none of them is taken for one that we asked for.
+const firstNumber = 2 ** 20
+
 const openStream = Effect.fnUntraced(function*(members: Members) {
   const member = members.current()
   const fork = Effect.runForkWith(yield* Effect.context<never>())
-  // Etcd confirms watches in the order in which they were asked for. A refused one comes without its ID.
-  const creating: Array<Creating> = []
-  const watching = new Map<number, Subscriber>()
+  // A watch has the number that its confirmation names. Etcd takes the number that we ask for, so that many watches can be
+  // asked for at once. Its gRPC proxy gives numbers of its own, and confirms in any order: then only one is asked for at a
+  // time, and so is the first one of each stream, which shows what the server does. A refusal has no number. It belongs to
+  // the oldest, since etcd itself answers in order.
+  const queued = new Set<Creating>()
+  const asked = new Map<number, Creating>()
+  let takesOurNumbers = false
+  let answers = 0
+  const watching = new Map<number, Watching>()
   let hold: Scope.Closeable | undefined
-  let lastId = 0
+  let nextNumber = firstNumber
   let over: EtcdError | undefined
   // A stream keeps the token that it was opened with. When etcd refuses a new watch because of it, those that are open
   // go on.
   let tokenRefused = false
 
+<<<<<<< HEAD
   const onData = (response: Rpc.WatchResponse) => {
     if (response.created) {
       const created = creating.shift()
@@ -88,15 +116,58 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
         resume?.(Effect.succeed(bigint(response.header.revision)))
       }
       return
+=======
+  const onData = (response: Rpc.WatchResponse): EtcdError | undefined => {
+    if (response.created) return onCreated(response)
+    const found = watching.get(response.watch_id.low)
+    // A watch that was closed goes on until etcd has heard of it.
+    if (found === undefined) return undefined
+    const { options, subscriber } = found
+    const events = response.events.map(decodeEvent)
+    if (response.fragment || !events.every((event) => isAskedFor(options, event))) {
+      return misfit("etcd reported to a watch what it had not asked for")
+>>>>>>> watch
     }
-    const subscriber = watching.get(response.watch_id.low)
-    if (subscriber === undefined) return
-    if (response.canceled) {
+    if (response.canceled || bigint(response.compact_revision) > 0n) {
       forget(subscriber)
       subscriber.end(cancelled(response.cancel_reason))
-    } else if (response.events.length > 0) {
-      subscriber.publish(response.events.map(decodeEvent))
+    } else if (events.length > 0) {
+      subscriber.publish(events)
     }
+    return undefined
+  }
+
+  const onCreated = (response: Rpc.WatchResponse): EtcdError | undefined => {
+    const number = response.watch_id.low
+    const [oldest] = asked.keys()
+    const name = response.canceled || !takesOurNumbers ? oldest : number
+    const created = name === undefined ? undefined : asked.get(name)
+    if (name === undefined || created === undefined || watching.has(number)) {
+      return misfit("etcd confirmed a watch that was not asked for")
+    }
+    answers++
+    asked.delete(name)
+    const { options, resume, subscriber } = created
+    if (response.canceled) {
+      const error = cancelled(response.cancel_reason)
+      if (isTokenOutOfDate(error)) {
+        tokenRefused = true
+        members.failed(member, error)
+      }
+      resume?.(Effect.fail(error))
+    } else {
+      if (name === number) takesOurNumbers = true
+      if (subscriber.isClosed) {
+        cancelById(number)
+      } else {
+        subscriber.id = number
+        subscriber.source = source
+        watching.set(number, { options, subscriber })
+      }
+      resume?.(Effect.succeed(bigint(response.header.revision)))
+    }
+    askNext()
+    return undefined
   }
 
   const onOver = (error: EtcdError) => {
@@ -104,8 +175,8 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     members.failed(member, error)
     // What another watch reported may have been too large to receive, which says nothing about those that are to come.
     const failure = error.reason === "InvalidArgument" ? ended(method) : error
-    for (const { resume } of creating) resume?.(Effect.fail(failure))
-    for (const subscriber of watching.values()) {
+    for (const { resume } of [...asked.values(), ...queued]) resume?.(Effect.fail(failure))
+    for (const { subscriber } of watching.values()) {
       forget(subscriber)
       subscriber.end(error)
     }
@@ -143,37 +214,52 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     return true
   }
 
-  const create = (options: WatchOptions, subscriber: Subscriber): Effect.Effect<bigint, EtcdError> =>
-    Effect.callback<bigint, EtcdError>((resume) => {
-      if (over) return resume(Effect.fail(over))
-      const id = ++lastId
-      const entry: Creating = { id, subscriber, resume }
-      creating.push(entry)
-      stream.write({
-        create_request: {
-          ...rangeBounds(options),
-          watch_id: { low: id, high: 0 },
-          filters: options.only === undefined ? [] : [options.only === "Put" ? FilterType.Nodelete : FilterType.Noput]
-        }
-      })
-      return Effect.sync(() => {
-        entry.resume = undefined
-      })
+  const askNext = () => {
+    for (const creating of queued) {
+      if (over || (asked.size > 0 && !takesOurNumbers)) return
+      queued.delete(creating)
+      ask(creating)
+    }
+  }
+
+  const ask = (creating: Creating) => {
+    const { key, only, rangeEnd } = creating.options
+    const number = nextNumber++
+    asked.set(number, creating)
+    stream.write({
+      create_request: {
+        ...rangeBounds({ key, rangeEnd }),
+        watch_id: { low: number, high: 0 },
+        filters: only === undefined ? [] : [only === "Put" ? FilterType.Nodelete : FilterType.Noput]
+      }
     })
+  }
 
   const watch = (options: WatchOptions, timeout: number, subscriber: Subscriber): Effect.Effect<bigint, EtcdError> =>
-    create(options, subscriber).pipe(
-      Effect.timeoutOrElse({
+    Effect.suspend(() => {
+      const creating: Creating = { options, subscriber, resume: undefined }
+      const answersBefore = answers
+      const created = Effect.callback<bigint, EtcdError>((resume) => {
+        if (over) return resume(Effect.fail(over))
+        creating.resume = resume
+        queued.add(creating)
+        askNext()
+        return Effect.sync(() => {
+          queued.delete(creating)
+          creating.resume = undefined
+        })
+      })
+      return Effect.timeoutOrElse(created, {
         duration: timeout,
         orElse: () =>
           Effect.suspend(() => {
             const error = timedOut(method)
-            stream.abandon(error)
+            // Where one is asked for at a time, it may only have waited for others.
+            if (takesOurNumbers || answers === answersBefore) stream.abandon(error)
             return Effect.fail(error)
           })
-      }),
-      Effect.catch(members.explain(member, options))
-    )
+      })
+    }).pipe(Effect.catch(members.explain(member, options)))
 
   return { watch, keep, isOver: () => over !== undefined || tokenRefused }
 })

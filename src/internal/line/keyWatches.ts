@@ -2,6 +2,7 @@
 import type * as Effect from "effect/Effect"
 import type * as Semaphore from "effect/Semaphore"
 import * as Etcd from "../../Etcd.ts"
+import { idOf } from "./entryKey.ts"
 import type { Line } from "./line.ts"
 import { DeletionWatch, type Host, type Subject } from "./watch.ts"
 
@@ -91,7 +92,9 @@ class WatchedKey implements Subject {
   }
 
   onDeletes(events: ReadonlyArray<Etcd.WatchEvent>) {
-    this.deletedAt = events.at(-1)?.kv.modRevision
+    // Anybody can implement `Etcd`: an event counts for the key that it names.
+    const last = events.findLast(({ kv }) => idOf(kv) === this.#id)
+    if (last !== undefined) this.deletedAt = last.kv.modRevision
     this.#line.onDeletes(events, false)
   }
 

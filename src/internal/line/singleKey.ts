@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
+import { watchOfLine } from "../etcd/service.ts"
 import { Entry } from "./entry.ts"
 import { singleKey } from "./layout.ts"
 import type { Lengths } from "./line.ts"
@@ -32,7 +33,7 @@ export const make = (
 
   const untilReleased = (name: string, createRevision: bigint): Effect.Effect<void, Etcd.EtcdError> =>
     Effect.scoped(Effect.gen(function*() {
-      const watch = yield* etcd.watch({ ...singleKey.range(name), only: "Delete" })
+      const watch = yield* watchOfLine(etcd, { ...singleKey.range(name), only: "Delete" })
       const { kvs: [kv] } = yield* etcd.range(singleKey.range(name))
       if (kv?.createRevision === createRevision && kv.lease !== 0n) yield* watch.next
     })).pipe(persistently)

@@ -12,6 +12,7 @@ import type * as Semaphore from "effect/Semaphore"
 import type * as Etcd from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Background } from "../background.ts"
+import { subscribeOfLine } from "../etcd/service.ts"
 
 /** What watches have in common, so that each of thousands is small. */
 export interface Host {
@@ -91,7 +92,7 @@ export class DeletionWatch {
       let subscription: Etcd.Subscription | undefined
       let hasEnded = false
       // The listener lives as long as the watch does, so it sees no more of its surroundings than it needs.
-      const subscribed = this.#host.etcd.subscribe({ key, rangeEnd, only: "Delete" }, {
+      const subscribed = subscribeOfLine(this.#host.etcd, { key, rangeEnd, only: "Delete" }, {
         onEvents: (events) => this.#subject.onDeletes(events),
         onEnd: () => {
           hasEnded = true

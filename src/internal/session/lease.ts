@@ -227,7 +227,7 @@ export class LeaseImpl implements EntryLease {
       if (Exit.isFailure(renewed)) this.#error = Option.getOrUndefined(Cause.findErrorOption(renewed.cause))
       if (isLate) {
         this.#lose("Expired")
-      } else if (Exit.isSuccess(renewed) && renewed.value === 0) {
+      } else if (Exit.isSuccess(renewed) && renewed.value <= 0) {
         yield* this.#log(
           Effect.logWarning(`Lease ${this.id.toString(16)} was revoked: etcd does not have it any more`)
         )
@@ -370,7 +370,7 @@ const pauseAfter = (failures: number, error: EtcdError | undefined, period: numb
 
 const resultOf = (renewed: Exit.Exit<number, unknown>): "acknowledged" | "revoked" | "failed" => {
   if (Exit.isFailure(renewed)) return "failed"
-  return renewed.value === 0 ? "revoked" : "acknowledged"
+  return renewed.value <= 0 ? "revoked" : "acknowledged"
 }
 
 const notInTime = Effect.fail(
