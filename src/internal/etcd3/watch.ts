@@ -92,31 +92,6 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
   // go on.
   let tokenRefused = false
 
-<<<<<<< HEAD
-  const onData = (response: Rpc.WatchResponse) => {
-    if (response.created) {
-      const created = creating.shift()
-      if (created === undefined) return
-      if (response.canceled) {
-        const error = cancelled(response.cancel_reason)
-        if (members.isTokenRefused(error)) {
-          tokenRefused = true
-          members.failed(member, error)
-        }
-        created.resume?.(Effect.fail(error))
-      } else {
-        const { id, resume, subscriber } = created
-        if (subscriber.isClosed) {
-          cancelById(id)
-        } else {
-          subscriber.id = id
-          subscriber.source = source
-          watching.set(id, subscriber)
-        }
-        resume?.(Effect.succeed(bigint(response.header.revision)))
-      }
-      return
-=======
   const onData = (response: Rpc.WatchResponse): EtcdError | undefined => {
     if (response.created) return onCreated(response)
     const found = watching.get(response.watch_id.low)
@@ -126,7 +101,6 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     const events = response.events.map(decodeEvent)
     if (response.fragment || !events.every((event) => isAskedFor(options, event))) {
       return misfit("etcd reported to a watch what it had not asked for")
->>>>>>> watch
     }
     if (response.canceled || bigint(response.compact_revision) > 0n) {
       forget(subscriber)
@@ -150,7 +124,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     const { options, resume, subscriber } = created
     if (response.canceled) {
       const error = cancelled(response.cancel_reason)
-      if (isTokenOutOfDate(error)) {
+      if (members.isTokenRefused(error)) {
         tokenRefused = true
         members.failed(member, error)
       }
