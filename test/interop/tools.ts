@@ -51,7 +51,7 @@ const fromModule = (compiler: string): Effect.Effect<GoClient, ToolMissing> => {
   const client = "go.etcd.io/etcd/client/v3"
   const env = { GO111MODULE: "on", GOFLAGS: "-mod=readonly", GOWORK: "off", GOTOOLCHAIN: "auto", CGO_ENABLED: "0" }
   return run(compiler, ["mod", "download", client], { cwd: Path.join(root, "test"), env }).pipe(
-    Effect.mapError((why) => missing(`Go cannot get etcd's client: ${why}`)),
+    Effect.mapError((why) => new ToolMissing({ message: `Go cannot get etcd's client as a module: ${why}` })),
     Effect.as({
       compiler,
       version: new RegExp(`${client} v([^ \n]+)`).exec(mod!)![1]!,
