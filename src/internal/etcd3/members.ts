@@ -48,7 +48,10 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
       const known = fail(at(address, plainer))
       if (!mayBeScheme(error)) return known
       return secure
-        ? Effect.flatMap(speaksPlain(address), (yes) => yes ? fail(isScheme("https", error)) : known)
+        ? Effect.flatMap(
+          speaksPlain(address),
+          (yes) => yes ? fail(aboutCertificates(isScheme("https", error), options.tls)) : known
+        )
         : Effect.flatMap(speaksTls(address), (yes) => yes ? fail(isScheme("http", error)) : known)
     }
   } as Members
