@@ -54,9 +54,25 @@ export const startCluster = (
   options: ClusterOptions = {}
 ): Effect.Effect<ReadonlyArray<EtcdServer>, EtcdNotFound, Scope.Scope> => startMembers(size, options)
 
+/**
+ * Starts a cluster of `voters` members, and one more that has only begun to learn from them: it has no vote, and refuses
+ * nearly all requests. Containers do not reach each other's loopback, so it is for an etcd on this machine.
+ */
+export const startWithLearner = (
+  voters: number,
+  options: Options = {}
+): Effect.Effect<
+  { readonly voters: ReadonlyArray<EtcdServer>; readonly learner: EtcdServer },
+  EtcdNotFound,
+  Scope.Scope
+> => started((launcher) => launchWithLearner(launcher, voters, options))
+
 const startMembers = (size: number, options: ClusterOptions) =>
+  started((launcher) => Effect.map(launch(launcher, size, options), ({ servers }) => servers))
+
+const started = <A>(launch: (launcher: Launcher) => Effect.Effect<A, StartFailed, Scope.Scope>) =>
   Effect.flatMap(find, (launcher) =>
-    launch(launcher, size, options).pipe(
+    launch(launcher).pipe(
       // between choosing a free port and listening on it, somebody else may have taken it
       Effect.retry({ times: 3, while: (error) => /already (in use|allocated)/.test(error.message) }),
       Effect.catchTag("StartFailed", Effect.die)
@@ -64,24 +80,51 @@ const startMembers = (size: number, options: ClusterOptions) =>
 
 const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, options: ClusterOptions) {
   const plans: Array<Plan> = []
-  for (let i = 0; i < size; i++) {
-    const [client, peer, metrics] = yield* Effect.all([freePort, freePort, freePort])
-    const advertised = launcher.isLocal
-      ? yield* options.advertise?.(`127.0.0.1:${peer}`) ?? Effect.undefined
-      : undefined
-    plans.push({
-      name: `etcd-${i}`,
-      ports: { client, peer, metrics, advertised },
-      tls: options.tls,
-      args: options.args ?? [],
-      files: options.files ?? [],
-      dataDir: options.dataDir
-    })
-  }
+  for (let i = 0; i < size; i++) plans.push(yield* planOf(launcher, `etcd-${i}`, options))
   const members = yield* launcher.members(plans)
-  return yield* Effect.forEach(members, (member, i) => serve(launcher.what, plans[i]!, member), {
+  const servers = yield* Effect.forEach(members, (member, i) => serve(launcher.what, plans[i]!, member), {
     concurrency: "unbounded"
   })
+  return { plans, servers }
+})
+
+const launchWithLearner = Effect.fnUntraced(function*(launcher: Launcher, size: number, options: Options) {
+  const { plans, servers } = yield* launch(launcher, size, options)
+  const args = [...options.args ?? [], "--initial-cluster-state=existing"]
+  const plan = yield* planOf(launcher, "learner", { ...options, args })
+  yield* addLearner(servers[0]!.endpoint, `http://127.0.0.1:${plan.ports.peer}`)
+  const [member] = yield* launcher.members([plan], plans)
+  return { voters: servers, learner: yield* serve(launcher.what, plan, member!) }
+})
+
+const addLearner = (endpoint: string, peer: string) =>
+  Effect.tryPromise(() =>
+    fetch(`http://${endpoint}/v3/cluster/member/add`, {
+      method: "POST",
+      body: JSON.stringify({ peerURLs: [peer], isLearner: true })
+    }).then(async (response) => {
+      if (!response.ok) throw new Error(await response.text())
+    })
+  ).pipe(
+    // members that have just met do not call themselves healthy yet
+    Effect.retry({ times: 100, schedule: Schedule.spaced("100 millis") }),
+    Effect.orDie
+  )
+
+const planOf = Effect.fnUntraced(function*(launcher: Launcher, name: string, options: ClusterOptions) {
+  const [client, peer, metrics] = yield* Effect.all([freePort, freePort, freePort])
+  const advertised = launcher.isLocal
+    ? yield* options.advertise?.(`127.0.0.1:${peer}`) ?? Effect.undefined
+    : undefined
+  const plan: Plan = {
+    name,
+    ports: { client, peer, metrics, advertised },
+    tls: options.tls,
+    args: options.args ?? [],
+    files: options.files ?? [],
+    dataDir: options.dataDir
+  }
+  return plan
 })
 
 const serve = (what: string, plan: Plan, member: Member): Effect.Effect<EtcdServer, StartFailed> => {

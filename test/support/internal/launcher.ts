@@ -48,7 +48,11 @@ export interface Launcher {
   readonly what: string
   /** Whether its members reach the loopback of this machine. */
   readonly isLocal: boolean
-  readonly members: (plans: ReadonlyArray<Plan>) => Effect.Effect<ReadonlyArray<Member>, StartFailed, Scope.Scope>
+  /** `others` have started before, and are in one cluster with these. Containers know of no others. */
+  readonly members: (
+    plans: ReadonlyArray<Plan>,
+    others?: ReadonlyArray<Plan>
+  ) => Effect.Effect<ReadonlyArray<Member>, StartFailed, Scope.Scope>
 }
 
 /** Where an etcd lives, as its command line has to say it. */

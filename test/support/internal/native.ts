@@ -10,7 +10,7 @@ export const fromBinary = (binary: string): Effect.Effect<Launcher, EtcdNotFound
   Effect.as(check(binary), {
     what: binary,
     isLocal: true,
-    members: (plans) => Effect.forEach(plans, (plan) => member(binary, plan, plans))
+    members: (plans, others = []) => Effect.forEach(plans, (plan) => member(binary, plan, [...others, ...plans]))
   })
 
 export const fromPath: Effect.Effect<Launcher, EtcdNotFound> = Effect.suspend(() => {
