@@ -172,7 +172,9 @@ describe("what exceeds a limit of etcd's", () => {
 describe("https:// for an etcd without TLS", () => {
   const error = toEtcdError(
     "txn",
-    new Error("14 UNAVAILABLE: No connection established. Last error: Error: wrong version number. Resolution note: ")
+    new Error(
+      "14 UNAVAILABLE: No connection established. Last error: 40:error:0A00010B:SSL routines:ssl3_get_record:wrong version number. Resolution note: "
+    )
   )
   const cure = "etcd does not speak TLS here; write the host with http://"
 

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect } from "effect"
-import { Etcd } from "effect-etcd-lock"
+import type { Etcd } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import * as Background from "../../src/internal/background.ts"
 import * as Cleanup from "../../src/internal/line/cleanup.ts"
