@@ -5,7 +5,7 @@ import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { elect } from "./elect.ts"
-import { codes, report } from "./ending.ts"
+import { codes, Misuse, report } from "./ending.ts"
 import { inspect } from "./inspect.ts"
 import { ls } from "./ls.ts"
 import { observe } from "./observe.ts"
@@ -34,9 +34,10 @@ export const command = root.pipe(
 
 /** Runs the command, and returns its exit code. */
 export const main = (words: ReadonlyArray<string>, version: string): Promise<number> =>
-  Command.runWith(command, { version, renderErrors: false })(
-    separated(Completions.fromCommand(command), words)
-  ).pipe(
+  checked(words).pipe(
+    Effect.andThen(
+      Command.runWith(command, { version, renderErrors: false })(separated(Completions.fromCommand(command), words))
+    ),
     Effect.as(0),
     Effect.catchTag("ShowHelp", misuse),
     Effect.catchCause(report),
@@ -49,6 +50,14 @@ export const main = (words: ReadonlyArray<string>, version: string): Promise<num
     )),
     Effect.runPromise
   )
+
+/** Node has put the replacement character where bytes were no UTF-8, so they can reach neither a lock nor a command. */
+const checked = (words: ReadonlyArray<string>): Effect.Effect<void, Misuse> => {
+  const replaced = words.find((word) => word.includes("\u{fffd}"))
+  return replaced === undefined
+    ? Effect.void
+    : Effect.fail(new Misuse({ message: `The argument ${JSON.stringify(replaced)} is not UTF-8.` }))
+}
 
 /** Prints what is asked for on stdout, and nothing else there. */
 const presenter: CliOutput.Presenter = {

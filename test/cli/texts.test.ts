@@ -1,6 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Console, Duration, Effect, Option } from "effect"
+import { vi } from "vitest"
+import { codes } from "../../src/cli/ending.ts"
 import { durationOf } from "../../src/cli/flags.ts"
+import { main } from "../../src/cli/main.ts"
 import * as Words from "../../src/cli/words.ts"
 import { json, printable } from "../../src/internal/printable.ts"
 
@@ -57,5 +60,17 @@ describe("text of other clients", () => {
       )
       assert.match(printed.join(), /^etcd-lock: error: \\u\{1b\}\[2J.*\n.*\\u\{1b\}\[2J/)
       assert.notMatch(printed.join(), /(?!\n)\p{Cc}/u)
+    }))
+})
+
+describe("an argument", () => {
+  it.live("that was not UTF-8 is refused, since neither a lock nor a command would get what was written", () =>
+    Effect.gen(function*() {
+      const said = vi.spyOn(console, "error").mockImplementation(() => {})
+      yield* Effect.addFinalizer(() => Effect.sync(() => said.mockRestore()))
+      for (const words of [["run", "\u{fffd}", "true"], ["run", "a", "true", "\u{fffd}"]]) {
+        assert.strictEqual(yield* Effect.promise(() => main(words, "0")), codes.misuse)
+      }
+      assert.lengthOf(said.mock.calls, 2)
     }))
 })

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
-import { Etcd } from "effect-etcd-lock"
+import { type Duration, Effect, Fiber, Layer } from "effect"
+import { Etcd, Lock, Session } from "effect-etcd-lock"
+import * as Cluster from "../fault/cluster.ts"
 import { connect, elapsed, leased } from "../support/connect.ts"
 import * as EtcdServer from "../support/EtcdServer.ts"
 
@@ -31,6 +32,61 @@ describe.concurrent("a cluster", () => {
       yield* members[1]!.kill
       yield* works
     }))
+
+  describe.skipIf(process.env.ETCD_FROM === "docker")("with a learner among the hosts", () => {
+    const start = Effect.gen(function*() {
+      const { addLearner, members: [first, ...others], spare } = yield* Cluster.start({ spare: true })
+      const learner = spare!
+      yield* addLearner(learner)
+      const hosts = [first!, learner, ...others].map(({ endpoint }) => endpoint)
+      return { first: first!, learner, others, etcd: yield* connect({ hosts, requestTimeout: "20 seconds" }) }
+    })
+    const session = (etcd: Etcd.Etcd["Service"], ttl: Duration.Input) =>
+      Layer.build(Layer.fresh(Session.layer({ ttl }))).pipe(Effect.provideService(Etcd.Etcd, etcd))
+
+    it.live("has locks after the member before it has died, for a client that was idle", () =>
+      Effect.gen(function*() {
+        const { etcd, first } = yield* start
+        const lock = Effect.scoped(Effect.flatMap(
+          session(etcd, "60 seconds"),
+          (session) => Lock.withLock(Effect.succeed("ran"), "a").pipe(Effect.provide(session))
+        ))
+        assert.strictEqual(yield* lock, "ran")
+        // Until its streams are closed.
+        yield* Effect.sleep("11 seconds")
+        yield* first.kill
+        assert.strictEqual(yield* lock, "ran")
+      }))
+
+    it.live("keeps a lock, and wakes who waits for it", () =>
+      Effect.gen(function*() {
+        const { etcd, first } = yield* start
+        const [holder, waiter] = [yield* session(etcd, "10 seconds"), yield* session(etcd, "10 seconds")]
+        yield* Effect.gen(function*() {
+          const handle = yield* Lock.acquire("a")
+          const waiting = yield* Effect.forkChild(
+            Lock.withLock(Effect.succeed("ran"), "a").pipe(Effect.provide(waiter))
+          )
+          yield* Effect.sleep("1 second")
+          yield* first.kill
+          // Longer than the lease lives without a renewal.
+          yield* Effect.sleep("15 seconds")
+          yield* handle.verify
+          yield* handle.release
+          assert.strictEqual(yield* Fiber.join(waiting), "ran")
+        }).pipe(Effect.scoped, Effect.provide(holder))
+      }))
+
+    it.live("has what may not be repeated done by another member, once", () =>
+      Effect.gen(function*() {
+        const { learner, others } = yield* start
+        const etcd = yield* connect({ hosts: [learner.endpoint, others[0]!.endpoint], requestTimeout: "20 seconds" })
+        const key = "not-idempotent"
+        yield* etcd.txn({ then: [Etcd.put(key, "")] })
+        const { kvs } = yield* etcd.range(Etcd.get(key))
+        assert.strictEqual(kvs[0]?.version, 1n)
+      }))
+  })
 
   it.live("fails its streams when the member that they use has lost the others", () =>
     Effect.gen(function*() {

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Etcd } from "effect-etcd-lock"
 import { castGrpcError } from "etcd3"
 import { afterEach, vi } from "vitest"
-import { toEtcdError } from "../../src/internal/etcd3/errors.ts"
+import { at, isOfMember, toEtcdError } from "../../src/internal/etcd3/errors.ts"
 import { aboutCertificates, denied } from "../../src/internal/etcd3/plainer.ts"
 import { checkTls } from "../../src/internal/etcd3/secrets.ts"
 import * as Tls from "../support/Tls.ts"
@@ -24,6 +24,13 @@ describe("what etcd says", () => {
     ],
     ["8 RESOURCE_EXHAUSTED: Bandwidth exhausted or memory limit exceeded", "Unavailable", "Unknown"],
     ["14 UNAVAILABLE: etcdserver: no leader", "Unavailable", "Refused"],
+    // 3.6 gave some of them another code.
+    ...["14 UNAVAILABLE", "9 FAILED_PRECONDITION"].flatMap((code) =>
+      ["not leader", "not capable", "unhealthy cluster", "rpc not supported for learner"].map((text) =>
+        [`${code}: etcdserver: ${text}`, "Unavailable", "Refused"] as const
+      )
+    ),
+    ["2 UNKNOWN: not a primary lessor", "Unavailable", "Refused"],
     ["14 UNAVAILABLE: etcdserver: leader changed", "Unavailable", "Unknown"],
     ["14 UNAVAILABLE: etcdserver: request timed out, possibly due to connection lost", "Unavailable", "Unknown"],
     ["14 UNAVAILABLE: etcdserver: server stopped", "Unavailable", "Unknown"],
@@ -97,6 +104,18 @@ describe("what etcd says", () => {
     ["9 FAILED_PRECONDITION: etcdserver: lease already exists", "LeaseExists", "Refused"],
     ["11 OUT_OF_RANGE: etcdserver: too large lease TTL", "InvalidArgument", "Refused"],
     ["12 UNIMPLEMENTED: unknown service etcdserverpb.KV", "InvalidArgument", "Refused"],
+    ["3 INVALID_ARGUMENT: etcdserver: unsupported operations in txn request", "Internal", "Refused"],
+    ["3 INVALID_ARGUMENT: sortOrder is not implemented by kine", "Internal", "Refused"],
+    ["2 UNKNOWN: lease keep alive is not supported", "Internal", "Refused"],
+    ["12 UNIMPLEMENTED: Received HTTP status code 404", "Internal", "Refused"],
+    ["7 PERMISSION_DENIED: Received HTTP status code 403", "Internal", "Refused"],
+    ["14 UNAVAILABLE: Received HTTP status code 503", "Unavailable", "Unknown"],
+    ["13 INTERNAL: Received HTTP status code 500", "Unavailable", "Unknown"],
+    [
+      "14 UNAVAILABLE: No connection established. Last error: Error: Protocol error. Resolution note: ",
+      "Internal",
+      "Refused"
+    ],
     ["15 DATA_LOSS: etcdserver: corrupt cluster", "Internal", "Unknown"],
     ["something else", "Internal", "Unknown"]
   ]
@@ -108,6 +127,60 @@ describe("what etcd says", () => {
       assert.include(error.message, `etcd txn failed (${reason}): `)
       assert.strictEqual(error.cause, cause)
     }
+  })
+})
+
+describe("what is not etcd", () => {
+  const said = (text: string) => at("etcd:2379", toEtcdError("txn", new Error(text))).description
+
+  it("is named, with its host", () => {
+    const kine = "this is kine (k3s), not etcd: it has no lease renewal (etcd:2379)"
+    assert.strictEqual(said("3 INVALID_ARGUMENT: sortTarget is not implemented by kine"), kine)
+    assert.strictEqual(said("2 UNKNOWN: lease revoke is not supported"), kine)
+    assert.strictEqual(
+      said("12 UNIMPLEMENTED: Received HTTP status code 404"),
+      "this is not etcd: it answers with HTTP status 404 (etcd:2379)"
+    )
+    assert.strictEqual(
+      said("14 UNAVAILABLE: No connection established. Last error: Error: Protocol error. Resolution note: "),
+      "this is not etcd: it does not speak HTTP/2 (etcd:2379)"
+    )
+  })
+
+  it("makes the next call go to another member", () => {
+    for (
+      const text of ["12 UNIMPLEMENTED: Received HTTP status code 404", "2 UNKNOWN: lease revoke is not supported"]
+    ) {
+      assert.isTrue(isOfMember(toEtcdError("txn", new Error(text))))
+    }
+    assert.isFalse(isOfMember(toEtcdError("txn", new Error("3 INVALID_ARGUMENT: etcdserver: duplicate key given"))))
+  })
+})
+
+describe("what exceeds a limit of etcd's", () => {
+  it.each([
+    ["too many operations in txn request", "--max-txn-ops"],
+    ["request is too large", "--max-request-bytes"]
+  ])("%s: %s", (text, option) => {
+    assert.strictEqual(
+      toEtcdError("txn", new Error(`3 INVALID_ARGUMENT: etcdserver: ${text}`)).description,
+      `etcdserver: ${text}; allow it more by ${option}`
+    )
+  })
+})
+
+describe("https:// for an etcd without TLS", () => {
+  const error = toEtcdError(
+    "txn",
+    new Error(
+      "14 UNAVAILABLE: No connection established. Last error: 40:error:0A00010B:SSL routines:ssl3_get_record:wrong version number. Resolution note: "
+    )
+  )
+  const cure = "etcd does not speak TLS here; write the host with http://"
+
+  it("is said, and `tls` only where it is set", () => {
+    assert.strictEqual(aboutCertificates(error, undefined).description, cure)
+    assert.strictEqual(aboutCertificates(error, {}).description, `${cure} and leave out \`tls\``)
   })
 })
 
@@ -237,6 +310,10 @@ describe("who may not do what", () => {
     assert.strictEqual(denied(error, "ann", undefined).description, "the roles of user \"ann\" do not allow this")
     const twice = Etcd.nested({ then: [Etcd.get("a"), Etcd.nested({ then: [], else: [Etcd.get("a")] })] })
     assert.strictEqual(denied(error, undefined, twice).description, "the user's roles do not allow this on key \"a\"")
+    assert.strictEqual(
+      denied(error, "ann", Etcd.getPrefix("\0")).description,
+      "the roles of user \"ann\" do not allow this on all keys of etcd; name a prefix that they allow, such as \"reports/\""
+    )
     const other = toEtcdError("txn", new Error("3 INVALID_ARGUMENT: etcdserver: duplicate key given in txn request"))
     assert.strictEqual(denied(other, "ann", twice), other)
   })

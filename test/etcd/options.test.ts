@@ -506,6 +506,17 @@ describe("an option of a connection", () => {
       [{ hosts: "http://etcd/" }, "Etcd: cannot use host \"http://etcd/\" of hosts: it has no port"],
       [{ hosts: "etcd:" }, "Etcd: cannot use host \"etcd:\""],
       [{ hosts: "etcd:99999" }, "there is no port 99999"],
+      [
+        { hosts: "localhost:abc" },
+        "Etcd: cannot use host \"localhost:abc\" of hosts: its port, \"abc\", is not a number."
+      ],
+      [{ hosts: "https://localhost:-1" }, "its port, \"-1\", is not a number"],
+      [{ hosts: "[::1]:x" }, "its port, \"x\", is not a number"],
+      [
+        { hosts: "a:1;b:2" },
+        "Etcd: hosts has several hosts in one text, \"a:1;b:2\". Pass an array: [\"a:1\", \"b:2\"]."
+      ],
+      [{ hosts: "a:1 b:2" }, "Pass an array: [\"a:1\", \"b:2\"]."],
       [{ hosts: "::1" }, "an IPv6 address needs brackets, as in \"[::1]:2379\""],
       [{ hosts: "::1:2379" }, "an IPv6 address needs brackets, as in \"[::1]:2379\""],
       [{ hosts: "ftp://etcd:2379" }, "the scheme \"ftp\" is none that etcd speaks"],

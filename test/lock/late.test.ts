@@ -264,7 +264,7 @@ describe("a removal that arrives after its answer, by an attempt of its own that
         txn: (request) => {
           const [first] = request.then
           if (now === "The release is lost" && first?._tag === "Delete") return Effect.fail(lost)
-          if (now !== "A removal is late" || first?._tag !== "Txn") return etcd.txn(request)
+          if (now !== "A removal is late" || first?._tag !== "Delete") return etcd.txn(request)
           now = "All is well"
           const late = Effect.forkDetach(Effect.delay(etcd.txn(request), "3 seconds"))
           return Effect.andThen(late, Effect.map(etcd.txn(request), (answer) => ({ ...answer, repeated: true })))

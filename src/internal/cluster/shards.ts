@@ -9,10 +9,12 @@ import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import * as Etcd from "../../Etcd.ts"
 import type { LeaseExpired } from "../../LeaseExpired.ts"
 import type { Background } from "../background.ts"
 import type { Batch } from "../etcd/batch.ts"
+import * as Limits from "../etcd/limits.ts"
 import { proposalTimeout } from "../line/cleanup.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import type { LeaseImpl } from "../session/lease.ts"
@@ -36,9 +38,6 @@ export interface Shards {
   readonly releaseAll: Effect.Effect<void, Etcd.EtcdError>
   readonly fencingToken: (id: string) => bigint | undefined
 }
-
-/** etcd takes 128 operations: one for each shard, and one in each. */
-const chunk = 120
 
 /** Up to this many shards are read one by one, which is cheaper than to read all shards of the cluster. */
 const few = 16
@@ -68,6 +67,7 @@ export const make = (options: {
   /** Shards whose put is under way. */
   const asked = new Set<string>()
 
+  const limits = Limits.of(etcd)
   const now = () => monotonicMillis(clock)
   const idOf = restAfter(keys.shards)
 
@@ -101,18 +101,10 @@ export const make = (options: {
     const current = yield* granted
     const unanswered = new Set(ids)
     const got = new Map<string, bigint>()
-    const asking = Effect.forEach(
-      Arr.chunksOf(unanswered, chunk),
-      (ids) =>
-        put(current, ids).pipe(
-          Effect.map((revisions) => {
-            for (const id of ids) unanswered.delete(id)
-            for (const [id, revision] of revisions) got.set(id, revision)
-          }),
-          Effect.exit
-        ),
-      { concurrency: "unbounded" }
-    )
+    const asking = put(current, [...unanswered], (ids, revisions) => {
+      for (const id of ids) unanswered.delete(id)
+      for (const [id, revision] of revisions) got.set(id, revision)
+    })
     for (const id of unanswered) asked.add(id)
     return yield* asking.pipe(
       Effect.flatMap((exits) => got.size > 0 ? vouchAfterwards(current) : Exit.asVoidAll(exits)),
@@ -130,24 +122,55 @@ export const make = (options: {
     )
   })
 
-  /** Returns the create revisions of those that are held. */
-  const put = (current: LeaseImpl, ids: ReadonlyArray<string>) => {
+  type Revisions = ReadonlyArray<readonly [id: string, revision: bigint]>
+
+  /**
+   * Puts shards by as few transactions as etcd takes. Each that is answered has the create revisions of those of its
+   * shards that are held.
+   */
+  const put = (
+    current: LeaseImpl,
+    ids: ReadonlyArray<string>,
+    onAnswer: (ids: ReadonlyArray<string>, revisions: Revisions) => void
+  ): Effect.Effect<ReadonlyArray<Exit.Exit<void, Etcd.EtcdError>>> => {
+    const parts = ids.map((id) => ({ id, txn: putOne(current, id) }))
+    const sizeOf = ({ txn }: typeof parts[number]) => Limits.measure(txn)
+    const putSome = (some: Readonly<typeof parts>) => {
+      const ids = some.map(({ id }) => id)
+      return Effect.flatMap(Effect.exit(putTogether(current, some)), (exit) => {
+        const error = Option.getOrUndefined(Exit.findErrorOption(exit))
+        if (error !== undefined && some.length > 1 && limits.learn(Limits.together(some.map(sizeOf)), error)) {
+          return put(current, ids, onAnswer)
+        }
+        if (Exit.isSuccess(exit)) onAnswer(ids, exit.value)
+        return Effect.succeed([Exit.asVoid(exit)])
+      })
+    }
+    return Effect.map(
+      Effect.forEach(Limits.chunks(limits, parts, sizeOf), putSome, { concurrency: "unbounded" }),
+      Arr.flatten
+    )
+  }
+
+  const putOne = (current: LeaseImpl, id: string) => {
+    const key = keys.shard(id)
+    return Etcd.nested({
+      compare: [Etcd.compareCreateRevision(key, "=", 0n)],
+      then: [Etcd.put(key, address, { lease: current.id })],
+      // An earlier request that got no answer may have put it.
+      else: [Etcd.get(key)]
+    })
+  }
+
+  const putTogether = (
+    current: LeaseImpl,
+    parts: ReadonlyArray<{ readonly id: string; readonly txn: ReturnType<typeof putOne> }>
+  ): Effect.Effect<Revisions, Etcd.EtcdError> => {
     // Their deletes may be answered first, although etcd applies them after this.
-    const deleted = ids.map((id) => leaving.get(id))
-    return etcd.txn({
-      then: ids.map((id) => {
-        const key = keys.shard(id)
-        return Etcd.nested({
-          compare: [Etcd.compareCreateRevision(key, "=", 0n)],
-          then: [Etcd.put(key, address, { lease: current.id })],
-          // An earlier request that got no answer may have put it.
-          else: [Etcd.get(key)]
-        })
-      }),
-      idempotent: true
-    }).pipe(
+    const deleted = parts.map(({ id }) => leaving.get(id))
+    return etcd.txn({ then: parts.map(({ txn }) => txn), idempotent: true }).pipe(
       Effect.map(({ responses, revision }) =>
-        ids.flatMap((id, i): ReadonlyArray<readonly [id: string, revision: bigint]> => {
+        parts.flatMap(({ id }, i): Revisions => {
           const response = responses[i]!
           if (response.succeeded) return [[id, revision]]
           const [kv] = response.responses[0].kvs

@@ -19,6 +19,7 @@ import * as Option from "effect/Option"
 import * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
 import * as Metrics from "../metrics.ts"
+import * as Limits from "./limits.ts"
 
 export interface Batch {
   /**
@@ -45,8 +46,7 @@ export type Answer<Then extends ReadonlyArray<Etcd.Op>, Else extends ReadonlyArr
 
 interface Part {
   readonly txn: Etcd.Txn
-  readonly size: number
-  readonly operations: number
+  readonly size: Limits.Size
   readonly done: Done<any, Etcd.EtcdError>
   /** On the monotonic clock. */
   readonly asked: bigint
@@ -55,32 +55,36 @@ interface Part {
 class Gathering {
   readonly parts: Array<Part> = []
   readonly #lines = new Set<string>()
-  #size = 0
+  #bytes = 0
   /** The operations of the part that has most of them. */
   #operations = 0
 
-  hasRoomFor({ operations, size }: Part, lines: ReadonlyArray<string>): boolean {
-    return this.parts.length + Math.max(this.#operations, operations) < maxOperations && this.#size + size <= maxSize &&
-      !lines.some((line) => this.#lines.has(line))
+  get size(): Limits.Size {
+    return { operations: this.parts.length + this.#operations, bytes: this.#bytes }
+  }
+
+  hasRoomFor({ size: { bytes, operations } }: Part, lines: ReadonlyArray<string>, limits: Limits.Limits): boolean {
+    const size = {
+      operations: this.parts.length + 1 + Math.max(this.#operations, operations),
+      bytes: this.#bytes + bytes
+    }
+    return limits.allow(size) && !lines.some((line) => this.#lines.has(line))
   }
 
   add(part: Part, lines: ReadonlyArray<string>) {
     this.parts.push(part)
     for (const line of lines) this.#lines.add(line)
-    this.#size += part.size
-    this.#operations = Math.max(this.#operations, part.operations)
+    this.#bytes += part.size.bytes
+    this.#operations = Math.max(this.#operations, part.size.operations)
   }
 }
-
-/** etcd takes 128 operations, which are one for each part plus those of the largest part, and 1.5 MiB. */
-const maxOperations = 128
-const maxSize = 512 * 1024
 
 /** How long batches wait for the one before them: a member that hangs must not hold up everything. */
 const maxWait = "50 millis"
 
 export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background: Background): Batch => {
   const recordSize = Metrics.batches(background.context)
+  const limits = Limits.of(etcd)
   const gathering: Array<Gathering> = []
   const requestTimeout = Duration.toMillis(etcd.requestTimeout)
   const idle = Latch.makeUnsafe(true)
@@ -91,10 +95,9 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
 
   const send: Batch["send"] = (line, txn, done) => {
     const lines = typeof line === "string" ? [line] : line
-    const { operations, size } = measure(txn)
-    const part = { txn, size, operations, done, asked: clock.monotonicTimeNanosUnsafe() }
+    const part = { txn, size: Limits.measure(txn), done, asked: clock.monotonicTimeNanosUnsafe() }
     let last = gathering.at(-1)
-    if (last === undefined || !last.hasRoomFor(part, lines)) gathering.push(last = new Gathering())
+    if (last === undefined || !last.hasRoomFor(part, lines, limits)) gathering.push(last = new Gathering())
     last.add(part, lines)
     unanswered++
     idle.closeUnsafe()
@@ -130,11 +133,20 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
   const sendOne = () => {
     const next = gathering.shift()
     if (next === undefined) return
-    underWay++
-    recordSize(next.parts.length)
-    if (next.parts.length === 1) sendAlone(next.parts[0]!, answered)
-    else sendTogether(next.parts)
+    if (limits.allow(next.size)) sendBatch(next.parts)
+    // etcd has refused a smaller batch since these were gathered.
+    else sendSplit(next.parts)
   }
+
+  const sendBatch = (parts: ReadonlyArray<Part>) => {
+    underWay++
+    recordSize(parts.length)
+    if (parts.length === 1) sendAlone(parts[0]!, answered)
+    else sendTogether(parts)
+  }
+
+  /** Sends batches that are as small as etcd is known to want them. */
+  const sendSplit = (parts: ReadonlyArray<Part>) => Limits.chunks(limits, parts, ({ size }) => size).forEach(sendBatch)
 
   const answered = () => {
     underWay--
@@ -156,10 +168,14 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
       if (Exit.isSuccess(exit)) {
         const { repeated, responses, revision } = exit.value
         parts.forEach((part, i) => finish(part, Exit.succeed({ ...responses[i]!, revision, repeated })))
-      } else if (isFinal(exit)) {
+        return
+      }
+      const error = errorOf(exit)
+      if (error !== undefined && limits.learn(Limits.together(parts.map(({ size }) => size)), error)) sendSplit(parts)
+      else if (error?.isTransient === false) {
         // One invalid part makes etcd refuse the whole batch. Each is sent again alone, so that only that one fails; and
         // an answer that was too large for all of them may not be so for each.
-        for (const part of parts) sendAlone(part, undefined, errorOf(exit)?.outcome === "Unknown")
+        for (const part of parts) sendAlone(part, undefined, error.outcome === "Unknown")
       } else {
         for (const part of parts) finish(part, exit)
       }
@@ -199,9 +215,6 @@ const overtime = Effect.fail(
 
 const errorOf = (exit: Exit.Exit<unknown, Etcd.EtcdError>) => Option.getOrUndefined(Exit.findErrorOption(exit))
 
-/** Whether the same batch would fail again. */
-const isFinal = (exit: Exit.Exit<unknown, Etcd.EtcdError>): boolean => errorOf(exit)?.isTransient === false
-
 // That the last sending was refused says nothing about the one before it.
 const asRepeated = <A extends object>(exit: Exit.Exit<A, Etcd.EtcdError>) =>
   Exit.mapBoth(exit, {
@@ -218,20 +231,3 @@ export const sessionClosed = Exit.fail(
     description: "the session was closed"
   })
 )
-
-/** How large a transaction is, of which only values can make it large, and how many operations etcd counts. */
-const measure = (txn: Etcd.Txn): { readonly size: number; readonly operations: number } => {
-  let size = 0
-  let nestedOperations = 0
-  for (const ops of [txn.then, txn.else]) {
-    for (const op of ops) {
-      if (op._tag === "Put") size += op.key.length + op.value.length
-      if (op._tag !== "Txn") continue
-      const nested = measure(op)
-      size += nested.size
-      nestedOperations = Math.max(nestedOperations, nested.operations)
-    }
-  }
-  const operations = Math.max(txn.compare.length, txn.then.length, txn.else.length) + nestedOperations
-  return { size, operations }
-}

@@ -5,6 +5,7 @@ import {
   EtcdLeaseInvalidError,
   EtcdPermissionDeniedError
 } from "./packages.ts"
+import type { Header } from "./rpc.ts"
 import { isUnreadable } from "./secrets.ts"
 
 /** Types what the client rejected with. */
@@ -18,12 +19,16 @@ export const toEtcdError = (method: string, cause: unknown): EtcdError => {
 interface Classified {
   readonly reason: EtcdErrorReason
   readonly description: string
-  readonly outcome?: "Unknown"
+  readonly outcome?: "Unknown" | undefined
 }
 
 // The client has classes for what etcd says, but only for unary calls: streams and cancelled watches report it as text.
 const classify = (cause: unknown, code: number | undefined, details: string): Classified => {
   const says = (text: string) => details.includes(text)
+  const status = /^Received HTTP status code (\d+)/.exec(details)?.[1]
+  if (status !== undefined) return answeredBy(status)
+  if (kineOnly.test(details)) return { reason: "Internal", description: kine }
+  if (refusedByMember.test(details)) return { reason: "Unavailable", description: details }
   if (cause instanceof EtcdLeaseInvalidError || says("requested lease not found")) {
     return { reason: "LeaseNotFound", description: "the lease has expired or was revoked" }
   }
@@ -45,6 +50,12 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
   if (isUnreadable("password", details)) return { reason: "Unauthenticated", description: details }
   switch (code) {
     case 3: {
+      if (says(tooManyOperations)) {
+        return { reason: "InvalidArgument", description: `${details}; allow it more by --max-txn-ops` }
+      }
+      if (says(tooLarge)) {
+        return { reason: "InvalidArgument", description: `${details}; allow it more by --max-request-bytes` }
+      }
       return { reason: "InvalidArgument", description: details }
     }
     case 4: {
@@ -107,6 +118,62 @@ const classify = (cause: unknown, code: number | undefined, details: string): Cl
   }
 }
 
+/**
+ * What etcd says before it proposes anything, because this member cannot, and another may. The codes of these differ
+ * between versions.
+ */
+const refusedByMember =
+  /etcdserver: (no leader|not leader|not capable|unhealthy cluster|rpc not supported for learner)|^not a primary lessor$/
+
+// -----------------------------------------------------------------------------
+// what is not etcd
+// -----------------------------------------------------------------------------
+
+const notEtcd = "this is not etcd"
+const kine = "this is kine (k3s), not etcd: it has no lease renewal"
+
+/** What kine says to requests that it does not know, which are most of those that a lock needs. */
+const kineOnly =
+  /is not implemented by kine|unsupported (operations in txn|options in watch) request|^lease [a-z ]+ is not supported$/
+
+/** What a web server or a proxy says, of which only some will let etcd speak later. */
+const answeredBy = (status: string): Classified => {
+  const isPassing = /^(408|429|5..)$/.test(status)
+  return {
+    reason: isPassing ? "Unavailable" : "Internal",
+    description: `${notEtcd}: it answers with HTTP status ${status}`,
+    outcome: isPassing ? "Unknown" : undefined
+  }
+}
+
+/** Whether an answer came from a server that has a part of etcd's interface only: such a one has no cluster to name. */
+export const isForeign = ({ cluster_id: { high, low } }: Header): boolean => low === 0 && high === 0
+
+export const foreign = (method: string): EtcdError =>
+  new EtcdError({ reason: "Internal", method, outcome: "Refused", description: kine })
+
+/** Kine gives every lease its TTL for an ID. */
+export const otherLease = (asked: bigint, granted: bigint, seconds: number): EtcdError => {
+  const leases = `lease ${asked.toString(16)} was asked for, and lease ${granted.toString(16)} granted`
+  const description = granted === BigInt(seconds) ? `${kine} (${leases})` : leases
+  return new EtcdError({ reason: "Internal", method: "leaseGrant", outcome: "Refused", description })
+}
+
+/** Whether another member may do better with the same request. */
+export const isOfMember = (error: EtcdError): boolean =>
+  // A certificate may be wrong on one member alone, and one host may be another server's.
+  error.isTransient || error.reason === "Tls" || isNotEtcd(error)
+
+const isNotEtcd = ({ description }: EtcdError): boolean =>
+  description.startsWith(notEtcd) || description.startsWith(kine)
+
+// -----------------------------------------------------------------------------
+// limits
+// -----------------------------------------------------------------------------
+
+const tooManyOperations = "etcdserver: too many operations in txn request"
+const tooLarge = "etcdserver: request is too large"
+
 /** The user and the key have to be added to it, since etcd does not name them. */
 export const notAllowed = "the user's roles do not allow this"
 
@@ -141,6 +208,7 @@ const unavailable = (details: string): Classified => {
   if (noConnection !== undefined) {
     const trouble = noConnection.replace(/^Error: /, "").replace(/\s*\(\d{4}-[^)]*Z\)$/, "")
     if (isUnreadable("tls", trouble)) return { reason: "Tls", description: trouble }
+    if (trouble === "Protocol error") return { reason: "Internal", description: `${notEtcd}: it does not speak HTTP/2` }
     if (withoutAWord.test(trouble)) return { reason: "Unavailable", description: closedAtOnce }
     if (tlsTrouble.test(trouble)) {
       return {
@@ -157,20 +225,19 @@ const unavailable = (details: string): Classified => {
   }
   // The deadline of another call made the client close the channel in which this one waited for a connection.
   if (details === "Channel closed before call started") return { reason: "Unavailable", description: neverSent }
-  // These come from etcd itself, before it proposes anything.
-  if (/etcdserver: (no leader|not capable|unhealthy cluster)/.test(details)) {
-    return { reason: "Unavailable", description: details }
-  }
   return { reason: "Unavailable", description: details, outcome: "Unknown" }
 }
 
 const wrongScheme = {
   http: "etcd speaks TLS here; write the host with https://",
-  https: "etcd does not speak TLS here; write the host with http:// and leave out `tls`"
+  https: "etcd does not speak TLS here; write the host with http://"
 }
 
 /** Whether the connection was closed in a way that the wrong scheme may explain. */
 export const mayBeScheme = (error: EtcdError): boolean => error.description === closedAtOnce
+
+/** Whether TLS was spoken to an etcd that does not speak it. */
+export const isPlainServer = (error: EtcdError): boolean => error.description === wrongScheme.https
 
 export const isScheme = (wrong: "http" | "https", { cause, method }: EtcdError): EtcdError =>
   new EtcdError({ reason: "Tls", method, outcome: "Refused", description: wrongScheme[wrong], cause })
@@ -178,7 +245,7 @@ export const isScheme = (wrong: "http" | "https", { cause, method }: EtcdError):
 /** Names the host where nothing else in the message does. */
 export const at = (host: string, error: EtcdError): EtcdError => {
   const { cause, description, method, outcome, reason } = error
-  return [closedAtOnce, noReason, notInTime, neverSent].includes(description)
+  return [closedAtOnce, noReason, notInTime, neverSent].includes(description) || isNotEtcd(error)
     ? new EtcdError({ reason, method, outcome, description: `${description} (${host})`, cause })
     : error
 }

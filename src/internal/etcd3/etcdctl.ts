@@ -34,7 +34,7 @@ const units = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
 
 const duration = (variable: string): Config.Config<Duration.Duration> =>
   Config.mapEffect(Config.String(variable), (text) => {
-    const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)]
+    const parts = [...text.matchAll(/(\d+(?:\.\d*)?|\.\d+)(ms|s|m|h)/g)]
     return parts.length > 0 && parts.map(([part]) => part).join("") === text
       ? Effect.succeed(
         Duration.millis(

@@ -32,15 +32,13 @@ export const normalize = (hosts: string | ReadonlyArray<string>): ReadonlyArray<
       (name) => `Pass the name and the password of a user as ${name("username")} and ${name("password")}.`
     )
   }
-  const several = given.find((host) => host.includes(","))
+  const several = given.find((host) => /[,;]|\S\s+\S/.test(host))
   if (several !== undefined) {
-    const [first = "", second = "", ...more] = several.split(",").map((host) => host.trim()).filter((host) =>
-      host !== ""
-    )
+    const [first = "", second = "", ...more] = several.split(/[,;\s]+/).filter((host) => host !== "")
     const apart = [show(redact(first)), show(redact(second)), ...more.length === 0 ? [] : ["..."]].join(", ")
     throw invalid(
       (name) => `${name("hosts")} has several hosts in one text, ${show(redact(several))}`,
-      () => `Pass an array: [${apart}].`
+      (name) => name("hosts") === "hosts" ? `Pass an array: [${apart}].` : "Separate them by commas."
     )
   }
   const list = given.map(normalizeOne)
@@ -81,6 +79,8 @@ const normalizeOne = (input: string): string => {
   if (/[/?#\s]/.test(address)) throw wrongHost(input, "it has more than a host and a port")
   const port = /:(\d+)$/.exec(address)?.[1]
   const name = port === undefined ? address : address.slice(0, -port.length - 1)
+  const noPort = port === undefined ? /^(?:[^:]*|\[.*\]):([^:]+)$/.exec(address)?.[1] : undefined
+  if (noPort !== undefined) throw wrongHost(input, `its port, ${show(noPort)}, is not a number`)
   if (name.includes(":") && !/^\[.*\]$/.test(name)) {
     throw wrongHost(input, "an IPv6 address needs brackets, as in \"[::1]:2379\"")
   }

@@ -50,12 +50,14 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
     explain: (member, subject) => (error) => {
       const { address, credentials } = members.find(({ client }) => client === member)!
       const fail = (error: EtcdError) => Effect.fail(naming === undefined ? error : named(error, naming))
-      const plainer = denied(aboutCertificates(error, credentials?.used ?? {}), user?.username, subject)
+      const certified = (error: EtcdError) =>
+        aboutCertificates(error, options.tls === undefined ? undefined : credentials?.used)
+      const plainer = denied(certified(error), user?.username, subject)
       const known = fail(at(address, plainer))
       if (!mayBeScheme(error)) return known
       return credentials === undefined
         ? Effect.flatMap(speaksTls(address), (yes) => yes ? fail(isScheme("http", error)) : known)
-        : Effect.flatMap(speaksPlain(address), (yes) => yes ? fail(isScheme("https", error)) : known)
+        : Effect.flatMap(speaksPlain(address), (yes) => yes ? fail(certified(isScheme("https", error))) : known)
     }
   } as Members
 })

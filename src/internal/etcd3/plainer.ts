@@ -6,7 +6,7 @@ import { X509Certificate } from "node:crypto"
 import type { Op, Txn } from "../../Etcd.ts"
 import { EtcdError } from "../../EtcdError.ts"
 import type { Naming } from "../options.ts"
-import { isHandshake, notAllowed } from "./errors.ts"
+import { isHandshake, isPlainServer, notAllowed } from "./errors.ts"
 import type { Pem } from "./secrets.ts"
 
 /** What a request is about. */
@@ -40,9 +40,13 @@ export const denied = (error: EtcdError, user: string | undefined, subject: Subj
 const on = (subject: Subject | undefined): string => {
   const [first, ...others] = subject === undefined ? [] : new Set(keysOf(subject))
   if (first === undefined) return ""
+  if (first === allKeys) return " on all keys of etcd; name a prefix that they allow, such as \"reports/\""
   const key = JSON.stringify(first)
   return others.length === 0 ? ` on key ${key}` : ` on all keys of the request, the first of which is ${key}`
 }
+
+/** How etcd writes the range of all keys: no key of a user's is like it. */
+const allKeys = "\0"
 
 const keysOf = (subject: Subject | Op): ReadonlyArray<string> =>
   "key" in subject
@@ -53,11 +57,17 @@ const keysOf = (subject: Subject | Op): ReadonlyArray<string> =>
 // certificates
 // -----------------------------------------------------------------------------
 
-/** Says whose certificate the handshake failed for, why, and what to do about it. `used` is what it was made with. */
-export const aboutCertificates = (error: EtcdError, used: Pem): EtcdError => {
+/**
+ * Says whether there should be certificates at all, whose certificate the handshake failed for, why, and what to do about
+ * it. `used` is what it was made with, where `tls` is set.
+ */
+export const aboutCertificates = (error: EtcdError, used: Pem | undefined): EtcdError => {
+  if (isPlainServer(error)) {
+    return used === undefined ? error : describe(error, `${error.description} and leave out \`tls\``)
+  }
   if (!isHandshake(error)) return error
   const alert = /SSL alert number (\d+)/.exec(error.description)?.[1]
-  const plainer = alert === undefined ? ofEtcd(error.description, used.ca) : ofOurs(Number(alert), used.cert)
+  const plainer = alert === undefined ? ofEtcd(error.description, used?.ca) : ofOurs(Number(alert), used?.cert)
   return plainer === undefined ? error : describe(error, plainer)
 }
 

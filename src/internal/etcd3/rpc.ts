@@ -74,6 +74,7 @@ export interface KeyValue {
 }
 
 export interface Header {
+  readonly cluster_id: Int64
   readonly revision: Int64
 }
 

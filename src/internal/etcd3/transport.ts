@@ -6,7 +6,7 @@ import type { Transport } from "../etcd/transport.ts"
 import type { Naming } from "../options.ts"
 import type { Client } from "./client.ts"
 import { bigint, decodeRange, decodeTxn, encodeRange, encodeTxn } from "./codec.ts"
-import { toEtcdError } from "./errors.ts"
+import { foreign, isForeign, isOfMember, otherLease, toEtcdError } from "./errors.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import * as Members from "./members.ts"
 import type { Subject } from "./plainer.ts"
@@ -27,21 +27,24 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
     timeout: number,
     send: (member: Client, options: CallOptions) => Promise<Response>,
     decode: (response: Response) => A,
-    subject?: Subject
+    subject?: Subject,
+    /** What is wrong with an answer. */
+    check?: (response: Response) => EtcdError | undefined
   ): Effect.Effect<A, EtcdError> => {
     const attempt = (timeout: number) =>
       Effect.callback<A, EtcdError>((resume) => {
         const member = members.current()
+        const fail = (error: EtcdError) => {
+          if (isOfMember(error) || members.isTokenRefused(error)) members.failed(member, error)
+          resume(members.explain(member, subject)(error))
+        }
         send(member, { deadline: Date.now() + timeout }).then(
-          (response) => resume(Effect.sync(() => decode(response))),
-          (cause) => {
-            const error = toEtcdError(method, cause)
-            // A certificate may be wrong on this member alone.
-            if (error.isTransient || error.reason === "Tls" || members.isTokenRefused(error)) {
-              members.failed(member, error)
-            }
-            resume(members.explain(member, subject)(error))
-          }
+          (response) => {
+            const wrong = check?.(response)
+            if (wrong === undefined) resume(Effect.sync(() => decode(response)))
+            else fail(wrong)
+          },
+          (cause) => fail(toEtcdError(method, cause))
         )
       })
     if (options.username === undefined) return attempt(timeout)
@@ -55,21 +58,37 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
 
   const transport: Transport = {
     txn: (txn, timeout) =>
-      call("txn", timeout, (member, options) => member.call(Rpc.txn, encodeTxn(txn), options), (response) => ({
-        ...decodeTxn(response),
-        revision: bigint(response.header.revision)
-      }), txn),
+      call(
+        "txn",
+        timeout,
+        (member, options) => member.call(Rpc.txn, encodeTxn(txn), options),
+        (response) => ({
+          ...decodeTxn(response),
+          revision: bigint(response.header.revision)
+        }),
+        txn,
+        checkHeader("txn")
+      ),
     range: (range, timeout) =>
-      call("range", timeout, (member, options) => member.call(Rpc.range, encodeRange(range), options), (response) => ({
-        ...decodeRange(response),
-        revision: bigint(response.header.revision)
-      }), range),
+      call(
+        "range",
+        timeout,
+        (member, options) => member.call(Rpc.range, encodeRange(range), options),
+        (response) => ({
+          ...decodeRange(response),
+          revision: bigint(response.header.revision)
+        }),
+        range,
+        checkHeader("range")
+      ),
     leaseGrant: (leaseId, seconds, timeout) =>
       call(
         "leaseGrant",
         timeout,
         (member, options) => member.leaseClient.leaseGrant({ ID: leaseId.toString(), TTL: seconds }, options),
-        (response) => Number(response.TTL)
+        (response) => Number(response.TTL),
+        undefined,
+        ({ ID }) => BigInt(ID) === leaseId ? undefined : otherLease(leaseId, BigInt(ID), seconds)
       ),
     leaseRevoke: (leaseId, timeout) =>
       call(
@@ -90,3 +109,6 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
   }
   return transport
 })
+
+const checkHeader = (method: string) => ({ header }: { readonly header: Rpc.Header }) =>
+  isForeign(header) ? foreign(method) : undefined

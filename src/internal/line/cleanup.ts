@@ -3,18 +3,20 @@
  *
  * A put may be applied later than its call ended, so one removal is not enough: the entry
  * is removed again and again until no such put can come any more. All
- * entries are removed by the same few transactions. That goes on after the session has ended, for
+ * entries are removed by the same few transactions, and each alone where etcd refuses them together. That goes on after the session has ended, for
  * those on a lease that goes on: the user's.
  */
-import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import type * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
+import * as Batch from "../etcd/batch.ts"
 import * as Metrics from "../metrics.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import type { Entry } from "./entry.ts"
@@ -33,9 +35,6 @@ interface Leftover {
 /** How many milliseconds a proposal may take inside of etcd: 5 seconds, twice the election timeout, and a margin. */
 export const proposalTimeout = 8000
 
-/** Entries of one transaction: etcd takes 128 operations. */
-const batchSize = 64
-
 export const make = (
   etcd: Etcd.Etcd["Service"],
   clock: Clock.Clock,
@@ -46,6 +45,8 @@ export const make = (
   const patience = Duration.toMillis(etcd.requestTimeout) + proposalTimeout
   const fork = Effect.runForkWith(background.context)
   const recordReaped = Metrics.reaped(background.context)
+  // The session's own batch ends with it.
+  const batch = Batch.make(etcd, clock, Object.assign(fork, { context: background.context }))
   const entries = new Map<Entry, Leftover>()
   const added = Latch.makeUnsafe()
   let sweeping: Fiber.Fiber<void> | undefined
@@ -72,27 +73,26 @@ export const make = (
     }
   })
 
-  const sweep = Effect.suspend(() => Effect.forEach(Arr.chunksOf(entries.keys(), batchSize), remove, { discard: true }))
+  const sweep = Effect.suspend(() =>
+    Effect.forEach([...entries], ([entry, leftover]) => remove(entry, leftover), {
+      concurrency: "unbounded",
+      discard: true
+    })
+  )
 
-  const remove = (some: ReadonlyArray<Entry>) =>
-    Effect.suspend(() => {
+  const remove = (entry: Entry, leftover: Leftover) =>
+    Effect.callback<void>((resume) => {
       const sent = monotonicMillis(clock)
-      const removals = some.map(Requests.cleanUp)
-      return Effect.match(etcd.txn({ then: removals, idempotent: true }), {
-        // An attempt without an answer may come when another entry has the key.
-        onSuccess: ({ repeated }) => repeated ? "MayComeLate" : "Over",
-        // To try again what etcd will never allow changes nothing.
-        onFailure: ({ isTransient, outcome }) =>
-          !isTransient ? "Over" : outcome === "Unknown" ? "MayComeLate" : "Refused"
-      }).pipe(Effect.map((result) => {
-        const latest = monotonicMillis(clock) + proposalTimeout
-        for (const entry of some) {
-          const leftover = entries.get(entry)
-          if (leftover === undefined) continue
+      // Its own key as the line: removals do not read, so those of one line may travel together.
+      batch.send(entry.key, Requests.cleanUp(entry), (exit) => {
+        if (entries.has(entry)) {
+          const result = Exit.match(exit, { onSuccess: ofAnswer, onFailure: ofFailure })
+          const latest = monotonicMillis(clock) + proposalTimeout
           if (result === "MayComeLate") leftover.until = Math.max(leftover.until, latest)
           else if (result === "Over" && sent >= leftover.until) gone(entry)
         }
-      }))
+        resume(Effect.void)
+      })
     })
 
   const gone = (entry: Entry) => {
@@ -107,6 +107,16 @@ export const make = (
 
   return { add }
 }
+
+// An attempt without an answer may come when another entry has the key.
+const ofAnswer = ({ repeated }: { readonly repeated: boolean }) => repeated ? "MayComeLate" : "Over"
+
+const ofFailure = (cause: Cause.Cause<Etcd.EtcdError>) =>
+  Option.match(Cause.findErrorOption(cause), {
+    onNone: () => "MayComeLate",
+    // To try again what etcd will never allow changes nothing.
+    onSome: ({ isTransient, outcome }) => !isTransient ? "Over" : outcome === "Unknown" ? "MayComeLate" : "Refused"
+  })
 
 /** In milliseconds. */
 const shortestPause = 200
