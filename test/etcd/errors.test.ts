@@ -4,7 +4,6 @@ import { castGrpcError } from "etcd3"
 import { afterEach, vi } from "vitest"
 import { at, isOfMember, toEtcdError } from "../../src/internal/etcd3/errors.ts"
 import { aboutCertificates, denied } from "../../src/internal/etcd3/plainer.ts"
-import { checkTls } from "../../src/internal/etcd3/secrets.ts"
 import * as Tls from "../support/Tls.ts"
 
 describe("what etcd says", () => {
@@ -201,6 +200,8 @@ describe("what is wrong with a certificate", () => {
     "set `tls.ca` to the authority that signed it, or add to the list: " +
     "the file of an authority by NODE_EXTRA_CA_CERTS, the system's list by NODE_USE_SYSTEM_CA=1"
   const refused = "etcd refused the client certificate in `tls.cert`"
+  const bytes = (text: string | undefined) => text === undefined ? undefined : Buffer.from(text)
+  const used = (tls: Etcd.Tls | undefined) => ({ ca: bytes(tls?.ca), cert: bytes(tls?.cert) })
   const rows: ReadonlyArray<readonly [string, Etcd.Tls | undefined, string]> = [
     [
       "Error: unable to verify the first certificate; if the root CA is installed locally, try running Node.js with --use-system-ca",
@@ -276,7 +277,7 @@ describe("what is wrong with a certificate", () => {
   it.each(rows)("%s", (trouble, tls, said) => {
     vi.stubEnv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", undefined)
     const cause = new Error(`14 UNAVAILABLE: No connection established. Last error: ${trouble}. Resolution note: `)
-    const error = aboutCertificates(toEtcdError("txn", cause), checkTls(tls ?? {}))
+    const error = aboutCertificates(toEtcdError("txn", cause), used(tls))
     assert.deepStrictEqual(
       [error.description, error.reason, error.outcome, error.method, error.cause],
       [said, "Tls", "Refused", "txn", cause]
@@ -290,7 +291,7 @@ describe("what is wrong with a certificate", () => {
         `14 UNAVAILABLE: No connection established. Last error: ${alert(number)}. Resolution note: `
       )
       assert.strictEqual(
-        aboutCertificates(toEtcdError("txn", cause), checkTls(client)).description,
+        aboutCertificates(toEtcdError("txn", cause), used(client)).description,
         `${refused}: it is not valid before 2020-01-01T00:00:00.000Z; check the clocks`
       )
     }
@@ -298,7 +299,7 @@ describe("what is wrong with a certificate", () => {
 
   it("is nothing when something else is wrong", () => {
     const error = toEtcdError("txn", new Error("14 UNAVAILABLE: Connection dropped"))
-    assert.strictEqual(aboutCertificates(error, checkTls(client)), error)
+    assert.strictEqual(aboutCertificates(error, used(client)), error)
   })
 })
 

@@ -249,7 +249,7 @@ describe("renewals", () => {
       const renewals = Array.from(yield* Fiber.join(told))
       assert.deepStrictEqual(renewals.map(({ remaining }) => Duration.toMillis(remaining)), [13_300, 13_300])
       assert.deepStrictEqual(renewals.map(({ leaseId }) => leaseId), [lease.id, lease.id])
-    }))
+    }).pipe(steadily))
 })
 
 describe("the validity", () => {
