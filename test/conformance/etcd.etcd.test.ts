@@ -7,6 +7,6 @@ import { suite } from "./etcd.ts"
 suite(
   "A real etcd",
   Layer.unwrap(Effect.map(EtcdServer.start(), ({ endpoint }) => Etcd.layer({ hosts: endpoint }))),
-  // The proxy passes on what etcd says of a transaction without etcd's code, and gives no reason why it refuses a watch.
+  // The proxy gives no reason why it refuses a watch.
   { isTerse: process.env.ETCD_BEHIND === "grpc-proxy" }
 )

@@ -74,6 +74,7 @@ const stub = (onRequest: (request: any, stream: Stream) => void = () => {}) => {
   }
   const members = {
     current: () => ({ open, leaseClient: { leaseKeepAlive: open } }),
+    isTokenRefused: () => false,
     failed: () => {},
     explain: () => Effect.fail
   } as unknown as Members

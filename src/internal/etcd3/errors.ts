@@ -12,9 +12,24 @@ import { isUnreadable } from "./secrets.ts"
 export const toEtcdError = (method: string, cause: unknown): EtcdError => {
   const text = cause instanceof Error ? cause.message : String(cause)
   const [, code, details] = /^(\d+) [A-Z_]+: ([^]*)$/.exec(text) ?? [undefined, undefined, text]
-  const { reason, description, outcome } = classify(cause, code === undefined ? undefined : Number(code), details!)
+  const { reason, description, outcome } = classify(cause, codeOf(code, details!), details!)
   return new EtcdError({ reason, method, outcome: outcome ?? "Refused", description, cause })
 }
+
+/** Etcd's gRPC proxy passes on what etcd says without etcd's code. */
+const codeOf = (code: string | undefined, details: string): number | undefined =>
+  code === "2" && details.startsWith("etcdserver: ")
+    ? codes.find(([, texts]) => texts.test(details))?.[0] ?? 2
+    : code === undefined
+    ? undefined
+    : Number(code)
+
+const codes: ReadonlyArray<readonly [code: number, texts: RegExp]> = [
+  [3, /key is not provided|too many operations in txn|duplicate key given in txn|request is too large/],
+  [8, /database space exceeded|too many requests/],
+  [9, /lease already exists/],
+  [11, /too large lease TTL|required revision/]
+]
 
 interface Classified {
   readonly reason: EtcdErrorReason
