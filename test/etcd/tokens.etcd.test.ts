@@ -101,8 +101,8 @@ describe.concurrent("a token that expires", () => {
       yield* Effect.sleep("11 seconds")
       const count = yield* refused()
       assert.isAtLeast(count, programs)
-      // Each tries at a third of the TTL, and then 1, 2 and 4 seconds apart.
-      assert.isAtMost(count, programs * 6)
+      // Each tries at a third of the TTL, and then 1, 2 and 4 seconds apart, or more often where answers come too late.
+      assert.isAtMost(count, programs * 12)
     }).pipe(Effect.scoped))
 
   it.live("is not asked for again at once after a refusal, which all calls hear meanwhile", () =>
