@@ -56,104 +56,43 @@ const wait = ({ run }: Pick<Process, "run">, options?: Lock.Options) =>
   Effect.tap(fork(run(Lock.withLock(Effect.succeed("done"), "job", options))), () => pass(5))
 
 describe("a waiter in a long line", () => {
-  it.effect("hears of the ends of the two before it alone, looks at the first, and enters at the second", () =>
+  it.effect("hears of its guard's end alone, and enters by the one read that this causes", () =>
     Effect.gen(function*() {
       const { remove } = yield* entries()
       const { counts, ...process } = yield* counted
       const waiting = yield* wait(process)
       const { reads } = counts
-      for (let i = 0; i < count - 2; i++) yield* remove(i)
+      for (let i = 0; i < count - 1; i++) yield* remove(i)
       yield* pass("1 second")
-      assert.deepStrictEqual(counts, { reads, events: 0, watches: 3 })
-      yield* remove(count - 2)
       assert.isUndefined(waiting.pollUnsafe())
-      assert.deepStrictEqual(counts, { reads: reads + 1, events: 1, watches: 3 })
+      assert.deepStrictEqual(counts, { reads, events: 0, watches: 1 })
       yield* remove(count - 1)
       assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
-      // The third event is the end of its own key.
-      assert.deepStrictEqual(counts, { reads: reads + 1, events: 3, watches: 3 })
+      assert.deepStrictEqual(counts, { reads: reads + 1, events: 1, watches: 1 })
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("reads once when its guard ends before it has heard who else is ahead", () =>
+  it.effect("gets the revision of the answer that shows its turn as its token, not that of its guard's end", () =>
     Effect.gen(function*() {
-      const { remove } = yield* entries()
-      const counts = { reads: 0 }
+      const etcd = yield* Etcd.Etcd
+      const { put, remove } = yield* entries()
+      let answered = 0n
+      let isLate = false
       const process = yield* sessionThrough((etcd) => ({
-        range: (range) => {
-          counts.reads++
-          return Effect.tap(etcd.range(range), () => Effect.sleep(100))
-        }
+        // What others do meanwhile moves the store on.
+        range: (range) =>
+          Effect.suspend(() => isLate ? Effect.orDie(put(count, count + 1)) : Effect.void).pipe(
+            Effect.andThen(etcd.range(range)),
+            Effect.tap(({ revision }) => Effect.sync(() => answered = revision))
+          )
       }))
-      const waiting = yield* wait(process)
-      yield* pass(200)
-      const { reads } = counts
-      yield* remove(...upTo(count - 1))
-      yield* remove(count - 1)
-      assert.isUndefined(waiting.pollUnsafe())
-      yield* pass(100)
-      assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
-      assert.strictEqual(counts.reads, reads + 1)
-    }).pipe(Effect.scoped, provideMemory))
-
-  it.effect("that is the next one notices at once when its own key goes", () =>
-    Effect.gen(function*() {
-      const faults = yield* Etcd.Faults
-      const { remove } = yield* entries()
-      const waiting = yield* wait(yield* session())
-      yield* remove(...upTo(count - 1))
-      yield* faults.deleteKey(yield* ownKey)
-      yield* pass(5)
-      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
-    }).pipe(Effect.scoped, provideMemory))
-
-  it.effect("that is the next one and loses its key with the guard's, in one revision, notices that as a holder", () =>
-    Effect.gen(function*() {
-      const faults = yield* Etcd.Faults
-      const { remove } = yield* entries()
-      const waiting = yield* fork((yield* session()).run(Lock.withLock(Effect.never, "job")))
+      const holding = yield* fork(Effect.map(process.run(Lock.acquire("job")), ({ fencingToken }) => fencingToken))
       yield* pass(5)
       yield* remove(...upTo(count - 1))
-      yield* faults.deletePrefix("job/")
-      yield* pass(5)
-      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
-    }).pipe(Effect.scoped, provideMemory))
-
-  it.effect("that is the next one reads its own key at its turn while the watch of that is not open", () =>
-    Effect.gen(function*() {
-      const faults = yield* Etcd.Faults
-      const { remove } = yield* entries()
-      const process = yield* sessionThrough((etcd) => ({
-        subscribe: (options, listener) =>
-          String(options.key).includes("other")
-            ? etcd.subscribe(options, listener)
-            : Effect.delay(etcd.subscribe(options, listener), "1 second")
-      }))
-      const waiting = yield* wait(process)
-      yield* remove(...upTo(count - 1))
-      yield* faults.deleteKey(yield* ownKey)
+      isLate = true
+      const { revision } = yield* etcd.range(Etcd.get("job/"))
       yield* remove(count - 1)
-      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
-    }).pipe(Effect.scoped, provideMemory))
-
-  it.effect("that is the next one reads its own key at its turn if the watch of that was opened again", () =>
-    Effect.gen(function*() {
-      const faults = yield* Etcd.Faults
-      const { remove } = yield* entries()
-      let isSlow = false
-      const process = yield* sessionThrough((etcd) => ({
-        range: (range) => Effect.tap(etcd.range(range), () => isSlow ? Effect.sleep("1 second") : Effect.void)
-      }))
-      const waiting = yield* wait(process)
-      yield* remove(...upTo(count - 1))
-      isSlow = true
-      yield* faults.cut
-      yield* faults.deleteKey(yield* ownKey)
-      // The watches are open again, and what happened meanwhile is being read.
-      yield* pass(300)
-      yield* remove(count - 1)
-      assert.isUndefined(waiting.pollUnsafe())
-      yield* pass("2 seconds")
-      assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+      assert.strictEqual(answered, revision + 3n)
+      assert.deepStrictEqual(holding.pollUnsafe(), Exit.succeed(answered))
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("asks one member what is ahead, and all of them where that one has not heard of the guard's end yet", () =>
@@ -173,11 +112,10 @@ describe("a waiter in a long line", () => {
       asked.length = 0
       yield* remove(count - 1)
       assert.deepStrictEqual(asked, ["one"])
-      yield* remove(...upTo(count - 3))
+      yield* remove(...upTo(count - 2))
       behind = yield* etcd.range(Etcd.getPrefix("job/", { sort: "CreateDescending" }))
-      yield* remove(count - 3)
-      assert.deepStrictEqual(asked, ["one", "one", "all"])
       yield* remove(count - 2)
+      assert.deepStrictEqual(asked, ["one", "one", "all"])
       assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
     }).pipe(Effect.scoped, provideMemory))
 
@@ -211,6 +149,40 @@ describe("a waiter in a long line", () => {
       yield* pass(5)
       assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
     }).pipe(Effect.scoped, provideMemory))
+
+  for (const order of ["right before its guard", "in one revision with its guard"]) {
+    for (const report of ["late", "silent"]) {
+      it.effect(`does not enter when its own key goes ${order}, and the watch of its own key is ${report}`, () =>
+        Effect.gen(function*() {
+          const etcd = yield* Etcd.Etcd
+          const { remove } = yield* entries()
+          const held: Array<() => void> = []
+          const process = yield* sessionThrough(({ subscribe }) => ({
+            subscribe: (options, { onEnd, onEvents }) =>
+              subscribe(options, {
+                onEvents: (events) =>
+                  String(options.key).includes("other") ? onEvents(events) : void held.push(() => onEvents(events)),
+                onEnd
+              })
+          }))
+          let bodies = 0
+          const waiting = yield* fork(process.run(Lock.withLock(Effect.sync(() => bodies++), "job")))
+          // By then it watches its own key, and has only its guard ahead.
+          yield* pass("3 seconds")
+          yield* remove(...upTo(count - 1))
+          const own = Etcd.remove(yield* ownKey)
+          const guard = Etcd.remove(other(count - 1))
+          const txns = order === "right before its guard" ? [[own], [guard]] : [[own, guard]]
+          for (const then of txns) yield* etcd.txn({ then })
+          yield* pass(5)
+          assert.isAbove(held.length, 0, "the end of its own key was reported")
+          if (report === "late") { for (const deliver of held) deliver() }
+          yield* pass(5)
+          assert.strictEqual(bodies, 0)
+          assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+        }).pipe(Effect.scoped, provideMemory))
+    }
+  }
 
   it.effect("hears of its own key's end after two seconds at the latest, whatever its guard does", () =>
     Effect.gen(function*() {
@@ -291,32 +263,29 @@ describe("a waiter in a long line", () => {
       assert.include(failureOf(waiting.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("watches its own key and the two before it at a time", () =>
+  it.effect("watches one guard at a time", () =>
     Effect.gen(function*() {
       const { remove } = yield* entries()
       const { open, opened, ...process } = yield* watching
       yield* wait(process)
-      const own = String(yield* ownKey)
       for (let i = count - 1; i > 20; i--) {
         yield* remove(i)
-        assert.deepStrictEqual(open(), [own, other(i - 1), other(i - 2)])
+        assert.deepStrictEqual(open(), [other(i - 1)])
       }
-      assert.lengthOf(opened, count - 18)
+      assert.lengthOf(opened, count - 20)
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("keeps its watches for the next entry of its process, which often has the same two before it", () =>
+  it.effect("keeps its watch for the next entry of its process, which often has the same guard", () =>
     Effect.gen(function*() {
       const { put, remove } = yield* entries()
       const { open, opened, ...process } = yield* watching
       for (let round = 0; round < 3; round++) {
         const waiting = yield* wait(process)
-        yield* remove(...upTo(count - 2))
-        yield* remove(count - 2)
-        yield* remove(count - 1)
+        yield* remove(...upTo(count))
         assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
         yield* put(...upTo(count))
       }
-      assert.lengthOf(opened, 3)
+      assert.deepStrictEqual(opened, [other(count - 1)])
       assert.deepStrictEqual(open(), opened)
     }).pipe(Effect.scoped, provideMemory))
 
@@ -330,11 +299,10 @@ describe("a waiter in a long line", () => {
       yield* pass(5)
       yield* put(...upTo(count).slice(5))
       yield* wait(process)
-      const own = String(yield* ownKey)
-      assert.deepStrictEqual(open(), [own, other(count - 1), other(count - 2)])
+      assert.deepStrictEqual(open(), [other(count - 1)])
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("that holds the lock watches its own key, until the line has been idle for a while", () =>
+  it.effect("that holds the lock watches its own key, until it releases it", () =>
     Effect.gen(function*() {
       const { remove } = yield* entries()
       const { open, run } = yield* watching
@@ -346,8 +314,7 @@ describe("a waiter in a long line", () => {
       yield* pass("1100 millis")
       assert.isDefined(holding.pollUnsafe())
       assert.isDefined(waiting.pollUnsafe())
-      yield* pass("1500 millis")
-      assert.deepStrictEqual(open(), [])
+      assert.lengthOf(open().filter((key) => !key.includes("other")), 0)
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("leaves nothing behind, neither in etcd nor of its watches", () =>
@@ -452,7 +419,7 @@ describe("a line of many processes", () => {
       yield* pass("1 second")
     }).pipe(Effect.scoped, provideMemory))
 
-  it.effect("wakes two of them at each hand-over", () =>
+  it.effect("wakes one of them at each hand-over", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const processes = yield* Effect.forEach(upTo(40), () => counted)
@@ -465,8 +432,7 @@ describe("a line of many processes", () => {
       yield* Effect.repeat(pass(10), { times: 100 })
       assert.deepStrictEqual(yield* faults.keys, [])
       for (const { counts } of late) {
-        // The end of its own key is reported to it as well.
-        assert.isAtMost(counts.events, 3)
+        assert.isAtMost(counts.events, 2)
         assert.isAtMost(counts.reads, 4)
       }
     }).pipe(Effect.scoped, provideMemory))

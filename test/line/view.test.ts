@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { admits, type Claim, guards, lock, read, write } from "../../src/internal/line/discipline.ts"
 import { type EntryKey, idOf } from "../../src/internal/line/entryKey.ts"
 import { queue } from "../../src/internal/line/layout.ts"
-import { follow, type Guarded, onDelete, type Place, settle, unplaced } from "../../src/internal/line/view.ts"
+import { follow, onDelete, type Place, settle, unplaced } from "../../src/internal/line/view.ts"
 
 const entry = (name: string, createRevision: bigint): EntryKey => ({ key: Buffer.from(`job/${name}`), createRevision })
 
@@ -23,13 +23,10 @@ const complete = (ahead: ReadonlyArray<EntryKey>): Place => ({
   ahead: new Map(ahead.map((kv) => [idOf(kv), kv]))
 })
 
-const guarded = (guards: ReadonlyArray<EntryKey>, others?: Partial<Guarded>): Place => ({
+const guarded = (guards: ReadonlyArray<EntryKey>): Place => ({
   _tag: "Guarded",
   guards: new Map(guards.map((kv) => [idOf(kv), kv])),
-  before: undefined,
-  isNext: false,
-  seenAt: 20n,
-  ...others
+  seenAt: 20n
 })
 
 describe("a claim", () => {
@@ -124,18 +121,14 @@ describe("what is nearest ahead", () => {
     assert.deepStrictEqual(step, { _tag: "Wait", place: guarded([b]) } as never)
   })
 
-  it("names the one before the guard of an entry that holds alone", () => {
-    const step = follow(job, lock, [b, a], false, 20n)
-    assert.deepStrictEqual(step, { _tag: "Wait", place: guarded([b], { before: a }) } as never)
+  it("guards the entry also when nothing else is ahead", () => {
+    const step = follow(job, lock, [b], true, 20n)
+    assert.deepStrictEqual(step, { _tag: "Wait", place: guarded([b]) } as never)
   })
 
-  it("makes an entry the next one when nothing else is ahead", () => {
-    const step = follow(job, lock, [b], true, 20n)
-    assert.deepStrictEqual(step, { _tag: "Wait", place: guarded([b], { isNext: true }) } as never)
-    const two = follow(job, lock, [b, a], true, 20n)
-    assert.deepStrictEqual(two, { _tag: "Wait", place: guarded([b], { before: a }) } as never)
-    const reader = follow(job, read, [entry("write/b", 5n)], true, 20n)
-    assert.deepStrictEqual(reader, { _tag: "Wait", place: guarded([entry("write/b", 5n)]) } as never)
+  it("guards an entry that holds alone by the nearest one only", () => {
+    const step = follow(job, lock, [b, a], true, 20n)
+    assert.deepStrictEqual(step, { _tag: "Wait", place: guarded([b]) } as never)
   })
 
   it("is the turn, at the read's revision, when nothing is", () => {
@@ -191,21 +184,6 @@ describe("a delete", () => {
       assert.isUndefined(onDelete(job, lock, guarded([b]), deleted(a, 21n), isWhole))
     })
   }
-
-  it("of the one before the guard makes the entry look", () => {
-    const place = guarded([b], { before: a })
-    assert.deepStrictEqual(onDelete(job, lock, place, deleted(a, 21n), false), { _tag: "Look" })
-    assert.deepStrictEqual(onDelete(job, lock, place, deleted(b, 21n), false), { _tag: "Look" })
-    assert.isUndefined(onDelete(job, lock, place, deleted(a, 2n), false))
-  })
-
-  it("of the guard is the turn of the next entry, at its revision, if that is still there", () => {
-    const place = guarded([b], { isNext: true })
-    const turn = { _tag: "TurnIfThere", revision: 21n, seenAt: 20n } as const
-    assert.deepStrictEqual(onDelete(job, lock, place, deleted(b, 21n), false), turn)
-    assert.isUndefined(onDelete(job, lock, place, deleted(b, 4n), false))
-    assert.isUndefined(onDelete(job, lock, place, deleted(a, 21n), false))
-  })
 
   it("says nothing while what is ahead is being read", () => {
     assert.isUndefined(onDelete(job, lock, unplaced, deleted(a, 21n), true))

@@ -102,6 +102,33 @@ export const schedules: ReadonlyArray<{ readonly about: string; readonly schedul
         { _tag: "DeleteKey", key: 1 }
       ]
     }
+  },
+  {
+    about: "a waiter's key is deleted right before the last one ahead of it, whose end is reported first",
+    schedule: {
+      processes: 4,
+      ttl: 5,
+      layout: "queue",
+      idles: false,
+      shortLine: 1,
+      steps: [
+        request({ process: 0, how: "withLock" }),
+        { _tag: "Advance", millis: 100 },
+        request({ process: 1, how: "withLock", hold: 300 }),
+        { _tag: "Advance", millis: 100 },
+        request({ process: 2, how: "withLock", hold: 300, unwinding: "stubborn" }),
+        { _tag: "Advance", millis: 100 },
+        request({ process: 3, how: "withLock", hold: 300 }),
+        { _tag: "Advance", millis: 1000 },
+        { _tag: "Interrupt", request: 1 },
+        { _tag: "Advance", millis: 500 },
+        { _tag: "DelayWatches", millis: 500 },
+        { _tag: "DeleteKey", key: 1 },
+        { _tag: "DelayWatches", millis: 0 },
+        { _tag: "Interrupt", request: 0 },
+        { _tag: "Advance", millis: 1000 }
+      ]
+    }
   }
 ]
 

@@ -35,9 +35,6 @@ export const downgradable: readonly [Claim, Claim] = [{ kind: "write", permits: 
 /** Whether another entry of the same client may have joined the line at its revision. */
 export const hasCompanion = (claim: Claim): boolean => isSame(claim, downgradable[0])
 
-/** Whether no other entry may hold beside a claim. */
-export const isExclusive = ({ of, permits }: Claim): boolean => permits === of
-
 export const isSame = (a: Claim, b: Claim): boolean => a.kind === b.kind && a.permits === b.permits && a.of === b.of
 
 /** Whether a claim is met, given those of all entries ahead. */

@@ -11,9 +11,9 @@ export class KeyWatches {
   readonly #line: Line
   /** By the keys' `idOf`. */
   readonly #watched = new Map<string, WatchedKey>()
-  /** What the last waiter watched. These watches are kept, since the next one often needs the same. */
-  #kept: ReadonlySet<string> = new Set()
-  /** All keys that waiters watch. Several entries of ours have different ones. */
+  /** The last guards. Their watches are kept, since they often guard again. */
+  #guards: ReadonlySet<string> = new Set()
+  /** All guards whose watches may be open. Several entries of ours have different ones. */
   readonly #opened = new Set<string>()
 
   constructor(host: Host, line: Line) {
@@ -25,11 +25,6 @@ export class KeyWatches {
     let watched = this.#watched.get(id)
     if (watched === undefined) this.#watched.set(id, watched = new WatchedKey(this.#host, this.#line, this, id, key))
     watched.watch.open()
-  }
-
-  /** Closes the watch of a key that no entry needs any more, unless the next one may. */
-  release(id: string) {
-    if (!this.#kept.has(id)) this.close(id)
   }
 
   close(id: string) {
@@ -53,10 +48,10 @@ export class KeyWatches {
     return this.#watched.get(id)?.deletedAt
   }
 
-  /** Keeps the watches of a waiter instead of those of the last one, and closes those that none of our entries needs. */
-  keep(ids: ReadonlySet<string>) {
-    if ([...ids].some((id) => !this.#kept.has(id))) this.#kept = ids
-    for (const id of ids) this.#opened.add(id)
+  /** Replaces the guards, and closes the watches that none of our entries needs any more. */
+  setGuards(guards: ReadonlySet<string>) {
+    this.#guards = guards
+    for (const id of guards) this.#opened.add(id)
     for (const id of this.#opened) {
       if (this.isNeeded(id)) continue
       this.#opened.delete(id)
@@ -70,7 +65,7 @@ export class KeyWatches {
   }
 
   isNeeded(id: string): boolean {
-    return this.#line.entries.size > 0 && (this.#kept.has(id) || this.#line.needs(id))
+    return this.#line.entries.size > 0 && (this.#guards.has(id) || this.#line.needs(id))
   }
 }
 

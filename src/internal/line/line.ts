@@ -7,10 +7,14 @@
  *
  * In a short line, one watch for deletes under the prefix reports the end of all earlier entries and of one's own. In a
  * long line that would wake every waiter at every hand-over, so an entry watches only its guards: the nearest entries
- * ahead that cannot all stay if its turn is to come. When a guard ends, the entry reads what is ahead of it now, and
- * takes its turn or the next guards. So that no read stands between the release of a lock and its next holder, the
- * entry of a lock reads also when the one before its guard ends: if only the guard is left then, its end is the turn,
- * provided that a watch of the entry's own key has reported nothing.
+ * ahead that cannot all stay if its turn is to come. When a guard ends, the entry reads its own key and what is ahead of
+ * it now, and takes its turn or the next guards.
+ *
+ * In a long line, only an answer gives a turn, and an event never does. etcd orders the events of one watch, and not those
+ * of two: a guard's end may be reported while that of the entry's own key, earlier or in the same revision, is not. An
+ * answer shows one revision, at which the own key is there and nothing ahead excludes it. Entries ahead can only go, so
+ * that stays true for as long as the own key is there. The answer's revision is the token: all that excluded the entry had
+ * gone by then, so their tokens are smaller.
  *
  * An answer without values does not show whether a key is on a lease. One on none is no entry, and might stay for ever, so
  * etcd is asked: at once about a key whose name says nothing of a lease, and about the others when they have been waited
@@ -24,25 +28,13 @@ import * as Effect from "effect/Effect"
 import type * as Semaphore from "effect/Semaphore"
 import type * as Etcd from "../../Etcd.ts"
 import { monotonicMillis } from "../monotonic.ts"
-import { type Claim, hasCompanion, isExclusive } from "./discipline.ts"
+import { type Claim, hasCompanion } from "./discipline.ts"
 import { type Entry, EntryLost, ForeignEntry } from "./entry.ts"
 import { type EntryKey, idOf } from "./entryKey.ts"
 import { KeyWatches } from "./keyWatches.ts"
 import type { Layout } from "./layout.ts"
 import * as Requests from "./requests.ts"
-import {
-  follow,
-  type Guarded,
-  inTheWay,
-  onDelete,
-  onEnd,
-  type Place,
-  settle,
-  type Step,
-  type TurnIfThere,
-  unplaced,
-  watched
-} from "./view.ts"
+import { follow, type Guarded, inTheWay, onDelete, type Place, settle, type Step, unplaced } from "./view.ts"
 import { DeletionWatch, type Host, persistently, type Subject } from "./watch.ts"
 
 /** How many entries make a line short, which is watched as a whole, or long, which is watched by guards. */
@@ -150,7 +142,7 @@ export class Line implements Subject {
 
   /** How many of the newest entries a join reads: as many as show what is ahead, which is all of a short line. */
   newestLimit(claim: Claim): number {
-    const among = this.#nearestLimit(claim)
+    const among = this.layout.guardsAmong(claim)
     if (this.layout.seesPart(claim)) return among
     const limit = this.#shortLimit(claim)
     return this.#length > limit ? 1 + among : limit
@@ -206,7 +198,7 @@ export class Line implements Subject {
   /** The entry is no longer in the line. */
   remove(entry: Entry) {
     this.entries.delete(entry.id)
-    if (!this.needs(entry.id)) this.#keys?.release(entry.id)
+    if (!this.needs(entry.id)) this.#keys?.close(entry.id)
   }
 
   // ---------------------------------------------------------------------------
@@ -219,9 +211,6 @@ export class Line implements Subject {
     switch (step._tag) {
       case "Turn": {
         return this.#takeTurn(entry, step.revision)
-      }
-      case "TurnIfThere": {
-        return this.#takeTurnIfThere(entry, step)
       }
       case "Foreign": {
         return this.#failBehind(entry, step.kv)
@@ -264,13 +253,6 @@ export class Line implements Subject {
 
   #takeTurn(entry: Entry, revision: bigint) {
     entry.takeTurn(revision, monotonicMillis(this.#host.clock))
-  }
-
-  /** If a watch has covered the own key since it was read, the key is there: etcd sends the deletes of all watches in order. */
-  #takeTurnIfThere(entry: Entry, { revision, seenAt }: TurnIfThere) {
-    const from = this.#whole.from ?? this.#keys?.from(entry.id)
-    if (from !== undefined && from <= seenAt) this.#takeTurn(entry, revision)
-    else this.#lookAhead(entry)
   }
 
   onDeletes(events: ReadonlyArray<Etcd.WatchEvent>, isWhole = true) {
@@ -334,7 +316,7 @@ export class Line implements Subject {
 
   /** Reads what is nearest ahead of an entry. */
   #lookAhead(entry: Entry) {
-    const limit = this.#nearestLimit(entry.claim)
+    const limit = this.layout.guardsAmong(entry.claim)
     entry.place = unplaced
     const look = Effect.suspend(() => {
       if (entry.state !== "Waiting") return Effect.void
@@ -382,22 +364,15 @@ export class Line implements Subject {
     if (revision > this.#seen) this.#seen = revision
   }
 
-  /**
-   * Reads a guard again once its watch is open, unless the watch is older than the read that showed the guard. The one
-   * before a guard is not read again: if its end goes unnoticed, that of the guard causes the read.
-   */
-  #watchGuards(entry: Entry, place: Guarded) {
+  /** Reads a guard again once its watch is open, unless the watch is older than the read that showed the guard. */
+  #watchGuards(entry: Entry, { guards, seenAt }: Guarded) {
     const keys = this.#keyWatches
-    const ids = watched(place)
-    const watchesOwn = isExclusive(entry.claim)
-    keys.keep(new Set(watchesOwn ? [...ids.keys(), entry.id] : ids.keys()))
-    if (watchesOwn && this.#whole.from === undefined) keys.open(entry.id, Buffer.from(entry.key))
-    for (const [id, { createRevision, key }] of ids) {
+    keys.setGuards(new Set(guards.keys()))
+    for (const [id, { createRevision, key }] of guards) {
       const from = this.#whole.from ?? keys.from(id)
-      const deletedAt = this.#deletedAt(id)
       if (from === undefined) keys.open(id, key)
-      else if (deletedAt > createRevision) return this.#apply(entry, onEnd(place, deletedAt))
-      else if (from > place.seenAt) this.#repeat(this.verify(id, key, from))
+      else if (this.#deletedAt(id) > createRevision) return this.#lookAhead(entry)
+      else if (from > seenAt) this.#repeat(this.verify(id, key, from))
     }
   }
 
@@ -430,12 +405,6 @@ export class Line implements Subject {
     if (!this.#whole.isOpen) return
     this.#whole.close()
     for (const entry of this.entries.values()) if (entry !== except && entry.state === "Waiting") this.#lookAhead(entry)
-  }
-
-  /** How many of the nearest entries name the guards of a claim, and the entry before a single one. */
-  #nearestLimit(claim: Claim): number {
-    const among = this.layout.guardsAmong(claim)
-    return isExclusive(claim) ? Math.max(among, 2) : among
   }
 
   /** More entries make the line a long one. */

@@ -7,12 +7,15 @@
  * according to it may hold as long as its own key exists.
  *
  * A turn comes in three ways, whose revisions compare: the join found no entry in the
- * way, and its own revision is the token; a watch reported the delete of the last entry
- * in the way, and the delete's revision is the token; or a read found no entry in the
- * way, and the read's revision is the token. Each is greater than the token of the
- * holder before, whose key was deleted at or before it.
+ * way, and its own revision is the token; a read found the own key and no entry in the
+ * way, and the read's revision is the token; or, in a short line, the one watch of the
+ * whole, which reports all deletes since a read in their order, one's own too, reported
+ * the last entry in the way, and that delete's revision is the token. Each is greater
+ * than the token of the holder before, whose key was deleted at or before it.
+ *
+ * The watch of a single key gives no turn: it says nothing of the own key.
  */
-import { admits, type Claim, guards, isExclusive } from "./discipline.ts"
+import { admits, type Claim, guards } from "./discipline.ts"
 import { type EntryKey, idOf } from "./entryKey.ts"
 import type { Layout } from "./layout.ts"
 
@@ -31,31 +34,16 @@ export interface Complete {
 
 /**
  * These entries ahead were there at the revision `seenAt`. The turn cannot come while all of them stay, so nothing else
- * needs to be watched. The end of one causes a read, unless nothing else was ahead: then it is the turn.
+ * needs to be watched; the end of one causes a read, and never a turn.
  */
 export interface Guarded {
   readonly _tag: "Guarded"
   readonly guards: ReadonlyMap<string, EntryKey>
-  /**
-   * The entry before the guard of one that holds alone. Its end causes a read as well, which is done by the time when the
-   * guard ends: as a rule, the guard holds now, and nothing else is ahead.
-   */
-  readonly before: EntryKey | undefined
-  /** Nothing but the guard was ahead, of an entry that holds alone. */
-  readonly isNext: boolean
-  readonly seenAt: bigint
-}
-
-/** The turn, if the entry's own key is still there, as it was at the revision `seenAt`. */
-export interface TurnIfThere {
-  readonly _tag: "TurnIfThere"
-  readonly revision: bigint
   readonly seenAt: bigint
 }
 
 export type Step =
   | { readonly _tag: "Turn"; readonly revision: bigint }
-  | TurnIfThere
   | { readonly _tag: "Foreign"; readonly kv: EntryKey }
   | { readonly _tag: "Look" }
   | { readonly _tag: "Wait"; readonly place: Complete | Guarded }
@@ -109,12 +97,9 @@ export const follow = (
   if (isComplete && isMet(rules, own, nearest)) return { _tag: "Turn", revision }
   const found = guards(own, nearest, (kv) => claimOf(rules, own, kv))
   if (found === undefined) return { _tag: "Look" }
-  const holdsAlone = isExclusive(own)
-  const before = holdsAlone ? nearest[1] : undefined
-  const isNext = holdsAlone && isComplete && nearest.length === 1
   return {
     _tag: "Wait",
-    place: { _tag: "Guarded", guards: new Map(found.map((kv) => [idOf(kv), kv])), before, isNext, seenAt }
+    place: { _tag: "Guarded", guards: new Map(found.map((kv) => [idOf(kv), kv])), seenAt }
   }
 }
 
@@ -135,14 +120,6 @@ export const inTheWay = (place: Place): ReadonlyMap<string, EntryKey> => {
 
 const none: ReadonlyMap<string, EntryKey> = new Map()
 
-/** The entries whose end matters to an entry with guards. */
-export const watched = ({ before, guards }: Guarded): ReadonlyMap<string, EntryKey> =>
-  before === undefined ? guards : new Map(guards).set(idOf(before), before)
-
-/** What follows from the end of such an entry. */
-export const onEnd = ({ isNext, seenAt }: Guarded, revision: bigint): Step =>
-  isNext ? { _tag: "TurnIfThere", revision, seenAt } : { _tag: "Look" }
-
 /** A delete that a watch has reported. The watch of the whole line is the only one that reports all of a revision. */
 export const onDelete = (
   rules: Rules,
@@ -152,8 +129,8 @@ export const onDelete = (
   isWhole: boolean
 ): Step | undefined => {
   if (place._tag === "Guarded") {
-    const ended = watched(place).get(deleted.id)
-    return ended !== undefined && deleted.revision > ended.createRevision ? onEnd(place, deleted.revision) : undefined
+    const guard = place.guards.get(deleted.id)
+    return guard !== undefined && deleted.revision > guard.createRevision ? { _tag: "Look" } : undefined
   }
   if (place._tag !== "Complete" || !isWhole) return undefined
   const earlier = place.ahead.get(deleted.id)
