@@ -80,4 +80,13 @@ describe.concurrent("an etcd that takes less in a transaction", () => {
       assert.lengthOf(yield* runner.acquire(shards(300)), 300)
       assert.strictEqual(refused(), met)
     }))
+
+  it.live("keeps the few shards of a runner, which are read one by one where it takes as many", () =>
+    Effect.gen(function*() {
+      const { etcd } = yield* limitedTo("--max-txn-ops=10")
+      const runner = yield* machine(etcd)
+      yield* runner.register
+      assert.lengthOf(yield* runner.acquire(shards(15)), 15)
+      for (let i = 0; i < 3; i++) assert.lengthOf(yield* runner.refresh(shards(15)), 15)
+    }))
 })

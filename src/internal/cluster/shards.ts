@@ -235,12 +235,13 @@ export const make = (options: {
 
   /** Returns the create revisions of the shards that are on the lease: of these, or of all. */
   const read = (current: LeaseImpl, ids: ReadonlyArray<string>) => {
-    const isAll = ids.length > few || strays.size > 0
-    const found = isAll
-      ? Effect.map(etcd.range(Etcd.getPrefix(keys.shards)), ({ kvs }) => kvs)
-      : Effect.map(
-        etcd.txn({ then: ids.map((id) => Etcd.get(keys.shard(id))) }),
-        ({ responses }) => responses.flatMap(({ kvs }) => kvs)
+    const size = { operations: ids.length, bytes: 0 }
+    const all = Effect.map(etcd.range(Etcd.getPrefix(keys.shards)), ({ kvs }) => kvs)
+    const found = ids.length > few || strays.size > 0 || !limits.allow(size)
+      ? all
+      : etcd.txn({ then: ids.map((id) => Etcd.get(keys.shard(id))) }).pipe(
+        Effect.map(({ responses }) => responses.flatMap(({ kvs }) => kvs)),
+        Effect.catchIf((error) => limits.learn(size, error), () => all)
       )
     return Effect.map(found, (kvs) => {
       const seen = new Map<string, bigint>()

@@ -78,7 +78,6 @@ export const singleKey: Layout = {
   range: Etcd.get,
   key: (name) => name,
   isEntry: () => true,
-  namesLease: () => false,
   claimIn: () => lock,
   claimOf: () => lock,
   hasOwnKeys: false

@@ -102,8 +102,8 @@ export class Line implements Subject {
   #pending = 0
   /** When each key was last deleted, as far as the watch has reported it while answers are still to come. */
   #deletes: Map<string, bigint> | undefined
-  /** Keys that etcd was asked about. */
-  #asked: WeakSet<EntryKey> | undefined
+  /** Keys in the way that etcd was asked about. */
+  #asked: Map<string, Asked> | undefined
 
   constructor(host: LineHost, prefix: string) {
     this.prefix = prefix
@@ -229,25 +229,32 @@ export class Line implements Subject {
   /** A key of a name that no entry has is in the way, unless it has gone since it was read. */
   #failBehind(entry: Entry, kv: EntryKey) {
     entry.place = unplaced
-    this.#repeat(Effect.map(this.#host.leaseOf(kv), (shown) => {
+    const ask = Effect.map(this.#host.leaseOf(kv), (shown) => {
       if (shown === "Gone") this.#lookAhead(entry)
       else entry.fail(new ForeignEntry(kv, shown === "OnLease"))
-    }))
+    })
+    this.#repeat(Effect.suspend(() => entry.state === "Waiting" ? ask : Effect.void))
   }
 
-  /** Fails those behind a key that is on no lease. */
+  /** Fails those behind a key that is on no lease. A key may be taken off its lease, so etcd is asked again after a while. */
   #askAbout({ place }: Entry, isSuspect: (kv: EntryKey) => boolean) {
+    const now = monotonicMillis(this.#host.clock)
     for (const [id, kv] of inTheWay(place)) {
-      if (!isSuspect(kv) || this.#asked?.has(kv)) continue
-      this.#asked = (this.#asked ?? new WeakSet()).add(kv)
-      this.#repeat(Effect.map(this.#host.leaseOf(kv), (shown) => {
+      const { createRevision } = kv
+      const known = this.#asked?.get(id)
+      const before = known?.createRevision === createRevision ? known : undefined
+      if (!isSuspect(kv) && before?.isPlain !== true) continue
+      if (before?.isPlain === false && now - before.at < askAgainAfter) continue
+      const asked: Asked = { createRevision, at: now, isPlain: false }
+      this.#asked = (this.#asked ?? new Map()).set(id, asked)
+      const behind = () =>
+        [...this.entries.values()].filter(({ place }) => inTheWay(place).get(id)?.createRevision === createRevision)
+      const ask = Effect.map(this.#host.leaseOf(kv), (shown) => {
         if (shown !== "OnNone") return
-        for (const entry of this.entries.values()) {
-          if (inTheWay(entry.place).get(id)?.createRevision === kv.createRevision) {
-            entry.fail(new ForeignEntry(kv, false))
-          }
-        }
-      }))
+        asked.isPlain = true
+        for (const entry of behind()) entry.fail(new ForeignEntry(kv, false))
+      })
+      this.#repeat(Effect.suspend(() => behind().length > 0 ? ask : Effect.void))
     }
   }
 
@@ -258,6 +265,7 @@ export class Line implements Subject {
   onDeletes(events: ReadonlyArray<Etcd.WatchEvent>, isWhole = true) {
     const deleted = events.map(({ kv }) => ({ id: idOf(kv), revision: kv.modRevision }))
     for (const { id, revision } of deleted) {
+      this.#asked?.delete(id)
       this.#see(revision)
       if (isWhole && this.#pending > 0) (this.#deletes ??= new Map()).set(id, revision)
       const own = this.entries.get(id)
@@ -467,6 +475,17 @@ export class Line implements Subject {
     this.#host.background(Effect.catch(persistently(read), (error) => Effect.sync(() => this.onError(error))))
   }
 }
+
+/** A question about a key that was created at a revision. */
+interface Asked {
+  readonly createRevision: bigint
+  readonly at: number
+  /** It was on no lease. */
+  isPlain: boolean
+}
+
+/** In milliseconds. */
+const askAgainAfter = 15_000
 
 const keyDeleted = new EntryLost("KeyDeleted")
 

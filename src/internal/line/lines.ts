@@ -135,8 +135,10 @@ export const make = (
 
   const joinBehind = (entry: Entry, done: Done<Entry, EntryError>) =>
     send([entry], Requests.join(entry), done, ({ responses, revision }) => {
-      const [, own, ...newest] = responses as Requests.Joined
-      enter(entry, own.kvs[0]!.createRevision)
+      const [, { kvs: [own] }, ...newest] = responses as Requests.Joined
+      // Where an entry is put only once, a key of its name stays as it was.
+      if (!Requests.isOwn(entry, own!)) return foreign([entry], own!)
+      enter(entry, own!.createRevision)
       entry.line.place(entry, { ...Requests.together(newest), revision })
       return Exit.succeed(entry)
     })
@@ -211,7 +213,9 @@ export const make = (
   const joinUnlessChanged = (entry: Entry, revision: bigint) =>
     Effect.callback<boolean, EntryError>((resume) =>
       send([entry], Requests.joinUnlessChanged(entry, revision), resume, (result) => {
-        const createRevision = result.succeeded ? result.revision : result.responses[0].kvs[0]?.createRevision
+        const createRevision = result.succeeded
+          ? result.revision
+          : earlierAttempt(entry, result, result.responses[0])?.createRevision
         if (createRevision === undefined) {
           detach(entry)
           forgetKey(entry)
@@ -248,12 +252,7 @@ export const make = (
       const { line } = entry
       const [ownKey, ...heads] = result.succeeded ? [] : result.responses
       const holder = Requests.headOf(heads)
-      // The lock may be ours by an earlier attempt, whose answer was lost.
-      const own = layout.hasOwnKeys
-        ? ownKey?.kvs[0]
-        : holder !== undefined && Requests.isOwn(entry, holder)
-        ? holder
-        : undefined
+      const own = earlierAttempt(entry, result, ownKey)
       line.isTaken = !result.succeeded && own === undefined
       if (line.isTaken) return Exit.succeed(new Refused(line.prefix, holder))
       enter(entry, own?.createRevision ?? result.revision)
@@ -263,9 +262,15 @@ export const make = (
 
   const joinAll: Lines["joinAll"] = (wanted, done) => {
     const entries = entriesOf(wanted)
-    send(entries, Requests.joinAll(entries), done, ({ responses, revision, succeeded }) => {
-      const createRevisions = succeeded ? entries.map(() => revision) : createRevisionsOf(responses)
-      if (createRevisions.includes(undefined)) return lostBeforehand(entries)
+    send(entries, Requests.joinAll(entries), done, ({ repeated, responses, revision, succeeded }) => {
+      const own = succeeded ? [] : responses.map(({ kvs }) => kvs[0])
+      const createRevisions = succeeded
+        ? entries.map(() => revision)
+        : entries.map((entry, i) => earlierAttempt(entry, { repeated }, responses[i])?.createRevision)
+      if (createRevisions.includes(undefined)) {
+        const other = own.find((kv, i) => kv !== undefined && !Requests.isOwn(entries[i]!, kv))
+        return other === undefined ? lostBeforehand(entries) : foreign(entries, other)
+      }
       entries.forEach((entry, i) => enter(entry, createRevisions[i]!))
       entries.forEach((entry, i) => {
         const newest = succeeded
@@ -286,7 +291,7 @@ export const make = (
       }))
       const createRevisions = result.succeeded
         ? entries.map(() => result.revision)
-        : createRevisionsOf(seen.map(({ own }) => own))
+        : entries.map((entry, i) => earlierAttempt(entry, result, seen[i]!.own)?.createRevision)
       if (createRevisions.every((revision) => revision === undefined)) {
         const taken = seen.findIndex(({ holder }) => holder !== undefined)
         const { claim, line: { prefix } } = entries[taken]!
@@ -305,6 +310,12 @@ export const make = (
   const entriesOf = (wanted: ReadonlyArray<Wanted>) =>
     wanted.map(({ prefix, ...options }) => new Entry(lineOf(prefix), options))
 
+  /** A key lies where the key of an entry would, and another client has put it. */
+  const foreign = (entries: ReadonlyArray<Entry>, kv: EntryKeyValue) => {
+    entries.forEach(withdraw)
+    return Exit.fail(new ForeignEntry(kv, kv.lease !== 0n))
+  }
+
   /** Of entries that were put together, one is gone already: the others are worth nothing. */
   const lostBeforehand = (entries: ReadonlyArray<Entry>) => {
     for (const entry of entries) {
@@ -320,7 +331,9 @@ export const make = (
     const next = new Entry(line, options)
     send([next], Requests.handOver(entry, next), done, (result) => {
       const { revision } = result
-      const createRevision = result.succeeded ? revision : result.responses[0].kvs[0]?.createRevision
+      const createRevision = result.succeeded
+        ? revision
+        : earlierAttempt(next, result, result.responses[0])?.createRevision
       if (createRevision === undefined) {
         withdraw(next)
         return Exit.fail(new EntryLost("KeyDeleted"))
@@ -497,15 +510,17 @@ export const make = (
 
 const unread: Pick<Newest, "kvs" | "count"> = { kvs: [], count: undefined }
 
-const createRevisionsOf = (own: ReadonlyArray<Etcd.RangeResult | undefined>): ReadonlyArray<bigint | undefined> =>
-  own.map((read) => read?.kvs[0]?.createRevision)
+/** The key that an earlier attempt of the same request has put, whose answer was lost. */
+const earlierAttempt = (
+  entry: Entry,
+  { repeated }: Pick<Etcd.TxnHeader, "repeated">,
+  own: Etcd.RangeResult | undefined
+): EntryKeyValue | undefined => repeated ? own?.kvs.find((kv) => Requests.isOwn(entry, kv)) : undefined
 
 const laneOf = ({ claim, key, line: { layout, prefix } }: Entry): string => layout.lane(prefix, key, claim)
 
-const isMetBehind = ({ layout, prefix }: Line, claim: Claim, ahead: ReadonlyArray<EntryKey>): boolean => {
-  const claims = ahead.map((kv) => layout.claimOf(prefix, kv, claim))
-  return claims.every((claim) => claim !== undefined) && admits(claim, claims)
-}
+const isMetBehind = ({ layout, prefix }: Line, claim: Claim, ahead: ReadonlyArray<EntryKey>): boolean =>
+  admits(claim, ahead.map((kv) => layout.claimOf(prefix, kv, claim)!))
 
 /** The beginning of a line at a revision. */
 interface Beginning {
@@ -526,7 +541,7 @@ const refusal = ({ layout, prefix }: Line, claim: Claim, { ahead, head }: Beginn
 // In milliseconds.
 const sweepEvery = 250
 
-/** How long an entry is in its state before its own key is watched. A waiter also checks its key before its turn. */
+/** How long an entry is in its state before it is attended to. A waiter also checks its key before its turn. */
 const attendAfter = { Waiting: 2000, Held: sweepEvery, Left: Infinity }
 
 /** How long a line without entries stays, with its watch. */

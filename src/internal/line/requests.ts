@@ -6,7 +6,7 @@
  */
 import * as Etcd from "../../Etcd.ts"
 import type { Entry } from "./entry.ts"
-import type { EntryKey, EntryKeyValue } from "./entryKey.ts"
+import { type EntryKey, type EntryKeyValue, idOf } from "./entryKey.ts"
 
 // -----------------------------------------------------------------------------
 // reads
@@ -93,7 +93,7 @@ export const heads = (ranges: ReadonlyArray<Etcd.Range>) => Etcd.nested({ then: 
 export const takeFree = (entry: Entry) => {
   const { claim, key, line } = entry
   const ahead = line.ahead(claim)
-  const others: readonly [Etcd.Range, ...Array<Etcd.Range>] = [getKey(key), ...ahead.map(first)]
+  const others: readonly [Etcd.Range, ...Array<Etcd.Range>] = [Etcd.get(key), ...ahead.map(first)]
   // If its own key is not among those that can be in its way, a repeated request would find the lock free again.
   const isNew = ahead.length === 1 ? [] : [isEmpty(Etcd.get(key))]
   return Etcd.nested({ compare: [...ahead.map(isEmpty), ...isNew], then: [put(entry)], else: others })
@@ -109,13 +109,13 @@ export const beginning = (range: Etcd.Range, limit: number) => {
 export const joinUnlessChanged = (entry: Entry, since: bigint) => {
   const { key, rangeEnd } = entry.line.range
   const isUnchanged = { key, rangeEnd, target: "CreateRevision", operator: "<", value: since + 1n } as const
-  return Etcd.nested({ compare: [isUnchanged], then: [put(entry)], else: [getKey(entry.key)] })
+  return Etcd.nested({ compare: [isUnchanged], then: [put(entry)], else: [Etcd.get(entry.key)] })
 }
 
 export const join = (entry: Entry) => {
   const then: readonly [Etcd.Op, Etcd.Range, ...Array<Etcd.Range>] = [
     putOnce(entry),
-    getKey(entry.key),
+    Etcd.get(entry.key),
     ...newestAhead(entry)
   ]
   return Etcd.nested({ then })
@@ -132,7 +132,7 @@ export const joinAll = (entries: ReadonlyArray<Entry>) =>
       const then: readonly [Etcd.Put, ...Array<Etcd.Range>] = [put(entry), ...newestAhead(entry)]
       return Etcd.nested({ then })
     }),
-    else: entries.map(({ key }) => getKey(key))
+    else: entries.map(({ key }) => Etcd.get(key))
   })
 
 /** Joins with several entries if nothing is in the way of any. */
@@ -141,7 +141,7 @@ export const takeAllFree = (entries: ReadonlyArray<Entry>) =>
     compare: entries.flatMap(({ claim, line }) => line.ahead(claim).map(isEmpty)),
     then: entries.map(put),
     else: entries.map(({ claim, key, line }) => {
-      const then: readonly [Etcd.Range, ...Array<Etcd.Range>] = [getKey(key), ...line.ahead(claim).map(first)]
+      const then: readonly [Etcd.Range, ...Array<Etcd.Range>] = [Etcd.get(key), ...line.ahead(claim).map(first)]
       return Etcd.nested({ then })
     })
   })
@@ -153,7 +153,7 @@ export const handOver = (entry: Entry, next: Entry) => {
     put(next),
     ...newestAhead(next)
   ]
-  return Etcd.nested({ compare: [guard(entry)], then, else: [getKey(next.key)] })
+  return Etcd.nested({ compare: [guard(entry)], then, else: [Etcd.get(next.key)] })
 }
 
 export const leave = (entry: Entry) => Etcd.nested({ compare: [guard(entry)], then: [Etcd.remove(entry.key)] })
@@ -189,9 +189,9 @@ const isOurs = (entry: Entry): ReadonlyArray<Etcd.Compare> => {
   return layout.hasOwnKeys ? [isOnLease] : [isOnLease, Etcd.compareValue(key, "=", value)]
 }
 
-/** Whether a key that all entries have was put for this one. */
-export const isOwn = ({ ref, value }: Entry, kv: EntryKeyValue): boolean =>
-  kv.lease === ref.lease.id && Buffer.compare(kv.value, value) === 0
+/** Whether a key was put for this entry. That it has the name of one says nothing: any client can put it. */
+export const isOwn = ({ id, line: { layout }, ref, value }: Entry, kv: EntryKeyValue): boolean =>
+  idOf(kv) === id && kv.lease === ref.lease.id && (layout.hasOwnKeys || Buffer.compare(kv.value, value) === 0)
 
 // -----------------------------------------------------------------------------
 // answers

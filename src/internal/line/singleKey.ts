@@ -33,9 +33,13 @@ export const make = (
 
   const untilReleased = (name: string, createRevision: bigint): Effect.Effect<void, Etcd.EtcdError> =>
     Effect.scoped(Effect.gen(function*() {
-      const watch = yield* watchOfLine(etcd, { ...singleKey.range(name), only: "Delete" })
-      const { kvs: [kv] } = yield* etcd.range(singleKey.range(name))
-      if (kv?.createRevision === createRevision && kv.lease !== 0n) yield* watch.next
+      const watch = yield* watchOfLine(etcd, singleKey.range(name))
+      const isHeld = Effect.map(
+        etcd.range(singleKey.range(name)),
+        ({ kvs: [kv] }) => kv?.createRevision === createRevision && kv.lease !== 0n
+      )
+      // A put may take the key off its lease.
+      while (yield* isHeld) yield* watch.next
     })).pipe(persistently)
 
   return { ...lines, join }

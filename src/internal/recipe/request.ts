@@ -15,7 +15,7 @@ import { type Entry, EntryLost, ForeignEntry } from "../line/entry.ts"
 import type { EntryKeyValue } from "../line/entryKey.ts"
 import { queue } from "../line/layout.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
-import { Refused } from "../line/lines.ts"
+import { Refused, refusedBy } from "../line/lines.ts"
 import * as Check from "../options.ts"
 import type { Contention, Wait } from "../session/contention.ts"
 import * as Engine from "../session/engine.ts"
@@ -124,11 +124,16 @@ export const make = <O extends Options, Held, Timeout, Conflict, H extends Owner
           return tryOr(name, options, (holder) => timeout(name, Duration.zero, holder))(restore)
         }
         if (isInside) return Effect.die(selfWait(name))
-        const wait: Wait<Timeout | EntryLost | EtcdError> = deadline(limit, clock, restore, (waited) =>
-          Effect.flatMap(
-            holderOf(contention, request, name),
-            (holder) => Effect.failSync(() => timeout(name, waited(), holder))
-          ))
+        const wait: Wait<Timeout | EntryLost | ForeignEntry | EtcdError> = deadline(
+          limit,
+          clock,
+          restore,
+          (waited) =>
+            Effect.flatMap(
+              holderOf(contention, request, name),
+              (holder) => Effect.failSync(() => timeout(name, waited(), holder))
+            )
+        )
         return Effect.mapBoth(contention.acquire(request, wait), { onSuccess: own, onFailure: explain(name, request) })
       })
 
@@ -251,12 +256,13 @@ export const deadline = <E>(
     )
 }
 
-/** Reads which client is in the way of a request whose time is up. */
-export const holderOf = (contention: Contention, { claim, prefix }: Request, name: string) =>
-  Effect.timeoutOrElse(Effect.map(contention.holder(prefix, claim), described), {
-    duration: holderTimeout,
-    orElse: () => unanswered(name)
-  })
+/** Reads which client is in the way of a request whose time is up. Fails if it is no client. */
+export const holderOf = ({ holder, layout }: Contention, { claim, prefix }: Request, name: string) =>
+  holder(prefix, claim).pipe(
+    Effect.flatMap((kv) => refusedBy(layout, prefix, claim, kv)),
+    Effect.map((refused) => described(refused.holder)),
+    Effect.timeoutOrElse({ duration: holderTimeout, orElse: () => unanswered(name) })
+  )
 
 /** How long that read may take. */
 const holderTimeout = "500 millis"
