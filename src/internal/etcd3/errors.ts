@@ -162,16 +162,23 @@ const answeredBy = (status: string): Classified => {
 }
 
 /** Whether an answer came from a server that has a part of etcd's interface only: such a one has no cluster to name. */
-export const isForeign = ({ cluster_id: { high, low } }: Header): boolean => low === 0 && high === 0
+export const isForeign = (header: Header | null): boolean =>
+  header === null || (header.cluster_id.low === 0 && header.cluster_id.high === 0)
 
+/** Whatever such a server is, it has answered, so it has applied what was to be written. */
 export const foreign = (method: string): EtcdError =>
-  new EtcdError({ reason: "Internal", method, outcome: "Refused", description: kine })
+  new EtcdError({
+    reason: "Internal",
+    method,
+    outcome: method === "range" ? "Refused" : "Unknown",
+    description: kine
+  })
 
 /** Kine gives every lease its TTL for an ID. */
 export const otherLease = (asked: bigint, granted: bigint, seconds: number): EtcdError => {
   const leases = `lease ${asked.toString(16)} was asked for, and lease ${granted.toString(16)} granted`
   const description = granted === BigInt(seconds) ? `${kine} (${leases})` : leases
-  return new EtcdError({ reason: "Internal", method: "leaseGrant", outcome: "Refused", description })
+  return new EtcdError({ reason: "Internal", method: "leaseGrant", outcome: "Unknown", description })
 }
 
 /** Whether another member may do better with the same request. */
