@@ -261,6 +261,13 @@ export const mayBeScheme = (error: EtcdError): boolean => error.description === 
 /** Whether TLS was spoken to an etcd that does not speak it. */
 export const isPlainServer = (error: EtcdError): boolean => error.description === wrongScheme.https
 
+/** Whether there is no connection, and gRPC does not say why. */
+export const isWithoutReason = (error: EtcdError): boolean => error.description === noReason
+
+/** There is no connection because the certificates for it could not be read. */
+export const isCertificates = (description: string, { cause, method }: EtcdError): EtcdError =>
+  new EtcdError({ reason: "Tls", method, outcome: "Refused", description, cause })
+
 export const isScheme = (wrong: "http" | "https", { cause, method }: EtcdError): EtcdError =>
   new EtcdError({ reason: "Tls", method, outcome: "Refused", description: wrongScheme[wrong], cause })
 

@@ -15,8 +15,8 @@ import { timedOut } from "./stream.ts"
 import * as Watch from "./watch.ts"
 
 /** Speaks to a real etcd through the raw clients of npm's etcd3. */
-export const make = Effect.fnUntraced(function*(options: Options, timeout: number, naming: Naming | undefined) {
-  const members = yield* Members.make(options, timeout, naming)
+export const make = Effect.fnUntraced(function*(options: Options, requestTimeout: number, naming: Naming | undefined) {
+  const members = yield* Members.make(options, requestTimeout, naming)
   const leaseKeepAlive = yield* KeepAlive.make(members)
   const watch = yield* Watch.make(members)
   const watchOfLine = yield* Watch.make(members)
