@@ -145,6 +145,7 @@ const refusedByMember =
 // -----------------------------------------------------------------------------
 
 const notEtcd = "this is not etcd"
+const noHttp2 = `${notEtcd}: it does not speak HTTP/2, as antietcd, for example, does not`
 const kine = "this is kine (k3s), not etcd: it has no lease renewal"
 
 /** What kine says to requests that it does not know, which are most of those that a lock needs. */
@@ -230,7 +231,7 @@ const unavailable = (details: string): Classified => {
   if (noConnection !== undefined) {
     const trouble = noConnection.replace(/^Error: /, "").replace(/\s*\(\d{4}-[^)]*Z\)$/, "")
     if (isUnreadable("tls", trouble)) return { reason: "Tls", description: trouble }
-    if (trouble === "Protocol error") return { reason: "Internal", description: `${notEtcd}: it does not speak HTTP/2` }
+    if (trouble === "Protocol error") return { reason: "Internal", description: noHttp2 }
     if (withoutAWord.test(trouble)) return { reason: "Unavailable", description: closedAtOnce }
     if (tlsTrouble.test(trouble)) {
       return {
