@@ -19,7 +19,6 @@ import { configured } from "./internal/config.ts"
 import { bytes, prefixEnd } from "./internal/etcd/bytes.ts"
 import { measured } from "./internal/etcd/measured.ts"
 import { prefixed } from "./internal/etcd/namespace.ts"
-import { attemptTimeout } from "./internal/etcd/retry.ts"
 import * as Service from "./internal/etcd/service.ts"
 import * as Etcdctl from "./internal/etcd3/etcdctl.ts"
 import * as memory from "./internal/memory/transport.ts"
@@ -443,14 +442,16 @@ export interface Options {
   readonly username?: string | undefined
   /**
    * The user's password, or an effect that reads it, which runs for each token that is
-   * fetched: at first, when a token has expired, and when etcd has forgotten it.
+   * fetched: at first, when a token has expired, and when etcd has forgotten it. It may take the
+   * whole `requestTimeout`, and goes on while the call that began it is sent again.
    * A failure to read it fails the calls that wait for the token, with an `EtcdError`
    * of reason `Unauthenticated` that shows the failure's message.
    */
   readonly password?: Redacted.Redacted | Effect.Effect<Redacted.Redacted, unknown> | undefined
   /**
    * Certificates, or an effect that reads them, which runs for each new connection, so
-   * that a certificate may be renewed in service. A failure to read them, or a value that
+   * that a certificate may be renewed in service. It may take the whole `requestTimeout`, and goes
+   * on while the call that began it is sent again. A failure to read them, or a value that
    * cannot be used, fails that connection, with an `EtcdError` of reason `Tls` that shows
    * the failure's message. The next connection reads them again.
    */
@@ -734,7 +735,7 @@ const make = Effect.fnUntraced(function*(options: Options, naming?: Check.Naming
   const etcd3 = yield* Effect.promise(() => import("./internal/etcd3/transport.ts"))
   // Where there are no options at all, the error is about the missing hosts.
   const transport = measured(
-    yield* etcd3.make({ ...options }, attemptTimeout(requestTimeout), naming),
+    yield* etcd3.make({ ...options }, requestTimeout, naming),
     yield* Effect.context<never>()
   )
   return Service.make(options.prefix ? prefixed(transport, Buffer.from(options.prefix)) : transport, requestTimeout)

@@ -35,6 +35,17 @@ export const connection: Layer.Layer<Etcd.Etcd, Config.ConfigError | Misuse, Eff
       for (const [variable, value] of Object.entries(given)) {
         if (Option.isSome(value)) env[variable] = value.value
       }
+      if (Option.isSome(options.passwordFile) && isAbsent(env.ETCDCTL_USER)) {
+        return yield* new Misuse({
+          message: "--password-file is given without a user. Name the user by --user, or in ETCDCTL_USER."
+        })
+      }
+      if (Option.isSome(options.user) && Option.isNone(options.passwordFile) && isAbsent(env.ETCDCTL_PASSWORD)) {
+        return yield* new Misuse({
+          message: "--user is given without a password. Put the password into a file for --password-file, or into " +
+            "ETCDCTL_PASSWORD."
+        })
+      }
       const password = Option.isSome(options.passwordFile) ? yield* passwordIn(options.passwordFile.value) : undefined
       return Etcd.layerEtcdctl({ password }).pipe(
         Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env: env as Record<string, string> }))),
@@ -43,14 +54,18 @@ export const connection: Layer.Layer<Etcd.Etcd, Config.ConfigError | Misuse, Eff
     }).pipe(Effect.provide(NodeFileSystem.layer))
   )
 
+/** Whether a variable has no value, which an empty one has not. */
+const isAbsent = (value: string | undefined) => value === undefined || value === ""
+
 /** The password in a file, which is read again for each token. */
 const passwordIn = Effect.fnUntraced(function*(path: string) {
   const files = yield* FileSystem.FileSystem
   const read = files.readFileString(path).pipe(
     Effect.map((text) => Redacted.make(text.replace(/\r?\n$/, ""))),
-    Effect.mapError(({ message }) =>
-      new Misuse({ message: `--password-file: cannot read ${JSON.stringify(path)} (${message})` })
-    )
+    Effect.mapError(({ message, reason }) => {
+      const why = reason._tag === "NotFound" ? "there is no such file" : message
+      return new Misuse({ message: `--password-file: cannot read ${JSON.stringify(path)} (${why})` })
+    })
   )
   const password = yield* read
   const { type } = yield* Effect.orElseSucceed(files.stat(path), () => ({ type: "File" }))

@@ -28,7 +28,9 @@ const connection = {
     Flag.withDescription("The user, without the password. Default: ETCDCTL_USER."),
     Flag.optional
   ),
-  passwordFile: Flag.File("password-file", { mustExist: true }).pipe(
+  // No Flag.File: it refuses a pipe.
+  passwordFile: Flag.Path("password-file").pipe(
+    Flag.withMetavar("file"),
     Flag.withDescription("A file that holds the user's password. Default: ETCDCTL_PASSWORD."),
     Flag.optional
   ),

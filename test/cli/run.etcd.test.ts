@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Option, Schedule } from "effect"
 import { Election, Etcd, Lock } from "effect-etcd-lock"
+import { execFileSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import * as Auth from "../support/Auth.ts"
@@ -276,6 +277,24 @@ describe("the exit code", () => {
     ],
     ["a way to deal with a loss that there is not", 64, ["run", "--on-lost", "pray", "x", "true"], /none of kill, /],
     ["a password in the arguments", 64, ["ls", "--user", "root:secret"], /--user takes a name alone/],
+    [
+      "a user without a password",
+      64,
+      ["ls", "--user", "ann"],
+      /--user is given without a password\. .*--password-file/
+    ],
+    [
+      "a password without a user",
+      64,
+      ["ls", "--password-file", "/etc/hostname"],
+      /--password-file is given without a user\. Name the user by --user, or in ETCDCTL_USER\./
+    ],
+    [
+      "a file of a password that there is not",
+      64,
+      ["ls", "--user", "ann", "--password-file", "/no/such"],
+      /--password-file: cannot read "\/no\/such" \(there is no such file\)/
+    ],
     ["a program that there is not", 127, ["run", unique("x"), "/no/such"], /There is no program "\/no\/such"/],
     ["a program that is none", 126, ["run", unique("x"), import.meta.filename], /cannot be run: .*EACCES/],
     ["a path that leads through a file", 126, ["run", unique("x"), "/etc/passwd/x"], /cannot be run: .*ENOTDIR/],
@@ -333,6 +352,21 @@ describe("the exit code", () => {
         assert.strictEqual(ended.code, code, ended.stderr)
         assert.notInclude(ended.stderr + ended.stdout, "secret")
       }
+      // A pipe can be read once, and the password in it is for all tokens.
+      const args = ["--user", "ada", "run", "ada/x", "echo", "works"]
+      const piped = execFileSync(
+        "bash",
+        [
+          "-c",
+          "\"$1\" \"$2\" --password-file <(echo secret-1) \"${@:3}\"",
+          "-",
+          process.execPath,
+          Program.program,
+          ...args
+        ],
+        { env: { PATH: process.env.PATH, ...env }, encoding: "utf8" }
+      )
+      assert.strictEqual(piped, "works\n")
     }).pipe(Effect.scoped))
 })
 

@@ -17,6 +17,7 @@ import * as Path from "node:path"
 import * as Util from "node:util"
 import { fromVariables } from "../support/connect.ts"
 import { defectOf } from "../support/exits.ts"
+import * as GrpcServer from "../support/GrpcServer.ts"
 import { logs } from "../support/logs.ts"
 import * as Tls from "../support/Tls.ts"
 
@@ -238,7 +239,7 @@ describe("Etcd.layerEtcdctl", () => {
           "ETCDCTL_INSECURE_TRANSPORT=false is set, but host \"http://a:1\" of ETCDCTL_ENDPOINTS says http://"
         ],
         [{ ETCDCTL_USER: "ann" }, "ETCDCTL_USER has no password; write it as name:password, or set ETCDCTL_PASSWORD"],
-        [{ ETCDCTL_PASSWORD: "hunter2" }, "ETCDCTL_PASSWORD is set without ETCDCTL_USER"],
+        [{ ETCDCTL_PASSWORD: "hunter2" }, "ETCDCTL_PASSWORD is set without ETCDCTL_USER. Set that to the user's name."],
         [
           { ETCDCTL_USER: "ann:hunter2", ETCDCTL_PASSWORD: "hunter2" },
           "ETCDCTL_USER has a password, and ETCDCTL_PASSWORD is set as well. Write the name alone into ETCDCTL_USER"
@@ -260,6 +261,27 @@ describe("Etcd.layerEtcdctl", () => {
         assert.include(configErrorOf(exit).message, says, JSON.stringify(variables))
         for (const secret of ["hunter2", base64Key.slice(20, 60)]) assert.notInclude(shown(exit), secret)
       }
+    }))
+
+  it.effect("names a password that is given as the option that it is", () =>
+    Effect.gen(function*() {
+      const password = Redacted.make("hunter2")
+      for (const variables of [{}, { ETCDCTL_PASSWORD: "hunter2" }]) {
+        const exit = yield* Effect.exit(fromVariables(variables, { password }))
+        assert.include(
+          configErrorOf(exit).message,
+          "`password` is set without ETCDCTL_USER. Set that to the user's name."
+        )
+      }
+      const etcd = yield* fromVariables(
+        { ETCDCTL_USER: "ann", ETCDCTL_ENDPOINTS: yield* GrpcServer.start({}) },
+        { password: Effect.fail("the vault is sealed") }
+      )
+      const error = yield* Effect.flip(etcd.range(Etcd.get("a")))
+      assert.strictEqual(error.description, "cannot read `password` for a token: the vault is sealed")
+      const wrong: any = "hunter2"
+      const exit = yield* Effect.exit(fromVariables({ ETCDCTL_USER: "ann" }, { password: wrong }))
+      assert.include(String(defectOf(exit)), "password must be Redacted")
     }))
 
   it.effect("refuses by name what would verify nothing, or lead to another etcd", () =>

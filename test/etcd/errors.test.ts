@@ -153,7 +153,7 @@ describe("what is not etcd", () => {
     )
     assert.strictEqual(
       said("14 UNAVAILABLE: No connection established. Last error: Error: Protocol error. Resolution note: "),
-      "this is not etcd: it does not speak HTTP/2 (etcd:2379)"
+      "this is not etcd: it does not speak HTTP/2, as antietcd, for example, does not (etcd:2379)"
     )
   })
 

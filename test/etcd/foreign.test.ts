@@ -64,13 +64,32 @@ describe.concurrent("kine", () => {
         error.description,
         `${isKine} (lease abcd was asked for, and lease f granted) (${endpoint})`
       )
-      assert.deepStrictEqual([error.reason, error.outcome], ["Internal", "Refused"])
+      assert.deepStrictEqual([error.reason, error.outcome], ["Internal", "Unknown"])
       const locked = Lock.withLock(Effect.void, "a").pipe(Effect.provide(Session.layer()), onEtcd(endpoint))
       assert.include((yield* Effect.flip(locked)).message, isKine)
     }))
 })
 
 describe.concurrent("a server that is not etcd", () => {
+  it.live("may answer without a header, or with one that names no cluster, when it has applied what was to be written", () =>
+    Effect.gen(function*() {
+      for (const header of [undefined, null, {}, { revision: 7 }]) {
+        const endpoint = yield* GrpcServer.start({
+          KV: { Range: () => ({ header }), Txn: () => ({ header, succeeded: true, responses: [{ response_put: {} }] }) }
+        })
+        const etcd = yield* connect({ hosts: endpoint, requestTimeout })
+        const calls: ReadonlyArray<readonly [Effect.Effect<unknown, Etcd.EtcdError>, Etcd.EtcdError["outcome"]]> = [
+          [etcd.range(Etcd.get("a")), "Refused"],
+          [etcd.txn({ then: [Etcd.put("a", "")] }), "Unknown"]
+        ]
+        for (const [call, outcome] of calls) {
+          const error = yield* Effect.flip(call)
+          assert.strictEqual(error.description, `${isKine} (${endpoint})`)
+          assert.deepStrictEqual([error.reason, error.outcome], ["Internal", outcome])
+        }
+      }
+    }))
+
   it.live("may grant another lease", () =>
     Effect.gen(function*() {
       const endpoint = yield* GrpcServer.start({
@@ -79,6 +98,7 @@ describe.concurrent("a server that is not etcd", () => {
       const etcd = yield* connect({ hosts: endpoint, requestTimeout })
       const error = yield* Effect.flip(etcd.leaseGrant(0xabcdn, 15))
       assert.strictEqual(error.description, "lease abcd was asked for, and lease beef granted")
+      assert.strictEqual(error.outcome, "Unknown")
     }))
 
   it.live("is named, and other hosts are asked instead", () =>
@@ -96,7 +116,10 @@ describe.concurrent("a server that is not etcd", () => {
       })
       const etcd = yield* connect({ hosts: [web, member], requestTimeout })
       const error = yield* Effect.flip(etcd.range(Etcd.get("a")))
-      assert.strictEqual(error.description, `this is not etcd: it does not speak HTTP/2 (${web})`)
+      assert.strictEqual(
+        error.description,
+        `this is not etcd: it does not speak HTTP/2, as antietcd, for example, does not (${web})`
+      )
       assert.strictEqual((yield* etcd.range(Etcd.get("a"))).count, 0)
     }))
 })

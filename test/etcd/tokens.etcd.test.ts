@@ -148,7 +148,7 @@ describe.concurrent("a token that expires", () => {
       ) {
         const error = yield* Effect.flip(call)
         assert.deepStrictEqual([error.reason, error.outcome], ["Unauthenticated", "Refused"])
-        assert.strictEqual(error.description, "cannot read `password` for a new connection: the vault is sealed")
+        assert.strictEqual(error.description, "cannot read `password` for a token: the vault is sealed")
       }
       password = Effect.succeed(Redacted.make(ann.password))
       yield* Effect.sleep("1100 millis")

@@ -263,6 +263,18 @@ describe("a stream of watches", () => {
       }))
   }
 
+  it.live("ends with a confirmation without a header, and the watch can be opened on another", () =>
+    Effect.gen(function*() {
+      let isFirst = true
+      const { etcd, streams } = yield* connect((request, stream) => {
+        if (!isFirst) return etcdOfOrder(request, stream)
+        isFirst = false
+        setTimeout(() => stream.tell({ ...created(request.create_request.watch_id.low), header: null }))
+      })
+      yield* subscribeAll(etcd, ["a"]).subscribed
+      assert.deepStrictEqual(streams.map(({ isClosed }) => isClosed), [true, false])
+    }))
+
   it.live("ends with a number that nobody asked for, once the server has taken one", () =>
     Effect.gen(function*() {
       const { etcd, streams } = yield* connect(({ create_request }, { tell }) => {

@@ -198,6 +198,12 @@ describe("renewals", () => {
         stub.times("renew").map((at) => at - began),
         [20_000, 21_000, 23_000, 27_000, 31_000, 35_000]
       )
+      // With a short TTL they are as seldom as leaves time for some of them.
+      const short = EtcdStub.make({ grant: () => Effect.succeed(3), renew: () => EtcdStub.failing("Unauthenticated") })
+      yield* make(short, { ttl: "3 seconds" })
+      const beganShort = Number(yield* Clock.monotonicTimeNanos) / 1e6
+      yield* elapse(2600)
+      assert.deepStrictEqual(short.times("renew").map((at) => at - beganShort), [1000, 1500, 2500])
     }).pipe(steadily))
 
   it.effect("of a short lease that fail are repeated in time for others", () =>

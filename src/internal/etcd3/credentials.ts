@@ -6,6 +6,7 @@ import type { Pem, Read } from "./secrets.ts"
 export class Credentials extends Grpc.ChannelCredentials {
   readonly #read: Read<Pem>
   #used: Pem = {}
+  #failure: string | undefined
 
   constructor(read: Read<Pem>) {
     super()
@@ -17,12 +18,28 @@ export class Credentials extends Grpc.ChannelCredentials {
     return this.#used
   }
 
+  /** Why the last read of the certificates failed. gRPC reports that only for a while. */
+  get failure(): string | undefined {
+    return this.#failure
+  }
+
   override _isSecure(): boolean {
     return true
   }
 
   override _equals(other: ChannelCredentials): boolean {
     return this === other
+  }
+
+  async #readNow(): Promise<Pem> {
+    try {
+      this.#used = await this.#read()
+      this.#failure = undefined
+      return this.#used
+    } catch (error) {
+      this.#failure = (error as Error).message
+      throw error
+    }
   }
 
   override _createSecureConnector(
@@ -32,7 +49,7 @@ export class Credentials extends Grpc.ChannelCredentials {
     return {
       // This is called before each connection, and awaited.
       waitForReady: async () => {
-        const { ca, cert, key } = this.#used = await this.#read()
+        const { ca, cert, key } = await this.#readNow()
         // Null means the authorities that Node trusts by itself, or those that gRPC's variable names.
         latest = Grpc.credentials.createSsl(ca ?? null, key, cert)._createSecureConnector(...args)
       },

@@ -145,6 +145,7 @@ const refusedByMember =
 // -----------------------------------------------------------------------------
 
 const notEtcd = "this is not etcd"
+const noHttp2 = `${notEtcd}: it does not speak HTTP/2, as antietcd, for example, does not`
 const kine = "this is kine (k3s), not etcd: it has no lease renewal"
 
 /** What kine says to requests that it does not know, which are most of those that a lock needs. */
@@ -162,16 +163,23 @@ const answeredBy = (status: string): Classified => {
 }
 
 /** Whether an answer came from a server that has a part of etcd's interface only: such a one has no cluster to name. */
-export const isForeign = ({ cluster_id: { high, low } }: Header): boolean => low === 0 && high === 0
+export const isForeign = (header: Header | null): boolean =>
+  header === null || (header.cluster_id.low === 0 && header.cluster_id.high === 0)
 
+/** Whatever such a server is, it has answered, so it has applied what was to be written. */
 export const foreign = (method: string): EtcdError =>
-  new EtcdError({ reason: "Internal", method, outcome: "Refused", description: kine })
+  new EtcdError({
+    reason: "Internal",
+    method,
+    outcome: method === "range" ? "Refused" : "Unknown",
+    description: kine
+  })
 
 /** Kine gives every lease its TTL for an ID. */
 export const otherLease = (asked: bigint, granted: bigint, seconds: number): EtcdError => {
   const leases = `lease ${asked.toString(16)} was asked for, and lease ${granted.toString(16)} granted`
   const description = granted === BigInt(seconds) ? `${kine} (${leases})` : leases
-  return new EtcdError({ reason: "Internal", method: "leaseGrant", outcome: "Refused", description })
+  return new EtcdError({ reason: "Internal", method: "leaseGrant", outcome: "Unknown", description })
 }
 
 /** Whether another member may do better with the same request. */
@@ -223,7 +231,7 @@ const unavailable = (details: string): Classified => {
   if (noConnection !== undefined) {
     const trouble = noConnection.replace(/^Error: /, "").replace(/\s*\(\d{4}-[^)]*Z\)$/, "")
     if (isUnreadable("tls", trouble)) return { reason: "Tls", description: trouble }
-    if (trouble === "Protocol error") return { reason: "Internal", description: `${notEtcd}: it does not speak HTTP/2` }
+    if (trouble === "Protocol error") return { reason: "Internal", description: noHttp2 }
     if (withoutAWord.test(trouble)) return { reason: "Unavailable", description: closedAtOnce }
     if (tlsTrouble.test(trouble)) {
       return {
@@ -253,6 +261,13 @@ export const mayBeScheme = (error: EtcdError): boolean => error.description === 
 
 /** Whether TLS was spoken to an etcd that does not speak it. */
 export const isPlainServer = (error: EtcdError): boolean => error.description === wrongScheme.https
+
+/** Whether there is no connection, and gRPC does not say why. */
+export const isWithoutReason = (error: EtcdError): boolean => error.description === noReason
+
+/** There is no connection because the certificates for it could not be read. */
+export const isCertificates = (description: string, { cause, method }: EtcdError): EtcdError =>
+  new EtcdError({ reason: "Tls", method, outcome: "Refused", description, cause })
 
 export const isScheme = (wrong: "http" | "https", { cause, method }: EtcdError): EtcdError =>
   new EtcdError({ reason: "Tls", method, outcome: "Refused", description: wrongScheme[wrong], cause })

@@ -101,7 +101,7 @@ export const load: (
         "Unset it, and set ETCDCTL_ENDPOINTS to the members."
     ))
   }
-  const naming = namingOf(found)
+  const naming = namingOf(found, password)
   const options: Options = {
     hosts: found.endpoints.split(",").map((host) => host.trim()).filter((host) => host !== ""),
     requestTimeout: found.timeout,
@@ -157,9 +157,10 @@ const userOf = (
   given: Options["password"]
 ): Effect.Effect<Pick<Options, "username" | "password">, Config.ConfigError> => {
   if (Option.isNone(user)) {
-    return Option.isNone(variable)
-      ? Effect.succeed({ password: given })
-      : Effect.fail(configError("ETCDCTL_PASSWORD is set without ETCDCTL_USER. Set it to the user's name."))
+    const set = given !== undefined ? "`password`" : Option.isSome(variable) ? "ETCDCTL_PASSWORD" : undefined
+    return set === undefined
+      ? Effect.succeed({})
+      : Effect.fail(configError(`${set} is set without ETCDCTL_USER. Set that to the user's name.`))
   }
   const [username = "", ...rest] = Redacted.value(user.value).split(":")
   if (given !== undefined) return Effect.succeed({ username, password: given })
@@ -181,7 +182,10 @@ const userOf = (
 // errors
 // -----------------------------------------------------------------------------
 
-const namingOf = ({ cacert, cert, insecureTransport, key }: Variables): Naming => {
+const namingOf = (
+  { cacert, cert, insecureTransport, key }: Variables,
+  password: Options["password"]
+): Naming => {
   const file = (variable: string, path: Option.Option<string>) =>
     Option.isNone(path) ? variable : `${variable} (${JSON.stringify(path.value)})`
   const tls = [
@@ -192,7 +196,7 @@ const namingOf = ({ cacert, cert, insecureTransport, key }: Variables): Naming =
   const variableOf: Readonly<Record<string, string>> = {
     hosts: "ETCDCTL_ENDPOINTS",
     username: "ETCDCTL_USER",
-    password: "ETCDCTL_PASSWORD",
+    ...password === undefined ? { password: "ETCDCTL_PASSWORD" } : {},
     tls: tls.length === 0 ? "ETCDCTL_CACERT" : tls.join(" and "),
     "tls.ca": file("ETCDCTL_CACERT", cacert),
     "tls.cert": file("ETCDCTL_CERT", cert),

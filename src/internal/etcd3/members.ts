@@ -3,14 +3,23 @@ import * as Effect from "effect/Effect"
 import type { Options } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import * as Background from "../background.ts"
+import { attemptTimeout } from "../etcd/retry.ts"
 import type * as Check from "../options.ts"
 import { Client } from "./client.ts"
 import { Credentials } from "./credentials.ts"
-import { at, isScheme, isTokenOutOfDate, isUserMissing, mayBeScheme } from "./errors.ts"
+import {
+  at,
+  isCertificates,
+  isScheme,
+  isTokenOutOfDate,
+  isUserMissing,
+  isWithoutReason,
+  mayBeScheme
+} from "./errors.ts"
 import { normalize } from "./hosts.ts"
 import { aboutCertificates, denied, named, type Subject } from "./plainer.ts"
 import { speaksPlain, speaksTls } from "./probe.ts"
-import { certificates, type User, user as userOf } from "./secrets.ts"
+import { certificates, type Reading, type User, user as userOf } from "./secrets.ts"
 
 /**
  * The cluster's members. All calls go to one of them until it fails, then to
@@ -30,10 +39,16 @@ export interface Members {
   readonly explain: (member: Client, subject?: Subject) => (error: EtcdError) => Effect.Effect<never, EtcdError>
 }
 
-export const make = Effect.fnUntraced(function*(options: Options, timeout: number, naming: Check.Naming | undefined) {
+export const make = Effect.fnUntraced(function*(
+  options: Options,
+  requestTimeout: number,
+  naming: Check.Naming | undefined
+) {
   const background = yield* Background.make
+  const scope = yield* Effect.scope
+  const reading = { background, isClosed: () => scope.state._tag === "Closed", timeout: requestTimeout }
   const { members, user } = yield* Effect.acquireRelease(
-    Effect.sync(() => connect(options, { background, timeout })),
+    Effect.sync(() => connect(options, reading)),
     ({ members }) => Effect.sync(() => members.forEach(({ client }) => client.close()))
   )
   let index = 0
@@ -51,7 +66,9 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
       const { address, credentials } = members.find(({ client }) => client === member)!
       const fail = (error: EtcdError) => Effect.fail(naming === undefined ? error : named(error, naming))
       const certified = (error: EtcdError) =>
-        aboutCertificates(error, options.tls === undefined ? undefined : credentials?.used)
+        isWithoutReason(error) && credentials?.failure !== undefined
+          ? isCertificates(credentials.failure, error)
+          : aboutCertificates(error, options.tls === undefined ? undefined : credentials?.used)
       const plainer = denied(certified(error), user?.username, subject)
       const known = fail(at(address, plainer))
       if (!mayBeScheme(error)) return known
@@ -90,7 +107,7 @@ interface Member {
 
 const connect = (
   options: Options,
-  reading: { readonly background: Background.Background; readonly timeout: number }
+  reading: Reading
 ): { readonly members: ReadonlyArray<Member>; readonly user: User | undefined } => {
   const hosts = normalize(options.hosts)
   const readCertificates = certificates(options, hosts.some((host) => host.startsWith("https://")), reading)
@@ -123,7 +140,7 @@ const connect = (
       },
       credentials,
       user,
-      timeout: reading.timeout,
+      timeout: attemptTimeout(reading.timeout),
       onNoUser
     })
     return { client, address, credentials }

@@ -23,7 +23,10 @@ const describe = ({ cause, method, outcome, reason }: EtcdError, description: st
 export const named = (error: EtcdError, naming: Naming): EtcdError =>
   describe(
     error,
-    error.description.replace(/`((?:hosts|username|password|tls)(?:\.\w+)?)`/g, (_, option: string) => naming(option))
+    error.description.replace(
+      /`((?:hosts|username|password|tls|requestTimeout)(?:\.\w+)?)`/g,
+      (itself, option: string) => naming(option) === option ? itself : naming(option)
+    )
   )
 
 // -----------------------------------------------------------------------------

@@ -79,7 +79,7 @@ export interface Header {
 }
 
 export interface RangeResponse {
-  readonly header: Header
+  readonly header: Header | null
   readonly kvs: ReadonlyArray<KeyValue>
   readonly count: Int64
 }
@@ -92,7 +92,7 @@ export interface ResponseOp {
 }
 
 export interface TxnResponse {
-  readonly header: Header
+  readonly header: Header | null
   readonly succeeded: boolean
   readonly responses: ReadonlyArray<ResponseOp>
 }
@@ -103,7 +103,7 @@ export interface WatchRequest {
 }
 
 export interface WatchResponse {
-  readonly header: Header
+  readonly header: Header | null
   readonly watch_id: Int64
   readonly created: boolean
   readonly canceled: boolean

@@ -3,8 +3,10 @@
  * and for each token, so that whoever renews them does not have to restart the program.
  */
 import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Predicate from "effect/Predicate"
 import type * as Redacted from "effect/Redacted"
 import { X509Certificate } from "node:crypto"
 import { createSecureContext } from "node:tls"
@@ -13,24 +15,34 @@ import type { Background } from "../background.ts"
 import * as Check from "../options.ts"
 
 /** Whether a source could not be read, or its value not be used. gRPC reports that as text. */
-export const isUnreadable = (option: "tls" | "password", text: string): boolean => text.startsWith(problem(option))
+export const isUnreadable = (option: Option, text: string): boolean => text.startsWith(problem[option])
 
-const problem = (option: "tls" | "password") => `cannot read \`${option}\` for a new connection: `
+type Option = "tls" | "password"
 
-/** Reads a source and checks its value. It rejects with what `isUnreadable` knows. */
+const problem: Readonly<Record<Option, string>> = {
+  tls: "cannot read `tls` for a new connection: ",
+  password: "cannot read `password` for a token: "
+}
+
+/**
+ * Reads a source and checks its value. All who ask while a read is under way share it, so that one that takes longer than
+ * an attempt goes on into the next. It rejects with what `isUnreadable` knows.
+ */
 export interface Read<A> {
   (): Promise<A>
 }
 
-interface Reading {
+export interface Reading {
   readonly background: Background
+  /** Whether the connection's scope is closed. `background` would still run the first steps of an effect then. */
+  readonly isClosed: () => boolean
   /** For how many milliseconds at most. */
   readonly timeout: number
 }
 
 const reader = <A, B>(
-  { background, timeout }: Reading,
-  option: "tls" | "password",
+  { background, isClosed, timeout }: Reading,
+  option: Option,
   source: A | Effect.Effect<A, unknown>,
   check: (value: A) => B
 ): Read<B> => {
@@ -40,22 +52,38 @@ const reader = <A, B>(
     .pipe(
       Effect.map(check),
       // Whatever holds it up holds up the connection, and with it all calls.
-      Effect.timeout(timeout)
-    )
-  return () =>
-    new Promise((resolve, reject) => {
-      background(read).addObserver((exit) => {
-        if (Exit.isSuccess(exit)) return resolve(exit.value)
-        const cause = Cause.squash(exit.cause)
-        reject(new Error(`${problem(option)}${textOf(cause)}`, { cause }))
+      Effect.timeoutOrElse({
+        duration: timeout,
+        orElse: () =>
+          Effect.fail(`it took longer than \`requestTimeout\` (${Duration.format(Duration.millis(timeout))})`)
       })
+    )
+  const start = () =>
+    new Promise<B>((resolve, reject) => {
+      const fail = (failure: unknown) => reject(unreadable(option, failure))
+      if (isClosed()) return fail("the connection is closed")
+      background(read).addObserver((exit) =>
+        Exit.isSuccess(exit) ? resolve(exit.value) : fail(Cause.squash(exit.cause))
+      )
+    })
+  let underWay: Promise<B> | undefined
+  return () =>
+    underWay ??= start().finally(() => {
+      underWay = undefined
     })
 }
 
-const textOf = (cause: unknown): string => {
-  // Written as in other errors, where the names of variables take the place of these.
-  if (cause instanceof Check.InvalidOption) return cause.describe((option) => `\`${option}\``)
-  return cause instanceof Error ? cause.message : String(cause)
+// A user's own failure may carry the secret itself, so nothing of it goes on but its text.
+const unreadable = (option: Option, failure: unknown): Error =>
+  failure instanceof Check.InvalidOption
+    // Written as in other errors, where the names of variables take the place of these.
+    ? new Error(`${problem[option]}${failure.describe((option) => `\`${option}\``)}`, { cause: failure })
+    : new Error(`${problem[option]}${textOf(failure)}`)
+
+const textOf = (failure: unknown): string => {
+  if (typeof failure === "string") return failure
+  if (failure instanceof Error && failure.message !== "") return failure.message
+  return Predicate.hasProperty(failure, "_tag") && typeof failure._tag === "string" ? failure._tag : "it failed"
 }
 
 const invalid = (problem: Omit<Check.Problem, "module">) => new Check.InvalidOption({ module: "Etcd", ...problem })

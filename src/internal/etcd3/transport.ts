@@ -15,8 +15,8 @@ import { timedOut } from "./stream.ts"
 import * as Watch from "./watch.ts"
 
 /** Speaks to a real etcd through the raw clients of npm's etcd3. */
-export const make = Effect.fnUntraced(function*(options: Options, timeout: number, naming: Naming | undefined) {
-  const members = yield* Members.make(options, timeout, naming)
+export const make = Effect.fnUntraced(function*(options: Options, requestTimeout: number, naming: Naming | undefined) {
+  const members = yield* Members.make(options, requestTimeout, naming)
   const leaseKeepAlive = yield* KeepAlive.make(members)
   const watch = yield* Watch.make(members)
   const watchOfLine = yield* Watch.make(members)
@@ -34,17 +34,19 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
     const attempt = (timeout: number) =>
       Effect.callback<A, EtcdError>((resume) => {
         const member = members.current()
-        const fail = (error: EtcdError) => {
+        const failed = (error: EtcdError) => {
           if (isOfMember(error) || members.isTokenRefused(error)) members.failed(member, error)
-          resume(members.explain(member, subject)(error))
+          return members.explain(member, subject)(error)
         }
-        send(member, { deadline: Date.now() + timeout }).then(
-          (response) => {
+        // What throws here would end the process; within an effect, it is a defect of the call.
+        const answered = (response: Response) =>
+          Effect.suspend(() => {
             const wrong = check?.(response)
-            if (wrong === undefined) resume(Effect.sync(() => decode(response)))
-            else fail(wrong)
-          },
-          (cause) => fail(toEtcdError(method, cause))
+            return wrong === undefined ? Effect.succeed(decode(response)) : failed(wrong)
+          })
+        send(member, { deadline: Date.now() + timeout }).then(
+          (response) => resume(answered(response)),
+          (cause) => resume(failed(toEtcdError(method, cause)))
         )
       })
     if (options.username === undefined) return attempt(timeout)
@@ -64,7 +66,7 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
         (member, options) => member.call(Rpc.txn, encodeTxn(txn), options),
         (response) => ({
           ...decodeTxn(response),
-          revision: bigint(response.header.revision)
+          revision: bigint(response.header!.revision)
         }),
         txn,
         checkHeader("txn")
@@ -76,7 +78,7 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
         (member, options) => member.call(Rpc.range, encodeRange(range), options),
         (response) => ({
           ...decodeRange(response),
-          revision: bigint(response.header.revision)
+          revision: bigint(response.header!.revision)
         }),
         range,
         checkHeader("range")
@@ -110,5 +112,5 @@ export const make = Effect.fnUntraced(function*(options: Options, timeout: numbe
   return transport
 })
 
-const checkHeader = (method: string) => ({ header }: { readonly header: Rpc.Header }) =>
+const checkHeader = (method: string) => ({ header }: { readonly header: Rpc.Header | null }) =>
   isForeign(header) ? foreign(method) : undefined

@@ -119,6 +119,8 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     if (name === undefined || created === undefined || watching.has(number)) {
       return misfit("etcd confirmed a watch that was not asked for")
     }
+    // It says from when on the watch reports.
+    if (response.header === null) return misfit("etcd confirmed a watch without a header")
     answers++
     asked.delete(name)
     const { options, resume, subscriber } = created

@@ -363,7 +363,7 @@ const pauseAfter = (failures: number, error: EtcdError | undefined, period: numb
   const mayPass = error === undefined || error.isTransient || error.reason === "Tls"
   const [first, longest] = mayPass
     ? [Math.min(period / 10, 100), Math.min(period / 5, 1000)]
-    : [1000, 4000]
+    : [Math.min(period / 2, 1000), Math.min(period, 4000)]
   const pause = Math.min(first * 2 ** (failures - 1), longest)
   return Effect.map(Random.next, (random) => Math.round(pause * (0.8 + 0.4 * random)))
 }
