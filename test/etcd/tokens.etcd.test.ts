@@ -31,13 +31,13 @@ describe.concurrent("a token that expires", () => {
     Effect.gen(function*() {
       const server = yield* Auth.start({ users: { ann } })
       yield* Effect.gen(function*() {
-        const lease = yield* Lease.make({ ttl: "6 seconds" })
+        const lease = yield* Lease.make({ ttl: "10 seconds" })
         yield* Effect.gen(function*() {
           // At its start etcd repeats what it had not yet written to its database, the giving of tokens too.
           yield* Effect.sleep("1 second")
           yield* server.kill
           yield* server.restart
-          yield* Effect.sleep("10 seconds")
+          yield* Effect.sleep("14 seconds")
         }).pipe(lease.whileAlive)
       }).pipe(Effect.scoped, Effect.provide(Etcd.layer({ hosts: server.endpoint, ...asAnn })))
     }))

@@ -3,10 +3,7 @@ import { toEtcdError } from "./errors.ts"
 import { Metadata as NoToken } from "./packages.ts"
 import type { User } from "./secrets.ts"
 
-/**
- * For how long a refusal is believed, and etcd is left alone where it has not answered in time. Each check of a password
- * costs it as much as hundreds of other calls.
- */
+/** For how long a refusal is believed. Each check of a password costs etcd as much as hundreds of other calls. */
 const memory = 1000
 
 /**
@@ -53,8 +50,7 @@ export class Tokens {
       return metadata
     } catch (error) {
       this.#current = undefined
-      const { isTransient, reason } = toEtcdError("authenticate", error)
-      if (!isTransient || reason === "Timeout") this.#refusal = { error, at: performance.now() }
+      if (!toEtcdError("authenticate", error).isTransient) this.#refusal = { error, at: performance.now() }
       throw error
     } finally {
       this.#isFetching = false
