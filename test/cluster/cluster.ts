@@ -15,7 +15,7 @@ const all = [...Runner.singletons, Runner.job, ...things]
 /** By when the next one runs, and how much later the machine may be. */
 export const bound = Duration.toMillis(Runner.config.shardLockExpiration) +
   Duration.toMillis(Runner.config.refreshAssignmentsInterval) + 1000
-export const slack = 5000
+export const slack = 20_000
 
 export interface Running {
   readonly port: number
