@@ -64,10 +64,7 @@ export const make = Effect.fnUntraced(function*(options: Options, requestTimeout
         "txn",
         timeout,
         (member, options) => member.call(Rpc.txn, encodeTxn(txn), options),
-        (response) => ({
-          ...decodeTxn(response),
-          revision: bigint(response.header!.revision)
-        }),
+        atRevision(decodeTxn),
         txn,
         checkHeader("txn")
       ),
@@ -76,10 +73,7 @@ export const make = Effect.fnUntraced(function*(options: Options, requestTimeout
         "range",
         timeout,
         (member, options) => member.call(Rpc.range, encodeRange(range), options),
-        (response) => ({
-          ...decodeRange(response),
-          revision: bigint(response.header!.revision)
-        }),
+        atRevision(decodeRange),
         range,
         checkHeader("range")
       ),
@@ -112,5 +106,14 @@ export const make = Effect.fnUntraced(function*(options: Options, requestTimeout
   return transport
 })
 
-const checkHeader = (method: string) => ({ header }: { readonly header: Rpc.Header | null }) =>
-  isForeign(header) ? foreign(method) : undefined
+interface Headed {
+  readonly header: Rpc.Header | null
+}
+
+/** Adds the revision of an answer whose header was checked. */
+const atRevision = <R extends Headed, A extends object>(decode: (response: R) => A) => (response: R) => ({
+  ...decode(response),
+  revision: bigint(response.header!.revision)
+})
+
+const checkHeader = (method: string) => ({ header }: Headed) => isForeign(header) ? foreign(method) : undefined
