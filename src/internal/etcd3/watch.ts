@@ -50,16 +50,14 @@ const decodeEvent = ({ kv, type }: Rpc.WatchResponse["events"][number]): WatchEv
 const misfit = (description: string): EtcdError =>
   new EtcdError({ reason: "Unavailable", method, outcome: "Unknown", description })
 
-interface Creating {
-  readonly options: WatchOptions
-  readonly subscriber: Subscriber
-  /** Undefined once no caller waits for it any more. */
-  resume: ((answer: Effect.Effect<bigint, EtcdError>) => void) | undefined
-}
-
 interface Watching {
   readonly options: WatchOptions
   readonly subscriber: Subscriber
+}
+
+interface Creating extends Watching {
+  /** Undefined once no caller waits for it any more. */
+  resume: ((answer: Effect.Effect<bigint, EtcdError>) => void) | undefined
 }
 
 const isAskedFor = ({ key, only, rangeEnd }: WatchOptions, { _tag, kv }: WatchEvent): boolean => {

@@ -1,10 +1,9 @@
 /**
  * Removes what may be left of entries whose transactions have an unknown outcome.
  *
- * A put may be applied later than its call ended, so one removal is not enough: the entry
- * is removed again and again until no such put can come any more. All
- * entries are removed by the same few transactions, and each alone where etcd refuses them together. That goes on after the session has ended, for
- * those on a lease that goes on: the user's.
+ * A put may be applied later than its call ended, so one removal is not enough: the entry is removed again and again until
+ * no such put can come any more. All entries are removed by the same few transactions, and each alone where etcd refuses
+ * them together. That goes on after the session has ended, for those on a lease that goes on: the user's.
  */
 import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
