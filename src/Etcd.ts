@@ -211,14 +211,32 @@ export type TxnResult<Then extends ReadonlyArray<Op>, Else extends ReadonlyArray
   )
 
 /**
+ * What etcd says of itself in every answer.
+ *
+ * **Details**
+ *
+ * Answers that name one cluster come from one history, in which revisions only grow. Answers that name one term have
+ * known of one leader.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Header {
+  /** The store's revision, after the request if that was a transaction. */
+  readonly revision: bigint
+  /** The ID of the cluster. */
+  readonly clusterId: bigint
+  /** Raft's term, which grows with each election of a leader. */
+  readonly term: bigint
+}
+
+/**
  * What etcd returns beside the results of a transaction that was sent by itself. A nested one has none of it.
  *
  * @category models
  * @since 0.1.0
  */
-export interface TxnHeader {
-  /** The store's revision after the transaction. */
-  readonly revision: bigint
+export interface TxnHeader extends Header {
   /** The response to an earlier attempt was lost. etcd may have applied that one, too, or may yet do so. */
   readonly repeated: boolean
 }
@@ -272,6 +290,19 @@ export interface LeaseTimeToLive {
   readonly remaining: number
   /** What was granted, in seconds. */
   readonly granted: number
+  /** The keys on the lease, where they were asked for. One that was put or deleted just now may be missing, or still be there. */
+  readonly keys: ReadonlyArray<Uint8Array>
+}
+
+/**
+ * The answer to a renewal of a lease.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LeaseKeepAlive {
+  /** The TTL of the renewed lease, in seconds; 0 when there is no such lease. */
+  readonly ttl: number
 }
 
 /**
@@ -380,18 +411,21 @@ export class Etcd extends Context.Service<Etcd, {
     request: TxnRequest<Then, Else>
   ) => Effect.Effect<TxnResult<Then, Else> & TxnHeader, EtcdError>
   /** A linearizable read, unless the range says otherwise. */
-  readonly range: (range: Range) => Effect.Effect<RangeResult & { readonly revision: bigint }, EtcdError>
+  readonly range: (range: Range) => Effect.Effect<RangeResult & Header, EtcdError>
   /** Grants a lease under an ID of the caller's choice and returns the TTL that etcd granted, in seconds. */
   readonly leaseGrant: (leaseId: bigint, seconds: number) => Effect.Effect<number, EtcdError>
   /** Revokes a lease and deletes its keys. */
   readonly leaseRevoke: (leaseId: bigint) => Effect.Effect<void, EtcdError>
   /**
-   * Renews a lease once, in one attempt of at most `timeout` milliseconds, and returns its TTL in seconds; 0 when there
-   * is no such lease.
+   * Renews a lease once, in one attempt of at most `timeout` milliseconds. That a leader has a quorum is known only when a
+   * linearizable read has been answered afterwards, in the same term.
    */
-  readonly leaseKeepAlive: (leaseId: bigint, timeout: number) => Effect.Effect<number, EtcdError>
-  /** Reads how long a lease still lives. */
-  readonly leaseTimeToLive: (leaseId: bigint) => Effect.Effect<LeaseTimeToLive, EtcdError>
+  readonly leaseKeepAlive: (leaseId: bigint, timeout: number) => Effect.Effect<LeaseKeepAlive & Header, EtcdError>
+  /** Reads how long a lease still lives, and which keys are on it if `keys` is set. */
+  readonly leaseTimeToLive: (
+    leaseId: bigint,
+    options?: { readonly keys?: boolean | undefined }
+  ) => Effect.Effect<LeaseTimeToLive & Header, EtcdError>
   /** Watches from now on, until the scope closes. */
   readonly watch: (options: WatchOptions) => Effect.Effect<Watch, EtcdError, Scope.Scope>
   /**

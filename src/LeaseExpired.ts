@@ -9,6 +9,8 @@ import { TaggedError } from "./internal/taggedError.ts"
  * - `Expired`: it was not renewed in time. This is reported before etcd's own expiry; the other fields say what
  *   happened.
  * - `Revoked`: etcd has no such lease any more; it was revoked.
+ * - `HistoryChanged`: etcd is not the one that granted it: a backup was restored, its data was wiped, or it is another
+ *   cluster. `description` says which.
  * - `Released`: its scope closes or has closed, or `revoke` was called.
  *
  * @category errors
@@ -16,14 +18,21 @@ import { TaggedError } from "./internal/taggedError.ts"
  */
 export class LeaseExpired extends TaggedError<LeaseExpired>("effect-etcd-lock/Lease/LeaseExpired")("LeaseExpired", {
   leaseId: Schema.BigInt,
-  reason: Schema.Literals(["Expired", "Revoked", "Released"]),
+  reason: Schema.Literals(["Expired", "Revoked", "HistoryChanged", "Released"]),
+  /** What shows that etcd's history is another one. */
+  description: Schema.optional(Schema.String),
   /** How long etcd had acknowledged no renewal when the lease expired. */
   unacknowledgedFor: Schema.optional(Schema.DurationFromMillis),
   /**
-   * How long of that time this process stood still, by its clocks: it was stopped, its event loop was
-   * blocked, or its machine slept. Undefined for less than a tenth of the TTL.
+   * How long of that time this process stood still: it was stopped, or its event loop was blocked. Undefined for less
+   * than a tenth of the TTL.
    */
   stoodStillFor: Schema.optional(Schema.DurationFromMillis),
+  /**
+   * By how much the time of day leapt beyond that: the machine slept, or its clock was set forward. Undefined for less than a
+   * tenth of the TTL.
+   */
+  leaptBy: Schema.optional(Schema.DurationFromMillis),
   /** Why the last renewal failed, if one has failed in that time. */
   cause: Schema.optional(EtcdError)
 }) {
@@ -36,6 +45,9 @@ export class LeaseExpired extends TaggedError<LeaseExpired>("effect-etcd-lock/Le
       case "Revoked": {
         return `Lease ${id} was revoked: etcd has no such lease any more`
       }
+      case "HistoryChanged": {
+        return `Lease ${id} cannot be trusted: ${this.description}`
+      }
       case "Released": {
         return `Lease ${id} was released: its scope has closed`
       }
@@ -43,12 +55,15 @@ export class LeaseExpired extends TaggedError<LeaseExpired>("effect-etcd-lock/Le
   }
 
   get #story(): string {
-    const { cause, stoodStillFor, unacknowledgedFor } = this
+    const { cause, leaptBy, stoodStillFor, unacknowledgedFor } = this
     const time = unacknowledgedFor === undefined ? "in time" : `for ${Duration.format(unacknowledgedFor)}`
     const pause = stoodStillFor === undefined
       ? ""
       : `, and this process stood still for ${Duration.format(stoodStillFor)} of that time`
+    const leap = leaptBy === undefined
+      ? ""
+      : `, and this machine slept for ${Duration.format(leaptBy)} of it, or its clock was set forward`
     const error = cause === undefined ? "" : `; the last error was: ${cause.message}`
-    return `etcd acknowledged no renewal ${time}${pause}${error}`
+    return `etcd acknowledged no renewal ${time}${pause}${leap}${error}`
   }
 }

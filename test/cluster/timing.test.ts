@@ -229,7 +229,7 @@ describe("an acquisition", () => {
       yield* pass(4999)
       assert.deepStrictEqual(yield* a.requestsOf(a.acquire([shard(2)])), ["txn"])
       yield* pass(1)
-      assert.deepStrictEqual(yield* a.requestsOf(a.acquire([shard(3)])), ["txn", "leaseKeepAlive"])
+      assert.deepStrictEqual(yield* a.requestsOf(a.acquire([shard(3)])), ["txn", "leaseKeepAlive", "txn"])
     }).pipe(provideMemory))
 
   it.effect("gives nothing that it cannot vouch for, and leaves it to others", () =>

@@ -96,7 +96,7 @@ describe.concurrent("authentication", () => {
       yield* etcd.txn({ then: [Etcd.put(key, "1")] })
       yield* expired
       const after = yield* etcd.watch({ key })
-      assert.strictEqual(yield* etcd.leaseKeepAlive(id, 1000), 60)
+      assert.strictEqual((yield* etcd.leaseKeepAlive(id, 1000)).ttl, 60)
       yield* etcd.txn({ then: [Etcd.put(key, "2")] })
       assert.strictEqual((yield* after.next).length, 1)
       assert.strictEqual(text((yield* running.next)[0]?.kv.value), "1")

@@ -29,7 +29,10 @@ describe("retries", () => {
         Effect.flatMap(Clock.currentTimeMillis, (at) => {
           attempts.push({ at, timeout })
           const answer = answerAt(at, attempts.length)
-          if (answer === "yes") return Effect.succeed({ succeeded: true, revision: 7n, responses: [{ _tag: "Put" }] })
+          if (answer === "yes") {
+            const header = { revision: 7n, clusterId: 1n, term: 1n }
+            return Effect.succeed({ succeeded: true, responses: [{ _tag: "Put" }], ...header })
+          }
           return answer === undefined
             ? Effect.delay(
               Effect.fail(

@@ -20,12 +20,12 @@ describe.concurrent("a connection", () => {
         const watch = yield* etcd.watch({ key: Buffer.from(key) })
         yield* etcd.txn({ then: [Etcd.put(key, "")] })
         assert.strictEqual((yield* watch.next).length, 1)
-        assert.strictEqual(yield* etcd.leaseKeepAlive(id, 5000), 60)
+        assert.strictEqual((yield* etcd.leaseKeepAlive(id, 5000)).ttl, 60)
         yield* proxy.cut
         const lost = yield* Effect.flip(watch.next)
         assert.deepStrictEqual([lost.reason, lost.method], ["Unavailable", "watch"])
       }
-      assert.strictEqual(yield* Effect.retry(etcd.leaseKeepAlive(id, 5000), { times: 1 }), 60)
+      assert.strictEqual((yield* Effect.retry(etcd.leaseKeepAlive(id, 5000), { times: 1 })).ttl, 60)
     }))
 
   it.live("gives up streams that have fallen silent", () =>
@@ -36,17 +36,17 @@ describe.concurrent("a connection", () => {
       yield* etcd.leaseKeepAlive(id, 5000)
       yield* proxy.stall
       assert.strictEqual((yield* Effect.flip(etcd.leaseKeepAlive(id, 300))).reason, "Timeout")
-      assert.strictEqual(yield* etcd.leaseKeepAlive(id, 5000), 60)
+      assert.strictEqual((yield* etcd.leaseKeepAlive(id, 5000)).ttl, 60)
     }))
 
   it.live("answers each renewal of a lease, also those that are asked for at the same time", () =>
     Effect.gen(function*() {
       const etcd = yield* connect()
       const [id, other] = [yield* leased(etcd), yield* leased(etcd)]
-      const renewed = Effect.forEach([id, other, id, id, other], (id) => etcd.leaseKeepAlive(id, 2000), {
+      const renewed = yield* Effect.forEach([id, other, id, id, other], (id) => etcd.leaseKeepAlive(id, 2000), {
         concurrency: "unbounded"
       })
-      assert.deepStrictEqual(yield* renewed, [60, 60, 60, 60, 60])
+      assert.deepStrictEqual(renewed.map(({ ttl }) => ttl), [60, 60, 60, 60, 60])
     }))
 
   it.live("does not take the answer to a renewal that was interrupted for that to the next one", () =>
@@ -54,13 +54,13 @@ describe.concurrent("a connection", () => {
       const proxy = yield* Proxy.make(shared)
       const [etcd, direct] = yield* Effect.all([connect({ hosts: proxy.endpoint }), connect()])
       const id = yield* leased(direct)
-      assert.strictEqual(yield* etcd.leaseKeepAlive(id, 5000), 60)
+      assert.strictEqual((yield* etcd.leaseKeepAlive(id, 5000)).ttl, 60)
       yield* proxy.delayReplies(500)
       const first = yield* Effect.forkChild(etcd.leaseKeepAlive(id, 5000), { startImmediately: true })
       yield* Effect.sleep("200 millis")
       yield* Fiber.interrupt(first)
       yield* direct.leaseRevoke(id)
-      assert.strictEqual(yield* etcd.leaseKeepAlive(id, 5000), 0)
+      assert.strictEqual((yield* etcd.leaseKeepAlive(id, 5000)).ttl, 0)
     }))
 
   it.live("gives up streams of watches that have fallen silent", () =>

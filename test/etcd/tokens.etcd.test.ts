@@ -68,9 +68,9 @@ describe.concurrent("a token that expires", () => {
         yield* etcd.leaseGrant(17n, 60)
         yield* server.allow("ann", "all/")
         yield* etcd.watch({ key: Buffer.from("all/a") })
-        assert.isAbove(yield* etcd.leaseKeepAlive(lease.id, 1000), 0)
+        assert.isAbove((yield* etcd.leaseKeepAlive(lease.id, 1000)).ttl, 0)
         yield* server.allow("ann", "again/")
-        assert.isAbove(yield* etcd.leaseKeepAlive(lease.id, 1000), 0)
+        assert.isAbove((yield* etcd.leaseKeepAlive(lease.id, 1000)).ttl, 0)
       }).pipe(Effect.scoped, Effect.provide(Etcd.layer({ hosts: server.endpoint, ...asAnn })))
     }))
 

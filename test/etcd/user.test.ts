@@ -17,7 +17,7 @@ const counting = (etcd: Etcd.Etcd["Service"]) => {
     leaseGrant: (id, seconds) => counted("leaseGrant", () => etcd.leaseGrant(id, seconds)),
     leaseRevoke: (id) => counted("leaseRevoke", () => etcd.leaseRevoke(id)),
     leaseKeepAlive: (id, timeout) => counted("leaseKeepAlive", () => etcd.leaseKeepAlive(id, timeout)),
-    leaseTimeToLive: (id) => counted("leaseTimeToLive", () => etcd.leaseTimeToLive(id)),
+    leaseTimeToLive: (id, options) => counted("leaseTimeToLive", () => etcd.leaseTimeToLive(id, options)),
     watch: (options) => counted("watch", () => etcd.watch(options)),
     subscribe: (options, { onEnd, onEvents }) =>
       counted("watch", () =>
@@ -34,10 +34,12 @@ const readOnly = (watches: Set<Etcd.WatchListener>): Etcd.Etcd["Service"] => {
   const refused = (method: Etcd.Method) =>
     Effect.fail(new Etcd.EtcdError({ reason: "PermissionDenied", method, outcome: "Refused", description: "no" }))
 
+  const header: Etcd.Header = { revision: 1n, clusterId: 1n, term: 1n }
+
   const txn: Etcd.Etcd["Service"]["txn"] = () => refused("txn")
 
-  const range = (): Effect.Effect<Etcd.RangeResult & { readonly revision: bigint }, Etcd.EtcdError> =>
-    Effect.succeed({ _tag: "Range", kvs: [], count: 0, revision: 1n })
+  const range = (): Effect.Effect<Etcd.RangeResult & Etcd.Header, Etcd.EtcdError> =>
+    Effect.succeed({ _tag: "Range", kvs: [], count: 0, ...header })
 
   const subscribe = (
     _: Etcd.WatchOptions,
@@ -65,8 +67,8 @@ const readOnly = (watches: Set<Etcd.WatchListener>): Etcd.Etcd["Service"] => {
     range,
     leaseGrant: (_, seconds) => Effect.succeed(seconds),
     leaseRevoke: () => Effect.void,
-    leaseKeepAlive: () => Effect.succeed(0),
-    leaseTimeToLive: (): Effect.Effect<Etcd.LeaseTimeToLive> => Effect.succeed({ remaining: -1, granted: 0 }),
+    leaseKeepAlive: () => Effect.succeed({ ttl: 0, ...header }),
+    leaseTimeToLive: () => Effect.succeed({ remaining: -1, granted: 0, keys: [], ...header }),
     watch,
     subscribe
   }

@@ -79,7 +79,7 @@ describe("a run that is to succeed once", () => {
       yield* run(nightly(Effect.void))
       const etcd = yield* Etcd.Etcd
       const { kvs: [mark] } = yield* etcd.range(Etcd.getPrefix("nightly.done/"))
-      assert.deepStrictEqual(yield* etcd.leaseTimeToLive(mark!.lease), { granted: 604_800, remaining: 604_800 })
+      assert.deepInclude(yield* etcd.leaseTimeToLive(mark!.lease), { granted: 604_800, remaining: 604_800 })
     })))
 
   for (const method of ["leaseGrant", "txn"] as const) {

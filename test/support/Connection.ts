@@ -60,7 +60,7 @@ export const isolable = (etcd: Etcd.Etcd["Service"]): Connection => {
           duration: timeout,
           orElse: () => Effect.fail(lost("leaseKeepAlive", "Unknown"))
         }),
-      leaseTimeToLive: (id) => through("leaseTimeToLive", etcd.leaseTimeToLive(id)),
+      leaseTimeToLive: (id, options) => through("leaseTimeToLive", etcd.leaseTimeToLive(id, options)),
       watch: (options) =>
         Effect.map(through("watch", etcd.watch(options)), ({ next, revision }) => ({
           revision,

@@ -12,6 +12,8 @@ export interface Call {
 export interface Answers {
   readonly grant?: ((seconds: number) => Effect.Effect<number, Etcd.EtcdError>) | undefined
   readonly renew?: ((n: number) => Effect.Effect<number, Etcd.EtcdError>) | undefined
+  /** To the read that follows a renewal: by default, at once, that there is nothing. */
+  readonly read?: (() => Effect.Effect<never, Etcd.EtcdError>) | undefined
   readonly revoke?: ((n: number) => Effect.Effect<void, Etcd.EtcdError>) | undefined
 }
 
@@ -23,11 +25,13 @@ export interface EtcdStub {
   readonly times: (method: Call["method"]) => ReadonlyArray<number>
 }
 
+export const header: Etcd.Header = { revision: 1n, clusterId: 1n, term: 1n }
+
 /** How long a call may take in all, as the service promises. */
 export const requestTimeout = 5000
 
 /**
- * An etcd of leases alone, which answers as the test says: by default at once, with 15 seconds. It ends every call in
+ * An etcd of leases and of no keys, which answers as the test says: by default at once, with 15 seconds. It ends every call in
  * time, as the real one does.
  */
 export const make = (answers: Answers = {}): EtcdStub => {
@@ -47,16 +51,28 @@ export const make = (answers: Answers = {}): EtcdStub => {
       })
     })
   const none = () => Effect.die(new Error("the stub knows leases only"))
+  const txn = ({ then }: Etcd.TxnRequest<ReadonlyArray<Etcd.Op>, ReadonlyArray<Etcd.Op>>) =>
+    answers.read?.() ?? Effect.succeed({
+      _tag: "Txn",
+      succeeded: true,
+      repeated: false,
+      responses: then.map(() => ({ _tag: "Range", kvs: [], count: 0 })),
+      ...header
+    })
   const etcd = Etcd.Etcd.of({
     requestTimeout: Duration.millis(requestTimeout),
-    txn: none,
+    txn: txn as Etcd.Etcd["Service"]["txn"],
     range: none,
     watch: none,
     subscribe: none,
     leaseTimeToLive: none,
     leaseGrant: (leaseId, seconds) =>
       call("grant", leaseId, requestTimeout, () => (answers.grant ?? (() => Effect.succeed(15)))(seconds)),
-    leaseKeepAlive: (leaseId, timeout) => call("renew", leaseId, timeout, answers.renew ?? (() => Effect.succeed(15))),
+    leaseKeepAlive: (leaseId, timeout) =>
+      Effect.map(
+        call("renew", leaseId, timeout, answers.renew ?? (() => Effect.succeed(15))),
+        (ttl) => ({ ttl, ...header })
+      ),
     leaseRevoke: (leaseId) => call("revoke", leaseId, requestTimeout, answers.revoke ?? (() => Effect.void))
   })
   return { etcd, calls, times }

@@ -55,7 +55,7 @@ export const stop = (fiber: Fiber.Fiber<unknown, unknown>) => Effect.sync(() => 
 
 /** A process whose requests are counted. */
 export const counted = Effect.fnUntraced(function*(options?: Session.Options) {
-  const counts = { txn: 0, range: 0, subscribe: 0 }
+  const counts = { txn: 0, range: 0, subscribe: 0, leaseKeepAlive: 0 }
   const process = yield* sessionThrough((etcd) => ({
     txn: (request) => {
       counts.txn++
@@ -68,6 +68,10 @@ export const counted = Effect.fnUntraced(function*(options?: Session.Options) {
     subscribe: (options, listener) => {
       counts.subscribe++
       return etcd.subscribe(options, listener)
+    },
+    leaseKeepAlive: (id, timeout) => {
+      counts.leaseKeepAlive++
+      return etcd.leaseKeepAlive(id, timeout)
     }
   }), options)
   return { ...process, counts }

@@ -13,7 +13,7 @@ export const noted = (etcd: Etcd.Etcd["Service"], requests: Array<string>): Etcd
     subscribe: (options, listener) => note("subscribe", etcd.subscribe(options, listener)),
     leaseGrant: (id, seconds) => note("leaseGrant", etcd.leaseGrant(id, seconds)),
     leaseKeepAlive: (id, timeout) => note("leaseKeepAlive", etcd.leaseKeepAlive(id, timeout)),
-    leaseTimeToLive: (id) => note("leaseTimeToLive", etcd.leaseTimeToLive(id)),
+    leaseTimeToLive: (id, options) => note("leaseTimeToLive", etcd.leaseTimeToLive(id, options)),
     leaseRevoke: (id) => note("leaseRevoke", etcd.leaseRevoke(id))
   })
 }

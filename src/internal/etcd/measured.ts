@@ -26,7 +26,8 @@ export const measured = (transport: Transport, context: Context.Context<never>):
     leaseGrant: (id, seconds, timeout) => measure("leaseGrant", transport.leaseGrant(id, seconds, timeout)),
     leaseRevoke: (id, timeout) => measure("leaseRevoke", transport.leaseRevoke(id, timeout)),
     leaseKeepAlive: (id, timeout) => measure("leaseKeepAlive", transport.leaseKeepAlive(id, timeout)),
-    leaseTimeToLive: (id, timeout) => measure("leaseTimeToLive", transport.leaseTimeToLive(id, timeout)),
+    leaseTimeToLive: (id, withKeys, timeout) =>
+      measure("leaseTimeToLive", transport.leaseTimeToLive(id, withKeys, timeout)),
     watch: (options, timeout, subscriber) => measure("watch", transport.watch(options, timeout, subscriber))
   }
 }

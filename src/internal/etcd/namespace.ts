@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { KeyValue, Op, OpResult, RangeResult, Txn, WatchEvent } from "../../Etcd.ts"
 import { isEndOfKeys, prefixEnd } from "./bytes.ts"
-import { Subscriber } from "./subscriber.ts"
+import { giveUp, Subscriber } from "./subscriber.ts"
 import type { Transport } from "./transport.ts"
 
 /** Puts `prefix` before every key on its way to etcd, and takes it off on the way back. */
@@ -45,13 +45,20 @@ export const prefixed = (transport: Transport, prefix: Uint8Array): Transport =>
         (result) => ({ ...result, responses: result.responses.map(outOf) })
       ),
     range: (range, timeout) => Effect.map(transport.range(into(range), timeout), outOfRange),
+    leaseTimeToLive: (leaseId, withKeys, timeout) =>
+      Effect.map(transport.leaseTimeToLive(leaseId, withKeys, timeout), (result) => ({
+        ...result,
+        // Whoever knows a lease may put keys outside of the prefix on it.
+        keys: result.keys.filter((key) => Buffer.compare(key.subarray(0, prefix.length), prefix) === 0)
+          .map((key) => key.subarray(prefix.length))
+      })),
     watch: (options, timeout, subscriber) =>
       Effect.suspend(() => {
         const inner = new Subscriber({
           onEvents: (events) => subscriber.publish(events.map(outOfEvent)),
           onEnd: (error) => subscriber.end(error)
         })
-        subscriber.source = { cancel: () => inner.close() }
+        subscriber.source = { cancel: () => inner.close(), giveUp: () => giveUp(inner) }
         return Effect.flatMap(
           transport.watch(into(options), timeout, inner),
           (revision) => Exit.map(inner.open(revision), () => revision)

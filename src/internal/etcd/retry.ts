@@ -3,6 +3,7 @@
  * attempts.
  */
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { EtcdError } from "../../EtcdError.ts"
@@ -30,15 +31,23 @@ const backoff = Schedule.min([Schedule.exponential("40 millis"), Schedule.spaced
 /** In milliseconds. An attempt that would begin after the budget's end is not worth the wait for it. */
 const longestBackoff = 300
 
+/** How many milliseconds requests may take that are of no use later, and each attempt at one. */
+export const Patience = Context.Reference<{ readonly budget: number; readonly attempt: number } | undefined>(
+  "effect-etcd-lock/internal/etcd/Patience",
+  { defaultValue: () => undefined }
+)
+
 /** `requestTimeout` is the budget of a request, in milliseconds, counted from when it was asked for. */
 export const make = (requestTimeout: number): Retry => {
-  const perAttempt = attemptTimeout(requestTimeout)
+  const usual = { budget: requestTimeout, attempt: attemptTimeout(requestTimeout) }
 
   return (attempt, isIdempotent = true) =>
-    Clock.clockWith((clock) => {
+    Effect.withFiber((fiber) => {
+      const clock = fiber.getRef(Clock.Clock)
+      const { attempt: perAttempt, budget } = fiber.getRef(Patience) ?? usual
       const started = clock.monotonicTimeNanosUnsafe()
-      const remaining = () => requestTimeout - Number(clock.monotonicTimeNanosUnsafe() - started) / 1e6
-      const longest = isIdempotent ? perAttempt : requestTimeout
+      const remaining = () => budget - Number(clock.monotonicTimeNanosUnsafe() - started) / 1e6
+      const longest = isIdempotent ? perAttempt : budget
       // The first attempt is outside of `Effect.retry`: nearly every request needs no other, and should not pay for
       // the state, the schedule and the handlers of a retry.
       return Effect.catch(attempt(longest), (first) => {

@@ -55,7 +55,8 @@ export const make = (transport: Transport, requestTimeout: number): Etcd["Servic
     leaseGrant: (leaseId, seconds) => retrying((timeout) => transport.leaseGrant(leaseId, seconds, timeout)),
     leaseRevoke: (leaseId) => retrying((timeout) => transport.leaseRevoke(leaseId, timeout)),
     leaseKeepAlive: transport.leaseKeepAlive,
-    leaseTimeToLive: (leaseId) => retrying((timeout) => transport.leaseTimeToLive(leaseId, timeout)),
+    leaseTimeToLive: (leaseId, options) =>
+      retrying((timeout) => transport.leaseTimeToLive(leaseId, options?.keys === true, timeout)),
     watch: (options) => watchThrough((listener) => subscribe(options, listener)),
     subscribe
   }

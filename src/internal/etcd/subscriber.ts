@@ -5,6 +5,13 @@ import type { EtcdError } from "../../EtcdError.ts"
 /** What ends a watch for its subscriber. */
 export interface Source {
   readonly cancel: (subscriber: Subscriber) => void
+  /** Ends all watches that have the same source, which is silent where it should have reported something. */
+  readonly giveUp?: () => void
+}
+
+/** Gives up what a watch comes from, as far as that is known, so that it is opened elsewhere. */
+export const giveUp = (subscription: Subscription): void => {
+  if (subscription instanceof Subscriber && !subscription.isClosed) subscription.source?.giveUp?.()
 }
 
 /** What a watch reports before its opening is known to have succeeded. */

@@ -1,5 +1,15 @@
 import type * as Effect from "effect/Effect"
-import type { LeaseTimeToLive, Op, OpResult, Range, RangeResult, Txn, WatchOptions } from "../../Etcd.ts"
+import type {
+  Header,
+  LeaseKeepAlive,
+  LeaseTimeToLive,
+  Op,
+  OpResult,
+  Range,
+  RangeResult,
+  Txn,
+  WatchOptions
+} from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Subscriber } from "./subscriber.ts"
 
@@ -12,16 +22,16 @@ import type { Subscriber } from "./subscriber.ts"
  */
 export interface Transport {
   readonly txn: (request: Txn, timeout: number) => Effect.Effect<TransportTxnResult, EtcdError>
-  readonly range: (
-    request: Range,
-    timeout: number
-  ) => Effect.Effect<RangeResult & { readonly revision: bigint }, EtcdError>
+  readonly range: (request: Range, timeout: number) => Effect.Effect<RangeResult & Header, EtcdError>
   /** Returns the granted TTL, in seconds. */
   readonly leaseGrant: (leaseId: bigint, seconds: number, timeout: number) => Effect.Effect<number, EtcdError>
   readonly leaseRevoke: (leaseId: bigint, timeout: number) => Effect.Effect<void, EtcdError>
-  /** Returns the renewed TTL, in seconds; 0 when the lease is gone. */
-  readonly leaseKeepAlive: (leaseId: bigint, timeout: number) => Effect.Effect<number, EtcdError>
-  readonly leaseTimeToLive: (leaseId: bigint, timeout: number) => Effect.Effect<LeaseTimeToLive, EtcdError>
+  readonly leaseKeepAlive: (leaseId: bigint, timeout: number) => Effect.Effect<LeaseKeepAlive & Header, EtcdError>
+  readonly leaseTimeToLive: (
+    leaseId: bigint,
+    withKeys: boolean,
+    timeout: number
+  ) => Effect.Effect<LeaseTimeToLive & Header, EtcdError>
   /**
    * Returns the revision after which the subscriber gets every event. Each attempt has a subscriber of its own, which
    * the caller closes when the attempt fails.
@@ -37,8 +47,7 @@ export interface TransportWatch extends WatchOptions {
   readonly isOfLine: boolean
 }
 
-export interface TransportTxnResult {
+export interface TransportTxnResult extends Header {
   readonly succeeded: boolean
-  readonly revision: bigint
   readonly responses: ReadonlyArray<OpResult<Op>>
 }

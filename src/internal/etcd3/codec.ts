@@ -1,4 +1,4 @@
-import type { Compare, KeyValue, Op, OpResult, Range, RangeResult, Txn } from "../../Etcd.ts"
+import type { Compare, Header, KeyValue, Op, OpResult, Range, RangeResult, Txn } from "../../Etcd.ts"
 import { CompareResult, CompareTarget, SortOrder, SortTarget } from "./packages.ts"
 import type * as Rpc from "./rpc.ts"
 
@@ -29,6 +29,21 @@ const int64 = (value: bigint): Rpc.Int64 => {
 
 export const bigint = ({ high, low }: Rpc.Int64): bigint =>
   high === 0 ? BigInt(low >>> 0) : (BigInt(high) << 32n) | BigInt(low >>> 0)
+
+export const headerOf = ({ cluster_id, raft_term, revision }: Rpc.Header): Header => ({
+  revision: bigint(revision),
+  clusterId: bigint(cluster_id),
+  term: bigint(raft_term)
+})
+
+/** The client has numbers as text, and no header at all where a proxy leaves it out. */
+export const textHeaderOf = (
+  header: { readonly revision: string; readonly cluster_id: string; readonly raft_term: string } | null
+): Header => ({
+  revision: BigInt(header?.revision ?? 0),
+  clusterId: BigInt(header?.cluster_id ?? 0),
+  term: BigInt(header?.raft_term ?? 0)
+})
 
 export const buffer = (bytes: Uint8Array): Buffer =>
   Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)

@@ -175,6 +175,15 @@ export const foreign = (method: string): EtcdError =>
     description: kine
   })
 
+export const otherCluster = (method: string, host: string, named: bigint, known: bigint): EtcdError =>
+  new EtcdError({
+    reason: "Unavailable",
+    method,
+    outcome: "Unknown",
+    description: `host ${host} is of another cluster, ${named.toString(16)} instead of ${known.toString(16)}; ` +
+      "name the members of one cluster, and start this program again if the cluster was replaced"
+  })
+
 /** Kine gives every lease its TTL for an ID. */
 export const otherLease = (asked: bigint, granted: bigint, seconds: number): EtcdError => {
   const leases = `lease ${asked.toString(16)} was asked for, and lease ${granted.toString(16)} granted`

@@ -1,15 +1,17 @@
 import * as Effect from "effect/Effect"
 import type { ILeaseKeepAliveRequest, ILeaseKeepAliveResponse } from "etcd3"
+import type { Header, LeaseKeepAlive } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
+import { textHeaderOf } from "./codec.ts"
 import { type Members, withFreshToken } from "./members.ts"
-import { open, shared, timedOut } from "./stream.ts"
+import { moved, open, shared, timedOut } from "./stream.ts"
 
 const method = "leaseKeepAlive"
 
 /** Renews leases over one stream that all of them share. */
 export const make = Effect.fnUntraced(function*(members: Members) {
   const use = yield* shared(method, openStream(members))
-  return (leaseId: bigint, timeout: number): Effect.Effect<number, EtcdError> =>
+  return (leaseId: bigint, timeout: number): Effect.Effect<Renewed, EtcdError> =>
     withFreshToken(
       members,
       timeout,
@@ -17,9 +19,11 @@ export const make = Effect.fnUntraced(function*(members: Members) {
     )
 })
 
+type Renewed = LeaseKeepAlive & Header
+
 interface Renewing {
   /** Undefined once no caller waits for it any more. */
-  resume: ((answer: Effect.Effect<number, EtcdError>) => void) | undefined
+  resume: ((answer: Effect.Effect<Renewed, EtcdError>) => void) | undefined
 }
 
 const openStream = Effect.fnUntraced(function*(members: Members) {
@@ -32,12 +36,12 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
   const stream = yield* open<ILeaseKeepAliveRequest, ILeaseKeepAliveResponse>({
     method,
     connect: (options) => member.leaseClient.leaseKeepAlive(options),
-    onData: ({ ID, TTL }) => {
+    onData: ({ header, ID, TTL }) => {
       const ofLease = renewing.get(ID)
       const answered = ofLease?.shift()
       if (ofLease?.length === 0) renewing.delete(ID)
       // Etcd answers 0 for a lease that is gone, its gRPC proxy -1.
-      answered?.resume?.(Effect.succeed(Math.max(0, Number(TTL))))
+      answered?.resume?.(Effect.succeed({ ttl: Math.max(0, Number(TTL)), ...textHeaderOf(header) }))
       return undefined
     },
     onOver: (error) => {
@@ -46,9 +50,10 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
       for (const { resume } of [...renewing.values()].flat()) resume?.(Effect.fail(error))
     }
   }).pipe(Effect.catch(members.explain(member)))
+  yield* members.onMove(member, () => stream.abandon(moved(method)))
 
-  const renew = (leaseId: string, timeout: number): Effect.Effect<number, EtcdError> =>
-    Effect.callback<number, EtcdError>((resume) => {
+  const renew = (leaseId: string, timeout: number): Effect.Effect<Renewed, EtcdError> =>
+    Effect.callback<Renewed, EtcdError>((resume) => {
       if (over) return resume(Effect.fail(over))
       const entry: Renewing = { resume }
       const ofLease = renewing.get(leaseId)

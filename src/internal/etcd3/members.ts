@@ -1,5 +1,6 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import type { Options } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import * as Background from "../background.ts"
@@ -14,7 +15,8 @@ import {
   isTokenOutOfDate,
   isUserMissing,
   isWithoutReason,
-  mayBeScheme
+  mayBeScheme,
+  otherCluster
 } from "./errors.ts"
 import { normalize } from "./hosts.ts"
 import { aboutCertificates, denied, named, type Subject } from "./plainer.ts"
@@ -30,6 +32,15 @@ export interface Members {
   readonly current: () => Client
   /** Moves on to the next member, unless another call did already. A member that only refused its token gets another. */
   readonly failed: (member: Client, error: EtcdError) => void
+  /** Returns what is wrong with a member that names another cluster than those before it, if anything is. */
+  readonly checkCluster: (member: Client, clusterId: bigint, method: string) => EtcdError | undefined
+  /** Takes note of an answer. After a move, it shows that another member does better than the one before. */
+  readonly succeeded: (member: Client) => void
+  /**
+   * Calls the listener, until the scope closes, when calls have moved on from a member and are answered elsewhere: its streams
+   * may stay open and be silent for ever.
+   */
+  readonly onMove: (member: Client, listener: () => void) => Effect.Effect<void, never, Scope.Scope>
   /** Whether a request was refused for its token, or for having none, so that another token may help. */
   readonly isTokenRefused: (error: EtcdError) => boolean
   /**
@@ -52,6 +63,11 @@ export const make = Effect.fnUntraced(function*(
     ({ members }) => Effect.sync(() => members.forEach(({ client }) => client.close()))
   )
   let index = 0
+  let hasMoved = false
+  let cluster: bigint | undefined
+  /** The members that have named another cluster since one has named the known one. */
+  const strangers = new Set<Client>()
+  const listeners = new Set<{ readonly member: Client; readonly listener: () => void }>()
   const isTokenRefused = (error: EtcdError) => isTokenOutOfDate(error) || (user !== undefined && isUserMissing(error))
   return {
     current: () => members[index]!.client,
@@ -60,7 +76,31 @@ export const make = Effect.fnUntraced(function*(
       if (isTokenRefused(error)) return member.renewToken()
       // The others would refuse the password as well, and each check of one costs them dear.
       if (error.reason === "Unauthenticated") return
-      if (members[index]!.client === member) index = (index + 1) % members.length
+      if (members[index]!.client !== member || members.length === 1) return
+      index = (index + 1) % members.length
+      hasMoved = true
+    },
+    checkCluster: (member, clusterId, method) => {
+      if (clusterId !== cluster) strangers.add(member)
+      // When all of them name another, the cluster has been replaced.
+      if (cluster === undefined || clusterId === cluster || strangers.size === members.length) {
+        cluster = clusterId
+        strangers.clear()
+        return undefined
+      }
+      return otherCluster(method, members.find(({ client }) => client === member)!.address, clusterId, cluster)
+    },
+    succeeded: (member) => {
+      if (!hasMoved || members[index]!.client !== member) return
+      hasMoved = false
+      for (const moving of [...listeners]) if (moving.member !== member) moving.listener()
+    },
+    onMove: (member, listener) => {
+      const moving = { member, listener }
+      return Effect.acquireRelease(
+        Effect.sync(() => listeners.add(moving)),
+        () => Effect.sync(() => listeners.delete(moving))
+      )
     },
     explain: (member, subject) => (error) => {
       const { address, credentials } = members.find(({ client }) => client === member)!

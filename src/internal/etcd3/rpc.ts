@@ -76,6 +76,7 @@ export interface KeyValue {
 export interface Header {
   readonly cluster_id: Int64
   readonly revision: Int64
+  readonly raft_term: Int64
 }
 
 export interface RangeResponse {

@@ -95,6 +95,14 @@ export const open = <Request, Response>(options: {
 export const ended = (method: string): EtcdError =>
   new EtcdError({ reason: "Unavailable", method, outcome: "Unknown", description: "the stream ended" })
 
+export const moved = (method: string): EtcdError =>
+  new EtcdError({
+    reason: "Unavailable",
+    method,
+    outcome: "Unknown",
+    description: "the stream was given up, since its member does not answer requests"
+  })
+
 export const timedOut = (method: string, outcome: EtcdError["outcome"] = "Refused"): EtcdError =>
   new EtcdError({ reason: "Timeout", method, outcome, description: "no answer in time" })
 

@@ -5,7 +5,7 @@ import type { EtcdError } from "../../EtcdError.ts"
 import type { Transport } from "../etcd/transport.ts"
 import type { Naming } from "../options.ts"
 import type { Client } from "./client.ts"
-import { bigint, decodeRange, decodeTxn, encodeRange, encodeTxn } from "./codec.ts"
+import { bigint, decodeRange, decodeTxn, encodeRange, encodeTxn, headerOf, textHeaderOf } from "./codec.ts"
 import { foreign, isForeign, isOfMember, otherLease, toEtcdError } from "./errors.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import * as Members from "./members.ts"
@@ -29,7 +29,7 @@ export const make = Effect.fnUntraced(function*(options: Options, requestTimeout
     decode: (response: Response) => A,
     subject?: Subject,
     /** What is wrong with an answer. */
-    check?: (response: Response) => EtcdError | undefined
+    check?: (response: Response, member: Client) => EtcdError | undefined
   ): Effect.Effect<A, EtcdError> => {
     const attempt = (timeout: number) =>
       Effect.callback<A, EtcdError>((resume) => {
@@ -41,8 +41,10 @@ export const make = Effect.fnUntraced(function*(options: Options, requestTimeout
         // What throws here would end the process; within an effect, it is a defect of the call.
         const answered = (response: Response) =>
           Effect.suspend(() => {
-            const wrong = check?.(response)
-            return wrong === undefined ? Effect.succeed(decode(response)) : failed(wrong)
+            const wrong = check?.(response, member)
+            if (wrong !== undefined) return failed(wrong)
+            members.succeeded(member)
+            return Effect.succeed(decode(response))
           })
         send(member, { deadline: Date.now() + timeout }).then(
           (response) => resume(answered(response)),
@@ -58,24 +60,27 @@ export const make = Effect.fnUntraced(function*(options: Options, requestTimeout
       }))
   }
 
+  const checked = (method: string) => ({ header }: { readonly header: Rpc.Header | null }, member: Client) =>
+    isForeign(header) ? foreign(method) : members.checkCluster(member, bigint(header!.cluster_id), method)
+
   const transport: Transport = {
     txn: (txn, timeout) =>
       call(
         "txn",
         timeout,
         (member, options) => member.call(Rpc.txn, encodeTxn(txn), options),
-        atRevision(decodeTxn),
+        (response) => ({ ...decodeTxn(response), ...headerOf(response.header!) }),
         txn,
-        checkHeader("txn")
+        checked("txn")
       ),
     range: (range, timeout) =>
       call(
         "range",
         timeout,
         (member, options) => member.call(Rpc.range, encodeRange(range), options),
-        atRevision(decodeRange),
+        (response) => ({ ...decodeRange(response), ...headerOf(response.header!) }),
         range,
-        checkHeader("range")
+        checked("range")
       ),
     leaseGrant: (leaseId, seconds, timeout) =>
       call(
@@ -93,27 +98,20 @@ export const make = Effect.fnUntraced(function*(options: Options, requestTimeout
         (member, options) => member.leaseClient.leaseRevoke({ ID: leaseId.toString() }, options),
         () => undefined
       ),
-    leaseTimeToLive: (leaseId, timeout) =>
+    leaseTimeToLive: (leaseId, withKeys, timeout) =>
       call(
         "leaseTimeToLive",
         timeout,
-        (member, options) => member.leaseClient.leaseTimeToLive({ ID: leaseId.toString() }, options),
-        (response) => ({ remaining: Number(response.TTL), granted: Number(response.grantedTTL) })
+        (member, options) => member.leaseClient.leaseTimeToLive({ ID: leaseId.toString(), keys: withKeys }, options),
+        ({ grantedTTL, header, keys, TTL }) => ({
+          remaining: Number(TTL),
+          granted: Number(grantedTTL),
+          keys,
+          ...textHeaderOf(header)
+        })
       ),
     leaseKeepAlive,
     watch: (options, timeout, subscriber) => (options.isOfLine ? watchOfLine : watch)(options, timeout, subscriber)
   }
   return transport
 })
-
-interface Headed {
-  readonly header: Rpc.Header | null
-}
-
-/** Adds the revision of an answer whose header was checked. */
-const atRevision = <R extends Headed, A extends object>(decode: (response: R) => A) => (response: R) => ({
-  ...decode(response),
-  revision: bigint(response.header!.revision)
-})
-
-const checkHeader = (method: string) => ({ header }: Headed) => isForeign(header) ? foreign(method) : undefined

@@ -10,7 +10,7 @@ import { toEtcdError } from "./errors.ts"
 import { type Members, withFreshToken } from "./members.ts"
 import { EventType, FilterType } from "./packages.ts"
 import * as Rpc from "./rpc.ts"
-import { ended, open, shared, timedOut } from "./stream.ts"
+import { ended, moved, open, shared, timedOut } from "./stream.ts"
 
 const method = "watch"
 
@@ -162,6 +162,7 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     onData,
     onOver
   }).pipe(Effect.catch(members.explain(member)))
+  yield* members.onMove(member, () => stream.abandon(moved(method)))
 
   const cancelById = (id: number) => {
     if (!over) stream.write({ cancel_request: { watch_id: { low: id, high: 0 } } })
@@ -171,7 +172,8 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     cancel: (subscriber) => {
       forget(subscriber)
       cancelById(subscriber.id)
-    }
+    },
+    giveUp: () => stream.abandon(misfit("a watch was silent where it should have reported something"))
   }
 
   const forget = (subscriber: Subscriber) => {

@@ -32,6 +32,10 @@ export class KeyWatches {
     this.#watched.delete(id)
   }
 
+  doubt(id: string) {
+    this.#watched.get(id)?.watch.doubt()
+  }
+
   closeAll() {
     for (const { watch } of this.#watched.values()) watch.close()
     this.#watched.clear()

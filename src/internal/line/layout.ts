@@ -143,6 +143,17 @@ const claimShownBy = (suffix: string): Claim => {
 /** Lets another entry have the key, once nothing of the last one is left in etcd. */
 export const releaseKey = (lease: EntryLease, key: string): void => void keys.get(lease)?.used.delete(key)
 
+/**
+ * Whether a key on a lease is named as our entries on it are, while none of them has it: a put came late, or a backup has
+ * brought it back.
+ */
+export const isStray = (lease: EntryLease, key: Uint8Array): boolean => {
+  const { hex, used } = keysOf(lease)
+  const text = keyOf({ key })
+  const name = text.slice(text.lastIndexOf("/") + 1)
+  return name !== text && name.startsWith(`${hex}-`) && namesLease.test(name) && !used.has(text)
+}
+
 // Takes the smallest free number: until it is compacted, etcd keeps every key that ever was, and walks over all of them
 // to read the line.
 const newKey = (folder: string, lease: EntryLease, suffix: string): string => {

@@ -2,14 +2,19 @@
 import type { Lease } from "../../Lease.ts"
 import type { LeaseExpired } from "../../LeaseExpired.ts"
 import type { Bodies, OnLoss } from "../supervise.ts"
+import type { Entry } from "./entry.ts"
 
 export interface EntryLease extends Lease {
   readonly isAlive: () => boolean
+  /** Its loss, also one that no timer has reported yet. */
+  readonly loss: LeaseExpired | undefined
   readonly onLoss: OnLoss<LeaseExpired>
   /** Called when a request on this lease was answered with "no such lease". */
   readonly notFound: () => void
   /** All that runs under the lease or under a lock on it. */
   readonly bodies: Bodies
+  /** The entries on it, which its heartbeats look after, and which are lost with it. */
+  readonly entries: Set<Entry>
 }
 
 /** One reference to a lease. A session's lease is revoked after the last one is released. */

@@ -78,6 +78,12 @@ interface Ahead {
   readonly revision: bigint
 }
 
+/** What a heartbeat reads for an entry, and what follows from the answer. */
+export interface Question {
+  readonly reads: ReadonlyArray<Etcd.Range>
+  readonly onAnswer: (results: ReadonlyArray<Etcd.RangeResult>, revision: bigint) => void
+}
+
 export class Line implements Subject {
   readonly prefix: string
   readonly range: Etcd.Range
@@ -370,6 +376,48 @@ export class Line implements Subject {
 
   #see(revision: bigint) {
     if (revision > this.#seen) this.#seen = revision
+  }
+
+  /**
+   * Asks whether an entry is still there, and what is ahead of it if it waits. The answer shows what no watch may have
+   * reported.
+   */
+  question(entry: Entry): Question {
+    const limit = this.layout.guardsAmong(entry.claim)
+    return {
+      reads: entry.state === "Waiting" ? Requests.ownBesideAhead(entry, limit).then : [Requests.getKey(entry.key)],
+      onAnswer: ([own, ...ahead], revision) => {
+        if (entry.state === "Left" || entry.loss !== undefined) return
+        this.#see(revision)
+        if (own!.kvs[0]?.createRevision !== entry.createRevision) {
+          this.#doubt(entry.id)
+          entry.lose(keyDeleted)
+        } else if (entry.state === "Waiting") {
+          const isComplete = ahead.every(({ kvs }) => kvs.length < limit)
+          this.#reconsider(entry, Requests.together(ahead).kvs, isComplete, revision)
+        }
+      }
+    }
+  }
+
+  /** Does what the watches of what is ahead should have led to. */
+  #reconsider(entry: Entry, ahead: ReadonlyArray<EntryKey>, isComplete: boolean, revision: bigint) {
+    const step = follow(this, entry.claim, ahead, isComplete, revision)
+    const found = new Set(ahead.map(idOf))
+    // Those farther away than what was read may still be there.
+    const gone = [...inTheWay(entry.place)]
+      .filter(([id, kv]) =>
+        !found.has(id) && (isComplete || ahead.some((other) => other.createRevision < kv.createRevision))
+      )
+    for (const [id] of gone) this.#doubt(id)
+    if (step._tag === "Turn" || step._tag === "Foreign") this.#apply(entry, step)
+    else if (gone.length > 0) this.#lookAhead(entry)
+  }
+
+  /** A read shows the end of a key that its watch has not reported. */
+  #doubt(id: string) {
+    this.#whole.doubt()
+    this.#keys?.doubt(id)
   }
 
   /** Reads a guard again once its watch is open, unless the watch is older than the read that showed the guard. */

@@ -18,7 +18,6 @@ import { admits, type Claim } from "./discipline.ts"
 import { Entry, type EntryError, EntryLost, type EntryOptions, ForeignEntry, giveAway, lostWith } from "./entry.ts"
 import { type EntryKey, type EntryKeyValue, idOf } from "./entryKey.ts"
 import { type Layout, releaseKey } from "./layout.ts"
-import type { EntryLease } from "./leaseRef.ts"
 import { type Lengths, Line, type LineHost, type Newest } from "./line.ts"
 import * as Requests from "./requests.ts"
 
@@ -116,7 +115,6 @@ export const make = (
     )
   const host: LineHost = { etcd, clock, background, lengths, layout, leaseOf, openingLimits }
   const lines = new Map<string, Line>()
-  const leases = new Set<EntryLease>()
   let sweeper: Fiber.Fiber<void> | undefined
   let isEnding = false
 
@@ -368,8 +366,10 @@ export const make = (
 
   /** etcd has created the entry's key. */
   const enter = (entry: Entry, createRevision: bigint) => {
+    const { lease } = entry.ref
+    lease.entries.add(entry)
     entry.line.enter(entry, createRevision)
-    followLease(entry.ref.lease)
+    if (lease.loss !== undefined) entry.lose(lostWith(lease.loss))
     // Its join was under way when all others were told.
     if (isEnding && !entry.ref.isShared) entry.lose(new EntryLost("Released"))
   }
@@ -415,6 +415,7 @@ export const make = (
   const detach = (entry: Entry) => {
     entry.state = "Left"
     entry.line.remove(entry)
+    entry.ref.lease.entries.delete(entry)
   }
 
   /** Its key is free for the next entry, unless something of this one may remain. */
@@ -469,19 +470,6 @@ export const make = (
     sweeper = undefined
     return Effect.void
   })
-
-  // One listener for all entries on a lease: one for each would cost more than the rest of the entry.
-  const followLease = (lease: EntryLease) => {
-    if (leases.has(lease)) return
-    leases.add(lease)
-    lease.onLoss((cause) => {
-      leases.delete(lease)
-      const loss = lostWith(cause)
-      for (const { entries } of lines.values()) {
-        for (const entry of entries.values()) if (entry.ref.lease === lease) entry.lose(loss)
-      }
-    })
-  }
 
   const ahead: Lines["ahead"] = (prefix, claim) => lineOf(prefix).ahead(claim)
 

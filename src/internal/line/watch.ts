@@ -6,6 +6,7 @@
  * decide what it covers: it reports every delete after `from`.
  */
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import type * as Semaphore from "effect/Semaphore"
@@ -13,6 +14,7 @@ import type * as Etcd from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Background } from "../background.ts"
 import { subscribeOfLine } from "../etcd/service.ts"
+import { giveUp } from "../etcd/subscriber.ts"
 
 /** What watches have in common, so that each of thousands is small. */
 export interface Host {
@@ -37,6 +39,9 @@ export interface Subject {
 /** In milliseconds. */
 const retryAfter = 200
 
+/** In milliseconds. An event may come after the answer to a read that shows the same. */
+const mayBeLateBy = 2000
+
 export class DeletionWatch {
   /** The revision after which it reports everything; undefined while it is not open yet. */
   from: bigint | undefined
@@ -46,6 +51,10 @@ export class DeletionWatch {
   #opening: Fiber.Fiber<void> | undefined
   /** What it waits for before it is opened. */
   #queuedAt: Semaphore.Semaphore | undefined
+  /** How many times it has reported something. */
+  #reports = 0
+  /** One that should have reported something, as a read has shown. */
+  #doubted: Etcd.Subscription | undefined
 
   constructor(host: Host, subject: Subject) {
     this.#host = host
@@ -83,7 +92,32 @@ export class DeletionWatch {
     this.#opening = this.#subscription = this.from = undefined
     this.#queuedAt = undefined
     opening?.interruptUnsafe()
-    subscription?.close()
+    // In doubt, it stays until that is over.
+    if (subscription !== this.#doubted) subscription?.close()
+  }
+
+  /**
+   * A read has shown what it has not reported. If it still reports nothing a while later, what it comes from is silent: it is
+   * given up, and a needed one is opened elsewhere.
+   */
+  doubt() {
+    const subscription = this.#subscription
+    if (subscription === undefined || this.#doubted === subscription) return
+    this.#doubted = subscription
+    const reports = this.#reports
+    const decide = (isOver: boolean) => {
+      this.#doubted = undefined
+      const isSilent = isOver && this.#reports === reports
+      if (isSilent) giveUp(subscription)
+      if (this.#subscription !== subscription) return subscription.close()
+      if (!isSilent) return
+      this.close()
+      if (this.#subject.isNeeded) this.open()
+    }
+    // The end of the session interrupts it.
+    this.#host.background(
+      Effect.onExit(Effect.sleep(mayBeLateBy), (exit) => Effect.sync(() => decide(Exit.isSuccess(exit))))
+    )
   }
 
   #opened(): Effect.Effect<void, EtcdError> {
@@ -93,7 +127,10 @@ export class DeletionWatch {
       let hasEnded = false
       // The listener lives as long as the watch does, so it sees no more of its surroundings than it needs.
       const subscribed = subscribeOfLine(this.#host.etcd, { key, rangeEnd, only: "Delete" }, {
-        onEvents: (events) => this.#subject.onDeletes(events),
+        onEvents: (events) => {
+          this.#reports++
+          this.#subject.onDeletes(events)
+        },
         onEnd: () => {
           hasEnded = true
           this.#ended(subscription)

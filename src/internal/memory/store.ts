@@ -2,7 +2,9 @@ import * as Result from "effect/Result"
 import type {
   Compare,
   Delete,
+  Header,
   KeyValue,
+  LeaseKeepAlive,
   LeaseTimeToLive,
   Op,
   OpResult,
@@ -15,6 +17,7 @@ import type {
 } from "../../Etcd.ts"
 import { EtcdError } from "../../EtcdError.ts"
 import { toText } from "../etcd/bytes.ts"
+import { randomId } from "../etcd/randomId.ts"
 import type { TransportTxnResult } from "../etcd/transport.ts"
 import { checkRange, checkTxn, refuse } from "./check.ts"
 import { type Bounds, contains, interval } from "./interval.ts"
@@ -37,9 +40,11 @@ export type Listener = (events: ReadonlyArray<WatchEvent>) => void
  */
 export const make = () => {
   let revision = 1n
+  const clusterId = randomId()
   const keys: Array<string> = []
   const kvs = new Map<string, KeyValue>()
   const leases = new Map<bigint, Lease>()
+  const header = (): Header => ({ revision, clusterId, term: 1n })
   const watchers = new Set<(events: ReadonlyArray<WatchEvent>) => void>()
 
   // --- reading ---
@@ -162,11 +167,11 @@ export const make = () => {
       const chosen = choose(txn)
       if (wantsUnknownLease(chosen)) return yield* leaseNotFound("txn")
       const result = commit((transaction) => run(transaction, chosen)) as OpResult<Txn>
-      return { ...result, revision }
+      return { ...result, ...header() }
     })
 
-  const range = (range: Range): Answer<RangeResult & { readonly revision: bigint }> =>
-    Result.map(checkRange(range), () => ({ ...read(range), revision }))
+  const range = (range: Range): Answer<RangeResult & Header> =>
+    Result.map(checkRange(range), () => ({ ...read(range), ...header() }))
 
   // --- leases ---
 
@@ -192,21 +197,23 @@ export const make = () => {
 
   const revoke = (leaseId: bigint): Answer<void> => dropLease(leaseId) ? Result.void : leaseNotFound("leaseRevoke")
 
-  const keepAlive = (leaseId: bigint, now: bigint): Answer<number> => {
+  const keepAlive = (leaseId: bigint, now: bigint): Answer<LeaseKeepAlive & Header> => {
     const lease = leases.get(leaseId)
     // A lease whose time is up cannot be renewed any more, even if its keys are still there.
-    if (lease === undefined || lease.expiresAt <= now) return Result.succeed(0)
+    if (lease === undefined || lease.expiresAt <= now) return Result.succeed({ ttl: 0, ...header() })
     leases.set(leaseId, { ...lease, expiresAt: after(lease.granted, now) })
-    return Result.succeed(lease.granted)
+    return Result.succeed({ ttl: lease.granted, ...header() })
   }
 
-  const timeToLive = (leaseId: bigint, now: bigint): Answer<LeaseTimeToLive> => {
+  const timeToLive = (leaseId: bigint, withKeys: boolean, now: bigint): Answer<LeaseTimeToLive & Header> => {
     const lease = leases.get(leaseId)
-    return Result.succeed(
-      lease === undefined
-        ? { remaining: -1, granted: 0 }
-        : { remaining: Number((lease.expiresAt - now) / nanosPerSecond), granted: lease.granted }
-    )
+    if (lease === undefined) return Result.succeed({ remaining: -1, granted: 0, keys: [], ...header() })
+    return Result.succeed({
+      remaining: Number((lease.expiresAt - now) / nanosPerSecond),
+      granted: lease.granted,
+      keys: withKeys ? Array.from(lease.keys, (key) => kvs.get(key)!.key) : [],
+      ...header()
+    })
   }
 
   // --- watches ---

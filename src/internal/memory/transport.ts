@@ -87,8 +87,8 @@ export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
     leaseRevoke: (leaseId, timeout) => network.send("leaseRevoke", timeout, () => revoke(leaseId)),
     leaseKeepAlive: (leaseId, timeout) =>
       network.send("leaseKeepAlive", timeout, () => store.keepAlive(leaseId, now())),
-    leaseTimeToLive: (leaseId, timeout) =>
-      network.send("leaseTimeToLive", timeout, () => store.timeToLive(leaseId, now())),
+    leaseTimeToLive: (leaseId, withKeys, timeout) =>
+      network.send("leaseTimeToLive", timeout, () => store.timeToLive(leaseId, withKeys, now())),
     watch
   }
 

@@ -9,9 +9,10 @@ import * as Option from "effect/Option"
 import { Current } from "../../Current.ts"
 import * as Etcd from "../../Etcd.ts"
 import type { Handle, LockLost, OnceOptions } from "../../Lock.ts"
+import { randomId } from "../etcd/randomId.ts"
 import { getKey } from "../line/requests.ts"
 import * as Check from "../options.ts"
-import { maxSeconds, randomId } from "../session/lease.ts"
+import { maxSeconds } from "../session/lease.ts"
 import { encode } from "./description.ts"
 
 type Service = Etcd.Etcd["Service"]

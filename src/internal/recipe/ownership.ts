@@ -215,8 +215,8 @@ export const txnOf =
     }).pipe(
       Effect.flatMap((result) => {
         if (result.succeeded) {
-          const { repeated, responses: [own], revision } = result
-          return Effect.succeed({ ...own, revision, repeated })
+          const { clusterId, repeated, responses: [own], revision, term } = result
+          return Effect.succeed({ ...own, revision, clusterId, term, repeated })
         }
         const isLost = ({ createRevision }: Ownership, i: number) =>
           result.responses[i]!.kvs[0]?.createRevision !== createRevision

@@ -20,11 +20,15 @@ import { EtcdError } from "../../EtcdError.ts"
 import type { Lease, Options, Renewal } from "../../Lease.ts"
 import { LeaseExpired } from "../../LeaseExpired.ts"
 import * as Background from "../background.ts"
+import * as History from "../etcd/history.ts"
+import { randomId } from "../etcd/randomId.ts"
+import { type Entry, lostWith } from "../line/entry.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
 import * as Metrics from "../metrics.ts"
 import * as Check from "../options.ts"
 import { Signal } from "../signal.ts"
 import { awaitLoss, Bodies, type OnLoss, type Owner, supervise } from "../supervise.ts"
+import * as Heartbeat from "./heartbeat.ts"
 
 const TypeId = "~effect-etcd-lock/Lease"
 
@@ -34,6 +38,7 @@ export class LeaseImpl implements EntryLease {
   readonly ttl: Duration.Duration
   /** All that runs under the lease or under a lock on it. */
   readonly bodies = new Bodies()
+  readonly entries = new Set<Entry>()
   readonly renewals: Stream.Stream<Renewal>
   readonly #etcd: Etcd["Service"]
   readonly #clock: Clock.Clock
@@ -43,6 +48,7 @@ export class LeaseImpl implements EntryLease {
   readonly #acknowledged: PubSub.PubSub<Renewal>
   readonly #recorder: Metrics.LeaseRecorder
   readonly #owner: Owner
+  readonly #heartbeat: Heartbeat.Heartbeat
   readonly #loss = new Signal<LeaseExpired>()
   /** Open once etcd no longer has the lease, or may no longer have it. */
   readonly #gone = Latch.makeUnsafe()
@@ -56,10 +62,10 @@ export class LeaseImpl implements EntryLease {
   #keeper: Fiber.Fiber<void> | undefined
   /** The attempt to renew the lease that is under way. */
   #attempt: Fiber.Fiber<number, EtcdError> | undefined
-  /** Since when the renewals sleep or wait for etcd, and for how long at most. */
-  #expected: { readonly since: Instant; readonly millis: number } | undefined
-  /** For how many milliseconds the process has stood still since the last acknowledged request. */
-  #stoodStill = 0
+  /** Since when the clocks have not been looked at, and for how long that was meant to be. */
+  #unwatched: { readonly since: Instant; readonly millis: number } | undefined
+  /** For how many milliseconds the process has stood still since the last acknowledged request, as each clock shows it. */
+  #stoodStill = { monotonic: 0, wall: 0 }
   /** Why the last renewal failed, since then. */
   #error: EtcdError | undefined
   /** The level at which that was logged: the first failure may pass at once. */
@@ -87,6 +93,7 @@ export class LeaseImpl implements EntryLease {
     this.#acknowledged = options.acknowledged
     this.#recorder = options.recorder
     this.#owner = { key: `lease ${options.id.toString(16)}` }
+    this.#heartbeat = Heartbeat.make(options.etcd, options.clock, options.background, this)
     this.#sent = options.sent
     this.#validity = options.ttlMillis - options.marginOf(options.ttlMillis)
     this.renewals = Stream.fromPubSub(options.acknowledged).pipe(
@@ -112,9 +119,13 @@ export class LeaseImpl implements EntryLease {
   }
 
   isAlive(): boolean {
+    return this.loss === undefined
+  }
+
+  get loss(): LeaseExpired | undefined {
     // Timers are late after the process stood still; the clocks are not.
     if (this.#loss.value === undefined && this.#remaining() === 0) this.#lose("Expired")
-    return this.#loss.value === undefined
+    return this.#loss.value
   }
 
   get onLoss(): OnLoss<LeaseExpired> {
@@ -155,8 +166,17 @@ export class LeaseImpl implements EntryLease {
 
   /** Keeps the lease until it is lost, or until the scope closes. */
   get keep(): Effect.Effect<void, never, Scope.Scope> {
-    const keeping = this.#isManual ? this.#expire : Effect.raceFirst(this.#keepAlive, this.#expire)
-    return Effect.ensuring(keeping, Effect.sync(() => this.#lose("Expired"))).pipe(
+    const keeping = this.#isManual ? this.#watchClocks : Effect.raceFirst(this.#keepAlive, this.#watchClocks)
+    return Effect.suspend(() => {
+      const unsubscribe = History.of(this.#etcd).onChange((what) => this.#lose("HistoryChanged", what))
+      return Effect.ensuring(
+        keeping,
+        Effect.sync(() => {
+          unsubscribe()
+          this.#lose("Expired")
+        })
+      )
+    }).pipe(
       Effect.forkScoped({ startImmediately: true }),
       Effect.map((keeper) => {
         this.#keeper = keeper
@@ -170,7 +190,7 @@ export class LeaseImpl implements EntryLease {
     const period = Math.floor(Duration.toMillis(this.ttl) / 3)
     return Effect.gen({ self: this }, function*() {
       while (true) {
-        yield* this.#sleep(Math.max(0, Math.min(period - elapsed(this.#sent, now(this.#clock)), this.#remaining())))
+        yield* Effect.sleep(Math.max(0, Math.min(period - elapsed(this.#sent, now(this.#clock)), this.#remaining())))
         for (let failures = 1;; failures++) {
           if (this.#remaining() === 0) return this.#lose("Expired")
           const renewed = yield* this.#attempted
@@ -178,17 +198,23 @@ export class LeaseImpl implements EntryLease {
           if (Exit.isSuccess(renewed)) break
           yield* this.#logFailed
           const pause = yield* pauseAfter(failures, this.#error, period)
-          yield* this.#sleep(Math.min(pause, this.#remaining()))
+          yield* Effect.sleep(Math.min(pause, this.#remaining()))
         }
       }
     })
   }
 
-  /** Loses the lease when its time is over: that waits for no renewal, however long it takes. */
-  get #expire(): Effect.Effect<void> {
+  /**
+   * Loses the lease when its time is over: that waits for no renewal, however long it takes, and for no long timer, which
+   * stands still while the machine sleeps.
+   */
+  get #watchClocks(): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
       while (this.#remaining() > 0) {
-        yield* this.#isManual ? this.#sleep(this.#remaining()) : Effect.sleep(this.#remaining())
+        const millis = Math.min(this.#remaining(), longestUnwatched)
+        this.#unwatched = { since: now(this.#clock), millis }
+        yield* Effect.sleep(millis)
+        this.#noteDelay()
       }
       this.#lose("Expired")
     })
@@ -217,11 +243,7 @@ export class LeaseImpl implements EntryLease {
       const sixth = Math.floor(Duration.toMillis(this.ttl) / 6)
       const timeout = Math.min(sixth, Duration.toMillis(this.#etcd.requestTimeout), this.#remaining())
       const sending = now(this.#clock)
-      const renewal = this.#etcd.leaseKeepAlive(this.id, timeout).pipe(
-        Effect.timeoutOrElse({ duration: timeout, orElse: () => notInTime }),
-        Effect.exit
-      )
-      const renewed = yield* this.#isManual ? renewal : this.#within(timeout, renewal)
+      const renewed = yield* Effect.exit(this.#heartbeat(timeout))
       const isLate = this.#remaining() === 0
       if (!isLate || Exit.isFailure(renewed)) this.#recorder.renewals(1, resultOf(renewed))
       if (Exit.isFailure(renewed)) this.#error = Option.getOrUndefined(Cause.findErrorOption(renewed.cause))
@@ -270,23 +292,14 @@ export class LeaseImpl implements EntryLease {
     return millis > 0.001 ? millis : 0
   }
 
-  #sleep(millis: number): Effect.Effect<void> {
-    return this.#within(millis, Effect.sleep(millis))
-  }
-
-  /** Runs what takes at most `millis`: if it takes longer, this process stood still. */
-  #within<A>(millis: number, self: Effect.Effect<A>): Effect.Effect<A> {
-    return Effect.suspend(() => {
-      this.#expected = { since: now(this.#clock), millis }
-      return Effect.tap(self, () => Effect.sync(() => this.#noteDelay()))
-    })
-  }
-
+  /** What takes longer than it was meant to shows that this process stood still. */
   #noteDelay() {
-    if (this.#expected === undefined) return
-    const { millis, since } = this.#expected
-    this.#stoodStill += Math.max(0, elapsed(since, now(this.#clock)) - millis)
-    this.#expected = undefined
+    if (this.#unwatched === undefined) return
+    const { millis, since } = this.#unwatched
+    const { monotonic, wall } = elapsedBy(since, now(this.#clock))
+    this.#stoodStill.monotonic += Math.max(0, monotonic - millis)
+    this.#stoodStill.wall += Math.max(0, wall - millis)
+    this.#unwatched = undefined
   }
 
   get #renewal(): Renewal {
@@ -298,7 +311,7 @@ export class LeaseImpl implements EntryLease {
     // What is left of the TTL, which is longer than the time for which the lease is trusted.
     const left = this.#validity + this.#marginOf(ttlMillis) - elapsed(this.#sent, now(this.#clock))
     this.#recorder.margin(left / ttlMillis * 100)
-    this.#stoodStill = 0
+    this.#stoodStill = { monotonic: 0, wall: 0 }
     this.#error = undefined
     this.#sent = sent
     this.#validity = ttlMillis - this.#marginOf(ttlMillis)
@@ -334,23 +347,30 @@ export class LeaseImpl implements EntryLease {
   #story() {
     // If the process has only just woken up, the renewals have not noticed the pause yet.
     this.#noteDelay()
-    const stoodStill = Math.round(this.#stoodStill)
+    const { monotonic, wall } = this.#stoodStill
+    const notable = (millis: number) =>
+      millis < Duration.toMillis(this.ttl) / 10 ? undefined : Duration.millis(Math.round(millis))
     return {
       unacknowledgedFor: Duration.millis(Math.round(this.unacknowledgedFor)),
-      stoodStillFor: stoodStill < Duration.toMillis(this.ttl) / 10 ? undefined : Duration.millis(stoodStill),
+      stoodStillFor: notable(monotonic),
+      // Set back, the wall clock shows less.
+      leaptBy: notable(wall - monotonic),
       cause: this.#error
     }
   }
 
-  #lose(reason: LeaseExpired["reason"]) {
+  #lose(reason: LeaseExpired["reason"], description?: string) {
     if (reason !== "Released") this.#gone.openUnsafe()
     if (this.#loss.value !== undefined) return
     const story = reason === "Expired" ? this.#story() : undefined
     // If etcd did not fail, this process lost the time.
-    if (story !== undefined && (story.stoodStillFor !== undefined || story.cause === undefined)) {
+    const { cause, leaptBy, stoodStillFor } = story ?? {}
+    if (story !== undefined && (cause === undefined || stoodStillFor !== undefined || leaptBy !== undefined)) {
       this.#recorder.renewals(1, "too_late")
     }
-    this.#loss.set(new LeaseExpired({ leaseId: this.id, reason, ...story }))
+    const loss = new LeaseExpired({ leaseId: this.id, reason, description, ...story })
+    for (const entry of this.entries) entry.lose(lostWith(loss))
+    this.#loss.set(loss)
   }
 }
 
@@ -373,37 +393,25 @@ const resultOf = (renewed: Exit.Exit<number, unknown>): "acknowledged" | "revoke
   return renewed.value <= 0 ? "revoked" : "acknowledged"
 }
 
-const notInTime = Effect.fail(
-  new EtcdError({
-    reason: "Timeout",
-    method: "leaseKeepAlive",
-    outcome: "Unknown",
-    description: "no answer in time"
-  })
-)
+/** For how many milliseconds the clocks are not compared with the end of the lease. */
+const longestUnwatched = 500
 
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const { isManual, marginOf, seconds } = validate(options)
   const etcd = yield* Etcd
   const clock = yield* Clock.Clock
-  const id = randomId()
   const recorder = Metrics.leases(yield* Effect.context<never>())
   // Renewals go on while the caller's scope closes, until what runs under the lease has ended.
   const renewing = yield* Scope.make()
   const background = yield* Scope.provide(Background.make, renewing)
   const acknowledged = yield* PubSub.sliding<Renewal>(16)
-  let sent = now(clock)
-  const granted = grant(etcd, id, seconds, () => {
-    sent = now(clock)
-  })
   const lease = yield* Effect.acquireRelease(
     Effect.map(
-      granted,
-      (ttlMillis) =>
-        new LeaseImpl({ etcd, id, ttlMillis, sent, clock, background, isManual, marginOf, acknowledged, recorder })
+      grant(etcd, clock, seconds),
+      (granted) => new LeaseImpl({ etcd, ...granted, clock, background, isManual, marginOf, acknowledged, recorder })
     ),
     // What runs under the lease ends, then the renewals, then the lease.
-    (lease) => Effect.andThen(orLeftToExpire(id, lease.revoke), Scope.close(renewing, Exit.void))
+    (lease) => Effect.andThen(orLeftToExpire(lease.id, lease.revoke), Scope.close(renewing, Exit.void))
   )
   yield* Scope.provide(lease.keep, renewing)
   return lease
@@ -448,12 +456,6 @@ const marginOption = (ttl: number): Check.DurationOption => ({
   example: "2 seconds"
 })
 
-// An ID of our own makes the grant repeatable. It is not 0, which would ask etcd to choose one.
-export const randomId = (): bigint => {
-  const id = BigInt.asUintN(63, crypto.getRandomValues(new BigUint64Array(1))[0]!)
-  return id === 0n ? 1n : id
-}
-
 // -----------------------------------------------------------------------------
 // time and requests
 // -----------------------------------------------------------------------------
@@ -468,29 +470,52 @@ const now = (clock: Clock.Clock): Instant => ({
   wall: clock.currentTimeMillisUnsafe()
 })
 
-// Monotonic clocks stop while a machine sleeps, wall clocks are set back: the larger elapsed time is the safe one.
-const elapsed = (from: Instant, to: Instant): number =>
-  Math.max(Number(to.monotonic - from.monotonic) / 1e6, to.wall - from.wall)
+const elapsedBy = (from: Instant, to: Instant) => ({
+  monotonic: Number(to.monotonic - from.monotonic) / 1e6,
+  wall: to.wall - from.wall
+})
 
-// Returns milliseconds. "Exists already" can only be our own grant, whose answer was lost; a renewal returns its TTL.
-// A lease that may have been granted all the same has no caller that waits for it, so it is revoked.
-const grant = (
-  etcd: Etcd["Service"],
-  id: bigint,
-  seconds: number,
-  beforeRenewal: () => void
-): Effect.Effect<number, EtcdError> => {
-  const abandon = Effect.suspend(() => Effect.forkDetach(orLeftToExpire(id, revoke(etcd, id))))
-  const renewed = Effect.suspend(() => {
-    beforeRenewal()
-    return etcd.leaseKeepAlive(id, 1000)
-  })
-  const granted = Effect.catch(etcd.leaseGrant(id, seconds), (error) => {
-    if (error.reason === "LeaseExists") return Effect.tapError(renewed, () => abandon)
-    return error.outcome === "Unknown" ? Effect.andThen(abandon, Effect.fail(error)) : Effect.fail(error)
-  })
-  return Effect.map(granted, (seconds) => seconds * 1000)
+// Monotonic clocks stop while a machine sleeps, wall clocks are set back: the larger elapsed time is the safe one.
+const elapsed = (from: Instant, to: Instant): number => {
+  const { monotonic, wall } = elapsedBy(from, to)
+  return Math.max(monotonic, wall)
 }
+
+interface Granted {
+  readonly id: bigint
+  readonly ttlMillis: number
+  readonly sent: Instant
+}
+
+/**
+ * Grants a lease under an ID of our own, which makes the grant repeatable. A lease that may have been granted although this
+ * fails has nobody to wait for it, so it is revoked.
+ */
+const grant = (etcd: Etcd["Service"], clock: Clock.Clock, seconds: number): Effect.Effect<Granted, EtcdError> =>
+  Effect.suspend(() => {
+    const id = randomId()
+    let sent = now(clock)
+    const abandon = Effect.suspend(() => Effect.forkDetach(orLeftToExpire(id, revoke(etcd, id))))
+    const renewed = Effect.suspend(() => {
+      sent = now(clock)
+      return etcd.leaseKeepAlive(id, 1000)
+    })
+    return etcd.leaseGrant(id, seconds).pipe(
+      Effect.catch((error) => {
+        if (error.reason === "LeaseExists" && error.outcome === "Unknown") {
+          // An earlier attempt has granted it, and its answer was lost. A renewal tells the TTL.
+          return renewed.pipe(Effect.map(({ ttl }) => ttl), Effect.tapError(() => abandon))
+        }
+        return error.outcome === "Unknown" ? Effect.andThen(abandon, Effect.fail(error)) : Effect.fail(error)
+      }),
+      Effect.map((seconds) => ({ id, ttlMillis: seconds * 1000, sent })),
+      // The very first attempt has found it: another process has the same random numbers, such as a copy of this machine.
+      Effect.catchIf(
+        ({ outcome, reason }) => reason === "LeaseExists" && outcome === "Refused",
+        () => grant(etcd, clock, seconds)
+      )
+    )
+  })
 
 // A lease that etcd does not have is as good as revoked.
 const revoke = (etcd: Etcd["Service"], id: bigint): Effect.Effect<void, EtcdError> =>

@@ -306,15 +306,19 @@ const loop = Effect.fnUntraced(function*(worker: Worker, index: number) {
 const observed = (etcd: Service): Service => {
   const tell = (id: bigint, what: "alive" | "gone" | "revoking", sent: number) =>
     Effect.sync(() => report({ _tag: "Lease", lease: id.toString(16), what, sent }))
-  const answered = (id: bigint, request: Effect.Effect<number, Etcd.EtcdError>) =>
+  const answered = <A>(
+    id: bigint,
+    request: Effect.Effect<A, Etcd.EtcdError>,
+    isAlive: (answer: A) => boolean
+  ) =>
     Effect.suspend(() => {
       const sent = now()
-      return Effect.tap(request, (seconds) => tell(id, seconds > 0 ? "alive" : "gone", sent))
+      return Effect.tap(request, (answer) => tell(id, isAlive(answer) ? "alive" : "gone", sent))
     })
   return Etcd.Etcd.of({
     ...etcd,
-    leaseGrant: (id, seconds) => answered(id, etcd.leaseGrant(id, seconds)),
-    leaseKeepAlive: (id, timeout) => answered(id, etcd.leaseKeepAlive(id, timeout)),
+    leaseGrant: (id, seconds) => answered(id, etcd.leaseGrant(id, seconds), () => true),
+    leaseKeepAlive: (id, timeout) => answered(id, etcd.leaseKeepAlive(id, timeout), ({ ttl }) => ttl > 0),
     // That it finds no lease may be what ends the section's wait, before a renewal finds none.
     leaseRevoke: (id) =>
       Effect.tapError(
