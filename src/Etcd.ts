@@ -47,7 +47,12 @@ export {
    * @category models
    * @since 0.1.0
    */
-  type Method
+  type Method,
+  /**
+   * @category models
+   * @since 0.2.0
+   */
+  type Snapshot
 } from "./EtcdFaults.ts"
 
 // -----------------------------------------------------------------------------

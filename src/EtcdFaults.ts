@@ -19,6 +19,17 @@ export type Method =
   | "watch"
 
 /**
+ * A backup of an etcd in memory.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Snapshot {
+  /** The revision at which it was taken. */
+  readonly revision: bigint
+}
+
+/**
  * Makes the etcd of `Etcd.layerMemory` fail the way a real one does, and shows
  * what is left in it.
  *
@@ -131,6 +142,17 @@ export class Faults extends Context.Service<Faults, {
   readonly deleteKey: (key: string | Uint8Array) => Effect.Effect<void>
   /** Deletes all keys that begin with a prefix, in one revision. */
   readonly deletePrefix: (prefix: string | Uint8Array) => Effect.Effect<void>
+  /** A backup of all that etcd has now. */
+  readonly snapshot: Effect.Effect<Snapshot>
+  /**
+   * Restarts etcd from a backup, as an operator may with `etcdutl snapshot restore`: all connections are cut, what happened
+   * since the backup is gone, and its leases have their whole TTL again. `bumpRevision` adds to the revision, and with
+   * `anotherCluster` etcd has another ID from then on. A backup that was taken before anything was written is a wipe.
+   */
+  readonly restore: (
+    snapshot: Snapshot,
+    options?: { readonly bumpRevision?: bigint | undefined; readonly anotherCluster?: boolean | undefined }
+  ) => Effect.Effect<void>
   /** The IDs of all leases that are alive. */
   readonly leases: Effect.Effect<ReadonlyArray<bigint>>
   /** All keys, in order. */

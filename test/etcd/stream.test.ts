@@ -47,7 +47,7 @@ describe("a stream of watches", () => {
       const watch = yield* Watch.make({
         current: () => ({ open: () => Promise.resolve(duplex) }),
         failed: () => {},
-    onMove: () => Effect.void,
+        onMove: () => Effect.void,
         isTokenRefused: () => false,
         explain: () => Effect.fail
       } as unknown as Members)

@@ -104,7 +104,7 @@ describe("a read lock that is free", () => {
         fork(run(ReadWriteLock.withReadLock(Effect.never, "job"))))
       yield* pass(10)
       yield* run(ReadWriteLock.withReadLock(Effect.void, "job"))
-      assert.deepStrictEqual(counts, { txn: 2, range: 0, subscribe: 0 })
+      assert.deepInclude(counts, { txn: 2, range: 0, subscribe: 0 })
       yield* Effect.forEach(holding, stop)
       yield* pass(10)
     })))

@@ -169,7 +169,7 @@ describe("a permit that is free", () => {
         fork(other.run(Semaphore.withPermits(Effect.never, "pool", { of: 8 }))))
       yield* pass(10)
       yield* run(Semaphore.withPermits(Effect.void, "pool", { permits: 5, of: 8 }))
-      assert.deepStrictEqual(counts, { txn: 2, range: 0, subscribe: 0 })
+      assert.deepInclude(counts, { txn: 2, range: 0, subscribe: 0 })
       yield* Effect.forEach(holding, stop)
       yield* pass(10)
     })))

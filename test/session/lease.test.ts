@@ -306,7 +306,10 @@ describe("the validity", () => {
         const stub = EtcdStub.make()
         const stuck = Latch.makeUnsafe()
         const renewal = how === "never ends" ? stuck.await : Effect.uninterruptible(stuck.await)
-        const etcd = Etcd.Etcd.of({ ...stub.etcd, leaseKeepAlive: () => Effect.as(renewal, { ttl: 2, ...EtcdStub.header }) })
+        const etcd = Etcd.Etcd.of({
+          ...stub.etcd,
+          leaseKeepAlive: () => Effect.as(renewal, { ttl: 2, ...EtcdStub.header })
+        })
         yield* assertLostAt(yield* make({ ...stub, etcd }), validity)
         // Closing the lease waits for it.
         stuck.openUnsafe()

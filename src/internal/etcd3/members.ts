@@ -93,7 +93,7 @@ export const make = Effect.fnUntraced(function*(
     succeeded: (member) => {
       if (!hasMoved || members[index]!.client !== member) return
       hasMoved = false
-      for (const moving of [...listeners]) if (moving.member !== member) moving.listener()
+      for (const moving of listeners) if (moving.member !== member) moving.listener()
     },
     onMove: (member, listener) => {
       const moving = { member, listener }

@@ -5,6 +5,7 @@
  * all others that do.
  */
 import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Etcd from "../../Etcd.ts"
@@ -28,18 +29,23 @@ export const make = (
     lines.tryJoin(name, options, (exit) => {
       if (Exit.isFailure(exit) || exit.value instanceof Entry) return done(exit)
       const holder = exit.value.holder!
-      done(Exit.succeed(new Lines.Refused(name, holder, untilReleased(name, holder.createRevision))))
+      const lookEvery = Duration.divideUnsafe(options.ref.lease.ttl, 3)
+      done(Exit.succeed(new Lines.Refused(name, holder, untilReleased(name, holder.createRevision, lookEvery))))
     })
 
-  const untilReleased = (name: string, createRevision: bigint): Effect.Effect<void, Etcd.EtcdError> =>
+  const untilReleased = (
+    name: string,
+    createRevision: bigint,
+    lookEvery: Duration.Duration
+  ): Effect.Effect<void, Etcd.EtcdError> =>
     Effect.scoped(Effect.gen(function*() {
       const watch = yield* watchOfLine(etcd, singleKey.range(name))
       const isHeld = Effect.map(
         etcd.range(singleKey.range(name)),
         ({ kvs: [kv] }) => kv?.createRevision === createRevision && kv.lease !== 0n
       )
-      // A put may take the key off its lease.
-      while (yield* isHeld) yield* watch.next
+      // A put may take the key off its lease, and the watch may be silent.
+      while (yield* isHeld) yield* Effect.timeoutOption(watch.next, lookEvery)
     })).pipe(persistently)
 
   return { ...lines, join }

@@ -31,6 +31,19 @@ interface Lease {
   readonly keys: Set<string>
 }
 
+/** All that etcd keeps on its disk. */
+export interface Snapshot {
+  readonly revision: bigint
+  readonly kvs: ReadonlyArray<KeyValue>
+  /** The granted TTLs, in seconds. */
+  readonly leases: ReadonlyMap<bigint, number>
+}
+
+export interface RestoreOptions {
+  readonly addRevisions: bigint
+  readonly isAnotherCluster: boolean
+}
+
 /** Called with the events of one revision. */
 export type Listener = (events: ReadonlyArray<WatchEvent>) => void
 
@@ -40,7 +53,7 @@ export type Listener = (events: ReadonlyArray<WatchEvent>) => void
  */
 export const make = () => {
   let revision = 1n
-  const clusterId = randomId()
+  let clusterId = randomId()
   const keys: Array<string> = []
   const kvs = new Map<string, KeyValue>()
   const leases = new Map<bigint, Lease>()
@@ -216,6 +229,29 @@ export const make = () => {
     })
   }
 
+  // --- backups ---
+
+  const snapshot = (): Snapshot => ({ revision, kvs: [...kvs.values()], leases: leaseTtls() })
+
+  const leaseTtls = () => new Map(Array.from(leases, ([id, { granted }]) => [id, granted]))
+
+  /** Becomes what a snapshot shows, as if a member were started on it. Its leases have all of their time again. */
+  const restore = (snapshot: Snapshot, { addRevisions, isAnotherCluster }: RestoreOptions, now: bigint) => {
+    watchers.clear()
+    leases.clear()
+    kvs.clear()
+    for (const [id, granted] of snapshot.leases) {
+      leases.set(id, { granted, expiresAt: after(granted, now), keys: new Set() })
+    }
+    for (const kv of snapshot.kvs) {
+      kvs.set(toText(kv.key), kv)
+      leases.get(kv.lease)?.keys.add(toText(kv.key))
+    }
+    keys.splice(0, keys.length, ...[...kvs.keys()].sort())
+    revision = snapshot.revision + addRevisions
+    if (isAnotherCluster) clusterId = randomId()
+  }
+
   // --- watches ---
 
   /** Calls `listener` with what happens from now on, until the returned function is called. */
@@ -243,6 +279,8 @@ export const make = () => {
     keepAlive,
     timeToLive,
     watch,
+    snapshot,
+    restore,
     dropLease,
     expiresAt: (leaseId: bigint) => leases.get(leaseId)?.expiresAt,
     removeKeys: (bounds: Bounds) => commit((transaction) => remove(transaction, bounds)),

@@ -7,7 +7,7 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type { KeyValue, WatchOptions } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
-import { Faults } from "../../EtcdFaults.ts"
+import { Faults, type Snapshot } from "../../EtcdFaults.ts"
 import { bytes, prefixEnd } from "../etcd/bytes.ts"
 import { prefixed } from "../etcd/namespace.ts"
 import type { Subscriber } from "../etcd/subscriber.ts"
@@ -118,6 +118,15 @@ export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
       Effect.sync(() => {
         const key = Bytes.concat([prefix, bytes(keys)])
         store.removeKeys({ key, rangeEnd: prefixEnd(key) })
+      }),
+    snapshot: Effect.sync(() => store.snapshot() as Snapshot),
+    restore: (snapshot, options) =>
+      Effect.sync(() => {
+        for (const leaseId of store.leaseIds()) stopExpiry(leaseId)
+        const { anotherCluster: isAnotherCluster = false, bumpRevision: addRevisions = 0n } = options ?? {}
+        store.restore(snapshot as Snapshot & Store.Snapshot, { addRevisions, isAnotherCluster }, now())
+        for (const leaseId of store.leaseIds()) fork(leaseId, expire(leaseId))
+        network.cut()
       }),
     leases: Effect.sync(store.leaseIds),
     keys: Effect.sync(() => store.keyValues().map(withoutPrefix))
