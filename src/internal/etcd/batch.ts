@@ -19,7 +19,6 @@ import * as Option from "effect/Option"
 import * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
 import * as Metrics from "../metrics.ts"
-import * as History from "./history.ts"
 import * as Limits from "./limits.ts"
 
 export interface Batch {
@@ -86,7 +85,6 @@ const maxWait = "50 millis"
 export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background: Background): Batch => {
   const recordSize = Metrics.batches(background.context)
   const limits = Limits.of(etcd)
-  const history = History.of(etcd)
   const gathering: Array<Gathering> = []
   const requestTimeout = Duration.toMillis(etcd.requestTimeout)
   const idle = Latch.makeUnsafe(true)
@@ -195,7 +193,6 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
     done: Done<Answer<Then, ReadonlyArray<Etcd.Op>>, Etcd.EtcdError>
   ) => {
     const txn = etcd.txn({ ...request, idempotent: true })
-    const before = history.seen()
     const waited = Number(clock.monotonicTimeNanosUnsafe() - asked) / 1e6
     const fiber = background(
       waited < negligible
@@ -203,10 +200,7 @@ export const make = (etcd: Etcd.Etcd["Service"], clock: Clock.Clock, background:
         : Effect.timeoutOrElse(txn, { duration: Math.max(0, requestTimeout - waited), orElse: () => overtime })
     )
     // Only the end of the session interrupts this fiber. Callers still need an answer, so they get an error instead.
-    fiber.addObserver((exit) => {
-      if (Exit.isSuccess(exit)) history.answered(before, exit.value, clock)
-      done(Exit.hasInterrupts(exit) ? sessionClosed : exit)
-    })
+    fiber.addObserver((exit) => done(Exit.hasInterrupts(exit) ? sessionClosed : exit))
   }
 
   return { send, idle: idle.await }

@@ -6,10 +6,12 @@
  * tell: a request that was sent after a revision was seen is not answered at a lower one, and no etcd writes a million
  * revisions a second.
  */
-import type * as Clock from "effect/Clock"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
 import type { Etcd, Header } from "../../Etcd.ts"
 import { monotonicMillis } from "../monotonic.ts"
 
+type Service = Etcd["Service"]
 type State = Pick<Header, "clusterId" | "revision">
 
 /** The latest state that an answer has shown. */
@@ -20,58 +22,89 @@ interface Seen extends State {
   readonly changes: number
 }
 
-export interface History {
-  /** What is known when a request is sent, to be compared with its answer. */
-  readonly seen: () => Seen | undefined
-  /** Takes note of the state that the answer to a linearizable request shows. */
-  readonly answered: (before: Seen | undefined, state: State, clock: Clock.Clock) => void
-  /** Calls the listener when an answer comes from another history, and says what differs. Returns how to unsubscribe it. */
-  readonly onChange: (listener: (what: string) => void) => () => void
+/** Called with what differs, and whether revisions, and with them fencing tokens, are smaller than before. */
+interface Listener {
+  (what: string, isBack: boolean): void
 }
 
-const histories = new WeakMap<Etcd["Service"], History>()
+interface History {
+  /** The same service, whose answers are looked at. */
+  readonly watched: Service
+  readonly listeners: Set<Listener>
+}
+
+const histories = new WeakMap<Service, History>()
 
 /** The history as all know it that use the same service. */
-export const of = (etcd: Etcd["Service"]): History => {
+const of = (etcd: Service): History => {
   let history = histories.get(etcd)
-  if (history === undefined) histories.set(etcd, history = make())
+  if (history === undefined) {
+    history = make(etcd)
+    histories.set(etcd, history)
+    histories.set(history.watched, history)
+  }
   return history
 }
 
-const make = (): History => {
-  const listeners = new Set<(what: string) => void>()
+/** The service with its linearizable answers compared with the known history. */
+export const watched = (etcd: Service): Service => of(etcd).watched
+
+/**
+ * Calls the listener as soon as an answer to the watched service shows another history, before its caller sees that answer.
+ * Returns how to unsubscribe it.
+ */
+export const onChange = (etcd: Service, listener: Listener): () => void => {
+  const { listeners } = of(etcd)
+  listeners.add(listener)
+  return () => void listeners.delete(listener)
+}
+
+const make = (etcd: Service): History => {
+  const listeners: History["listeners"] = new Set()
   let latest: Seen | undefined
 
+  const compared = <A extends State, E>(request: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    Effect.withFiber((fiber) => {
+      const before = latest
+      return Effect.map(request, (answer) => {
+        compare(before, answer, monotonicMillis(fiber.getRef(Clock.Clock)))
+        return answer
+      })
+    })
+
+  const compare = (before: Seen | undefined, { clusterId, revision }: State, at: number) => {
+    const { changes = 0 } = latest ?? {}
+    // The request belongs to a past that is known to be over.
+    if (before !== undefined && before.changes < changes) return
+    const what = latest && difference(latest, before, { clusterId, revision }, at)
+    if (what === undefined && latest !== undefined && revision <= latest.revision) return
+    const isBack = latest !== undefined && revision < latest.revision
+    latest = { clusterId, revision, at, changes: what === undefined ? changes : changes + 1 }
+    if (what !== undefined) { for (const listener of listeners) listener(what, isBack) }
+  }
+
   return {
-    seen: () => latest,
-    answered: (before, { clusterId, revision }, clock) => {
-      const at = monotonicMillis(clock)
-      if (latest === undefined) {
-        latest = { clusterId, revision, at, changes: 0 }
-        return
-      }
-      // The request belongs to a past that is known to be over.
-      if (before !== undefined && before.changes < latest.changes) return
-      const what = clusterId !== latest.clusterId
-        ? `etcd is another cluster now, ${clusterId.toString(16)} instead of ${latest.clusterId.toString(16)}`
-        : before !== undefined && revision < before.revision
-        ? `etcd's history went back from revision ${before.revision} to ${revision}`
-        : Number(revision - latest.revision) > mostWritten(at - latest.at)
-        ? `etcd's history leapt from revision ${latest.revision} to ${revision}`
-        : undefined
-      if (what !== undefined) {
-        latest = { clusterId, revision, at, changes: latest.changes + 1 }
-        for (const listener of [...listeners]) listener(what)
-      } else if (revision > latest.revision) {
-        latest = { clusterId, revision, at, changes: latest.changes }
-      }
-    },
-    onChange: (listener) => {
-      listeners.add(listener)
-      return () => listeners.delete(listener)
+    listeners,
+    watched: {
+      ...etcd,
+      txn: (request) => compared(etcd.txn(request)),
+      range: (range) => range.serializable === true ? etcd.range(range) : compared(etcd.range(range))
     }
   }
 }
 
-/** More revisions than any etcd writes in so many milliseconds, and fewer than a restore is to add. */
+const difference = (latest: Seen, before: State | undefined, now: State, at: number): string | undefined => {
+  if (now.clusterId !== latest.clusterId) {
+    return `etcd is another cluster now, ${now.clusterId.toString(16)} instead of ${latest.clusterId.toString(16)}`
+  }
+  if (before !== undefined && now.revision < before.revision) {
+    return `etcd's history went back from revision ${before.revision} to ${now.revision}`
+  }
+  if (Number(now.revision - latest.revision) > mostWritten(at - latest.at)) {
+    return `etcd's history leapt from revision ${latest.revision} to ${now.revision}`
+  }
+  return undefined
+}
+
+/** More revisions than any etcd writes in so many milliseconds, and fewer than a restored backup is bumped by. */
 const mostWritten = (millis: number): number => 100_000_000 + 1000 * millis

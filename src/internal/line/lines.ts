@@ -132,10 +132,12 @@ export const make = (
   }
 
   const joinBehind = (entry: Entry, done: Done<Entry, EntryError>) =>
-    send([entry], Requests.join(entry), done, ({ responses, revision }) => {
+    send([entry], Requests.join(entry), done, ({ repeated, responses, revision }) => {
       const [, { kvs: [own] }, ...newest] = responses as Requests.Joined
       // Where an entry is put only once, a key of its name stays as it was.
       if (!Requests.isOwn(entry, own!)) return foreign([entry], own!)
+      // It is older than this request, so that no attempt at it has put it.
+      if (!repeated && own!.createRevision !== revision) return lostBeforehand([entry])
       enter(entry, own!.createRevision)
       entry.line.place(entry, { ...Requests.together(newest), revision })
       return Exit.succeed(entry)
@@ -320,7 +322,8 @@ export const make = (
       retireAndRemember(entry)
       withdraw(entry)
     }
-    return Exit.fail(new EntryLost("KeyDeleted"))
+    const { loss } = entries[0]!.ref.lease
+    return Exit.fail(loss === undefined ? new EntryLost("KeyDeleted") : lostWith(loss))
   }
 
   const handOver: Lines["handOver"] = (entry, options, done) => {

@@ -11,11 +11,13 @@ import type { EtcdError } from "../../EtcdError.ts"
 import type { Lease } from "../../Lease.ts"
 import type { Options, Session } from "../../Session.ts"
 import * as Background from "../background.ts"
+import * as History from "../etcd/history.ts"
 import { type Layout, queue } from "../line/layout.ts"
 import type { LeaseRef } from "../line/leaseRef.ts"
 import { Lengths } from "../line/line.ts"
 import * as Lines from "../line/lines.ts"
 import * as SingleKey from "../line/singleKey.ts"
+import * as Log from "../log.ts"
 import * as Contention from "./contention.ts"
 import { validate } from "./lease.ts"
 import * as LossLog from "./lossLog.ts"
@@ -36,12 +38,16 @@ export interface SessionImpl {
 
 export const make = Effect.fnUntraced(function*(options: Options | undefined) {
   validate(options)
-  const etcd = yield* Etcd
+  const etcd = History.watched(yield* Etcd)
   const clock = yield* Clock.Clock
   const lengths = yield* Lengths
   const scope = yield* Scope.make()
   const background = yield* Scope.provide(Background.make, scope)
   const leases = yield* Leases.make(background, options)
+  const unsubscribe = History.onChange(etcd, (what, isBack) =>
+    void background(Log.warning(
+      `${what}: all leases of this session are lost${isBack ? ", and fencing tokens are smaller than before" : ""}`
+    )))
   const lines = [
     Lines.make(etcd, clock, background, lengths, queue),
     SingleKey.make(etcd, clock, background, lengths)
@@ -54,6 +60,7 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
       for (const { close } of contentions.values()) close()
       // What runs under the locks ends, then the locks.
       yield* Effect.all([...lines.map(({ end }) => end), leases.close], { concurrency: "unbounded", discard: true })
+      unsubscribe()
       // No watch is opened any more.
       yield* Scope.close(scope, Exit.void)
       for (const { close } of lines) close()

@@ -8,13 +8,11 @@
  * One request names all keys on the lease, as its leader has them in memory. Those that it should name and does not are
  * read, and so are those that it should not name. For entries that wait, what is ahead of them is read, too.
  */
-import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Etcd from "../../Etcd.ts"
 import { EtcdError, type EtcdErrorReason } from "../../EtcdError.ts"
 import type { Background } from "../background.ts"
 import { toText } from "../etcd/bytes.ts"
-import * as History from "../etcd/history.ts"
 import * as Limits from "../etcd/limits.ts"
 import { Patience } from "../etcd/retry.ts"
 import { keyOf } from "../line/entryKey.ts"
@@ -31,11 +29,9 @@ export interface Heartbeat {
 
 export const make = (
   etcd: Etcd.Etcd["Service"],
-  clock: Clock.Clock,
   background: Background,
   lease: EntryLease
 ): Heartbeat => {
-  const history = History.of(etcd)
   const limits = Limits.of(etcd)
 
   const beat = Effect.fnUntraced(function*(timeout: number) {
@@ -44,14 +40,18 @@ export const make = (
       etcd.leaseKeepAlive(lease.id, timeout),
       entries.length === 0 ? Effect.undefined : keysOnLease
     ], { concurrency: 2 })
-    if (renewal.ttl <= 0) return 0
+    const any = nothing(entries[0]?.key ?? lease.id.toString(16))
+    if (renewal.ttl <= 0) {
+      // etcd may be another one than before, which the answer to a read shows.
+      yield* Effect.ignore(ask([any], renewal))
+      return 0
+    }
     const missing = entries.filter(({ id, state }) => state === "Waiting" || shown?.has(id) !== true)
     const questions = missing.map((entry) => entry.line.question(entry))
     for (const { id } of entries) shown?.delete(id)
     for (const key of shown?.values() ?? []) if (isStray(lease, key)) questions.push(removal(key))
     // Any read shows whether there is a quorum.
-    if (questions.length === 0) questions.push(nothing(entries[0]?.key ?? lease.id.toString(16)))
-    yield* ask(questions, renewal)
+    yield* ask(questions.length === 0 ? [any] : questions, renewal)
     return renewal.ttl
   })
 
@@ -76,22 +76,21 @@ export const make = (
     )
     if (half > 0 && !limits.allow(size)) return inHalves
     // A transaction of ranges alone is a read. With others nested in it, etcd would write it to its log.
-    return Effect.suspend(() => {
-      const before = history.seen()
-      return Effect.flatMap(etcd.txn({ then }), (answer) => {
-        if (answer.term !== renewal.term) return electedMeanwhile
-        history.answered(before, answer, clock)
-        let rest = answer.responses as ReadonlyArray<Etcd.RangeResult>
+    return etcd.txn({ then }).pipe(
+      Effect.flatMap(({ responses, revision, term }) => {
+        if (term !== renewal.term) return electedMeanwhile
+        let rest = responses as ReadonlyArray<Etcd.RangeResult>
         for (const { onAnswer, reads } of questions) {
-          onAnswer(rest.slice(0, reads.length), answer.revision)
+          onAnswer(rest.slice(0, reads.length), revision)
           rest = rest.slice(reads.length)
         }
         return Effect.void
+      }),
+      Effect.catchIf(isOfPart, (error) => {
+        limits.learn(size, error)
+        return inHalves
       })
-    }).pipe(Effect.catchIf(isOfPart, (error) => {
-      limits.learn(size, error)
-      return inHalves
-    }))
+    )
   }
 
   /** Removes a key that no entry owns: it would stand in its line for as long as the lease lives. */

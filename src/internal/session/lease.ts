@@ -16,7 +16,7 @@ import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { Etcd } from "../../Etcd.ts"
-import { EtcdError } from "../../EtcdError.ts"
+import type { EtcdError } from "../../EtcdError.ts"
 import type { Lease, Options, Renewal } from "../../Lease.ts"
 import { LeaseExpired } from "../../LeaseExpired.ts"
 import * as Background from "../background.ts"
@@ -93,7 +93,7 @@ export class LeaseImpl implements EntryLease {
     this.#acknowledged = options.acknowledged
     this.#recorder = options.recorder
     this.#owner = { key: `lease ${options.id.toString(16)}` }
-    this.#heartbeat = Heartbeat.make(options.etcd, options.clock, options.background, this)
+    this.#heartbeat = Heartbeat.make(options.etcd, options.background, this)
     this.#sent = options.sent
     this.#validity = options.ttlMillis - options.marginOf(options.ttlMillis)
     this.renewals = Stream.fromPubSub(options.acknowledged).pipe(
@@ -168,7 +168,7 @@ export class LeaseImpl implements EntryLease {
   get keep(): Effect.Effect<void, never, Scope.Scope> {
     const keeping = this.#isManual ? this.#watchClocks : Effect.raceFirst(this.#keepAlive, this.#watchClocks)
     return Effect.suspend(() => {
-      const unsubscribe = History.of(this.#etcd).onChange((what) => this.#lose("HistoryChanged", what))
+      const unsubscribe = History.onChange(this.#etcd, (what) => this.#lose("HistoryChanged", what))
       return Effect.ensuring(
         keeping,
         Effect.sync(() => {
@@ -398,7 +398,7 @@ const longestUnwatched = 500
 
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const { isManual, marginOf, seconds } = validate(options)
-  const etcd = yield* Etcd
+  const etcd = History.watched(yield* Etcd)
   const clock = yield* Clock.Clock
   const recorder = Metrics.leases(yield* Effect.context<never>())
   // Renewals go on while the caller's scope closes, until what runs under the lease has ended.
