@@ -37,6 +37,8 @@ export interface Options {
 export interface ClusterOptions extends Options {
   /** How many servers come after those that are members: `restart` starts one, once the members have added it. */
   readonly spares?: number | undefined
+  /** Where to make the directory of the first member's data, where that is not as for the others. */
+  readonly firstDataDir?: string | undefined
   /**
    * Makes a way to a member's port for the other members, `127.0.0.1:23791`, and returns the port that they are to use. It
    * is not called where the members run in containers, which do not reach it.
@@ -79,7 +81,7 @@ const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, opt
       tls: options.tls,
       args: options.args ?? [],
       files: options.files ?? [],
-      dataDir: options.dataDir,
+      dataDir: i === 0 ? options.firstDataDir ?? options.dataDir : options.dataDir,
       isSpare: i >= size
     })
   }
