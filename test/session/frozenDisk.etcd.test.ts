@@ -28,7 +28,7 @@ const demote = ([first, second]: ReadonlyArray<EtcdServer.EtcdServer>) =>
 
 const processOn = Effect.fnUntraced(function*(hosts: ReadonlyArray<string>) {
   const etcd = yield* connect({ hosts })
-  const session = yield* Layer.build(Layer.fresh(Session.layer({ ttl: "10 seconds" }))).pipe(
+  const session = yield* Layer.build(Layer.fresh(Session.layer({ ttl: "8 seconds" }))).pipe(
     Effect.provideService(Etcd.Etcd, etcd)
   )
   return { etcd, run: Effect.provide(session) }
@@ -62,12 +62,12 @@ describe.skipIf(!isPossible)("a member whose disk hangs", () => {
       yield* leave.open
       yield* Fiber.join(holding)
       yield* b.etcd.txn({ then: [Etcd.removePrefix("deleted/")], idempotent: true })
-      assert.strictEqual(yield* Effect.timeout(Fiber.join(waiting), "20 seconds"), "served")
-      const loss = failureOf(yield* Effect.timeout(Fiber.await(deleted), "20 seconds")) as Lock.LockLost
+      assert.strictEqual(yield* Effect.timeout(Fiber.join(waiting), "12 seconds"), "served")
+      const loss = failureOf(yield* Effect.timeout(Fiber.await(deleted), "12 seconds")) as Lock.LockLost
       assert.deepStrictEqual([loss._tag, loss.reason], ["LockLost", "KeyDeleted"])
       assert.isUndefined(kept.pollUnsafe())
       // The watches are another member's by now.
       yield* b.etcd.txn({ then: [Etcd.removePrefix("kept/")], idempotent: true })
-      yield* Effect.timeout(Fiber.await(kept), "20 seconds")
+      yield* Effect.timeout(Fiber.await(kept), "12 seconds")
     }).pipe(Effect.scoped))
 })
