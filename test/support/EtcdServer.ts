@@ -21,6 +21,13 @@ export interface EtcdServer {
   readonly restart: Effect.Effect<void>
   /** Ends the server as an operator does (SIGTERM), starts another etcd on the same data and port, and tells its version. */
   readonly upgrade: (binary: string) => Effect.Effect<string>
+  /** Saves a snapshot, and restores one in the place of all data; undefined where there are no tools for that. */
+  readonly backup:
+    | {
+      readonly save: (file: string) => Effect.Effect<void>
+      readonly restore: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
+    }
+    | undefined
   /** Kills the server and removes its data. It starts again as a new member, once the others have added it. */
   readonly wipe: Effect.Effect<void>
 }
@@ -116,6 +123,11 @@ const serve = (what: string, plan: Plan, member: Member): Effect.Effect<EtcdServ
       upgrade === undefined
         ? Effect.die(new Error(`${what} cannot become another etcd`))
         : Effect.andThen(upgrade(binary), Effect.orDie(startUntilReady)),
+    backup: member.backup && {
+      save: member.backup.save,
+      restore: (file, ...flags) =>
+        Effect.andThen(member.backup!.restore(file, ...flags), Effect.orDie(startUntilReady)).pipe(Effect.asVoid)
+    },
     wipe: member.wipe ?? Effect.die(new Error(`${what} cannot lose its data`))
   }))
 }

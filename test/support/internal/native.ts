@@ -79,6 +79,7 @@ const member = Effect.fnUntraced(function*(
         state = ["--initial-cluster-state=existing"]
       })
     ),
+    backup: Fs.existsSync(`${binary}ctl`) ? backupOf(binary, plan, dataDir, args, kill) : undefined,
     upgrade: (binary) =>
       Effect.andThen(
         end("SIGTERM"),
@@ -88,6 +89,32 @@ const member = Effect.fnUntraced(function*(
       )
   }
 })
+
+/** By the tools that came with the binary: from 3.5 on, etcdutl restores. */
+const backupOf = (
+  binary: string,
+  plan: Plan,
+  dataDir: string,
+  args: ReadonlyArray<string>,
+  kill: Effect.Effect<void>
+): Member["backup"] => {
+  const call = (tool: string, args: ReadonlyArray<string>) =>
+    Effect.callback<void>((resume) => {
+      execFile(tool, args, { env: { ...environment(), ETCDCTL_API: "3" } }, (error) => {
+        resume(error === null ? Effect.void : Effect.die(error))
+      })
+    })
+  const restorer = Fs.existsSync(`${binary}utl`) ? `${binary}utl` : `${binary}ctl`
+  const kept = args.filter((arg) => /^--(name|data-dir|initial-cluster|initial-advertise-peer-urls)=/.test(arg))
+  return {
+    save: (file) => call(`${binary}ctl`, [`--endpoints=127.0.0.1:${plan.ports.client}`, "snapshot", "save", file]),
+    restore: (file, ...flags) =>
+      Effect.andThen(kill, () => {
+        Fs.rmSync(dataDir, { recursive: true, force: true })
+        return call(restorer, ["snapshot", "restore", file, ...kept, ...flags])
+      })
+  }
+}
 
 export interface Process {
   readonly child: ChildProcess
