@@ -24,9 +24,9 @@ describe.concurrent("a restored etcd", () => {
       Effect.gen(function*() {
         const server = yield* EtcdServer.start()
         const { backup } = server
-        // Before 3.6, revisions cannot be bumped.
+        // Before 3.5, revisions cannot be bumped.
         const version = /etcd (\d+)\.(\d+)/.exec(server.description)!
-        if (backup === undefined || (flags.length > 0 && Number(version[2]) < 6)) return context.skip()
+        if (backup === undefined || (flags.length > 0 && Number(version[2]) < 5)) return context.skip()
         const file = Path.join(yield* temporaryDirectory(), "snapshot.db")
         const [x, a, b] = [
           yield* processOn(server.endpoint),
