@@ -190,13 +190,13 @@ const run = Effect.fnUntraced(function*(etcd: Etcd.Etcd["Service"], commands: Re
         return etcd.leaseRevoke(leaseId(command.lease))
       }
       case "KeepAlive": {
-        return etcd.leaseKeepAlive(leaseId(command.lease), 5000)
+        return Effect.map(etcd.leaseKeepAlive(leaseId(command.lease), 5000), ({ ttl }) => ttl)
       }
       case "TimeToLive": {
         // what remains depends on how fast the commands ran
         return Effect.map(
-          etcd.leaseTimeToLive(leaseId(command.lease)),
-          ({ granted, remaining }) => [granted, remaining >= granted - 60]
+          etcd.leaseTimeToLive(leaseId(command.lease), { keys: true }),
+          ({ granted, keys, remaining }) => [granted, remaining >= granted - 60, keys.map(String).sort()]
         )
       }
       case "Watch": {
