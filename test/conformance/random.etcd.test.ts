@@ -143,8 +143,9 @@ const run = Effect.fnUntraced(function*(etcd: Etcd.Etcd["Service"], commands: Re
   // --- from etcd ---
 
   const revision = (of: bigint): number => of === 0n ? 0 : Number(of - start)
+  const keyText = (key: Uint8Array) => String(key).slice(prefix.length)
   const keyValue = (kv: Etcd.KeyValue) => ({
-    key: String(kv.key).slice(prefix.length),
+    key: keyText(kv.key),
     value: String(kv.value),
     created: revision(kv.createRevision),
     written: revision(kv.modRevision),
@@ -196,7 +197,7 @@ const run = Effect.fnUntraced(function*(etcd: Etcd.Etcd["Service"], commands: Re
         // what remains depends on how fast the commands ran
         return Effect.map(
           etcd.leaseTimeToLive(leaseId(command.lease), { keys: true }),
-          ({ granted, keys, remaining }) => [granted, remaining >= granted - 60, keys.map(String).sort()]
+          ({ granted, keys, remaining }) => [granted, remaining >= granted - 60, keys.map(keyText).sort()]
         )
       }
       case "Watch": {
