@@ -72,6 +72,14 @@ export {
 
 export {
   /**
+   * @category errors
+   * @since 0.1.0
+   */
+  BodySuccess
+} from "./BodySuccess.ts"
+
+export {
+  /**
    * @category models
    * @since 0.1.0
    */

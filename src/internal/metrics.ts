@@ -186,11 +186,15 @@ export class LockRecorder {
     this.#held++
   }
 
-  /** The lock is no longer held; `loss` is the reason if it was lost. */
-  ended(millis: number, loss: string | undefined) {
+  /** The lock is no longer held. */
+  ended(millis: number) {
     this.#held--
     this.#hold(Duration.millis(millis))
-    if (loss !== undefined) this.#losses(1, loss)
+  }
+
+  /** The lock was lost while it was held. */
+  lost(reason: string) {
+    this.#losses(1, reason)
   }
 
   /** What ran under a lock that was lost has stopped. */

@@ -13,7 +13,7 @@ export class Downgradable extends Several implements WriteHandle {
     return Effect.suspend(() => {
       const [writing, reading] = this.locks
       return this.check.pipe(
-        Effect.andThen(writing!.release),
+        Effect.andThen(writing!.giveBack),
         Effect.andThen(Effect.sync(() => {
           reading!.begin()
           return reading!

@@ -104,7 +104,7 @@ export const make = <O extends Options, Held, Timeout, Conflict, H extends Owner
         contention,
         request,
         clock,
-        isInside: isInside(fiber.context, (outer) => outer.isRunning(name, contention)),
+        isInside: isInside(fiber.context, (outer) => outer.isRunning(name, session, contention)),
         own: (entry) => {
           const recorder = contention.recorderOf(request)
           const owned = new Handle({ lock: name, entry, session, contention, toLost: lost, recorder })

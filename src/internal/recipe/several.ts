@@ -5,6 +5,7 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import { Current } from "../../Current.ts"
 import type * as Etcd from "../../Etcd.ts"
@@ -21,7 +22,7 @@ import * as Engine from "../session/engine.ts"
 import type { Request } from "../session/localQueue.ts"
 import { isInside } from "./enclosing.ts"
 import { errors } from "./errors.ts"
-import { Ownership, txnOf } from "./ownership.ts"
+import { type Owned, Ownership, txnOf } from "./ownership.ts"
 import { type Acquire, deadline, described, holderOf, limitIn, queueOf, requestOf } from "./request.ts"
 
 /** What is taken together. */
@@ -45,7 +46,11 @@ type JoinOptions = Omit<Options, "layout">
 export const acquire =
   <H>(together: Together<H>, options: JoinOptions | undefined): Acquire<H, LockTimeout | Failure> => (restore) =>
     Effect.withFiber((fiber) => {
-      const { contention, explain, hold, isOneOfSeveral, nameOf, names, requests } = callOf(fiber, together, options)
+      const { contention, explain, hold, isOneOfSeveral, nameOf, names, requests, session } = callOf(
+        fiber,
+        together,
+        options
+      )
       const limit = limitIn(together.module)(options)
       if (limit !== undefined && Duration.isZero(limit)) {
         const tried = tryAcquire(together, options)(restore)
@@ -55,11 +60,11 @@ export const acquire =
           ({ holder, lock }) => Effect.fail(errors.timeout(lock, Duration.zero, holder))
         ) as Effect.Effect<H, LockTimeout | Failure, Session>
       }
-      const held = names.find((name) => isInside(fiber.context, (outer) => outer.isRunning(name, contention)))
+      const held = names.find((name) => isInside(fiber.context, (outer) => outer.isRunning(name, session, contention)))
       if (held !== undefined) return Effect.die(errors.selfWait(held))
       if (
         isOneOfSeveral &&
-        isInside(fiber.context, (outer) => outer.isOneOfSeveral && outer.isRunning(outer.lock, contention))
+        isInside(fiber.context, (outer) => outer.isOneOfSeveral && outer.isRunning(outer.lock, session, contention))
       ) return Effect.die(nested(names))
       const waitFor = (pending: () => Request) =>
         deadline(limit, fiber.getRef(Clock.Clock), restore, (waited) =>
@@ -108,7 +113,7 @@ export const locks = (
 // what is held
 // -----------------------------------------------------------------------------
 
-export class Several implements HandleOfAll {
+export class Several implements HandleOfAll, Owned {
   readonly locks: ReadonlyArray<Ownership>
   readonly #etcd: Etcd.Etcd["Service"]
   #signal: AbortSignal | undefined
@@ -181,9 +186,23 @@ export class Several implements HandleOfAll {
     return txnOf(this.#etcd, this.locks)
   }
 
-  // All leave in one commit, since their requests are ready at the same time.
   get release(): Handle["release"] {
-    return Effect.forEach(this.locks, ({ release }) => release, { concurrency: "unbounded", discard: true })
+    return Effect.ignore(this.giveBack)
+  }
+
+  // All leave in one commit, since their requests are ready at the same time.
+  get giveBack(): Owned["giveBack"] {
+    return Effect.flatMap(
+      Effect.forEach(this.locks, ({ giveBack }) => Effect.exit(giveBack), { concurrency: "unbounded" }),
+      Exit.asVoidAll
+    )
+  }
+
+  get lostBefore(): Owned["lostBefore"] {
+    return Effect.map(
+      Effect.forEach(this.locks, ({ lostBefore }) => lostBefore),
+      (losses) => losses.find((loss) => loss !== undefined)
+    )
   }
 
   get #first(): Handle {
@@ -213,6 +232,7 @@ const callOf = <H>(
   )
   const nameOf = ({ prefix }: { readonly prefix: string }) => names.find((name) => prefix.startsWith(`${name}/`))!
   return {
+    session,
     contention,
     names,
     isOneOfSeveral,

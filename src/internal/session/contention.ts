@@ -26,7 +26,7 @@ import { Entry, type EntryError, EntryLost, ForeignEntry, lostWith } from "../li
 import type { EntryKeyValue } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
 import type { EntryLease, LeaseRef } from "../line/leaseRef.ts"
-import { type Lines, Refused, refusedBy } from "../line/lines.ts"
+import { type Left, type Lines, Refused, refusedBy } from "../line/lines.ts"
 import * as Requests from "../line/requests.ts"
 import * as Metrics from "../metrics.ts"
 import { LocalQueue, type Request, Waiter } from "./localQueue.ts"
@@ -59,7 +59,8 @@ export interface Contention {
     requests: ReadonlyArray<Request>,
     wait: Wait<E>
   ) => Effect.Effect<ReadonlyArray<Entry> | Refused, EntryError | E>
-  readonly release: (entry: Entry, done: () => void) => void
+  /** Gives an entry's place away, here and in etcd. */
+  readonly release: (entry: Entry, left: Left) => void
   /** What records the locks of a request. */
   readonly recorderOf: (request: Pick<Request, "claim" | "label">) => Metrics.LockRecorder
   /** Who is in the way of a claim now. */
@@ -333,31 +334,33 @@ export const make = (
     queue!.admit()
   }
 
-  const release: Contention["release"] = (entry, done) => {
-    const { prefix } = entry.line
+  const release: Contention["release"] = (entry, left) => {
+    const { claim, line: { prefix } } = entry
     const queue = queues.get(prefix)
-    if (queue === undefined || entry.state === "Left") return done()
-    const ref = canHandOver(entry, queue.successor) ? leases.acquireRefNow() : undefined
+    if (queue === undefined || entry.state === "Left") return left(false)
+    if (entry.isLost) {
+      // The next one does not wait for etcd, which may have nothing of it.
+      lines.leave(entry, left)
+      return callNext({ prefix, claim })
+    }
+    const ref = canHandOverTo(queue.successor) ? leases.acquireRefNow() : undefined
     const next = ref === undefined ? undefined : queue.replace(entry.claim)
     if (ref === undefined || next === undefined) {
       ref?.release()
-      return lines.leave(entry, () => {
-        callNext({ prefix, claim: entry.claim })
-        done()
+      return lines.leave(entry, (wasGone) => {
+        callNext({ prefix, claim })
+        left(wasGone)
       })
     }
-    const { claim, value } = next.request
+    const { request: { claim: wanted, value } } = next
     next.state = "Joining"
-    lines.handOver(entry, { ref, value, claim }, (exit) => {
-      answered(next, exit)
-      done()
-    })
+    lines.handOver(entry, { ref, value, claim: wanted }, left, (exit) => answered(next, exit))
     queue.admit()
   }
 
   /** A waiter with its own lease takes over no place: its lease must not end with an entry that another one leaves. */
-  const canHandOver = (entry: Entry, next: Waiter | undefined): boolean =>
-    next !== undefined && next.request.lease === undefined && lines.layout.hasOwnKeys && !entry.isGone
+  const canHandOverTo = (next: Waiter | undefined): boolean =>
+    next !== undefined && next.request.lease === undefined && lines.layout.hasOwnKeys
 
   // ---------------------------------------------------------------------------
   // measuring
