@@ -81,7 +81,7 @@ export interface Lines {
   readonly tryJoinAll: Lines["joinAll"]
   /**
    * Leaves with one entry and joins with another in one commit. When that fails, the first leaves all the same. `left` is
-   * called before `done`.
+   * called after `done`.
    */
   readonly handOver: (entry: Entry, options: EntryOptions, left: Left, done: Done<Entry, EntryError>) => void
   readonly leave: (entry: Entry, left: Left) => void
@@ -337,7 +337,12 @@ export const make = (
     const { line } = entry
     detach(entry)
     const next = new Entry(line, options)
-    send([next], Requests.handOver(entry, next), done, (result) => {
+    let isGone = false
+    const finish: typeof done = (exit) => {
+      done(exit)
+      left(isGone)
+    }
+    send([next], Requests.handOver(entry, next), finish, (result) => {
       const { revision } = result
       const createRevision = result.succeeded
         ? revision
@@ -354,7 +359,7 @@ export const make = (
       return Exit.succeed(next)
     }, (exit) => {
       finishLeaving(entry, exit)
-      left(wasGone(exit))
+      isGone = wasGone(exit)
     })
   }
 

@@ -67,14 +67,15 @@ export const acquire =
         isInside(fiber.context, (outer) => outer.isOneOfSeveral && outer.isRunning(outer.lock, session, contention))
       ) return Effect.die(nested(names))
       const waitFor = (pending: () => Request) =>
-        deadline(limit, fiber.getRef(Clock.Clock), restore, (waited) =>
-          Effect.suspend(() => {
-            const name = nameOf(pending())
-            return Effect.flatMap(
-              holderOf(contention, pending(), name),
-              (holder) => Effect.failSync(() => errors.timeout(name, waited(), holder))
+        deadline(limit, fiber.getRef(Clock.Clock), restore, (waited) => {
+          const request = pending()
+          const name = nameOf(request)
+          return (own) =>
+            Effect.flatMap(
+              holderOf(contention, request, name, own),
+              (holder) => Effect.fail(errors.timeout(name, waited, holder))
             )
-          }))
+        })
       return Effect.mapBoth(contention.acquireAll(requests, waitFor), { onSuccess: hold, onFailure: explain })
     })
 
@@ -84,7 +85,7 @@ export const tryAcquire =
     Effect.withFiber((fiber) => {
       const { contention, explain, hold, nameOf, requests } = callOf(fiber, together, options)
       return Effect.flatMap(
-        Effect.mapError(contention.tryAcquireAll<never>(requests, restore), explain),
+        Effect.mapError(contention.tryAcquireAll(requests, restore), explain),
         (tried) =>
           tried instanceof Refused
             ? Effect.fail(errors.held(nameOf(tried), described(tried.holder)))

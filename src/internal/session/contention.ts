@@ -32,9 +32,24 @@ import * as Metrics from "../metrics.ts"
 import { LocalQueue, type Request, Waiter } from "./localQueue.ts"
 import type { Leases } from "./sharedLease.ts"
 
-/** Restores interruptibility around a wait, and may end it in another way, such as a timeout. */
+/** Restores interruptibility around a wait. */
+export interface Restore {
+  <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E>
+}
+
+/** Restores interruptibility around a wait, and may end it. */
 export interface Wait<E> {
-  <A, E2>(effect: Effect.Effect<A, E2>): Effect.Effect<A, E2 | E>
+  <A, E2>(effect: Effect.Effect<A, E2>): Effect.Effect<A, E2 | TimeUp<E>>
+}
+
+/** The time to wait is up. What the caller fails with is asked for when it has given up its place. */
+export class TimeUp<E> {
+  readonly _tag = "TimeUp"
+  /** Gets the leases of what the caller had in line, which may still be there. */
+  readonly explain: (own: ReadonlyArray<EntryLease>) => Effect.Effect<never, E>
+  constructor(explain: TimeUp<E>["explain"]) {
+    this.explain = explain
+  }
 }
 
 export interface Contention {
@@ -45,7 +60,7 @@ export interface Contention {
    */
   readonly acquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry, EntryError | E>
   /** Takes the lock if it is free; else returns who holds it, if that is known. */
-  readonly tryAcquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry | Refused, EntryError | E>
+  readonly tryAcquire: (request: Request, restore: Restore) => Effect.Effect<Entry | Refused, EntryError>
   /**
    * Waits for the turn in several lines, which are joined at one revision: any two callers are in the same order in all
    * lines that they share, so that they cannot wait for each other. `pending` says which one is still waited for.
@@ -55,18 +70,19 @@ export interface Contention {
     waitFor: (pending: () => Request) => Wait<E>
   ) => Effect.Effect<ReadonlyArray<Entry>, EntryError | E>
   /** Takes several locks if all of them are free; else returns which one is held, and by which client. */
-  readonly tryAcquireAll: <E>(
+  readonly tryAcquireAll: (
     requests: ReadonlyArray<Request>,
-    wait: Wait<E>
-  ) => Effect.Effect<ReadonlyArray<Entry> | Refused, EntryError | E>
+    restore: Restore
+  ) => Effect.Effect<ReadonlyArray<Entry> | Refused, EntryError>
   /** Gives an entry's place away, here and in etcd. */
   readonly release: (entry: Entry, left: Left) => void
   /** What records the locks of a request. */
   readonly recorderOf: (request: Pick<Request, "claim" | "label">) => Metrics.LockRecorder
-  /** Who is in the way of a claim now. */
+  /** Who is in the way of a claim now, besides what is on leases of the caller's own. */
   readonly holder: (
     prefix: string,
-    claim: Claim
+    claim: Claim,
+    own?: ReadonlyArray<EntryLease>
   ) => Effect.Effect<EntryKeyValue | undefined, EntryLost | Etcd.EtcdError>
   /** The session ends: all waiters fail, and so does every later request. */
   readonly close: () => void
@@ -99,16 +115,16 @@ export const make = (
           : inTurn(waiter!))
     )
 
-  const tryAcquire: Contention["tryAcquire"] = (request, wait) =>
+  const tryAcquire: Contention["tryAcquire"] = (request, restore) =>
     recorded(
       [request],
       Effect.suspend(() => {
         // The check and the place in the queue are one step, since a try that found another request there would have to
         // wait.
         if (isClosed() || wouldBeCalled(request)) {
-          return contend([request], () => wait, ([waiter]) => Effect.tap(join(waiter!, lines.tryJoin), turnOf))
+          return contend([request], () => restore, ([waiter]) => Effect.tap(join(waiter!, lines.tryJoin), turnOf))
         }
-        return refusedHere(request, wait)
+        return refusedHere(request, restore)
       })
     )
 
@@ -118,21 +134,21 @@ export const make = (
       contend(requests, (waiters) => waitFor(() => (waiters.find(isPending) ?? waiters[0]!).request), inAllTurns)
     )
 
-  const tryAcquireAll: Contention["tryAcquireAll"] = (requests, wait) =>
+  const tryAcquireAll: Contention["tryAcquireAll"] = (requests, restore) =>
     recorded(
       requests,
       Effect.suspend(() => {
         const refusing = requests.find((request) => !wouldBeCalled(request))
-        if (refusing !== undefined && !isClosed()) return refusedHere(refusing, wait)
-        return contend(requests, () => wait, (waiters) => Effect.tap(joinAll(waiters, lines.tryJoinAll), turnsOf))
+        if (refusing !== undefined && !isClosed()) return refusedHere(refusing, restore)
+        return contend(requests, () => restore, (waiters) => Effect.tap(joinAll(waiters, lines.tryJoinAll), turnsOf))
       })
     )
 
   const wouldBeCalled = ({ claim, prefix }: Request) => queues.get(prefix)?.admits(claim) !== false
 
   /** Refuses a try that etcd would refuse anyway, so that it is not worth a proposal. */
-  const refusedHere = <E>({ claim, prefix }: Request, wait: Wait<E>): Effect.Effect<Refused, EntryError | E> =>
-    wait(
+  const refusedHere = ({ claim, prefix }: Request, restore: Restore): Effect.Effect<Refused, EntryError> =>
+    restore(
       lines.layout.sharesWithAhead(claim)
         ? Effect.map(lines.refuse(prefix, claim), ({ available, holder }) =>
           new Refused(prefix, holder, undefined, queues.get(prefix)?.leftOf(available, claim) ?? available))
@@ -149,10 +165,15 @@ export const make = (
       if (isClosed()) return Deferred.await(closed)
       const waiters = requests.map(enter)
       const outcome = Effect.mapError(run(waiters), (error) => isClosed() ? released : error)
-      return Effect.onExit(waitFor(waiters)(outcome), (exit) => {
+      const waited = Effect.onExit(waitFor(waiters)(outcome), (exit) => {
         if (Exit.isFailure(exit) || exit.value instanceof Refused) waiters.forEach(giveUp)
         return Effect.void
       })
+      return Effect.catchIf(
+        waited,
+        (error): error is TimeUp<E> => error instanceof TimeUp,
+        ({ explain }) => explain(waiters.flatMap(({ lease }) => lease ?? []))
+      )
     })
 
   /** From the place in the queue of this process to the turn in etcd's line. */
@@ -212,7 +233,7 @@ export const make = (
       if (ref === undefined) {
         return resume(Effect.andThen(untilGranted(waiter.request), join(waiter, via, attempt)))
       }
-      waiter.state = "Joining"
+      waiter.join(ref.lease)
       via(prefix, { ref, value, claim }, (exit) => {
         answered(waiter, exit)
         resume(orAgain(exit, attempt, () => join(waiter, via, attempt + 1)))
@@ -231,7 +252,7 @@ export const make = (
         for (const ref of refs) ref?.release()
         return resume(Effect.andThen(untilGranted(waiters[0]!.request), joinAll(waiters, via, attempt)))
       }
-      for (const waiter of waiters) waiter.state = "Joining"
+      waiters.forEach((waiter, i) => waiter.join(refs[i]!.lease))
       const wanted = waiters.map(({ request: { claim, prefix, value } }, i) => ({
         prefix,
         claim,
@@ -353,7 +374,7 @@ export const make = (
       })
     }
     const { request: { claim: wanted, value } } = next
-    next.state = "Joining"
+    next.join(ref.lease)
     lines.handOver(entry, { ref, value, claim: wanted }, left, (exit) => answered(next, exit))
     queue.admit()
   }
@@ -401,10 +422,11 @@ export const make = (
       Requests.headOf
     )
 
-  const holder: Contention["holder"] = (prefix, claim) =>
+  const holder: Contention["holder"] = (prefix, claim, own = []) =>
     Effect.suspend(() => {
       const known = lines.held(prefix)
-      return known === undefined ? askForHolder(prefix, claim) : Effect.succeed(known)
+      if (known !== undefined) return Effect.succeed(known)
+      return Effect.map(askForHolder(prefix, claim), (kv) => own.some(({ id }) => id === kv?.lease) ? undefined : kv)
     })
 
   const askForHolder: Contention["holder"] = (prefix, claim) =>
@@ -443,7 +465,7 @@ type Via = Lines["join"] | Lines["tryJoin"]
 const distinct = <A>(all: ReadonlyArray<A>, requestOf: (one: A) => Request): ReadonlyArray<A> =>
   all.length === 1 ? all : Arr.dedupeWith(all, (a, b) => requestOf(a).prefix === requestOf(b).prefix)
 
-/** An error that is not an entry's is the one with which a timeout ends the wait. */
+/** An error that is not an entry's is the one of a timeout. */
 const resultOf = (exit: Exit.Exit<unknown, unknown>): Metrics.Result => {
   if (Exit.isSuccess(exit)) return exit.value instanceof Refused ? "refused" : "acquired"
   if (Cause.hasInterruptsOnly(exit.cause)) return "interrupted"
