@@ -152,8 +152,11 @@ export const make = (
       lines.layout.sharesWithAhead(claim)
         ? Effect.map(lines.refuse(prefix, claim), ({ available, holder }) =>
           new Refused(prefix, holder, undefined, queues.get(prefix)?.leftOf(available, claim) ?? available))
-        : Effect.flatMap(askForHolder(prefix, claim), (holder) =>
-          refusedBy(lines.layout, prefix, claim, holder ?? lines.held(prefix)))
+        : Effect.flatMap(askForHolder(prefix, claim), (holder) => {
+          // Where all of the line was read, etcd knows better.
+          const known = lines.layout.seesPart(claim) ? lines.held(prefix) : undefined
+          return refusedBy(lines.layout, prefix, claim, holder ?? known)
+        })
     )
 
   const contend = <A, E>(
