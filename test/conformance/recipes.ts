@@ -414,7 +414,9 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
             const { run } = yield* world.process({ ttl: "60 seconds" })
             const body = Effect.flatMap(Lock.Current, ({ key }) => Effect.as(remove(world, key), "ended by itself"))
             for (const within of [withLock, tryWithLock, withLockIfAvailable]) {
-              const exit = yield* Effect.exit(run(within(body, "job") as Effect.Effect<unknown, unknown, Session.Session>))
+              const exit = yield* Effect.exit(
+                run(within(body, "job") as Effect.Effect<unknown, unknown, Session.Session>)
+              )
               assert.include(failureOf(exit) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
             }
             // One after the other, they take it at once.
@@ -439,7 +441,9 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
                 const under = yield* Effect.forkChild(again.whileHeld(body), { startImmediately: true })
                 yield* lose(again)
                 yield* Effect.flip(again.awaitLoss)
-                if (fits === 1) assert.strictEqual((yield* Effect.flip(Effect.exit(enter).pipe(Effect.flatten)))._tag, refusal)
+                if (fits === 1) {
+                  assert.strictEqual((yield* Effect.flip(Effect.exit(enter).pipe(Effect.flatten)))._tag, refusal)
+                }
                 yield* Deferred.succeed(cleaning, undefined)
                 assert.include(failureOf(yield* Fiber.await(under)) as Lock.LockLost, { _tag: "LockLost" })
                 yield* enter

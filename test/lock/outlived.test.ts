@@ -11,9 +11,8 @@ import { logs } from "../support/logs.ts"
 
 type Section = <A, E, R>(body: Effect.Effect<A, E, R>) => Effect.Effect<A, unknown, R | Session.Session>
 
-const under =
-  (acquire: Effect.Effect<Lock.Handle, unknown, Session.Session | Scope.Scope>): Section => (body) =>
-    Effect.scoped(Effect.flatMap(acquire, ({ whileHeld }) => whileHeld(body)))
+const under = (acquire: Effect.Effect<Lock.Handle, unknown, Session.Session | Scope.Scope>): Section => (body) =>
+  Effect.scoped(Effect.flatMap(acquire, ({ whileHeld }) => whileHeld(body)))
 
 const sections: Record<string, Section> = {
   withLock: Lock.withLock("job"),
@@ -98,7 +97,8 @@ describe("a body that stood still for longer than its lease lives", () => {
     provide(Effect.gen(function*() {
       const { freeze, process: { run } } = yield* freezable
       const body = Effect.flatMap(Session.Session, ({ lease }) =>
-        Effect.scoped(Effect.flatMap(lease, ({ whileAlive }) => whileAlive(Effect.sync(() => (freeze(), 1))))))
+        Effect.scoped(Effect.flatMap(lease, ({ whileAlive }) =>
+          whileAlive(Effect.sync(() => (freeze(), 1))))))
       const exit = yield* ran(run(body))
       assert.include(failureOf(exit) as Lease.LeaseExpired, { _tag: "LeaseExpired", reason: "Expired" })
       assert.strictEqual(told(exit).success, 1)
@@ -115,7 +115,7 @@ describe("a body that stood still for longer than its lease lives", () => {
     provide(Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { freeze, process: { run } } = yield* freezable
-      const fiber = yield* fork((run(Lock.withLock(Effect.never, "job"))))
+      const fiber = yield* fork(run(Lock.withLock(Effect.never, "job")))
       yield* pass("1 second")
       freeze()
       for (const lease of yield* faults.leases) yield* faults.expireLease(lease)
@@ -159,7 +159,7 @@ describe("a body whose key was deleted just before it ended", () => {
       const faults = yield* Etcd.Faults
       const { run } = yield* session()
       yield* faults.delayWatches("1 minute")
-      const first = yield* fork((run(Lock.withLock(Effect.andThen(Effect.sleep(100), deleteKeys), "job"))))
+      const first = yield* fork(run(Lock.withLock(Effect.andThen(Effect.sleep(100), deleteKeys), "job")))
       const next = yield* fork(run(Lock.withLock(Effect.succeed("ran"), "job")))
       for (let i = 0; i < 10; i++) yield* pass(100)
       assert.deepStrictEqual(told(first.pollUnsafe()!).losses, ["KeyDeleted"])
@@ -170,7 +170,7 @@ describe("a body whose key was deleted just before it ended", () => {
     provide(Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { freeze, process: { run } } = yield* freezable
-      const fiber = yield* fork((run(Lock.withLock(Effect.sleep(200), "job"))))
+      const fiber = yield* fork(run(Lock.withLock(Effect.sleep(200), "job")))
       yield* pass(100)
       yield* faults.stall
       yield* pass(100)
@@ -189,7 +189,9 @@ describe("a body whose key was deleted just before it ended", () => {
       const downgraded = Effect.scoped(Effect.gen(function*() {
         const lock = yield* ReadWriteLock.acquireWrite("job", { downgradable: true })
         yield* faults.deleteKey(lock.key)
-        yield* lock.downgrade
+        const loss = yield* Effect.flip(lock.downgrade)
+        assert.deepStrictEqual(yield* keys, [])
+        return yield* loss
       }))
       assert.deepStrictEqual(told(yield* ran(run(downgraded))).losses, ["KeyDeleted"])
       assert.deepStrictEqual(yield* losses("write"), { LeaseExpired: 0, KeyDeleted: 1 })
@@ -218,7 +220,7 @@ describe("a body whose key was deleted just before it ended", () => {
     provide(Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { close, run } = yield* session()
-      const fiber = yield* fork((run(Lock.withLock(Effect.never, "job"))))
+      const fiber = yield* fork(run(Lock.withLock(Effect.never, "job")))
       yield* pass(10)
       yield* faults.delay(20)
       yield* fork(close)

@@ -538,8 +538,9 @@ const earlierAttempt = (
 ): EntryKeyValue | undefined => repeated ? own?.kvs.find((kv) => Requests.isOwn(entry, kv)) : undefined
 
 /** A request that was sent again may have found what it has done itself. */
-const wasGone = (exit: Exit.Exit<Pick<Etcd.TxnHeader, "repeated"> & { readonly succeeded: boolean }, unknown>): boolean =>
-  Exit.isSuccess(exit) && !exit.value.succeeded && !exit.value.repeated
+const wasGone = (
+  exit: Exit.Exit<Pick<Etcd.TxnHeader, "repeated"> & { readonly succeeded: boolean }, unknown>
+): boolean => Exit.isSuccess(exit) && !exit.value.succeeded && !exit.value.repeated
 
 const laneOf = ({ claim, key, line: { layout, prefix } }: Entry): string => layout.lane(prefix, key, claim)
 

@@ -113,6 +113,10 @@ export class Ownership implements Owned {
     return lost
   }
 
+  get isLost(): boolean {
+    return this.#entry.isLost
+  }
+
   get key(): string {
     return this.#entry.key
   }
@@ -205,15 +209,28 @@ export class Ownership implements Owned {
 
   // An interruption ends the wait for the release and not the release itself, which no other fiber would finish.
   get giveBack(): Owned["giveBack"] {
-    return Effect.suspend(() => {
-      if (this.#given !== undefined) return this.#given
-      const entry = this.#entry
-      entry.lose(new EntryLost("Released"))
-      return this.#given = giveAway<LockLost>(
-        entry,
-        (done) => this.#contention.release(entry, (wasGone) => done(this.#left(wasGone)))
-      )
-    })
+    return Effect.suspend(() => this.#give())
+  }
+
+  /** Calls `lost` when it is lost, and not when it is released. */
+  onLost(lost: () => void): void {
+    this.#entry.onLoss(() => this.isLost && lost())
+  }
+
+  /** Gives it back as soon as nothing runs under it. */
+  giveBackWhenIdle(): void {
+    const entry = this.#entry
+    entry.ref.lease.bodies.onEnd(entry, () => void this.#give())
+  }
+
+  #give(): Effect.Effect<void, LockLost> {
+    if (this.#given !== undefined) return this.#given
+    const entry = this.#entry
+    entry.lose(new EntryLost("Released"))
+    return this.#given = giveAway<LockLost>(
+      entry,
+      (done) => this.#contention.release(entry, (wasGone) => done(this.#left(wasGone)))
+    )
   }
 
   get lostBefore(): Owned["lostBefore"] {
@@ -255,6 +272,12 @@ export class Ownership implements Owned {
   }
 }
 
+/** Those that are lost, if any is: others are released for that alone. */
+export const lostOf = (owned: ReadonlyArray<Ownership>): ReadonlyArray<Ownership> => {
+  const lost = owned.filter(({ isLost }) => isLost)
+  return lost.length > 0 ? lost : owned
+}
+
 /** Runs transactions that etcd applies only if all of these are still owned. */
 export const txnOf =
   (etcd: Etcd.Etcd["Service"], owned: ReadonlyArray<Ownership>): Handle["txn"] =>
@@ -270,8 +293,9 @@ export const txnOf =
           const { repeated, responses: [own], revision } = result
           return Effect.succeed({ ...own, revision, repeated })
         }
-        const isLost = ({ createRevision }: Ownership, i: number) =>
+        const gone = owned.filter(({ createRevision }, i) =>
           result.responses[i]!.kvs[0]?.createRevision !== createRevision
-        return owned.find(isLost)!.notOwner
+        )
+        return lostOf(gone)[0]!.notOwner
       })
     )

@@ -22,7 +22,7 @@ import * as Engine from "../session/engine.ts"
 import type { Request } from "../session/localQueue.ts"
 import { isInside } from "./enclosing.ts"
 import { errors } from "./errors.ts"
-import { type Owned, Ownership, txnOf } from "./ownership.ts"
+import { lostOf, type Owned, Ownership, txnOf } from "./ownership.ts"
 import { type Acquire, deadline, described, holderOf, limitIn, queueOf, requestOf } from "./request.ts"
 
 /** What is taken together. */
@@ -122,6 +122,8 @@ export class Several implements HandleOfAll, Owned {
   constructor(etcd: Etcd.Etcd["Service"], locks: ReadonlyArray<Ownership>) {
     this.#etcd = etcd
     this.locks = locks
+    // With one of them lost, the others protect nothing.
+    for (const lock of locks) lock.onLost(() => locks.forEach((other) => other.giveBackWhenIdle()))
   }
 
   get lock(): string {
@@ -149,7 +151,7 @@ export class Several implements HandleOfAll, Owned {
   }
 
   get awaitLoss(): Handle["awaitLoss"] {
-    return Effect.raceAllFirst(this.locks.map(({ awaitLoss }) => awaitLoss))
+    return Effect.suspend(() => Effect.raceAllFirst(lostOf(this.locks).map(({ awaitLoss }) => awaitLoss)))
   }
 
   get whileHeld(): Handle["whileHeld"] {
@@ -161,7 +163,7 @@ export class Several implements HandleOfAll, Owned {
   }
 
   get check(): Handle["check"] {
-    return Effect.forEach(this.locks, ({ check }) => check, { discard: true })
+    return Effect.suspend(() => Effect.forEach(lostOf(this.locks), ({ check }) => check, { discard: true }))
   }
 
   get isHeldUnsafe(): Handle["isHeldUnsafe"] {
@@ -169,7 +171,7 @@ export class Several implements HandleOfAll, Owned {
   }
 
   get signal(): AbortSignal {
-    return this.#signal ??= AbortSignal.any(this.locks.map(({ signal }) => signal))
+    return this.#signal ??= AbortSignal.any(lostOf(this.locks).map(({ signal }) => signal))
   }
 
   get remaining(): Handle["remaining"] {
@@ -180,7 +182,9 @@ export class Several implements HandleOfAll, Owned {
   }
 
   get verify(): Handle["verify"] {
-    return Effect.forEach(this.locks, ({ verify }) => verify, { concurrency: "unbounded", discard: true })
+    return Effect.suspend(() =>
+      Effect.forEach(lostOf(this.locks), ({ verify }) => verify, { concurrency: "unbounded", discard: true })
+    )
   }
 
   get txn(): Handle["txn"] {
