@@ -260,7 +260,7 @@ describe("a loss that a release finds", () => {
         }).pipe(Effect.provide(logger))
         assert.deepStrictEqual(yield* losses(), { LeaseExpired: 0, KeyDeleted: 1 })
         assert.deepStrictEqual(logged, ["Lock 'job' was lost at once: its key was deleted from etcd"])
-        const [hold] = spans.filter(({ name }) => name === "Lock.hold")
+        const hold = spans.find(({ name }) => name === "Lock.hold")
         assert.deepStrictEqual(hold!.events.map(([name]) => name), ["lock.lost"])
         assert.include(hold!.events[0]![2], { "lock.loss_reason": "KeyDeleted", "lock.lease_gone": false })
         assert.strictEqual(hold!.status._tag, "Ended")
