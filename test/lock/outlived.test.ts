@@ -91,6 +91,7 @@ describe("a body that stood still for longer than its lease lives", () => {
         own: ["own"],
         success: undefined
       })
+      assert.deepStrictEqual(yield* losses(), { LeaseExpired: 1, KeyDeleted: 0 })
     })))
 
   it.effect("fails under a lease", () =>
