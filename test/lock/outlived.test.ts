@@ -6,7 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Effect, Exit, Metric, type Scope, Tracer } from "effect"
 import { Election, Etcd, type Lease, Lock, LockMetrics, ReadWriteLock, Semaphore, Session } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
-import { counted, fork, freezable, keys, pass, provideMemory, session } from "../support/inMemory.ts"
+import { counted, fork, freezable, keys, pass, provideMemory, session, stop } from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
 
 type Section = <A, E, R>(body: Effect.Effect<A, E, R>) => Effect.Effect<A, unknown, R | Session.Session>
@@ -92,6 +92,19 @@ describe("a body that stood still for longer than its lease lives", () => {
         success: undefined
       })
       assert.deepStrictEqual(yield* losses(), { LeaseExpired: 1, KeyDeleted: 0 })
+    })))
+
+  it.effect("is told of the loss beside the interruption of its caller", () =>
+    provide(Effect.gen(function*() {
+      const { freeze, process: { run } } = yield* freezable
+      const fiber = yield* fork(run(Lock.withLock(Effect.uninterruptible(Effect.sleep("1 second")), "job")))
+      yield* pass(500)
+      yield* stop(fiber)
+      freeze()
+      yield* pass(500)
+      const exit = fiber.pollUnsafe()!
+      assert.isTrue(Exit.hasInterrupts(exit))
+      assert.deepStrictEqual(told(exit).losses, ["LeaseExpired"])
     })))
 
   it.effect("fails under a lease", () =>

@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import * as References from "effect/References"
 import * as Tracer from "effect/Tracer"
 import type { Etcd } from "../../Etcd.ts"
 import type { Holder } from "../../Holder.ts"
@@ -36,6 +37,7 @@ export const waiting = <A, E, R>(
   Effect.withFiber((fiber) => {
     if (!isTraced(fiber)) return self
     const clock = fiber.getRef(Clock.Clock)
+    const time = timeOf(fiber)
     return Effect.flatMap(spanOf(`${module}.acquire`, name), (span) => {
       if (span === undefined) return self
       const asked = clock.monotonicTimeNanosUnsafe()
@@ -46,7 +48,7 @@ export const waiting = <A, E, R>(
             span.attribute("lock.outcome", outcomeOf(exit))
             if (Exit.isSuccess(exit) && !(exit.value instanceof Refused)) describe(span, exit.value as Handle)
           })
-          quietly(() => span.end(clock.currentTimeNanosUnsafe(), exit))
+          quietly(() => span.end(time(), exit))
         })) as Effect.Effect<A, E, R>
     })
   })
@@ -65,14 +67,14 @@ export const apart = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E
 export const holding = (module: string, handle: Handle): Effect.Effect<void> =>
   Effect.withFiber((fiber) => {
     if (!isTraced(fiber)) return Effect.void
-    const clock = fiber.getRef(Clock.Clock)
+    const time = timeOf(fiber)
     const { etcd } = Engine.of(Context.get(fiber.context as Context.Context<Session>, Session))
     return Effect.flatMap(spanOf(`${module}.hold`, handle.lock), (span) => {
       if (span === undefined) return Effect.void
       quietly(() => describe(span, handle))
       const ended = Effect.gen(function*() {
         const heard = yield* Effect.flip(handle.awaitLoss)
-        const now = clock.currentTimeNanosUnsafe()
+        const now = time()
         const loss = heard.reason === "Released" ? yield* lostBefore(handle) : heard
         if (loss === undefined) return quietly(() => span.end(now, Exit.void))
         const isGone = yield* isLeaseGone(etcd, loss, handle)
@@ -84,6 +86,12 @@ export const holding = (module: string, handle: Handle): Effect.Effect<void> =>
 
 /** The loss that the release of a handle finds, which begins in the step in which that is heard. */
 const lostBefore = (handle: Handle) => Effect.andThen(Effect.yieldNow, ownedOf(handle).lostBefore)
+
+/** What a span is told of the time, where the program wants to know it. */
+const timeOf = (fiber: Fiber.Fiber<unknown, unknown>): () => bigint => {
+  const clock = fiber.getRef(Clock.Clock)
+  return fiber.getRef(References.TracerTimingEnabled) ? () => clock.currentTimeNanosUnsafe() : () => 0n
+}
 
 /** Starts a span, unless the program's tracer throws. */
 const spanOf = (name: string, lock: string): Effect.Effect<Tracer.Span | undefined> =>
