@@ -21,7 +21,7 @@ export class LeaseExpired extends TaggedError<LeaseExpired>("effect-etcd-lock/Le
   unacknowledgedFor: Schema.optional(Schema.DurationFromMillis),
   /**
    * How long of that time this process stood still, by its clocks: it was stopped, its event loop was
-   * blocked, or its machine slept. A wall clock that is set forward looks the same. Undefined for less than a tenth of the TTL.
+   * blocked, or its machine slept. Undefined for less than a tenth of the TTL.
    */
   stoodStillFor: Schema.optional(Schema.DurationFromMillis),
   /** Why the last renewal failed, if one has failed in that time. */
@@ -47,9 +47,7 @@ export class LeaseExpired extends TaggedError<LeaseExpired>("effect-etcd-lock/Le
     const time = unacknowledgedFor === undefined ? "in time" : `for ${Duration.format(unacknowledgedFor)}`
     const pause = stoodStillFor === undefined
       ? ""
-      : `, and this process stood still for ${
-        Duration.format(stoodStillFor)
-      } of that time, or its clock was set forward`
+      : `, and this process stood still for ${Duration.format(stoodStillFor)} of that time`
     const error = cause === undefined ? "" : `; the last error was: ${cause.message}`
     return `etcd acknowledged no renewal ${time}${pause}${error}`
   }
