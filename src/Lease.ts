@@ -65,7 +65,10 @@ export interface Lease {
   readonly remaining: Effect.Effect<Duration.Duration>
   /** Never succeeds; fails as soon as the lease is lost or its scope has closed. */
   readonly awaitLoss: Effect.Effect<never, LeaseExpired>
-  /** Runs an effect while the lease lives: a loss interrupts it, awaits its end, and fails the whole. */
+  /**
+   * Runs an effect while the lease lives: a loss interrupts it, awaits its end, and fails the whole, also when the effect has
+   * ended by itself after the lease. `Lock.BodySuccess` is what it succeeded with then.
+   */
   readonly whileAlive: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LeaseExpired, R>
   /**
    * Renews the lease now, in one attempt that ends within the request timeout and a sixth of the TTL. It fails with the

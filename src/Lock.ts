@@ -16,8 +16,8 @@
  * **Gotchas**
  *
  * A lock is not reentrant. A body that waits for the lock that it runs under, in the same
- * session, would wait for itself: it fails with a defect that says so. The check goes
- * through `Current`, so it covers sections, `whileHeld` and the fibers that a body forks,
+ * session or in another one on the same `Etcd`, would wait for itself: it fails with a defect
+ * that says so. The check goes through `Current`, so it covers sections, `whileHeld` and the fibers that a body forks,
  * but not a handle that only a scope holds. A detached fiber that is to
  * wait for the lock on its own omits `Current` from its context.
  *
@@ -69,6 +69,14 @@ export {
    */
   Current
 } from "./Current.ts"
+
+export {
+  /**
+   * @category errors
+   * @since 0.1.0
+   */
+  BodySuccess
+} from "./BodySuccess.ts"
 
 export {
   /**
@@ -167,8 +175,8 @@ export interface Handle {
   /** Never succeeds; fails as soon as the lock is lost. */
   readonly awaitLoss: Effect.Effect<never, LockLost>
   /**
-   * Runs an effect while the lock is held: a loss interrupts it, awaits its end, and fails the whole. The effect finds
-   * this handle in `Current`.
+   * Runs an effect while the lock is held: a loss interrupts it, awaits its end, and fails the whole, also when the
+   * effect has ended by itself after its lease. The effect finds this handle in `Current`.
    */
   readonly whileHeld: <A, E, R>(
     self: Effect.Effect<A, E, R>
@@ -206,6 +214,7 @@ export interface Handle {
   /**
    * Releases the lock before its scope closes. Effects under `whileHeld` are interrupted and fail with `LockLost`; the
    * lock goes to the next waiter when they have ended, and `release` waits for that, though not longer than one TTL.
+   * If etcd answers that the key had gone before, that loss is counted and logged.
    */
   readonly release: Effect.Effect<void>
 }
@@ -315,7 +324,9 @@ export const name = (text: TemplateStringsArray, ...values: ReadonlyArray<string
  *
  * The lock is released when the effect has ended, in whatever way. If the lock is lost,
  * the effect is interrupted and awaited, and the whole fails with `LockLost`. If the
- * effect itself fails while it unwinds, the cause has that failure, too.
+ * effect itself fails while it unwinds, the cause has that failure, too. An effect that ends by
+ * itself is no success if its lease was over by then, or if etcd says at the release that the
+ * key had gone: the whole fails with `LockLost`, and `BodySuccess` is what it succeeded with.
  *
  * The effect finds the handle of the lock in `Lock.Current`.
  *

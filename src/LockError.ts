@@ -51,6 +51,9 @@ export class LockTimeout extends TaggedError<LockTimeout>("effect-etcd-lock/Lock
  * - `KeyDeleted`: its key was deleted from etcd, by another client, or with its lease when that was revoked.
  * - `Released`: the handle was released, or the session or the lease that the lock is attached to has closed.
  *
+ * A body may have ended by itself before that was known: the whole fails all the same. The cause has what the body failed
+ * with beside the loss, or is annotated with what it succeeded with, see `BodySuccess`.
+ *
  * @category errors
  * @since 0.1.0
  */

@@ -9,6 +9,7 @@ import * as Metric from "effect/Metric"
 import type { EtcdError } from "../EtcdError.ts"
 import type { Claim } from "./line/discipline.ts"
 import { monotonicMillis } from "./monotonic.ts"
+import { quietly } from "./quietly.ts"
 
 // -----------------------------------------------------------------------------
 // definitions
@@ -88,7 +89,8 @@ const recording = <Input>(
         one = define({ ...attributes, ...Object.fromEntries(varying.map((name, i) => [name, values[i]!])) })
       )
     }
-    one.updateUnsafe(input, context)
+    const found = one
+    quietly(() => found.updateUnsafe(input, context))
   }
 }
 
@@ -149,14 +151,16 @@ export class LockRecorder {
     this.#hold = recording(context, hold, attributes)
     this.#stop = recording(context, stop, attributes)
     // It begins at zero, like the losses that it follows.
-    stop(attributes).valueUnsafe(context)
+    quietly(() => stop(attributes).valueUnsafe(context))
     // Computed when the metrics are read, so that they cost nothing before.
     const read = (define: typeof held, value: () => number) =>
-      Metric.registerUnsafe(define(attributes), context, {
-        get: () => ({ value: value() }),
-        update: () => {},
-        modify: () => {}
-      })
+      quietly(() =>
+        Metric.registerUnsafe(define(attributes), context, {
+          get: () => ({ value: value() }),
+          update: () => {},
+          modify: () => {}
+        })
+      )
     read(held, () => this.#held)
     read(waiting, () => this.#asked.size)
     read(oldestWait, () => {
@@ -186,11 +190,15 @@ export class LockRecorder {
     this.#held++
   }
 
-  /** The lock is no longer held; `loss` is the reason if it was lost. */
-  ended(millis: number, loss: string | undefined) {
+  /** The lock is no longer held. */
+  ended(millis: number) {
     this.#held--
     this.#hold(Duration.millis(millis))
-    if (loss !== undefined) this.#losses(1, loss)
+  }
+
+  /** The lock was lost while it was held. */
+  lost(reason: string) {
+    this.#losses(1, reason)
   }
 
   /** What ran under a lock that was lost has stopped. */

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Option, Ref, Scope } from "effect"
-import { Etcd, Lease, Lock, type Semaphore } from "effect-etcd-lock"
+import { Etcd, Lease, Lock, type Semaphore, type Session } from "effect-etcd-lock"
 import { hostname } from "node:os"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
@@ -71,6 +71,8 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
       })
 
       const remove = ({ etcd }: World.World, key: string | Uint8Array) => etcd.txn({ then: [Etcd.remove(key)] })
+
+      const revoke = ({ etcd }: World.World) => ({ leaseId }: Lock.Handle) => etcd.leaseRevoke(leaseId)
 
       describe.concurrent("that is free", () => {
         it.live("runs the body, answers what it answers, and is free again", () =>
@@ -404,6 +406,64 @@ export const suite = (makeWorld: Effect.Effect<World.World, never, Scope.Scope>)
               const exit = yield* Fiber.await(holder.fiber)
               assert.include(failureOf(exit) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
             }
+          }))
+
+        it.live("fails a body that ends before it could hear of that", () =>
+          Effect.gen(function*() {
+            const world = yield* makeWorld
+            const { run } = yield* world.process({ ttl: "60 seconds" })
+            const body = Effect.flatMap(Lock.Current, ({ key }) => Effect.as(remove(world, key), "ended by itself"))
+            for (const within of [withLock, tryWithLock, withLockIfAvailable]) {
+              const exit = yield* Effect.exit(
+                run(within(body, "job") as Effect.Effect<unknown, unknown, Session.Session>)
+              )
+              assert.include(failureOf(exit) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+            }
+            // One after the other, they take it at once.
+            yield* run(withLock(Effect.void, "job"))
+          }))
+
+        it.live("is free for its own process at once, while its handle is not released", () =>
+          Effect.gen(function*() {
+            const world = yield* makeWorld
+            const { run } = yield* world.process({ ttl: "60 seconds" })
+            const enter = Effect.scoped(Effect.flatMap(tryAcquire("job"), ({ verify }) => verify))
+            yield* run(Effect.scoped(Effect.gen(function*() {
+              for (const lose of [(lock: Lock.Handle) => remove(world, lock.key), revoke(world)]) {
+                const lock = yield* acquire("job")
+                yield* lose(lock)
+                yield* Effect.flip(lock.awaitLoss)
+                yield* enter
+                // Its body keeps the others out for as long as it runs.
+                const again = yield* acquire("job")
+                const cleaning = yield* Deferred.make<void>()
+                const body = Effect.onInterrupt(Effect.never, () => Deferred.await(cleaning))
+                const under = yield* Effect.forkChild(again.whileHeld(body), { startImmediately: true })
+                yield* lose(again)
+                yield* Effect.flip(again.awaitLoss)
+                if (fits === 1) {
+                  assert.strictEqual((yield* Effect.flip(Effect.exit(enter).pipe(Effect.flatten)))._tag, refusal)
+                }
+                yield* Deferred.succeed(cleaning, undefined)
+                assert.include(failureOf(yield* Fiber.await(under)) as Lock.LockLost, { _tag: "LockLost" })
+                yield* enter
+              }
+            })))
+            assert.lengthOf(yield* line(world), 0)
+          }))
+
+        it.live("is held again and again by a loop that acquires it in one scope", () =>
+          Effect.gen(function*() {
+            const world = yield* makeWorld
+            const { run } = yield* world.process({ ttl: "60 seconds" })
+            const tokens: Array<bigint> = []
+            const term = Effect.gen(function*() {
+              const lock = yield* acquire("job")
+              tokens.push(lock.fencingToken)
+              yield* Effect.exit(lock.whileHeld(Effect.andThen(remove(world, lock.key), Effect.never)))
+            })
+            yield* run(Effect.scoped(Effect.repeat(term, { times: 4 })))
+            assert.lengthOf(new Set(tokens), 5)
           }))
 
         it.live("cannot be written through, and the refusal is a loss", () =>

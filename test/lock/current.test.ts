@@ -3,12 +3,22 @@ import { Context, Deferred, Effect, type Exit, Fiber, Option } from "effect"
 import { Etcd, Lock, type Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import { defectOf, failureOf } from "../support/exits.ts"
-import { fork, pass, provideMemory, session } from "../support/inMemory.ts"
+import { fork, keys, pass, provideMemory, session } from "../support/inMemory.ts"
+import * as Recipes from "../support/recipes.ts"
 
 const keyOfCurrent = Effect.map(Lock.Current, ({ key }) => key)
 
 /** Code deep in a program, which has no handle. */
 const save = (value: string) => Effect.flatMap(Lock.Current, ({ txn }) => txn({ then: [Etcd.put("edition", value)] }))
+
+const recipes = {
+  "a lock": Recipes.lock(),
+  "a single key": Recipes.lock("single-key"),
+  "a write lock": Recipes.write,
+  "a semaphore": Recipes.permits(1, 1),
+  "an election": Recipes.election,
+  "several locks": Recipes.several("other")
+}
 
 const ownLock =
   /^Lock 'job' is already held by this fiber: it would wait for itself\. .*Lock\.Current.* another name\.$/
@@ -135,19 +145,30 @@ describe("a wait for the lock that the fiber holds itself", () => {
       assert.deepStrictEqual([held._tag, timeout._tag, none], ["LockHeld", "LockTimeout", Option.none()])
     })))
 
-  it.effect("is none for another name, another layout or another session", () =>
+  it.effect("is none for another name, another layout or another etcd", () =>
     provideMemory(Effect.gen(function*() {
-      const [a, b] = yield* Effect.all([session(), session()])
+      const [a, b] = yield* Effect.all([session(), Effect.provide(session(), Etcd.layerMemory())])
       const inner = Effect.all([
         Lock.withLock(Effect.succeed("name"), "other"),
         Lock.withLock(Effect.succeed("layout"), "job", { layout: "single-key" }),
-        b.run(Effect.flip(Lock.withLock(Effect.void, "job", { timeout: "1 second" })))
+        b.run(Lock.withLock(Effect.succeed("etcd"), "job"))
       ])
       const running = yield* fork(a.run(Lock.withLock(inner, "job")))
       for (let i = 0; i < 5; i++) yield* pass("1 second")
-      const [name, layout, session_] = yield* Fiber.join(running)
-      assert.deepStrictEqual([name, layout, session_._tag], ["name", "layout", "LockTimeout"])
+      assert.deepStrictEqual(yield* Fiber.join(running), ["name", "layout", "etcd"])
     })))
+
+  for (const [name, recipe] of Object.entries(recipes)) {
+    it.effect(`is one through another session of the program, too (${name})`, () =>
+      provideMemory(Effect.gen(function*() {
+        const [a, b] = yield* Effect.all([session(), session()])
+        const inner = b.run(recipe.withLock(Effect.void, "job"))
+        const running = yield* fork(a.run(recipe.withLock(inner, "job")))
+        yield* pass("1 second")
+        assert.match(String(defectOf(running.pollUnsafe()!)), /^Error: \w+ 'job' .* this fiber/)
+        assert.deepStrictEqual(yield* keys, [])
+      })))
+  }
 
   it.effect("is none once the body has ended, for what it left running", () =>
     provideMemory(Effect.gen(function*() {

@@ -207,6 +207,8 @@ describe("an answer to a join that comes late", () => {
       yield* faults.deletePrefix("job/")
       yield* pass(50)
       assert.include(failureOf(fiber.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+      // What a backup may have brought back is removed.
+      yield* pass(200)
     }).pipe(provideMemory))
 
   it.effect("skips predecessors that the watch has already reported deleted", () =>

@@ -26,7 +26,8 @@ import { Ticks } from "./Ticks.ts"
  *   increase, and a reader's exceeds that of every writer before it. Later is the body that starts later, and, also for
  *   those whose entry was taken away before they started, the entry of the greater create revision.
  * - P3 Typed loss. What the body answers, fails or dies with is what the whole does. If it is told that the lock
- *   is lost, the whole fails with `LockLost`. Every other failure has its cause in the schedule.
+ *   is lost, or the lock turns out to be lost when the body has ended, the whole fails with `LockLost`, beside which is how
+ *   the body ended. Every other failure has its cause in the schedule.
  * - P4 First come, first served. Bodies that exclude each other start in the order of their create revisions, and those
  *   of one process in the order of their requests.
  * - P5 Nothing left behind. Afterwards no key, no lease and no fiber is left, and none is busy, whether the sessions
@@ -179,6 +180,8 @@ const playWith = Effect.fnUntraced(function*(
 
   const identity = (kv: Entry) => `${kv.key}@${kv.createRevision}`
   const isTampered = ({ entry }: Contender) => entry !== undefined && tampered.has(identity(entry))
+  const isTamperedBefore = ({ entry }: Contender, time: number) =>
+    entry !== undefined && (tampered.get(identity(entry))?.at ?? Infinity) < time
   const isUncertain = (contender: Contender) => contender.entry === undefined || isTampered(contender)
   const describe = ({ id, process, step }: Contender) =>
     `request ${id} (${step.how} ${step.claim} '${step.name}' in ${process.index})`
@@ -311,7 +314,7 @@ const playWith = Effect.fnUntraced(function*(
   }
 
   const onEnd = (contender: Contender, exit: Exit.Exit<unknown, unknown>) => {
-    const { bodyExit, interruptedAt, process, startedAt, step, toldAt } = contender
+    const { bodyExit, bodyExitAt, interruptedAt, process, startedAt, step, toldAt } = contender
     contender.exit = exit
     contender.endedAt = now()
     tell(`request ${contender.id} ends: ${show(exit)}`)
@@ -321,12 +324,21 @@ const playWith = Effect.fnUntraced(function*(
     if (startedAt !== undefined) {
       if (bodyExit === undefined) return broken("P3", `${describe(contender)} ended before its body`)
       if (interruptedAt !== undefined) return
-      if (toldAt !== undefined) {
-        if (!(errors[0] instanceof Lock.LockLost)) {
-          broken("P3", `${describe(contender)} was told of a loss and ends with ${show(exit)}`)
-        } else if (errorsOf(bodyExit).some((error) => !errors.includes(error))) {
+      const isLost = errors[0] instanceof Lock.LockLost
+      if (toldAt !== undefined && !isLost) {
+        broken("P3", `${describe(contender)} was told of a loss and ends with ${show(exit)}`)
+      } else if (isLost) {
+        if (toldAt === undefined && !wasFaulty && !contender.parts.some(isUncertain)) {
+          broken("P3", `${describe(contender)} is lost at its end without a cause`)
+        }
+        if (errorsOf(bodyExit).some((error) => !errors.includes(error))) {
           broken("P3", `${describe(contender)} hides what its body failed with`)
         }
+        if (Exit.isSuccess(bodyExit) && successBeside(exit) !== bodyExit.value) {
+          broken("P3", `${describe(contender)} hides what its body succeeded with`)
+        }
+      } else if (!wasFaulty && isSection(step) && contender.parts.some((part) => isTamperedBefore(part, bodyExitAt!))) {
+        broken("P3", `${describe(contender)} ends with ${show(exit)}, though its key had been deleted`)
       } else if (!sameExit(exit, bodyExit)) {
         broken("P3", `${describe(contender)} ends with ${show(exit)}, its body with ${show(bodyExit)}`)
       }
@@ -760,6 +772,9 @@ const errorsOf = (exit: Exit.Exit<unknown, unknown>): ReadonlyArray<unknown> =>
     exit.cause.reasons.flatMap((reason) =>
       Cause.isFailReason(reason) ? [reason.error] : Cause.isDieReason(reason) ? [reason.defect] : []
     )
+
+const successBeside = (exit: Exit.Exit<unknown, unknown>): unknown =>
+  Exit.isSuccess(exit) ? undefined : Context.getOrUndefined(Cause.annotations(exit.cause), Lock.BodySuccess)
 
 const sameExit = (a: Exit.Exit<unknown, unknown>, b: Exit.Exit<unknown, unknown>): boolean => {
   if (Exit.isSuccess(a) || Exit.isSuccess(b)) return Exit.isSuccess(a) && Exit.isSuccess(b) && a.value === b.value

@@ -7,6 +7,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type { Options } from "../../Etcd.ts"
 import { configError, refusing } from "../config.ts"
+import * as Log from "../log.ts"
 import type { Naming } from "../options.ts"
 import { checkTls } from "./secrets.ts"
 
@@ -78,7 +79,7 @@ const warnOfUnread = Effect.gen(function*() {
   const values = yield* Config.all(unread.map((variable) => Config.option(Config.String(variable))))
   const set = unread.filter((_, i) => Option.isSome(values[i]!))
   if (set.length > 0) {
-    yield* Effect.logWarning(`Etcd.layerEtcdctl does not read ${set.join(", ")}, which etcdctl reads.`)
+    yield* Log.warning(`Etcd.layerEtcdctl does not read ${set.join(", ")}, which etcdctl reads.`)
   }
 })
 

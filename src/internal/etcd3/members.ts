@@ -5,6 +5,7 @@ import type { Options } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import * as Background from "../background.ts"
 import { attemptTimeout } from "../etcd/retry.ts"
+import * as Log from "../log.ts"
 import type * as Check from "../options.ts"
 import { Client } from "./client.ts"
 import { Credentials } from "./credentials.ts"
@@ -159,7 +160,7 @@ const connect = (
   const onNoUser = () => {
     if (isWarned) return
     isWarned = true
-    reading.background(Effect.logWarning(
+    reading.background(Log.warning(
       `This etcd has no authentication enabled, so user ${JSON.stringify(user?.username)} is not used until it has.`
     ))
   }

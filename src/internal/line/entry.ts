@@ -4,14 +4,15 @@
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Latch from "effect/Latch"
+import type * as Exit from "effect/Exit"
 import type * as Etcd from "../../Etcd.ts"
 import type { LeaseExpired } from "../../LeaseExpired.ts"
+import * as Log from "../log.ts"
 import { Signal } from "../signal.ts"
 import type { OnLoss, Owner } from "../supervise.ts"
 import type { Claim } from "./discipline.ts"
 import type { EntryKey } from "./entryKey.ts"
-import type { LeaseRef } from "./leaseRef.ts"
+import type { EntryLease, LeaseRef } from "./leaseRef.ts"
 import type { Line } from "./line.ts"
 import { type Place, unplaced } from "./view.ts"
 
@@ -39,6 +40,13 @@ export class EntryLost {
 /** What the loss of its lease means to an entry. */
 export const lostWith = (cause: LeaseExpired): EntryLost =>
   new EntryLost(cause.reason === "Released" ? "Released" : "LeaseExpired", cause)
+
+/** What the end of its lease means to an entry, where the lease is over, by its clock as well. */
+export const endOf = (lease: EntryLease): EntryLost | undefined => {
+  let loss: EntryLost | undefined
+  if (!lease.isAlive()) lease.onLoss((cause) => (loss = lostWith(cause)))
+  return loss
+}
 
 /** A key of the line that is no entry. Waiting for it could take for ever. */
 export class ForeignEntry {
@@ -73,7 +81,8 @@ export class Entry implements Owner {
   outcomeUnknown = false
   /** Notified of a loss before all listeners, without a closure for each of thousands of held locks. */
   ownership: { readonly lost: (loss: EntryLost) => void } | undefined
-  readonly #loss = new Signal<EntryLost>()
+  loss: EntryLost | undefined
+  readonly #listeners = new Signal<EntryLost>()
   #failure: ForeignEntry | Etcd.EtcdError | undefined
   #turn: Deferred.Deferred<void, EntryError> | undefined
 
@@ -124,15 +133,16 @@ export class Entry implements Owner {
   }
 
   /** The entry is no longer in the line, or has to leave it. */
-  lose(loss: EntryLost) {
+  lose(reported: EntryLost) {
     if (this.state === "Left" || this.loss !== undefined) return
+    // A process that stood still may hear of its key's end before it looks at the clock of the lease, which explains it.
+    const loss = endOf(this.ref.lease) ?? reported
+    // The lease has told it by now.
+    if (this.loss !== undefined) return
+    this.loss = loss
     this.ownership?.lost(loss)
-    this.#loss.set(loss)
+    this.#listeners.set(loss)
     this.#failTurn(loss)
-  }
-
-  get loss(): EntryLost | undefined {
-    return this.#loss.value
   }
 
   /** Returns its loss, also one that no timer has reported yet. */
@@ -145,12 +155,12 @@ export class Entry implements Owner {
   get onLoss(): OnLoss<EntryLost> {
     return (listener) => {
       this.checkLoss()
-      return this.#loss.subscribe(listener)
+      return this.#listeners.subscribe(listener)
     }
   }
 
-  /** Nothing of it is left in etcd. */
-  get isGone(): boolean {
+  /** Lost, and not given away by its owner. */
+  get isLost(): boolean {
     return this.loss !== undefined && this.loss.reason !== "Released"
   }
 
@@ -161,17 +171,20 @@ export class Entry implements Owner {
 
 /**
  * Gives an entry away as soon as no body of it runs any more. Returns the wait for that, which ends after one TTL
- * even if bodies still run.
+ * even if bodies still run. It fails with a loss that etcd's answer shows.
  */
-export const giveAway = (entry: Entry, give: (done: () => void) => void): Effect.Effect<void> => {
+export const giveAway = <E>(
+  entry: Entry,
+  give: (done: (exit: Exit.Exit<void, E>) => void) => void
+): Effect.Effect<void, E> => {
   const { bodies, ttl } = entry.ref.lease
-  const given = Latch.makeUnsafe()
+  const given = Deferred.makeUnsafe<void, E>()
   const isRunning = bodies.isRunning(entry)
-  bodies.onEnd(entry, () => give(() => given.openUnsafe()))
-  return !isRunning ? given.await : Effect.timeoutOrElse(given.await, {
+  bodies.onEnd(entry, () => give((exit) => Deferred.doneUnsafe(given, exit)))
+  return !isRunning ? Deferred.await(given) : Effect.timeoutOrElse(Deferred.await(given), {
     duration: ttl,
     orElse: () =>
-      Effect.logWarning(
+      Log.warning(
         `'${entry.key}' is still held: what runs under it has not ended within ${
           Duration.format(ttl)
         } after it was interrupted`

@@ -63,6 +63,11 @@ export interface Wanted extends EntryOptions {
   readonly prefix: string
 }
 
+/** Called once an entry has left the line, with whether etcd has said for certain that its key had gone before. */
+export interface Left {
+  (wasGone: boolean): void
+}
+
 /** A request that does not end in an entry releases its reference to the lease. */
 export interface Lines {
   readonly layout: Layout
@@ -73,9 +78,12 @@ export interface Lines {
   readonly joinAll: (wanted: ReadonlyArray<Wanted>, done: Done<ReadonlyArray<Entry> | Refused, EntryError>) => void
   /** The same, but only if all hold at once. */
   readonly tryJoinAll: Lines["joinAll"]
-  /** Leaves with one entry and joins with another in one commit. When that fails, the first leaves all the same. */
-  readonly handOver: (entry: Entry, options: EntryOptions, done: Done<Entry, EntryError>) => void
-  readonly leave: (entry: Entry, done: () => void) => void
+  /**
+   * Leaves with one entry and joins with another in one commit. When that fails, the first leaves all the same. `left` is
+   * called after `done`.
+   */
+  readonly handOver: (entry: Entry, options: EntryOptions, left: Left, done: Done<Entry, EntryError>) => void
+  readonly leave: (entry: Entry, left: Left) => void
   /** Changes what the entry says of its holder. */
   readonly describe: (entry: Entry, value: Uint8Array) => void
   /** Refuses a claim that can be met beside others, by what all who stand in the line leave to it. */
@@ -326,11 +334,16 @@ export const make = (
     return Exit.fail(loss === undefined ? new EntryLost("KeyDeleted") : lostWith(loss))
   }
 
-  const handOver: Lines["handOver"] = (entry, options, done) => {
+  const handOver: Lines["handOver"] = (entry, options, left, done) => {
     const { line } = entry
     detach(entry)
     const next = new Entry(line, options)
-    send([next], Requests.handOver(entry, next), done, (result) => {
+    let isGone = false
+    const finish: typeof done = (exit) => {
+      done(exit)
+      left(isGone)
+    }
+    send([next], Requests.handOver(entry, next), finish, (result) => {
       const { revision } = result
       const createRevision = result.succeeded
         ? revision
@@ -345,7 +358,10 @@ export const make = (
         : unread
       line.place(next, { ...newest, revision })
       return Exit.succeed(next)
-    }, (exit) => finishLeaving(entry, exit))
+    }, (exit) => {
+      finishLeaving(entry, exit)
+      isGone = wasGone(exit)
+    })
   }
 
   /** Sends the request of entries that are to join. */
@@ -354,7 +370,7 @@ export const make = (
     txn: Etcd.Txn<Then, Else>,
     done: Done<A, EntryError>,
     onAnswer: (answer: Batch.Answer<Then, Else>) => Exit.Exit<A, EntryError>,
-    onExit?: (exit: Exit.Exit<unknown, unknown>) => void
+    onExit?: Done<Batch.Answer<Then, Else>, unknown>
   ) => {
     const answered = entries.map(({ line }) => line.expectAnswer())
     batch.send(entries.map(laneOf), txn, (exit) => {
@@ -389,16 +405,17 @@ export const make = (
   // leaving
   // ---------------------------------------------------------------------------
 
-  const leave: Lines["leave"] = (entry, done) => {
-    if (entry.state === "Left") return done()
-    if (entry.isGone) {
+  const leave: Lines["leave"] = (entry, left) => {
+    if (entry.state === "Left") return left(false)
+    // A key that was deleted may be there again, restored from a backup, and its lease as well.
+    if (entry.loss?.reason === "LeaseExpired") {
       withdraw(entry)
-      return done()
+      return left(false)
     }
     detach(entry)
     batch.send(laneOf(entry), Requests.leave(entry), (exit) => {
       finishLeaving(entry, exit)
-      done()
+      left(wasGone(exit))
     })
   }
 
@@ -477,8 +494,11 @@ export const make = (
   const ahead: Lines["ahead"] = (prefix, claim) => lineOf(prefix).ahead(claim)
 
   const held: Lines["held"] = (prefix) => {
-    for (const { createRevision, key, ref, state, value } of lines.get(prefix)?.entries.values() ?? []) {
-      if (state === "Held") return { key: Buffer.from(key), value, lease: ref.lease.id, createRevision }
+    for (const entry of lines.get(prefix)?.entries.values() ?? []) {
+      const { createRevision, key, ref, state, value } = entry
+      if (state === "Held" && entry.checkLoss() === undefined) {
+        return { key: Buffer.from(key), value, lease: ref.lease.id, createRevision }
+      }
     }
     return undefined
   }
@@ -487,7 +507,7 @@ export const make = (
     isEnding = true
     const own = [...lines.values()].flatMap(({ entries }) => [...entries.values()].filter(({ ref }) => !ref.isShared))
     for (const entry of own) entry.lose(new EntryLost("Released"))
-    const given = own.map((entry) => giveAway(entry, (done) => leave(entry, done)))
+    const given = own.map((entry) => giveAway<never>(entry, (done) => leave(entry, () => done(Exit.void))))
     return Effect.andThen(Effect.all(given, { concurrency: "unbounded", discard: true }), batch.idle)
   })
 
@@ -507,6 +527,11 @@ const earlierAttempt = (
   { repeated }: Pick<Etcd.TxnHeader, "repeated">,
   own: Etcd.RangeResult | undefined
 ): EntryKeyValue | undefined => repeated ? own?.kvs.find((kv) => Requests.isOwn(entry, kv)) : undefined
+
+/** A request that was sent again may have found what it has done itself. */
+const wasGone = (
+  exit: Exit.Exit<Pick<Etcd.TxnHeader, "repeated"> & { readonly succeeded: boolean }, unknown>
+): boolean => Exit.isSuccess(exit) && !exit.value.succeeded && !exit.value.repeated
 
 const laneOf = ({ claim, key, line: { layout, prefix } }: Entry): string => layout.lane(prefix, key, claim)
 

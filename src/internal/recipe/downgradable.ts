@@ -13,7 +13,8 @@ export class Downgradable extends Several implements WriteHandle {
     return Effect.suspend(() => {
       const [writing, reading] = this.locks
       return this.check.pipe(
-        Effect.andThen(writing!.release),
+        // A writer that was lost does not become a reader.
+        Effect.andThen(Effect.tapError(writing!.giveBack, () => reading!.release)),
         Effect.andThen(Effect.sync(() => {
           reading!.begin()
           return reading!

@@ -5,10 +5,11 @@
 import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type { Current } from "../../Current.ts"
 import * as Etcd from "../../Etcd.ts"
 import type { Handle, LockLost } from "../../Lock.ts"
-import { type Entry, EntryLost, giveAway } from "../line/entry.ts"
+import { endOf, type Entry, EntryLost, giveAway } from "../line/entry.ts"
 import { getKey, guard } from "../line/requests.ts"
 import type { LockRecorder } from "../metrics.ts"
 import { monotonicMillis } from "../monotonic.ts"
@@ -38,7 +39,18 @@ export interface OwnershipOptions {
   readonly isOneOfSeveral?: boolean
 }
 
-export class Ownership implements Handle {
+/** What sections and spans need of a handle beside what users get. */
+export interface Owned extends Handle {
+  /** Releases it, and fails with a loss that etcd's answer shows: the key had gone before. */
+  readonly giveBack: Effect.Effect<void, LockLost>
+  /** The loss that its release has found, once that is over; undefined at once if it is not being released. */
+  readonly lostBefore: Effect.Effect<LockLost | undefined>
+}
+
+/** What is behind a handle that a recipe made. */
+export const ownedOf = (handle: Handle): Owned => handle as Owned
+
+export class Ownership implements Owned {
   readonly lock: string
   readonly isOneOfSeveral: boolean
   readonly #entry: Entry
@@ -46,9 +58,10 @@ export class Ownership implements Handle {
   readonly #contention: Contention
   readonly #toLost: ToLost
   readonly #recorder: LockRecorder
+  #isBegun = false
   #controller: AbortController | undefined
   #heldFor: Duration.Duration | undefined
-  #release: Effect.Effect<void> | undefined
+  #given: Effect.Effect<void, LockLost> | undefined
 
   constructor(options: OwnershipOptions) {
     this.lock = options.lock
@@ -58,30 +71,50 @@ export class Ownership implements Handle {
     this.#contention = options.contention
     this.#toLost = options.toLost
     this.#recorder = options.recorder
+    const loss = this.#entry.checkLoss()
+    if (loss === undefined) this.#entry.ownership = this
+    else this.lost(loss)
   }
 
   /** It counts as held from here on, until it is lost or released. */
   begin(): void {
-    const entry = this.#entry
+    this.#isBegun = true
     this.#recorder.taken()
-    const loss = entry.checkLoss()
-    if (loss === undefined) entry.ownership = this
-    else this.lost(loss)
+    const loss = this.#entry.checkLoss()
+    if (loss !== undefined) this.#ended(loss)
   }
 
   /** It does not count as held any more. */
   lost(loss: EntryLost): void {
     const entry = this.#entry
-    const lostAt = this.#now
-    const isLost = loss.reason !== "Released"
-    this.#recorder.ended(lostAt - entry.since, isLost ? loss.reason : undefined)
-    if (!isLost) return
-    const { lease } = entry.ref
-    const { bodies } = lease
-    if (bodies.isRunning(entry)) bodies.onEnd(entry, () => this.#recorder.stopped(this.#now - lostAt))
-    const { message } = this.#toLoss(loss)
+    if (this.#isBegun) this.#ended(loss)
+    // Its place is free for the next one as soon as nothing runs under it, whenever its owner releases it.
+    if (entry.isLost) entry.ref.lease.bodies.onEnd(entry, () => this.#contention.release(entry, () => {}))
+  }
+
+  #ended(loss: EntryLost) {
+    const entry = this.#entry
+    const { bodies } = entry.ref.lease
+    const endedAt = this.#now
+    this.#recorder.ended(endedAt - entry.since)
+    if (loss.reason === "Released") return
+    if (bodies.isRunning(entry)) bodies.onEnd(entry, () => this.#recorder.stopped(this.#now - endedAt))
+    this.#report(loss)
+  }
+
+  /** Counts and logs a loss. */
+  #report(loss: EntryLost): LockLost {
+    const { lease } = this.#entry.ref
+    const lost = this.#toLoss(loss)
+    const { message } = lost
+    this.#recorder.lost(loss.reason)
     const annotations = { lock: this.lock, lease: lease.id.toString(16), token: this.fencingToken.toString() }
     this.#session.logLoss(lease, { message, annotations })
+    return lost
+  }
+
+  get isLost(): boolean {
+    return this.#entry.isLost
   }
 
   get key(): string {
@@ -125,10 +158,11 @@ export class Ownership implements Handle {
     }
   }
 
-  /** Whether a body runs under it, and a caller of this name would wait for it. */
-  isRunning(name: string, contention: Contention): boolean {
+  /** Whether a body runs under it, and a caller of this name would wait for it, also through another session. */
+  isRunning(name: string, { etcd }: SessionImpl, { layout }: Contention): boolean {
     const entry = this.#entry
-    return this.lock === name && this.#contention === contention && entry.ref.lease.bodies.isRunning(entry)
+    return this.lock === name && this.#session.etcd === etcd && this.#contention.layout === layout &&
+      entry.ref.lease.bodies.isRunning(entry)
   }
 
   get check(): Handle["check"] {
@@ -169,14 +203,49 @@ export class Ownership implements Handle {
     return txnOf(this.#session.etcd, [this])
   }
 
-  // An interruption ends the wait for the release and not the release itself, which no other fiber would finish.
   get release(): Handle["release"] {
-    return Effect.suspend(() => {
-      if (this.#release !== undefined) return this.#release
-      const entry = this.#entry
-      entry.lose(new EntryLost("Released"))
-      return this.#release = giveAway(entry, (done) => this.#contention.release(entry, done))
-    })
+    return Effect.ignore(this.giveBack)
+  }
+
+  // An interruption ends the wait for the release and not the release itself, which no other fiber would finish.
+  get giveBack(): Owned["giveBack"] {
+    return Effect.suspend(() => this.#give())
+  }
+
+  /** Calls `lost` when it is lost, and not when it is released. */
+  onLost(lost: () => void): void {
+    this.#entry.onLoss(() => this.isLost && lost())
+  }
+
+  /** Gives it back as soon as nothing runs under it. */
+  giveBackWhenIdle(): void {
+    const entry = this.#entry
+    entry.ref.lease.bodies.onEnd(entry, () => void this.#give())
+  }
+
+  #give(): Effect.Effect<void, LockLost> {
+    if (this.#given !== undefined) return this.#given
+    const entry = this.#entry
+    entry.lose(new EntryLost("Released"))
+    return this.#given = giveAway<LockLost>(
+      entry,
+      (done) => this.#contention.release(entry, (wasGone) => done(this.#left(wasGone)))
+    )
+  }
+
+  get lostBefore(): Owned["lostBefore"] {
+    return Effect.suspend(() =>
+      Effect.match(this.#given ?? Effect.void, { onSuccess: () => undefined, onFailure: (loss) => loss })
+    )
+  }
+
+  /** It has been released, and etcd may have said that there was nothing to release. */
+  #left(wasGone: boolean): Exit.Exit<void, LockLost> {
+    const { isLost, ref } = this.#entry
+    if (!wasGone || isLost || !this.#isBegun) return Exit.void
+    const loss = endOf(ref.lease) ?? new EntryLost("KeyDeleted")
+    // A lease that its owner ends takes its keys along.
+    return loss.reason === "Released" ? Exit.void : Exit.fail(this.#report(loss))
   }
 
   #onLoss(listener: (loss: LockLost) => void): () => void {
@@ -203,6 +272,12 @@ export class Ownership implements Handle {
   }
 }
 
+/** Those that are lost, if any is: others are released for that alone. */
+export const lostOf = (owned: ReadonlyArray<Ownership>): ReadonlyArray<Ownership> => {
+  const lost = owned.filter(({ isLost }) => isLost)
+  return lost.length > 0 ? lost : owned
+}
+
 /** Runs transactions that etcd applies only if all of these are still owned. */
 export const txnOf =
   (etcd: Etcd.Etcd["Service"], owned: ReadonlyArray<Ownership>): Handle["txn"] =>
@@ -218,8 +293,9 @@ export const txnOf =
           const { clusterId, repeated, responses: [own], revision, term } = result
           return Effect.succeed({ ...own, revision, clusterId, term, repeated })
         }
-        const isLost = ({ createRevision }: Ownership, i: number) =>
+        const gone = owned.filter(({ createRevision }, i) =>
           result.responses[i]!.kvs[0]?.createRevision !== createRevision
-        return owned.find(isLost)!.notOwner
+        )
+        return lostOf(gone)[0]!.notOwner
       })
     )

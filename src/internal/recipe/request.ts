@@ -17,7 +17,7 @@ import { queue } from "../line/layout.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
 import { Refused, refusedBy } from "../line/lines.ts"
 import * as Check from "../options.ts"
-import type { Contention, Wait } from "../session/contention.ts"
+import { type Contention, TimeUp, type Wait } from "../session/contention.ts"
 import * as Engine from "../session/engine.ts"
 import { isLease } from "../session/lease.ts"
 import type { Request } from "../session/localQueue.ts"
@@ -104,7 +104,7 @@ export const make = <O extends Options, Held, Timeout, Conflict, H extends Owner
         contention,
         request,
         clock,
-        isInside: isInside(fiber.context, (outer) => outer.isRunning(name, contention)),
+        isInside: isInside(fiber.context, (outer) => outer.isRunning(name, session, contention)),
         own: (entry) => {
           const recorder = contention.recorderOf(request)
           const owned = new Handle({ lock: name, entry, session, contention, toLost: lost, recorder })
@@ -128,10 +128,10 @@ export const make = <O extends Options, Held, Timeout, Conflict, H extends Owner
           limit,
           clock,
           restore,
-          (waited) =>
+          (waited) => (own) =>
             Effect.flatMap(
-              holderOf(contention, request, name),
-              (holder) => Effect.failSync(() => timeout(name, waited(), holder))
+              holderOf(contention, request, name, own),
+              (holder) => Effect.fail(timeout(name, waited, holder))
             )
         )
         return Effect.mapBoth(contention.acquire(request, wait), { onSuccess: own, onFailure: explain(name, request) })
@@ -144,7 +144,7 @@ export const make = <O extends Options, Held, Timeout, Conflict, H extends Owner
         name,
         options,
         ({ contention, own, request }) =>
-          Effect.mapBoth(contention.tryAcquire<never>(request, restore), {
+          Effect.mapBoth(contention.tryAcquire(request, restore), {
             onSuccess: (tried) => tried instanceof Refused ? tried : own(tried),
             onFailure: explain(name, request)
           })
@@ -241,7 +241,7 @@ export const deadline = <E>(
   limit: Duration.Duration | undefined,
   clock: Clock.Clock,
   restore: Restore,
-  onTimeout: (waited: () => Duration.Duration) => Effect.Effect<never, E>
+  onTimeout: (waited: Duration.Duration) => TimeUp<E>["explain"]
 ): Wait<E> => {
   if (limit === undefined) return restore
   const started = clock.monotonicTimeNanosUnsafe()
@@ -250,15 +250,23 @@ export const deadline = <E>(
     Effect.suspend(() =>
       restore(Effect.timeoutOrElse(effect, {
         duration: Duration.max(Duration.subtract(limit, waited()), Duration.zero),
-        // A timer may be a little early.
-        orElse: () => onTimeout(() => Duration.max(waited(), limit))
+        orElse: () => {
+          // A timer may be a little early.
+          const explain = onTimeout(Duration.max(waited(), limit))
+          return Effect.fail(new TimeUp((own) => restore(explain(own))))
+        }
       }))
     )
 }
 
-/** Reads which client is in the way of a request whose time is up. Fails if it is no client. */
-export const holderOf = ({ holder, layout }: Contention, { claim, prefix }: Request, name: string) =>
-  holder(prefix, claim).pipe(
+/** Reads which client is in the way of a request whose time is up, and which has left. Fails if it is no client. */
+export const holderOf = (
+  { holder, layout }: Contention,
+  { claim, prefix }: Request,
+  name: string,
+  own: ReadonlyArray<EntryLease>
+) =>
+  holder(prefix, claim, own).pipe(
     Effect.flatMap((kv) => refusedBy(layout, prefix, claim, kv)),
     Effect.map((refused) => described(refused.holder)),
     Effect.timeoutOrElse({ duration: holderTimeout, orElse: () => unanswered(name) })

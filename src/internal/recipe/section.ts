@@ -7,6 +7,8 @@ import type { Current } from "../../Current.ts"
 import type { Handle, LockLost } from "../../Lock.ts"
 import type { Session } from "../../Session.ts"
 import { Refused } from "../line/lines.ts"
+import { besideLoss } from "../supervise.ts"
+import { ownedOf } from "./ownership.ts"
 import type { Acquire, Restore } from "./request.ts"
 import * as tracing from "./tracing.ts"
 
@@ -50,7 +52,12 @@ export const scoped = <H extends Handle, E>(
   )
 
 const holding = <A, E, R>(module: string, handle: Handle, self: Effect.Effect<A, E, R>, restore: Restore) =>
-  Effect.andThen(
-    tracing.holding(module, handle),
-    Effect.onExit(restore(handle.whileHeld(self)), () => handle.release)
+  tracing.holding(module, handle).pipe(
+    Effect.andThen(Effect.exit(restore(handle.whileHeld(self)))),
+    Effect.flatMap((exit) =>
+      Effect.matchCauseEffect(ownedOf(handle).giveBack, {
+        onSuccess: () => exit,
+        onFailure: (lost) => Effect.failCause(besideLoss(lost, exit))
+      })
+    )
   )

@@ -5,6 +5,7 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import { Current } from "../../Current.ts"
 import type * as Etcd from "../../Etcd.ts"
@@ -21,7 +22,7 @@ import * as Engine from "../session/engine.ts"
 import type { Request } from "../session/localQueue.ts"
 import { isInside } from "./enclosing.ts"
 import { errors } from "./errors.ts"
-import { Ownership, txnOf } from "./ownership.ts"
+import { lostOf, type Owned, Ownership, txnOf } from "./ownership.ts"
 import { type Acquire, deadline, described, holderOf, limitIn, queueOf, requestOf } from "./request.ts"
 
 /** What is taken together. */
@@ -45,7 +46,11 @@ type JoinOptions = Omit<Options, "layout">
 export const acquire =
   <H>(together: Together<H>, options: JoinOptions | undefined): Acquire<H, LockTimeout | Failure> => (restore) =>
     Effect.withFiber((fiber) => {
-      const { contention, explain, hold, isOneOfSeveral, nameOf, names, requests } = callOf(fiber, together, options)
+      const { contention, explain, hold, isOneOfSeveral, nameOf, names, requests, session } = callOf(
+        fiber,
+        together,
+        options
+      )
       const limit = limitIn(together.module)(options)
       if (limit !== undefined && Duration.isZero(limit)) {
         const tried = tryAcquire(together, options)(restore)
@@ -55,21 +60,22 @@ export const acquire =
           ({ holder, lock }) => Effect.fail(errors.timeout(lock, Duration.zero, holder))
         ) as Effect.Effect<H, LockTimeout | Failure, Session>
       }
-      const held = names.find((name) => isInside(fiber.context, (outer) => outer.isRunning(name, contention)))
+      const held = names.find((name) => isInside(fiber.context, (outer) => outer.isRunning(name, session, contention)))
       if (held !== undefined) return Effect.die(errors.selfWait(held))
       if (
         isOneOfSeveral &&
-        isInside(fiber.context, (outer) => outer.isOneOfSeveral && outer.isRunning(outer.lock, contention))
+        isInside(fiber.context, (outer) => outer.isOneOfSeveral && outer.isRunning(outer.lock, session, contention))
       ) return Effect.die(nested(names))
       const waitFor = (pending: () => Request) =>
-        deadline(limit, fiber.getRef(Clock.Clock), restore, (waited) =>
-          Effect.suspend(() => {
-            const name = nameOf(pending())
-            return Effect.flatMap(
-              holderOf(contention, pending(), name),
-              (holder) => Effect.failSync(() => errors.timeout(name, waited(), holder))
+        deadline(limit, fiber.getRef(Clock.Clock), restore, (waited) => {
+          const request = pending()
+          const name = nameOf(request)
+          return (own) =>
+            Effect.flatMap(
+              holderOf(contention, request, name, own),
+              (holder) => Effect.fail(errors.timeout(name, waited, holder))
             )
-          }))
+        })
       return Effect.mapBoth(contention.acquireAll(requests, waitFor), { onSuccess: hold, onFailure: explain })
     })
 
@@ -79,7 +85,7 @@ export const tryAcquire =
     Effect.withFiber((fiber) => {
       const { contention, explain, hold, nameOf, requests } = callOf(fiber, together, options)
       return Effect.flatMap(
-        Effect.mapError(contention.tryAcquireAll<never>(requests, restore), explain),
+        Effect.mapError(contention.tryAcquireAll(requests, restore), explain),
         (tried) =>
           tried instanceof Refused
             ? Effect.fail(errors.held(nameOf(tried), described(tried.holder)))
@@ -108,7 +114,7 @@ export const locks = (
 // what is held
 // -----------------------------------------------------------------------------
 
-export class Several implements HandleOfAll {
+export class Several implements HandleOfAll, Owned {
   readonly locks: ReadonlyArray<Ownership>
   readonly #etcd: Etcd.Etcd["Service"]
   #signal: AbortSignal | undefined
@@ -116,6 +122,8 @@ export class Several implements HandleOfAll {
   constructor(etcd: Etcd.Etcd["Service"], locks: ReadonlyArray<Ownership>) {
     this.#etcd = etcd
     this.locks = locks
+    // With one of them lost, the others protect nothing.
+    for (const lock of locks) lock.onLost(() => locks.forEach((other) => other.giveBackWhenIdle()))
   }
 
   get lock(): string {
@@ -143,7 +151,7 @@ export class Several implements HandleOfAll {
   }
 
   get awaitLoss(): Handle["awaitLoss"] {
-    return Effect.raceAllFirst(this.locks.map(({ awaitLoss }) => awaitLoss))
+    return Effect.suspend(() => Effect.raceAllFirst(lostOf(this.locks).map(({ awaitLoss }) => awaitLoss)))
   }
 
   get whileHeld(): Handle["whileHeld"] {
@@ -155,7 +163,7 @@ export class Several implements HandleOfAll {
   }
 
   get check(): Handle["check"] {
-    return Effect.forEach(this.locks, ({ check }) => check, { discard: true })
+    return Effect.suspend(() => Effect.forEach(lostOf(this.locks), ({ check }) => check, { discard: true }))
   }
 
   get isHeldUnsafe(): Handle["isHeldUnsafe"] {
@@ -163,7 +171,7 @@ export class Several implements HandleOfAll {
   }
 
   get signal(): AbortSignal {
-    return this.#signal ??= AbortSignal.any(this.locks.map(({ signal }) => signal))
+    return this.#signal ??= AbortSignal.any(lostOf(this.locks).map(({ signal }) => signal))
   }
 
   get remaining(): Handle["remaining"] {
@@ -174,16 +182,32 @@ export class Several implements HandleOfAll {
   }
 
   get verify(): Handle["verify"] {
-    return Effect.forEach(this.locks, ({ verify }) => verify, { concurrency: "unbounded", discard: true })
+    return Effect.suspend(() =>
+      Effect.forEach(lostOf(this.locks), ({ verify }) => verify, { concurrency: "unbounded", discard: true })
+    )
   }
 
   get txn(): Handle["txn"] {
     return txnOf(this.#etcd, this.locks)
   }
 
-  // All leave in one commit, since their requests are ready at the same time.
   get release(): Handle["release"] {
-    return Effect.forEach(this.locks, ({ release }) => release, { concurrency: "unbounded", discard: true })
+    return Effect.ignore(this.giveBack)
+  }
+
+  // All leave in one commit, since their requests are ready at the same time.
+  get giveBack(): Owned["giveBack"] {
+    return Effect.flatMap(
+      Effect.forEach(this.locks, ({ giveBack }) => Effect.exit(giveBack), { concurrency: "unbounded" }),
+      Exit.asVoidAll
+    )
+  }
+
+  get lostBefore(): Owned["lostBefore"] {
+    return Effect.map(
+      Effect.forEach(this.locks, ({ lostBefore }) => lostBefore),
+      (losses) => losses.find((loss) => loss !== undefined)
+    )
   }
 
   get #first(): Handle {
@@ -213,6 +237,7 @@ const callOf = <H>(
   )
   const nameOf = ({ prefix }: { readonly prefix: string }) => names.find((name) => prefix.startsWith(`${name}/`))!
   return {
+    session,
     contention,
     names,
     isOneOfSeveral,

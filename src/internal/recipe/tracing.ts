@@ -1,7 +1,7 @@
 /**
  * The spans of a lock: one of the wait, and one of the hold, side by side under the caller's span. What runs under the lock
  * has the caller's span for its parent, so that nothing is lost with a hold that does not end. Where no program traces,
- * nothing is made.
+ * nothing is made, and where its tracer throws, the lock goes on without.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import * as References from "effect/References"
 import * as Tracer from "effect/Tracer"
 import type { Etcd } from "../../Etcd.ts"
 import type { Holder } from "../../Holder.ts"
@@ -18,7 +19,9 @@ import type { Handle } from "../../Lock.ts"
 import type { LockLost } from "../../LockError.ts"
 import { Session } from "../../Session.ts"
 import { Refused } from "../line/lines.ts"
+import { quietly } from "../quietly.ts"
 import * as Engine from "../session/engine.ts"
+import { ownedOf } from "./ownership.ts"
 
 const isTraced = ({ cache }: Fiber.Fiber<unknown, unknown>) => cache.tracer !== undefined || cache.span !== undefined
 
@@ -33,14 +36,19 @@ export const waiting = <A, E, R>(
 ): Effect.Effect<A, E, R> =>
   Effect.withFiber((fiber) => {
     if (!isTraced(fiber)) return self
-    return Effect.useSpan(`${module}.acquire`, { kind: "client", attributes: { "lock.name": name } }, (span) => {
-      const asked = fiber.getRef(Clock.Clock).monotonicTimeNanosUnsafe()
+    const clock = fiber.getRef(Clock.Clock)
+    const time = timeOf(fiber)
+    return Effect.flatMap(spanOf(`${module}.acquire`, name), (span) => {
+      if (span === undefined) return self
+      const asked = clock.monotonicTimeNanosUnsafe()
       return Effect.onExit(Effect.withParentSpan(self, span), (exit) =>
-        Clock.clockWith((clock) => {
-          span.attribute("lock.waited_ms", Math.round(Number(clock.monotonicTimeNanosUnsafe() - asked) / 1e6))
-          span.attribute("lock.outcome", outcomeOf(exit))
-          if (Exit.isSuccess(exit) && !(exit.value instanceof Refused)) describe(span, exit.value as Handle)
-          return Effect.void
+        Effect.sync(() => {
+          quietly(() => {
+            span.attribute("lock.waited_ms", Math.round(Number(clock.monotonicTimeNanosUnsafe() - asked) / 1e6))
+            span.attribute("lock.outcome", outcomeOf(exit))
+            if (Exit.isSuccess(exit) && !(exit.value instanceof Refused)) describe(span, exit.value as Handle)
+          })
+          quietly(() => span.end(time(), exit))
         })) as Effect.Effect<A, E, R>
     })
   })
@@ -59,26 +67,45 @@ export const apart = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E
 export const holding = (module: string, handle: Handle): Effect.Effect<void> =>
   Effect.withFiber((fiber) => {
     if (!isTraced(fiber)) return Effect.void
-    return Effect.flatMap(
-      Effect.makeSpan(`${module}.hold`, { kind: "client", attributes: { "lock.name": handle.lock } }),
-      (span) => {
-        describe(span, handle)
-        const { etcd } = Engine.of(Context.get(fiber.context as Context.Context<Session>, Session))
-        const ended = Effect.flatMap(Effect.flip(handle.awaitLoss), (loss) =>
-          Clock.clockWith((clock) => {
-            const now = clock.currentTimeNanosUnsafe()
-            return Effect.map(isLeaseGone(etcd, loss, handle), (isGone) => end(span, loss, now, isGone))
-          }))
-        return Effect.forkDetach(ended, { startImmediately: true })
-      }
-    )
+    const time = timeOf(fiber)
+    const { etcd } = Engine.of(Context.get(fiber.context as Context.Context<Session>, Session))
+    return Effect.flatMap(spanOf(`${module}.hold`, handle.lock), (span) => {
+      if (span === undefined) return Effect.void
+      quietly(() => describe(span, handle))
+      const ended = Effect.gen(function*() {
+        const heard = yield* Effect.flip(handle.awaitLoss)
+        const now = time()
+        const loss = heard.reason === "Released" ? yield* lostBefore(handle) : heard
+        if (loss === undefined) return quietly(() => span.end(now, Exit.void))
+        const isGone = yield* isLeaseGone(etcd, loss, handle)
+        quietly(() => endLost(span, loss, now, isGone))
+      })
+      return Effect.forkDetach(ended, { startImmediately: true })
+    })
   })
+
+/** The loss that the release of a handle finds, which begins in the step in which that is heard. */
+const lostBefore = (handle: Handle) => Effect.andThen(Effect.yieldNow, ownedOf(handle).lostBefore)
+
+/** What a span is told of the time, where the program wants to know it. */
+const timeOf = (fiber: Fiber.Fiber<unknown, unknown>): () => bigint => {
+  const clock = fiber.getRef(Clock.Clock)
+  return fiber.getRef(References.TracerTimingEnabled) ? () => clock.currentTimeNanosUnsafe() : () => 0n
+}
+
+/** Starts a span, unless the program's tracer throws. */
+const spanOf = (name: string, lock: string): Effect.Effect<Tracer.Span | undefined> =>
+  Effect.catchDefect(
+    Effect.makeSpan(name, { kind: "client", attributes: { "lock.name": lock } }),
+    () => Effect.undefined
+  )
 
 /** The caller has to wait: notes for how many clients, and links to the trace that the holder left. */
 export const contended = (span: Tracer.Span, ahead: number | undefined, holder: Holder | undefined) => {
-  if (ahead !== undefined) span.attribute("lock.queue_ahead", ahead)
+  if (ahead !== undefined) quietly(() => span.attribute("lock.queue_ahead", ahead))
   if (holder?.trace === undefined || !isId(holder.trace.traceId, 32) || !isId(holder.trace.spanId, 16)) return
-  span.addLinks([{ span: Tracer.externalSpan(holder.trace), attributes: { "lock.key": holder.key } }])
+  const { key, trace } = holder
+  quietly(() => span.addLinks([{ span: Tracer.externalSpan(trace), attributes: { "lock.key": key } }]))
 }
 
 /** Whether an ID has the W3C's form. Clients may leave others, and a collector may refuse all that comes with those. */
@@ -107,8 +134,7 @@ const isLeaseGone = (etcd: Etcd["Service"], { reason }: LockLost, { leaseId }: H
     })
     : Effect.succeed(reason === "LeaseExpired" ? true : undefined)
 
-const end = (span: Tracer.Span, loss: LockLost, now: bigint, isLeaseGone: boolean | undefined) => {
-  if (loss.reason === "Released") return span.end(now, Exit.void)
+const endLost = (span: Tracer.Span, loss: LockLost, now: bigint, isLeaseGone: boolean | undefined) => {
   span.event("lock.lost", now, {
     "lock.loss_reason": loss.reason,
     "lock.lease_gone": isLeaseGone,

@@ -26,15 +26,30 @@ import { Entry, type EntryError, EntryLost, ForeignEntry, lostWith } from "../li
 import type { EntryKeyValue } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
 import type { EntryLease, LeaseRef } from "../line/leaseRef.ts"
-import { type Lines, Refused, refusedBy } from "../line/lines.ts"
+import { type Left, type Lines, Refused, refusedBy } from "../line/lines.ts"
 import * as Requests from "../line/requests.ts"
 import * as Metrics from "../metrics.ts"
 import { LocalQueue, type Request, Waiter } from "./localQueue.ts"
 import type { Leases } from "./sharedLease.ts"
 
-/** Restores interruptibility around a wait, and may end it in another way, such as a timeout. */
+/** Restores interruptibility around a wait. */
+export interface Restore {
+  <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E>
+}
+
+/** Restores interruptibility around a wait, and may end it. */
 export interface Wait<E> {
-  <A, E2>(effect: Effect.Effect<A, E2>): Effect.Effect<A, E2 | E>
+  <A, E2>(effect: Effect.Effect<A, E2>): Effect.Effect<A, E2 | TimeUp<E>>
+}
+
+/** The time to wait is up. What the caller fails with is asked for when it has given up its place. */
+export class TimeUp<E> {
+  readonly _tag = "TimeUp"
+  /** Gets the leases of what the caller had in line, which may still be there. */
+  readonly explain: (own: ReadonlyArray<EntryLease>) => Effect.Effect<never, E>
+  constructor(explain: TimeUp<E>["explain"]) {
+    this.explain = explain
+  }
 }
 
 export interface Contention {
@@ -45,7 +60,7 @@ export interface Contention {
    */
   readonly acquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry, EntryError | E>
   /** Takes the lock if it is free; else returns who holds it, if that is known. */
-  readonly tryAcquire: <E>(request: Request, wait: Wait<E>) => Effect.Effect<Entry | Refused, EntryError | E>
+  readonly tryAcquire: (request: Request, restore: Restore) => Effect.Effect<Entry | Refused, EntryError>
   /**
    * Waits for the turn in several lines, which are joined at one revision: any two callers are in the same order in all
    * lines that they share, so that they cannot wait for each other. `pending` says which one is still waited for.
@@ -55,17 +70,19 @@ export interface Contention {
     waitFor: (pending: () => Request) => Wait<E>
   ) => Effect.Effect<ReadonlyArray<Entry>, EntryError | E>
   /** Takes several locks if all of them are free; else returns which one is held, and by which client. */
-  readonly tryAcquireAll: <E>(
+  readonly tryAcquireAll: (
     requests: ReadonlyArray<Request>,
-    wait: Wait<E>
-  ) => Effect.Effect<ReadonlyArray<Entry> | Refused, EntryError | E>
-  readonly release: (entry: Entry, done: () => void) => void
+    restore: Restore
+  ) => Effect.Effect<ReadonlyArray<Entry> | Refused, EntryError>
+  /** Gives an entry's place away, here and in etcd. */
+  readonly release: (entry: Entry, left: Left) => void
   /** What records the locks of a request. */
   readonly recorderOf: (request: Pick<Request, "claim" | "label">) => Metrics.LockRecorder
-  /** Who is in the way of a claim now. */
+  /** Who is in the way of a claim now, besides what is on leases of the caller's own. */
   readonly holder: (
     prefix: string,
-    claim: Claim
+    claim: Claim,
+    own?: ReadonlyArray<EntryLease>
   ) => Effect.Effect<EntryKeyValue | undefined, EntryLost | Etcd.EtcdError>
   /** The session ends: all waiters fail, and so does every later request. */
   readonly close: () => void
@@ -98,16 +115,16 @@ export const make = (
           : inTurn(waiter!))
     )
 
-  const tryAcquire: Contention["tryAcquire"] = (request, wait) =>
+  const tryAcquire: Contention["tryAcquire"] = (request, restore) =>
     recorded(
       [request],
       Effect.suspend(() => {
         // The check and the place in the queue are one step, since a try that found another request there would have to
         // wait.
         if (isClosed() || wouldBeCalled(request)) {
-          return contend([request], () => wait, ([waiter]) => Effect.tap(join(waiter!, lines.tryJoin), turnOf))
+          return contend([request], () => restore, ([waiter]) => Effect.tap(join(waiter!, lines.tryJoin), turnOf))
         }
-        return refusedHere(request, wait)
+        return refusedHere(request, restore)
       })
     )
 
@@ -117,26 +134,29 @@ export const make = (
       contend(requests, (waiters) => waitFor(() => (waiters.find(isPending) ?? waiters[0]!).request), inAllTurns)
     )
 
-  const tryAcquireAll: Contention["tryAcquireAll"] = (requests, wait) =>
+  const tryAcquireAll: Contention["tryAcquireAll"] = (requests, restore) =>
     recorded(
       requests,
       Effect.suspend(() => {
         const refusing = requests.find((request) => !wouldBeCalled(request))
-        if (refusing !== undefined && !isClosed()) return refusedHere(refusing, wait)
-        return contend(requests, () => wait, (waiters) => Effect.tap(joinAll(waiters, lines.tryJoinAll), turnsOf))
+        if (refusing !== undefined && !isClosed()) return refusedHere(refusing, restore)
+        return contend(requests, () => restore, (waiters) => Effect.tap(joinAll(waiters, lines.tryJoinAll), turnsOf))
       })
     )
 
   const wouldBeCalled = ({ claim, prefix }: Request) => queues.get(prefix)?.admits(claim) !== false
 
   /** Refuses a try that etcd would refuse anyway, so that it is not worth a proposal. */
-  const refusedHere = <E>({ claim, prefix }: Request, wait: Wait<E>): Effect.Effect<Refused, EntryError | E> =>
-    wait(
+  const refusedHere = ({ claim, prefix }: Request, restore: Restore): Effect.Effect<Refused, EntryError> =>
+    restore(
       lines.layout.sharesWithAhead(claim)
         ? Effect.map(lines.refuse(prefix, claim), ({ available, holder }) =>
           new Refused(prefix, holder, undefined, queues.get(prefix)?.leftOf(available, claim) ?? available))
-        : Effect.flatMap(askForHolder(prefix, claim), (holder) =>
-          refusedBy(lines.layout, prefix, claim, holder ?? lines.held(prefix)))
+        : Effect.flatMap(askForHolder(prefix, claim), (holder) => {
+          // Where all of the line was read, etcd knows better.
+          const known = lines.layout.seesPart(claim) ? lines.held(prefix) : undefined
+          return refusedBy(lines.layout, prefix, claim, holder ?? known)
+        })
     )
 
   const contend = <A, E>(
@@ -148,10 +168,15 @@ export const make = (
       if (isClosed()) return Deferred.await(closed)
       const waiters = requests.map(enter)
       const outcome = Effect.mapError(run(waiters), (error) => isClosed() ? released : error)
-      return Effect.onExit(waitFor(waiters)(outcome), (exit) => {
+      const waited = Effect.onExit(waitFor(waiters)(outcome), (exit) => {
         if (Exit.isFailure(exit) || exit.value instanceof Refused) waiters.forEach(giveUp)
         return Effect.void
       })
+      return Effect.catchIf(
+        waited,
+        (error): error is TimeUp<E> => error instanceof TimeUp,
+        ({ explain }) => explain(waiters.flatMap(({ lease }) => lease ?? []))
+      )
     })
 
   /** From the place in the queue of this process to the turn in etcd's line. */
@@ -211,7 +236,7 @@ export const make = (
       if (ref === undefined) {
         return resume(Effect.andThen(untilGranted(waiter.request), join(waiter, via, attempt)))
       }
-      waiter.state = "Joining"
+      waiter.join(ref.lease)
       via(prefix, { ref, value, claim }, (exit) => {
         answered(waiter, exit)
         resume(orAgain(exit, attempt, () => join(waiter, via, attempt + 1)))
@@ -230,7 +255,7 @@ export const make = (
         for (const ref of refs) ref?.release()
         return resume(Effect.andThen(untilGranted(waiters[0]!.request), joinAll(waiters, via, attempt)))
       }
-      for (const waiter of waiters) waiter.state = "Joining"
+      waiters.forEach((waiter, i) => waiter.join(refs[i]!.lease))
       const wanted = waiters.map(({ request: { claim, prefix, value } }, i) => ({
         prefix,
         claim,
@@ -333,31 +358,33 @@ export const make = (
     queue!.admit()
   }
 
-  const release: Contention["release"] = (entry, done) => {
-    const { prefix } = entry.line
+  const release: Contention["release"] = (entry, left) => {
+    const { claim, line: { prefix } } = entry
     const queue = queues.get(prefix)
-    if (queue === undefined || entry.state === "Left") return done()
-    const ref = canHandOver(entry, queue.successor) ? leases.acquireRefNow() : undefined
+    if (queue === undefined || entry.state === "Left") return left(false)
+    if (entry.isLost) {
+      // The next one does not wait for etcd, which may have nothing of it.
+      lines.leave(entry, left)
+      return callNext({ prefix, claim })
+    }
+    const ref = canHandOverTo(queue.successor) ? leases.acquireRefNow() : undefined
     const next = ref === undefined ? undefined : queue.replace(entry.claim)
     if (ref === undefined || next === undefined) {
       ref?.release()
-      return lines.leave(entry, () => {
-        callNext({ prefix, claim: entry.claim })
-        done()
+      return lines.leave(entry, (wasGone) => {
+        callNext({ prefix, claim })
+        left(wasGone)
       })
     }
-    const { claim, value } = next.request
-    next.state = "Joining"
-    lines.handOver(entry, { ref, value, claim }, (exit) => {
-      answered(next, exit)
-      done()
-    })
+    const { request: { claim: wanted, value } } = next
+    next.join(ref.lease)
+    lines.handOver(entry, { ref, value, claim: wanted }, left, (exit) => answered(next, exit))
     queue.admit()
   }
 
   /** A waiter with its own lease takes over no place: its lease must not end with an entry that another one leaves. */
-  const canHandOver = (entry: Entry, next: Waiter | undefined): boolean =>
-    next !== undefined && next.request.lease === undefined && lines.layout.hasOwnKeys && !entry.isGone
+  const canHandOverTo = (next: Waiter | undefined): boolean =>
+    next !== undefined && next.request.lease === undefined && lines.layout.hasOwnKeys
 
   // ---------------------------------------------------------------------------
   // measuring
@@ -398,10 +425,11 @@ export const make = (
       Requests.headOf
     )
 
-  const holder: Contention["holder"] = (prefix, claim) =>
+  const holder: Contention["holder"] = (prefix, claim, own = []) =>
     Effect.suspend(() => {
       const known = lines.held(prefix)
-      return known === undefined ? askForHolder(prefix, claim) : Effect.succeed(known)
+      if (known !== undefined) return Effect.succeed(known)
+      return Effect.map(askForHolder(prefix, claim), (kv) => own.some(({ id }) => id === kv?.lease) ? undefined : kv)
     })
 
   const askForHolder: Contention["holder"] = (prefix, claim) =>
@@ -440,7 +468,7 @@ type Via = Lines["join"] | Lines["tryJoin"]
 const distinct = <A>(all: ReadonlyArray<A>, requestOf: (one: A) => Request): ReadonlyArray<A> =>
   all.length === 1 ? all : Arr.dedupeWith(all, (a, b) => requestOf(a).prefix === requestOf(b).prefix)
 
-/** An error that is not an entry's is the one with which a timeout ends the wait. */
+/** An error that is not an entry's is the one of a timeout. */
 const resultOf = (exit: Exit.Exit<unknown, unknown>): Metrics.Result => {
   if (Exit.isSuccess(exit)) return exit.value instanceof Refused ? "refused" : "acquired"
   if (Cause.hasInterruptsOnly(exit.cause)) return "interrupted"

@@ -24,6 +24,7 @@ import * as History from "../etcd/history.ts"
 import { randomId } from "../etcd/randomId.ts"
 import { type Entry, lostWith } from "../line/entry.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
+import * as Log from "../log.ts"
 import * as Metrics from "../metrics.ts"
 import * as Check from "../options.ts"
 import { Signal } from "../signal.ts"
@@ -250,13 +251,15 @@ export class LeaseImpl implements EntryLease {
       if (isLate) {
         this.#lose("Expired")
       } else if (Exit.isSuccess(renewed) && renewed.value <= 0) {
-        yield* this.#log(
-          Effect.logWarning(`Lease ${this.id.toString(16)} was revoked: etcd does not have it any more`)
-        )
-        this.#lose("Revoked")
+        const message = `Lease ${this.id.toString(16)} was revoked: etcd does not have it any more`
+        // The loss interrupts this attempt.
+        yield* Effect.uninterruptible(Effect.suspend(() => {
+          this.#lose("Revoked")
+          return this.#log(Log.warning, message)
+        }))
       } else if (Exit.isSuccess(renewed)) {
-        yield* this.#logRenewed
         this.#renewed(sending, renewed.value * 1000)
+        yield* this.#logRenewed
       }
       return yield* renewed
     })
@@ -279,11 +282,12 @@ export class LeaseImpl implements EntryLease {
   get #warning(): Effect.Effect<void> {
     const names = this.bodies.owners.map(({ key }) => `'${key}'`).join(", ")
     const ttl = Duration.toMillis(this.ttl)
-    return this.#log(Effect.logWarning(
+    return this.#log(
+      Log.warning,
       `Lease ${
         this.id.toString(16)
       } is left to expire: what runs under ${names} has not ended within ${ttl} ms after it was interrupted`
-    ))
+    )
   }
 
   #remaining(): number {
@@ -327,7 +331,7 @@ export class LeaseImpl implements EntryLease {
       const left = Duration.format(Duration.millis(Math.round(remaining)))
       const why = this.#error?.message ?? "no answer"
       const message = `Lease ${this.id.toString(16)} could not be renewed, and can be trusted for ${left} more: ${why}`
-      return this.#log(isDanger ? Effect.logWarning(message) : Effect.logDebug(message))
+      return this.#log(isDanger ? Log.warning : Log.debug, message)
     })
   }
 
@@ -335,12 +339,12 @@ export class LeaseImpl implements EntryLease {
     return Effect.suspend(() => {
       const isWarned = this.#logged === "Warn"
       this.#logged = undefined
-      return isWarned ? this.#log(Effect.logInfo(`Lease ${this.id.toString(16)} is renewed again`)) : Effect.void
+      return isWarned ? this.#log(Log.info, `Lease ${this.id.toString(16)} is renewed again`) : Effect.void
     })
   }
 
-  #log(self: Effect.Effect<void>): Effect.Effect<void> {
-    return Effect.annotateLogs(self, { lease: this.id.toString(16) })
+  #log(log: typeof Log.warning, message: string): Effect.Effect<void> {
+    return log(message, { lease: this.id.toString(16) })
   }
 
   /** What happened since the last acknowledged request. */
@@ -523,7 +527,7 @@ const revoke = (etcd: Etcd["Service"], id: bigint): Effect.Effect<void, EtcdErro
 
 const orLeftToExpire = (id: bigint, revoke: Effect.Effect<void, EtcdError>): Effect.Effect<void> =>
   Effect.catch(revoke, (error) =>
-    Effect.annotateLogs(
-      Effect.logWarning(`Lease ${id.toString(16)} could not be revoked and is left to expire: ${error.message}`),
+    Log.warning(
+      `Lease ${id.toString(16)} could not be revoked and is left to expire: ${error.message}`,
       { lease: id.toString(16) }
     ))

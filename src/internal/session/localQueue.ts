@@ -37,6 +37,8 @@ export class Waiter {
   isContended = false
   /** Its place in etcd's line. */
   entry: Entry | undefined
+  /** What that is on, or will be when the join has been answered. */
+  lease: EntryLease | undefined
   /** How its wait in this queue ended; undefined while it waits. */
   #outcome: Exit.Exit<void, EntryError> | undefined
   #called: Deferred.Deferred<void, EntryError> | undefined
@@ -56,9 +58,15 @@ export class Waiter {
     this.#end(outcome)
   }
 
+  join(lease: EntryLease) {
+    this.state = "Joining"
+    this.lease = lease
+  }
+
   place(entry: Entry) {
     this.state = "Placed"
     this.entry = entry
+    this.lease = entry.ref.lease
     this.#end(Exit.void)
   }
 

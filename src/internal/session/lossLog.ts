@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import type { Background } from "../background.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
+import * as Log from "../log.ts"
 
 /** Logs that a lock on a lease was lost. */
 export interface LossLog {
@@ -23,11 +24,11 @@ export const make = (background: Background): LossLog => {
     Effect.suspend(() => {
       const all = losses.get(lease)!
       losses.delete(lease)
-      const each = Effect.forEach(all, ({ annotations, message }, i) =>
-        Effect.annotateLogs(
-          i < maxWarnings ? Effect.logWarning(message) : Effect.logDebug(message),
-          annotations
-        ), { discard: true })
+      const each = Effect.forEach(
+        all,
+        ({ annotations, message }, i) => (i < maxWarnings ? Log.warning : Log.debug)(message, annotations),
+        { discard: true }
+      )
       const more = all.length - maxWarnings
       return more <= 0 ? each : Effect.andThen(each, warnOf(lease.id.toString(16), more))
     })
@@ -42,11 +43,9 @@ export const make = (background: Background): LossLog => {
 }
 
 const warnOf = (lease: string, more: number) =>
-  Effect.annotateLogs(
-    Effect.logWarning(
-      more === 1
-        ? `1 more lock of lease ${lease} was lost, which is logged at debug`
-        : `${more} more locks of lease ${lease} were lost, each of which is logged at debug`
-    ),
+  Log.warning(
+    more === 1
+      ? `1 more lock of lease ${lease} was lost, which is logged at debug`
+      : `${more} more locks of lease ${lease} were lost, each of which is logged at debug`,
     { lease }
   )

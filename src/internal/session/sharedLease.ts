@@ -13,6 +13,7 @@ import type { Options } from "../../Session.ts"
 import type { Background } from "../background.ts"
 import { sessionClosed } from "../etcd/batch.ts"
 import type { LeaseRef } from "../line/leaseRef.ts"
+import * as Log from "../log.ts"
 import * as Metrics from "../metrics.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import * as Lease from "./lease.ts"
@@ -115,11 +116,9 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
     recordRetired(1)
     const lease = id.toString(16)
     background(
-      Effect.annotateLogs(
-        Effect.logWarning(
-          `Lease ${lease} gets no more locks, since the outcome of a request on it is unknown. It is revoked once its ` +
-            "last lock is released."
-        ),
+      Log.warning(
+        `Lease ${lease} gets no more locks, since the outcome of a request on it is unknown. It is revoked once its ` +
+          "last lock is released.",
         { lease }
       )
     )
