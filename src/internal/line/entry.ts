@@ -136,7 +136,7 @@ export class Entry implements Owner {
   lose(reported: EntryLost) {
     if (this.state === "Left" || this.loss !== undefined) return
     // A process that stood still may hear of its key's end before it looks at the clock of the lease, which explains it.
-    const loss = endOf(this.ref.lease) ?? reported
+    const loss = reported.cause === undefined ? endOf(this.ref.lease) ?? reported : reported
     // The lease has told it by now.
     if (this.loss !== undefined) return
     this.loss = loss
