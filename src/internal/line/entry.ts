@@ -42,11 +42,7 @@ export const lostWith = (cause: LeaseExpired): EntryLost =>
   new EntryLost(cause.reason === "Released" ? "Released" : "LeaseExpired", cause)
 
 /** What the end of its lease means to an entry, where the lease is over, by its clock as well. */
-export const endOf = (lease: EntryLease): EntryLost | undefined => {
-  let loss: EntryLost | undefined
-  if (!lease.isAlive()) lease.onLoss((cause) => (loss = lostWith(cause)))
-  return loss
-}
+export const endOf = ({ loss }: EntryLease): EntryLost | undefined => loss && lostWith(loss)
 
 /** A key of the line that is no entry. Waiting for it could take for ever. */
 export class ForeignEntry {

@@ -15,7 +15,7 @@ import type { Done } from "../etcd/batch.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import * as Cleanup from "./cleanup.ts"
 import { admits, type Claim } from "./discipline.ts"
-import { Entry, type EntryError, EntryLost, type EntryOptions, ForeignEntry, giveAway, lostWith } from "./entry.ts"
+import { endOf, Entry, type EntryError, EntryLost, type EntryOptions, ForeignEntry, giveAway } from "./entry.ts"
 import { type EntryKey, type EntryKeyValue, idOf } from "./entryKey.ts"
 import { type Layout, releaseKey } from "./layout.ts"
 import { type Lengths, Line, type LineHost, type Newest } from "./line.ts"
@@ -326,12 +326,12 @@ export const make = (
 
   /** Of entries that were put together, one is gone already: the others are worth nothing. */
   const lostBeforehand = (entries: ReadonlyArray<Entry>) => {
+    const loss = endOf(entries[0]!.ref.lease) ?? new EntryLost("KeyDeleted")
     for (const entry of entries) {
       retireAndRemember(entry)
       withdraw(entry)
     }
-    const { loss } = entries[0]!.ref.lease
-    return Exit.fail(loss === undefined ? new EntryLost("KeyDeleted") : lostWith(loss))
+    return Exit.fail(loss)
   }
 
   const handOver: Lines["handOver"] = (entry, options, left, done) => {
@@ -388,7 +388,8 @@ export const make = (
     const { lease } = entry.ref
     lease.entries.add(entry)
     entry.line.enter(entry, createRevision)
-    if (lease.loss !== undefined) entry.lose(lostWith(lease.loss))
+    const loss = endOf(lease)
+    if (loss !== undefined) entry.lose(loss)
     // Its join was under way when all others were told.
     if (isEnding && !entry.ref.isShared) entry.lose(new EntryLost("Released"))
   }

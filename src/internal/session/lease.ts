@@ -373,8 +373,8 @@ export class LeaseImpl implements EntryLease {
       this.#recorder.renewals(1, "too_late")
     }
     const loss = new LeaseExpired({ leaseId: this.id, reason, description, ...story })
-    for (const entry of this.entries) entry.lose(lostWith(loss))
     this.#loss.set(loss)
+    for (const entry of this.entries) entry.lose(lostWith(loss))
   }
 }
 
