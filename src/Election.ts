@@ -352,7 +352,7 @@ export const leader = (name: string): Effect.Effect<Option.Option<Leader>, Etcd.
  * @since 0.1.0
  */
 export const observe = (name: string): Stream.Stream<Option.Option<Leader>, Etcd.EtcdError, Etcd.Etcd> =>
-  Stream.unwrap(Effect.map(Etcd.Etcd, (etcd) => leaders.observe(etcd, placeOf(name))))
+  Stream.unwrap(Effect.map(Etcd.Etcd, (etcd) => leaders.observe(etcd, name, placeOf(name))))
 
 // -----------------------------------------------------------------------------
 // internal
