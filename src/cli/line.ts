@@ -3,6 +3,8 @@ import { Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as References from "effect/References"
+import * as Stream from "effect/Stream"
 import { json, printable } from "../internal/printable.ts"
 import { table } from "./table.ts"
 
@@ -24,28 +26,56 @@ export interface Line {
 }
 
 /** Reads a lock's line: that of its queue, or that of its single key where its queue is empty. */
-export const lineOf = Effect.fnUntraced(function*(name: string) {
-  const semaphore = yield* Semaphore.inspect(name)
-  if (semaphore.of !== undefined) {
-    const { conflicts, holders, lock, of, queue } = semaphore
+export const lineOf = (name: string) =>
+  Effect.map(
+    Effect.all([Semaphore.inspect(name), ReadWriteLock.inspect(name), Lock.inspect(name, singleKey)]),
+    (seen) => lineIn(...seen)
+  )
+
+/** Emits the same, now and after every change. Only the first holder is shown with the time that its lease has left. */
+export const linesOf = (name: string) =>
+  Stream.zipLatestAll(
+    Semaphore.changes(name),
+    silently(ReadWriteLock.changes(name)),
+    silently(Lock.changes(name, singleKey))
+  ).pipe(
+    Stream.map((seen) => lineIn(...seen))
+  )
+
+/** The first one tells of an outage for all. */
+const silently = Stream.provideService(References.MinimumLogLevel, "None")
+
+const singleKey = { layout: "single-key" } as const
+
+/** A lock of any kind, as each module sees it. */
+const lineIn = (
+  semaphore: Semaphore.Inspection,
+  readWrite: ReadWriteLock.Inspection,
+  single: Lock.Inspection
+): Line => {
+  const { conflicts, lock, of } = semaphore
+  if (of !== undefined) {
     const entry = ({ client, permits }: Semaphore.Claimant): Entry => ({
       claim: `${permits ?? "all"} of ${of}`,
       client
     })
-    return { lock, holders: holders.map(entry), queue: queue.map(entry), conflicts, of } satisfies Line
+    return { lock, holders: semaphore.holders.map(entry), queue: semaphore.queue.map(entry), conflicts, of }
   }
-  const { conflicts, holders, lock, queue } = yield* ReadWriteLock.inspect(name)
-  if (holders.length + conflicts.length === 0) {
-    const { holder } = yield* Lock.inspect(name, { layout: "single-key" })
-    const holders = holder === undefined ? [] : [{ claim: "single key", client: holder }]
-    return { lock, holders, queue: [], conflicts } satisfies Line
+  if (readWrite.holders.length + readWrite.conflicts.length === 0) {
+    const holders = single.holder === undefined ? [] : [{ claim: "single key", client: single.holder }]
+    return { lock, holders, queue: [], conflicts }
   }
   const entry = ({ client, mode }: ReadWriteLock.Claimant): Entry => ({
     claim: mode === "read" ? "shared" : "exclusive",
     client
   })
-  return { lock, holders: holders.map(entry), queue: queue.map(entry), conflicts } satisfies Line
-})
+  return {
+    lock,
+    holders: readWrite.holders.map(entry),
+    queue: readWrite.queue.map(entry),
+    conflicts: readWrite.conflicts
+  }
+}
 
 // -----------------------------------------------------------------------------
 // for people

@@ -61,70 +61,82 @@ const refused = () =>
   })
 
 describe("those who look on", () => {
-  each("learn by %s what a silent watch has not reported, and of nothing twice", (view) =>
-    provideMemory(Effect.gen(function*() {
-      const faults = yield* Etcd.Faults
-      const { seen } = yield* lookOn(view)
-      yield* seconds(20)
-      assert.deepStrictEqual(seen, [""], "nothing has changed")
-      yield* faults.delayWatches("24 hours")
-      yield* put("job/1-1")
-      yield* seconds(6)
-      assert.deepStrictEqual(seen, ["", "job/1-1"])
-      yield* faults.deleteKey("job/1-1")
-      yield* seconds(6)
-      assert.deepStrictEqual(seen, ["", "job/1-1", ""])
-      yield* faults.heal
-      yield* seconds(60)
-      assert.deepStrictEqual(seen, ["", "job/1-1", ""])
-    })))
+  each(
+    "learn by %s what a silent watch has not reported, and of nothing twice",
+    (view) =>
+      provideMemory(Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { seen } = yield* lookOn(view)
+        yield* seconds(20)
+        assert.deepStrictEqual(seen, [""], "nothing has changed")
+        yield* faults.delayWatches("24 hours")
+        yield* put("job/1-1")
+        yield* seconds(6)
+        assert.deepStrictEqual(seen, ["", "job/1-1"])
+        yield* faults.deleteKey("job/1-1")
+        yield* seconds(6)
+        assert.deepStrictEqual(seen, ["", "job/1-1", ""])
+        yield* faults.heal
+        yield* seconds(60)
+        assert.deepStrictEqual(seen, ["", "job/1-1", ""])
+      }))
+  )
 
-  each("open by %s a watch anew that has not reported what changed, and leave one that has", (view) =>
-    provideMemory(Effect.gen(function*() {
-      const etcd = yield* Etcd.Etcd
-      const faults = yield* Etcd.Faults
-      const requests: Array<string> = []
-      const opened = () => requests.filter((method) => method === "subscribe").length
-      const { seen } = yield* lookOn(view, noted(etcd, requests))
-      for (const i of [1, 2, 3, 4]) {
-        yield* put(`job/1-${i}`)
-        yield* seconds(7)
-      }
-      assert.strictEqual(opened(), 1)
-      yield* faults.delayWatches("24 hours")
-      yield* faults.deletePrefix("job/")
-      yield* seconds(12)
-      assert.strictEqual(opened(), 2)
-      assert.strictEqual(seen.at(-1), "")
-    })))
-
-  each("ask by %s one thing of etcd every five seconds while nothing changes", (view) =>
-    provideMemory(Effect.gen(function*() {
-      const requests: Array<string> = []
-      yield* put("job/1-1", "job/2-1", "job/3-1")
-      yield* lookOn(view, noted(yield* Etcd.Etcd, requests))
-      requests.length = 0
-      yield* seconds(60)
-      assert.deepStrictEqual(requests, Array.from({ length: 12 }, () => "txn"))
-    })))
-
-  each(`cost by %s the same at each hand-over, however many wait (${cite("P7")})`, (view) =>
-    provideMemory(Effect.gen(function*() {
-      const etcd = yield* Etcd.Etcd
-      const faults = yield* Etcd.Faults
-      for (const length of [3, 300]) {
+  each(
+    "open by %s a watch anew that has not reported what changed, and leave one that has",
+    (view) =>
+      provideMemory(Effect.gen(function*() {
+        const etcd = yield* Etcd.Etcd
+        const faults = yield* Etcd.Faults
         const requests: Array<string> = []
-        const entries = Array.from({ length }, (_, i) => `job/${(i + 1).toString(16)}-1`)
-        yield* put(...entries)
+        const opened = () => requests.filter((method) => method === "subscribe").length
         const { seen } = yield* lookOn(view, noted(etcd, requests))
-        requests.length = 0
-        yield* faults.deleteKey(entries[0]!)
-        yield* pass(1)
-        assert.lengthOf(seen, 2)
-        assert.isAtMost(requests.length, 2)
+        for (const i of [1, 2, 3, 4]) {
+          yield* put(`job/1-${i}`)
+          yield* seconds(7)
+        }
+        assert.strictEqual(opened(), 1)
+        yield* faults.delayWatches("24 hours")
         yield* faults.deletePrefix("job/")
-      }
-    })))
+        yield* seconds(12)
+        assert.strictEqual(opened(), 2)
+        assert.strictEqual(seen.at(-1), "")
+      }))
+  )
+
+  each(
+    "ask by %s one thing of etcd every five seconds while nothing changes",
+    (view) =>
+      provideMemory(Effect.gen(function*() {
+        const requests: Array<string> = []
+        yield* put("job/1-1", "job/2-1", "job/3-1")
+        yield* lookOn(view, noted(yield* Etcd.Etcd, requests))
+        requests.length = 0
+        yield* seconds(60)
+        assert.deepStrictEqual(requests, Array.from({ length: 12 }, () => "txn"))
+      }))
+  )
+
+  each(
+    `cost by %s the same at each hand-over, however many wait (${cite("P7")})`,
+    (view) =>
+      provideMemory(Effect.gen(function*() {
+        const etcd = yield* Etcd.Etcd
+        const faults = yield* Etcd.Faults
+        for (const length of [3, 300]) {
+          const requests: Array<string> = []
+          const entries = Array.from({ length }, (_, i) => `job/${(i + 1).toString(16)}-1`)
+          yield* put(...entries)
+          const { seen } = yield* lookOn(view, noted(etcd, requests))
+          requests.length = 0
+          yield* faults.deleteKey(entries[0]!)
+          yield* pass(1)
+          assert.lengthOf(seen, 2)
+          assert.isAtMost(requests.length, 2)
+          yield* faults.deletePrefix("job/")
+        }
+      }))
+  )
 
   each("fail by %s when the first look does, as any read", (view) =>
     provideMemory(Effect.gen(function*() {
@@ -135,27 +147,33 @@ describe("those who look on", () => {
       assert.include(failureOf(fiber.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason: "Unavailable" })
     })))
 
-  each("say by %s that etcd is out of reach, at once and every minute, and go on afterwards", (view) =>
-    Effect.suspend(() => {
-      const { logged, logger } = logs()
-      return provideMemory(Effect.gen(function*() {
-        const faults = yield* Etcd.Faults
-        const { seen } = yield* lookOn(view)
-        yield* faults.unreachable
-        yield* seconds(10)
-        assert.lengthOf(logged, 1)
-        assert.match(logged[0]!, /'?jo?b?'? cannot be seen: etcd .* failed \(Unavailable\): No connection established/)
-        yield* seconds(125)
-        assert.lengthOf(logged, 3)
-        yield* faults.reachable
-        yield* put("job/1-1")
-        yield* seconds(1)
-        assert.deepStrictEqual(seen, ["", "job/1-1"])
-        yield* faults.unreachable
-        yield* seconds(10)
-        assert.lengthOf(logged, 4)
-      })).pipe(Effect.provide(logger))
-    }))
+  each(
+    "say by %s that etcd is out of reach, at once and every minute, and go on afterwards",
+    (view) =>
+      Effect.suspend(() => {
+        const { logged, logger } = logs()
+        return provideMemory(Effect.gen(function*() {
+          const faults = yield* Etcd.Faults
+          const { seen } = yield* lookOn(view)
+          yield* faults.unreachable
+          yield* seconds(10)
+          assert.lengthOf(logged, 1)
+          assert.match(
+            logged[0]!,
+            /'?jo?b?'? cannot be seen: etcd .* failed \(Unavailable\): No connection established/
+          )
+          yield* seconds(125)
+          assert.lengthOf(logged, 3)
+          yield* faults.reachable
+          yield* put("job/1-1")
+          yield* seconds(1)
+          assert.deepStrictEqual(seen, ["", "job/1-1"])
+          yield* faults.unreachable
+          yield* seconds(10)
+          assert.lengthOf(logged, 4)
+        })).pipe(Effect.provide(logger))
+      })
+  )
 
   each("keep by %s nothing of an hour in which etcd was out of reach", (view) =>
     provideMemory(Effect.gen(function*() {

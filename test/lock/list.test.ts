@@ -80,7 +80,10 @@ describe("a list of locks", () => {
   it.effect("has no other locks than those whose names begin with the prefix, and no keys that can be none", () =>
     provideMemory(Effect.gen(function*() {
       yield* Etcd.Etcd.use((etcd) => etcd.leaseGrant(lease, 60))
-      yield* put(["orders/1f-1", "orders/7/1f-1", "orders/1f-1/x", "//done/nightly/run", "a//b", "/1f-1", "1f-1"], lease)
+      yield* put(
+        ["orders/1f-1", "orders/7/1f-1", "orders/1f-1/x", "//done/nightly/run", "a//b", "/1f-1", "1f-1"],
+        lease
+      )
       const names = (prefix: string) =>
         Effect.map(listed(prefix), ({ locks }) => locks.map(({ layout, lock }) => `${layout} ${lock}`))
       assert.deepStrictEqual(yield* names(""), [

@@ -121,7 +121,14 @@ describe("a run that is to succeed once", () => {
     provideMemory(Effect.gen(function*() {
       const { run } = yield* session()
       yield* run(Lock.withLockOnce(Effect.void, "reports/nightly", { run: "a/b" }))
-      const names = ["reports/nightly", "reports", "reports/nightly.done", "done", "done/reports", "done/reports/nightly"]
+      const names = [
+        "reports/nightly",
+        "reports",
+        "reports/nightly.done",
+        "done",
+        "done/reports",
+        "done/reports/nightly"
+      ]
       for (const name of names) yield* run(Lock.withLock(Effect.void, name, { timeout: 0 }))
       for (const layout of ["queue", "single-key"] as const) {
         for (const name of names) {
@@ -137,9 +144,11 @@ describe("a run that is to succeed once", () => {
       const faults = yield* Etcd.Faults
       const { run } = yield* session({ ttl: "60 seconds" })
       const exits: Array<Exit.Exit<unknown, unknown>> = []
-      const hung = yield* fork(run(nightly(Effect.uninterruptible(Effect.as(faults.stall, "report")))).pipe(
-        Effect.onExit((exit) => Effect.sync(() => exits.push(exit)))
-      ))
+      const hung = yield* fork(
+        run(nightly(Effect.uninterruptible(Effect.as(faults.stall, "report")))).pipe(
+          Effect.onExit((exit) => Effect.sync(() => exits.push(exit)))
+        )
+      )
       yield* pass(1)
       yield* stop(hung)
       // One request's time for the mark, and one for the release.

@@ -10,6 +10,7 @@ import * as Exit from "effect/Exit"
 import type * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
 import { watchOfLine } from "../etcd/service.ts"
+import { Outage } from "../outage.ts"
 import { Entry } from "./entry.ts"
 import { singleKey } from "./layout.ts"
 import type { Lengths } from "./line.ts"
@@ -31,8 +32,9 @@ export const make = (
       done(Exit.succeed(new Lines.Refused(name, holder, untilReleased(name, holder.createRevision))))
     })
 
-  const untilReleased = (name: string, createRevision: bigint): Effect.Effect<void, Etcd.EtcdError> =>
-    Effect.scoped(Effect.gen(function*() {
+  const outage = new Outage()
+  const untilReleased = (name: string, createRevision: bigint): Effect.Effect<void, Etcd.EtcdError> => {
+    const released = Effect.scoped(Effect.gen(function*() {
       const watch = yield* watchOfLine(etcd, singleKey.range(name))
       const isHeld = Effect.map(
         etcd.range(singleKey.range(name)),
@@ -40,7 +42,9 @@ export const make = (
       )
       // A put may take the key off its lease.
       while (yield* isHeld) yield* watch.next
-    })).pipe(persistently)
+    }))
+    return persistently(outage, released)
+  }
 
   return { ...lines, join }
 }

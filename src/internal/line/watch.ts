@@ -13,11 +13,13 @@ import type * as Etcd from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Background } from "../background.ts"
 import { subscribeOfLine } from "../etcd/service.ts"
+import type { Outage } from "../outage.ts"
 
 /** What watches have in common, so that each of thousands is small. */
 export interface Host {
   readonly etcd: Etcd.Etcd["Service"]
   readonly background: Background
+  readonly outage: Outage
 }
 
 /** What a watch is for. */
@@ -63,7 +65,7 @@ export class DeletionWatch {
     if (this.#queuedAt !== undefined && this.#queuedAt !== openingLimit) this.close()
     if (this.isOpen) return
     const opened = Effect.catch(
-      persistently(this.#opened()),
+      persistently(this.#host.outage, this.#opened()),
       (error) => Effect.sync(() => this.#subject.onError(error))
     )
     this.#queuedAt = openingLimit
@@ -131,9 +133,17 @@ export class DeletionWatch {
   }
 }
 
-/** A read that failed says nothing about what is there: it is repeated, unless etcd will never allow it. */
-export const persistently: <A>(effect: Effect.Effect<A, EtcdError>) => Effect.Effect<A, EtcdError> = Effect
-  .retry({ while: (error) => isPassing(error), schedule: Schedule.spaced(retryAfter) })
+/**
+ * A read that failed says nothing about what is there: it is repeated, unless etcd will never allow it. Thousands may
+ * meet one outage, and tell of it together.
+ */
+export const persistently = <A>(outage: Outage, effect: Effect.Effect<A, EtcdError>): Effect.Effect<A, EtcdError> =>
+  effect.pipe(
+    Effect.tapError((error) =>
+      isPassing(error) ? outage.tell("The lines of this session cannot be seen", error) : Effect.void
+    ),
+    Effect.retry({ while: isPassing, schedule: Schedule.spaced(retryAfter) })
+  )
 
 const isPassing = ({ reason }: EtcdError): boolean =>
   reason !== "PermissionDenied" && reason !== "Unauthenticated" && reason !== "InvalidArgument"
