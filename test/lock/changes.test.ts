@@ -50,14 +50,14 @@ const put = (...keys: ReadonlyArray<string>) =>
 
 const seconds = (count: number) => Effect.repeat(pass("1 second"), { times: count - 1 })
 
-/** An error that takes some memory. */
-const refused = () =>
+/** An error keeps what its attempt ran with, as the stack of a real one does. */
+const refused = (kept: unknown) =>
   new Etcd.EtcdError({
     reason: "Unavailable",
     method: "watch",
     outcome: "Refused",
     description: "says the test",
-    cause: Array.from({ length: 500 }, Math.random)
+    cause: [kept, ...Array.from({ length: 100 }, Math.random)]
   })
 
 describe("those who look on", () => {
@@ -188,9 +188,9 @@ describe("those who look on", () => {
       yield* lookOn(view, {
         ...etcd,
         subscribe: (options, listener) => {
-          if (attempts++ > 0) return Effect.fail(refused())
+          if (attempts++ > 0) return Effect.withFiber(({ context }) => Effect.fail(refused(context)))
           return Effect.tap(etcd.subscribe(options, listener), () =>
-            Effect.sync(() => queueMicrotask(() => listener.onEnd(refused()))))
+            Effect.sync(() => queueMicrotask(() => listener.onEnd(refused(undefined)))))
         }
       })
       yield* Effect.repeat(pass("1 minute"), { times: 4 })

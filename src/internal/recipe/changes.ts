@@ -75,7 +75,10 @@ class Onlooker<A> {
     this.#watch = undefined
   }
 
-  /** Waits until there is something new to show. */
+  /**
+   * Waits until there is something new to show. A loop rather than a retry: a retry keeps the last error in the context of
+   * the next attempt, and the stack of an error keeps the context of its own, so that an outage would keep them all.
+   */
   get next(): Effect.Effect<A, Etcd.EtcdError> {
     return Effect.gen({ self: this }, function*() {
       while (true) {
