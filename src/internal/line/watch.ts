@@ -7,7 +7,6 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
-import * as Schedule from "effect/Schedule"
 import type * as Semaphore from "effect/Semaphore"
 import type * as Etcd from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
@@ -138,12 +137,12 @@ export class DeletionWatch {
  * meet one outage, and tell of it together.
  */
 export const persistently = <A>(outage: Outage, effect: Effect.Effect<A, EtcdError>): Effect.Effect<A, EtcdError> =>
-  effect.pipe(
-    Effect.tapError((error) =>
-      isPassing(error) ? outage.tell("The lines of this session cannot be seen", error) : Effect.void
-    ),
-    Effect.retry({ while: isPassing, schedule: Schedule.spaced(retryAfter) })
-  )
+  // A retry would keep the errors of all attempts alive, each in the context of the next one.
+  Effect.catchIf(effect, isPassing, (error) =>
+    Effect.andThen(
+      outage.tell("The lines of this session cannot be seen", error),
+      Effect.delay(persistently(outage, effect), retryAfter)
+    ))
 
 const isPassing = ({ reason }: EtcdError): boolean =>
   reason !== "PermissionDenied" && reason !== "Unauthenticated" && reason !== "InvalidArgument"

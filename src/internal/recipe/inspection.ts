@@ -163,7 +163,7 @@ const placeIn = (kv: Etcd.KeyValue): Omit<ListedLock, "entries"> => {
 
 /** Whether a key begins with a name that a lock can have. A key that is not UTF-8 is shown as a different text. */
 const isNameIn = (kv: Etcd.KeyValue, name: string): boolean =>
-  Check.isName(name) && idOf(kv).startsWith(toText(Buffer.from(name)))
+  Check.isName(name) && !Check.isFolder(name) && idOf(kv).startsWith(toText(Buffer.from(name)))
 
 /** Deletes the entry that was created at a revision. Returns whether it was still there. */
 const forceRelease = Effect.fnUntraced(function*(
