@@ -26,11 +26,11 @@ export interface Line {
 }
 
 /** Reads a lock's line: that of its queue, or that of its single key where its queue is empty. */
-export const lineOf = (name: string) =>
-  Effect.map(
-    Effect.all([Semaphore.inspect(name), ReadWriteLock.inspect(name), Lock.inspect(name, singleKey)]),
-    (seen) => lineIn(...seen)
-  )
+export const lineOf = Effect.fnUntraced(function*(name: string) {
+  const semaphore = yield* Semaphore.inspect(name)
+  if (isSemaphore(semaphore)) return ofSemaphore(semaphore)
+  return ofLock(yield* ReadWriteLock.inspect(name), yield* Lock.inspect(name, singleKey))
+})
 
 /** Emits the same, now and after every change. Only the first holder is shown with the time that its lease has left. */
 export const linesOf = (name: string) =>
@@ -39,7 +39,7 @@ export const linesOf = (name: string) =>
     silently(ReadWriteLock.changes(name)),
     silently(Lock.changes(name, singleKey))
   ).pipe(
-    Stream.map((seen) => lineIn(...seen))
+    Stream.map(([semaphore, queue, single]) => isSemaphore(semaphore) ? ofSemaphore(semaphore) : ofLock(queue, single))
   )
 
 /** The first one tells of an outage for all. */
@@ -47,34 +47,30 @@ const silently = Stream.provideService(References.MinimumLogLevel, "None")
 
 const singleKey = { layout: "single-key" } as const
 
-/** A lock of any kind, as each module sees it. */
-const lineIn = (
-  semaphore: Semaphore.Inspection,
-  readWrite: ReadWriteLock.Inspection,
-  single: Lock.Inspection
+const isSemaphore = ({ of }: Semaphore.Inspection): boolean => of !== undefined
+
+const ofSemaphore = ({ conflicts, holders, lock, of, queue }: Semaphore.Inspection): Line => {
+  const entry = ({ client, permits }: Semaphore.Claimant): Entry => ({ claim: `${permits ?? "all"} of ${of}`, client })
+  return { lock, holders: holders.map(entry), queue: queue.map(entry), conflicts, of }
+}
+
+const ofLock = (
+  { conflicts, holders, lock, queue }: ReadWriteLock.Inspection,
+  { holder }: Lock.Inspection
 ): Line => {
-  const { conflicts, lock, of } = semaphore
-  if (of !== undefined) {
-    const entry = ({ client, permits }: Semaphore.Claimant): Entry => ({
-      claim: `${permits ?? "all"} of ${of}`,
-      client
-    })
-    return { lock, holders: semaphore.holders.map(entry), queue: semaphore.queue.map(entry), conflicts, of }
-  }
-  if (readWrite.holders.length + readWrite.conflicts.length === 0) {
-    const holders = single.holder === undefined ? [] : [{ claim: "single key", client: single.holder }]
-    return { lock, holders, queue: [], conflicts }
+  if (holders.length + conflicts.length === 0) {
+    return {
+      lock,
+      holders: holder === undefined ? [] : [{ claim: "single key", client: holder }],
+      queue: [],
+      conflicts
+    }
   }
   const entry = ({ client, mode }: ReadWriteLock.Claimant): Entry => ({
     claim: mode === "read" ? "shared" : "exclusive",
     client
   })
-  return {
-    lock,
-    holders: readWrite.holders.map(entry),
-    queue: readWrite.queue.map(entry),
-    conflicts: readWrite.conflicts
-  }
+  return { lock, holders: holders.map(entry), queue: queue.map(entry), conflicts }
 }
 
 // -----------------------------------------------------------------------------

@@ -23,7 +23,7 @@ export const make = (module: string, text: ReadonlyArray<string>, values: Readon
   // No value makes the name of a read-write lock's folder. Text that does so is the program's own mistake.
   const last = encoded.at(-1)
   const name = last !== undefined && !text.at(-1)!.includes("/") && Check.isFolder(made)
-    ? joinedWith(encoded.with(-1, encodeCharacter(last[0]!) + last.slice(1)))
+    ? joinedWith(encoded.with(encoded.length - 1, encodeCharacter(last[0]!) + last.slice(1)))
     : made
   Check.name(module, name)
   return name
