@@ -226,7 +226,7 @@ export const withLeadership: {
  * with its success, failure or defect, even if it fails while a loss interrupts it. If it succeeds after a loss, since
  * it is uninterruptible, it starts anew: another candidate may have led meanwhile.
  *
- * During an outage of etcd, the candidate waits. The whole fails with an `EtcdError` that waiting cannot cure, with a
+ * During an outage of etcd, the candidate waits, and logs a warning at once and every minute. The whole fails with an `EtcdError` that waiting cannot cure, with a
  * `LockNameConflict`, with `LockLost` of the reason `Released` when the session has closed, or with the last error when
  * `standAgain` ends.
  *
@@ -275,8 +275,9 @@ export const whileLeader: {
  * A failure of the inner layer cannot fail the program's layers, which are built by then.
  * It is logged as an error, and the candidate resigns, so that another one can try. Then
  * it stands again by `standAgain`, whose input is the typed error, and which may end. The
- * same goes for every error of standing, except that the candidate no longer stands once
- * the session has closed. A defect or the end of `standAgain` is logged as an error;
+ * same goes for every error of standing, except that an outage of etcd is a warning, at
+ * once and every minute, and that the candidate no longer stands once the session has
+ * closed. A defect or the end of `standAgain` is logged as an error;
  * after either, the process no longer stands.
  *
  * To have the program itself fail instead, launch the layer under `whileLeader`.
@@ -329,8 +330,11 @@ export const leader = (name: string): Effect.Effect<Option.Option<Leader>, Etcd.
  *
  * **Details**
  *
- * A slow reader misses states in between, but always gets the latest one. A watch that ends is opened again. Observing
- * needs no session, and costs the same however many candidates wait.
+ * A slow reader misses states in between, but always gets the latest one. Every five seconds, one small request asks for
+ * changes that etcd has not reported. Observing needs no session, and costs the same however many candidates wait.
+ *
+ * The stream fails as `leader` does until it has emitted once. After that, it waits until an outage is over and logs a
+ * warning at once and every minute; it fails with an error that waiting cannot cure.
  *
  * **Example** (Following the leader)
  *
@@ -352,7 +356,7 @@ export const leader = (name: string): Effect.Effect<Option.Option<Leader>, Etcd.
  * @since 0.1.0
  */
 export const observe = (name: string): Stream.Stream<Option.Option<Leader>, Etcd.EtcdError, Etcd.Etcd> =>
-  Stream.unwrap(Effect.map(Etcd.Etcd, (etcd) => leaders.observe(etcd, placeOf(name))))
+  Stream.unwrap(Effect.map(Etcd.Etcd, (etcd) => leaders.observe(etcd, name, placeOf(name))))
 
 // -----------------------------------------------------------------------------
 // internal

@@ -24,7 +24,7 @@ export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")
   metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json)),
   /** The span in which it waited, where its program traces. */
   trace: Schema.optional(Schema.Struct({ traceId: Schema.String, spanId: Schema.String })),
-  /** How long its lease would live if the client died now. Only `inspect` and `changes` read it. */
+  /** How long its lease would live if the client died now. `inspect` asks etcd for it, and `changes` for the first holder. */
   remaining: Schema.optional(Schema.Duration)
 }) {
   override toString(): string {

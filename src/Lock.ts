@@ -25,8 +25,9 @@
  * their end, and the lock waits for them. A promise runs on after the interruption,
  * and the lock does not wait for it; `withLock` shows what to do about that.
  *
- * A name is text of at most 1 KiB in UTF-8, is not empty, and has no `/` at its
- * ends and no `//` in it. Any other name, and an option that can never work, is a defect
+ * A name is text of at most 1 KiB in UTF-8, is not empty, has no `/` at its ends and
+ * no `//` in it, and its last part is neither `read` nor `write`, under which a
+ * read-write lock has its readers and writers. Any other name, and an option that can never work, is a defect
  * that names the option and shows a valid value. Use the template `name` for names that
  * contain values of your users.
  *
@@ -286,7 +287,8 @@ export const isLockError: (u: unknown) => u is LockError = Schema.is(
  * A value is percent-encoded, so that it can neither break the name nor reach another
  * lock: different values make different names. Letters, digits, `-`, `_`, `.` and `~`
  * stay as they are. A value with more than 72 characters after that is replaced by its
- * SHA-256, and empty text by `%empty`. The text around the values is not encoded.
+ * SHA-256, and empty text by `%empty`. A value that would end the name in `/read` or
+ * `/write` has its first letter encoded. The text around the values is not encoded.
  *
  * **Gotchas**
  *
@@ -462,8 +464,9 @@ export interface OnceOptions extends Options {
  *
  * **Details**
  *
- * When the effect has succeeded, a transaction puts the key `NAME.done/RUN/` on a lease
- * of its own; etcd applies it only if the lock is still owned. A run that fails,
+ * When the effect has succeeded, a transaction puts the key `//done/NAME/RUN`, where no
+ * lock has its entries, on a lease of its own; etcd applies it only if the lock is still
+ * owned. A run that fails,
  * or that loses its lock, leaves no such key, and may be run again by any caller. A
  * caller that finds the key does not wait for the lock.
  *
@@ -678,7 +681,11 @@ export const acquireAll = (
 export interface Inspection {
   readonly lock: string
   readonly holder: Holder | undefined
-  /** The waiters, in order. The fibers of one process are one entry. Waiters for a single key cannot be seen. */
+  /**
+   * The waiters in etcd's line, in order. Fibers that wait behind another one of their process, which waits or holds, are
+   * not in that line and cannot be seen, and later requests of other processes may be served before them. Waiters for a
+   * single key cannot be seen either.
+   */
   readonly queue: ReadonlyArray<Holder>
   /** Keys in the lock's place that are not its entries: every acquire fails with `LockNameConflict` for one of them. */
   readonly conflicts: ReadonlyArray<Pick<LockNameConflict, "key" | "kind">>
@@ -698,6 +705,15 @@ export const inspect = (
 
 /**
  * Emits the holder of a lock and its waiters, now and after every change.
+ *
+ * **Details**
+ *
+ * Only the holder has a `remaining` time: a look after each hand-over costs the same, however many wait. A slow reader
+ * misses states in between, but always gets the latest one. Every five seconds, one small request asks for changes that
+ * etcd has not reported.
+ *
+ * The stream fails as `inspect` does until it has emitted once. After that, it waits until an outage is over and logs a
+ * warning at once and every minute; it fails with an error that waiting cannot cure.
  *
  * @category operating
  * @since 0.1.0
@@ -720,7 +736,7 @@ export interface Summary {
   readonly holder: Holder
   /** How many entries hold it: one, or several readers or holders of permits. */
   readonly holding: number
-  /** How many entries wait. The fibers of one process are one entry. Waiters for a single key cannot be seen. */
+  /** How many entries wait, as `Inspection.queue` has them. */
   readonly waiting: number
 }
 
@@ -738,7 +754,8 @@ export interface Summary {
  * A lock is known by its keys alone. A key under a name that ends with the ID of its
  * own lease, as the entries of this library, of Go's mutex and of `etcdctl lock` do, is
  * an entry of a queue. Where the last part of that name is `read` or `write`, it is an
- * entry of a reader or a writer: a lock that is named `x/read` is listed as readers of `x`. Any other key on a lease
+ * entry of a reader or a writer. So a lock of a Go program that is named `x/read` is listed as readers of `x`, which no name
+ * of this library can be. Any other key on a lease
  * may be a single key, and is listed as one, even if it is something else. Keys on no lease are not listed, nor are
  * keys whose names no lock can have, such as names that are not UTF-8.
  *
@@ -766,7 +783,7 @@ export const list = (prefix = ""): Effect.Effect<ReadonlyArray<Summary>, Etcd.Et
 
 /**
  * Emits all locks that are held and whose names begin with a prefix, now and after every
- * change. A slow reader misses states in between, but always gets the latest one.
+ * change. It waits, looks again and fails as `changes` does.
  *
  * @see {@link list} for which locks these are
  *

@@ -9,8 +9,8 @@
  *
  * **Details**
  *
- * Readers and writers stand in one line, in the order in which they came. A reader
- * behind a writer that waits does not overtake it, so no writer starves. A read lock that
+ * Readers and writers stand in one line, in the order in which etcd has seen them. A
+ * reader behind a writer in that line does not overtake it, so no writer starves. A read lock that
  * is free costs one commit, and a reader watches at most its own key and that of one
  * writer, however many other readers there are.
  *
@@ -365,7 +365,7 @@ export interface Inspection {
   readonly lock: string
   /** The readers, or the writer, that hold the lock. */
   readonly holders: ReadonlyArray<Claimant>
-  /** The clients that wait, in order. Fibers that wait behind others of the same process are not listed. */
+  /** The clients that wait, in order, as `Lock.Inspection.queue` has them. */
   readonly queue: ReadonlyArray<Claimant>
   /** Keys in the lock's place that are not its entries; they make every caller fail with `LockNameConflict`. */
   readonly conflicts: Lock.Inspection["conflicts"]
@@ -380,7 +380,8 @@ export interface Inspection {
 export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError, Etcd.Etcd> => operating.inspect(name)
 
 /**
- * Emits which clients hold a lock and which wait for it, now and after every change.
+ * Emits which clients hold a lock and which wait for it, now and after every change, as
+ * `Lock.changes` does. Only the first holder has a `remaining` time.
  *
  * @category operating
  * @since 0.1.0

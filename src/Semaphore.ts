@@ -292,7 +292,7 @@ export interface Inspection {
   /** How many permits are not held. */
   readonly available: number | undefined
   readonly holders: ReadonlyArray<Claimant>
-  /** The clients that wait, in order. Fibers that wait behind others of the same process are not listed. */
+  /** The clients that wait, in order, as `Lock.Inspection.queue` has them. */
   readonly queue: ReadonlyArray<Claimant>
   /** Keys in the semaphore's place that are not its entries; they make every caller fail with `LockNameConflict`. */
   readonly conflicts: Lock.Inspection["conflicts"]
@@ -308,7 +308,7 @@ export const inspect = (name: string): Effect.Effect<Inspection, Etcd.EtcdError,
 
 /**
  * Emits which clients hold permits of a semaphore and which wait for some, now and after
- * every change.
+ * every change, as `Lock.changes` does. Only the first holder has a `remaining` time.
  *
  * @category operating
  * @since 0.1.0

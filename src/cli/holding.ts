@@ -9,6 +9,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type { ChildProcessSpawner } from "effect/process"
 import * as Queue from "effect/Queue"
+import * as Stream from "effect/Stream"
 import { constants } from "node:os"
 import { json } from "../internal/printable.ts"
 import * as Child from "./child.ts"
@@ -178,11 +179,13 @@ const safetyMarginOf = Effect.fnUntraced(function*(ttl: Duration.Duration, killA
 
 const announce = (name: string) =>
   Effect.gen(function*() {
-    const { holder } = yield* Lock.inspect(name)
+    // An inspection would ask for the lease of every other command that waits.
+    const seen = yield* Stream.runHead(Lock.changes(name))
+    const holder = Option.flatMapNullishOr(seen, ({ holder }) => holder)
     yield* Effect.logInfo(
       process.env.ETCD_LOCK_NAME === name
         ? `Waits for '${name}', under which it runs itself, by ETCD_LOCK_NAME`
-        : `Waits for '${name}'${holder === undefined ? "" : `, held by ${holder}`}`
+        : `Waits for '${name}'${Option.match(holder, { onNone: () => "", onSome: (holder) => `, held by ${holder}` })}`
     )
   }).pipe(Effect.ignore)
 

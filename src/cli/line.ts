@@ -3,6 +3,8 @@ import { Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as References from "effect/References"
+import * as Stream from "effect/Stream"
 import { json, printable } from "../internal/printable.ts"
 import { table } from "./table.ts"
 
@@ -26,26 +28,50 @@ export interface Line {
 /** Reads a lock's line: that of its queue, or that of its single key where its queue is empty. */
 export const lineOf = Effect.fnUntraced(function*(name: string) {
   const semaphore = yield* Semaphore.inspect(name)
-  if (semaphore.of !== undefined) {
-    const { conflicts, holders, lock, of, queue } = semaphore
-    const entry = ({ client, permits }: Semaphore.Claimant): Entry => ({
-      claim: `${permits ?? "all"} of ${of}`,
-      client
-    })
-    return { lock, holders: holders.map(entry), queue: queue.map(entry), conflicts, of } satisfies Line
-  }
-  const { conflicts, holders, lock, queue } = yield* ReadWriteLock.inspect(name)
+  if (isSemaphore(semaphore)) return ofSemaphore(semaphore)
+  return ofLock(yield* ReadWriteLock.inspect(name), yield* Lock.inspect(name, singleKey))
+})
+
+/** Emits the same, now and after every change. Only the first holder is shown with the time that its lease has left. */
+export const linesOf = (name: string) =>
+  Stream.zipLatestAll(
+    Semaphore.changes(name),
+    silently(ReadWriteLock.changes(name)),
+    silently(Lock.changes(name, singleKey))
+  ).pipe(
+    Stream.map(([semaphore, queue, single]) => isSemaphore(semaphore) ? ofSemaphore(semaphore) : ofLock(queue, single))
+  )
+
+/** The first one tells of an outage for all. */
+const silently = Stream.provideService(References.MinimumLogLevel, "None")
+
+const singleKey = { layout: "single-key" } as const
+
+const isSemaphore = ({ of }: Semaphore.Inspection): boolean => of !== undefined
+
+const ofSemaphore = ({ conflicts, holders, lock, of, queue }: Semaphore.Inspection): Line => {
+  const entry = ({ client, permits }: Semaphore.Claimant): Entry => ({ claim: `${permits ?? "all"} of ${of}`, client })
+  return { lock, holders: holders.map(entry), queue: queue.map(entry), conflicts, of }
+}
+
+const ofLock = (
+  { conflicts, holders, lock, queue }: ReadWriteLock.Inspection,
+  { holder }: Lock.Inspection
+): Line => {
   if (holders.length + conflicts.length === 0) {
-    const { holder } = yield* Lock.inspect(name, { layout: "single-key" })
-    const holders = holder === undefined ? [] : [{ claim: "single key", client: holder }]
-    return { lock, holders, queue: [], conflicts } satisfies Line
+    return {
+      lock,
+      holders: holder === undefined ? [] : [{ claim: "single key", client: holder }],
+      queue: [],
+      conflicts
+    }
   }
   const entry = ({ client, mode }: ReadWriteLock.Claimant): Entry => ({
     claim: mode === "read" ? "shared" : "exclusive",
     client
   })
-  return { lock, holders: holders.map(entry), queue: queue.map(entry), conflicts } satisfies Line
-})
+  return { lock, holders: holders.map(entry), queue: queue.map(entry), conflicts }
+}
 
 // -----------------------------------------------------------------------------
 // for people

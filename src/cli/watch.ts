@@ -1,5 +1,5 @@
 /** `etcd-lock watch`: a lock, or the locks under a prefix, as they change. */
-import { Lock, ReadWriteLock } from "effect-etcd-lock"
+import { Lock } from "effect-etcd-lock"
 import { Argument, Command, TerminalCapabilities } from "effect/cli"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
@@ -20,7 +20,7 @@ export const watch = Command.make("watch", {
     const { json } = yield* root
     const { canAnimate } = yield* TerminalCapabilities.TerminalCapabilities
     const view = json ? "json" : canAnimate ? "screen" : "lines"
-    const texts = name.endsWith("/") ? ofPrefix[view](Lock.listChanges(name)) : ofLock[view](linesOf(name))
+    const texts = name.endsWith("/") ? ofPrefix[view](Lock.listChanges(name)) : ofLock[view](Line.linesOf(name))
     yield* Stream.runForEach(Stream.changes(texts), (text) => Console.log(view === "screen" ? clear + text : text))
   }).pipe(untilSignal, Effect.provide(connection), spoken)).pipe(
     Command.withShortDescription("Show a lock, or those under a prefix, as they change."),
@@ -37,13 +37,7 @@ export const watch = Command.make("watch", {
 /** Moves the cursor to the corner of the terminal, and clears it. */
 const clear = "\u001b[H\u001b[2J"
 
-/** Looks at a lock again after every change of its queue, and of its single key. */
-const linesOf = (name: string) =>
-  Stream.merge(ReadWriteLock.changes(name), Lock.changes(name, { layout: "single-key" })).pipe(
-    Stream.mapEffect(() => Line.lineOf(name))
-  )
-
-type Lines = ReturnType<typeof linesOf>
+type Lines = ReturnType<typeof Line.linesOf>
 
 const ofLock = {
   json: (lines: Lines) => Stream.map(lines, Line.toJson),

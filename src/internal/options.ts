@@ -164,7 +164,17 @@ export const isName = (name: unknown): name is string =>
   typeof name === "string" && isShort(name) && !hasEmptySegment(name) && name.isWellFormed()
 
 export const name = (module: string, name: string): void => {
-  if (isName(name)) return
+  if (isName(name)) {
+    if (!isFolder(name)) return
+    throw new InvalidOption({
+      module,
+      option: "name",
+      problem: (option) => `cannot use the ${option("name")} ${show(name)}`,
+      cure: () =>
+        "The last part of a name is neither \"read\" nor \"write\": under such a name, a read-write lock has its readers " +
+        `or its writers. Write ${show(`${name}-lock`)}, for example.`
+    })
+  }
   throw new InvalidOption({
     module,
     option: "name",
@@ -174,6 +184,9 @@ export const name = (module: string, name: string): void => {
       "and has no \"/\" at its ends and no \"//\" in it, such as \"orders/7\"."
   })
 }
+
+/** Whether a name ends as the folders do in which a read-write lock has its readers and writers. */
+export const isFolder = (name: string): boolean => /(^|\/)(read|write)$/.test(name)
 
 // In UTF-8, one UTF-16 unit takes at most three bytes, and a pair of them four.
 const isShort = (name: string): boolean => name.length * 3 <= maxNameBytes || Buffer.byteLength(name) <= maxNameBytes

@@ -161,6 +161,17 @@ describe("etcd-lock inspect", () => {
 })
 
 describe("etcd-lock watch", () => {
+  it.live("ends with the error of the connection where etcd cannot be reached, as observe does", () =>
+    Effect.gen(function*() {
+      const looking = ["watch", "observe"].map((word) =>
+        Program.run([word, unique("away"), "--endpoints", "127.0.0.1:1"])
+      )
+      for (const { code, stderr } of yield* Effect.all(looking, { concurrency: "unbounded" })) {
+        assert.strictEqual(code, 69)
+        assert.match(stderr, /ECONNREFUSED/)
+      }
+    }).pipe(Effect.scoped))
+
   it.live("prints a line for each change of a lock", () =>
     Effect.gen(function*() {
       const name = unique("watch")

@@ -247,7 +247,7 @@ describe(`without etcd (${cite("P6")})`, () => {
       assert.deepStrictEqual(later.pollUnsafe(), Exit.void)
     }).pipe(Effect.scoped, provideMemory))
 
-  for (const fault of ["unreachable", "stall"] as const) {
+  for (const [fault, reason] of [["unreachable", "Unavailable"], ["stall", "Timeout"]] as const) {
     it.effect(`(${fault}) a timeout fails with the EtcdError and not with LockTimeout`, () =>
       Effect.gen(function*() {
         const faults = yield* Etcd.Faults
@@ -258,7 +258,7 @@ describe(`without etcd (${cite("P6")})`, () => {
         yield* pass(299)
         assert.isUndefined(asking.pollUnsafe())
         yield* pass(501)
-        assert.include(failureOf(asking.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason: "Timeout" })
+        assert.include(failureOf(asking.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason })
         yield* faults.heal
         yield* seconds(20)
       }).pipe(Effect.scoped, provideMemory))

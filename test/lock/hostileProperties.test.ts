@@ -118,6 +118,13 @@ const expected = (kv: Etcd.KeyValue) => {
 
 const head = <A, E, R>(stream: Stream.Stream<A, E, R>) => Effect.map(Stream.runHead(stream), Option.getOrThrow)
 
+/** Those who look on at changes see the remaining time of the first holder alone. */
+const withoutTimes = (seen: Lock.Inspection | ReadWriteLock.Inspection | Semaphore.Inspection) =>
+  JSON.parse(JSON.stringify(
+    seen,
+    (key, value) => key === "remaining" ? undefined : typeof value === "bigint" ? String(value) : value
+  ))
+
 const unprintable = /(?!\n)[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/u
 
 /** What the command prints for people. */
@@ -154,9 +161,9 @@ const assertShown = Effect.fnUntraced(function*(name: string) {
     assert.deepStrictEqual([...holders, ...queue].map(({ client }) => shown(client)), entries)
   }
   for (const inspection of [lock, shared, permits]) assert.deepStrictEqual([...inspection.conflicts], conflicts)
-  assert.deepStrictEqual(yield* head(Lock.changes(name)), lock)
-  assert.deepStrictEqual(yield* head(ReadWriteLock.changes(name)), shared)
-  assert.deepStrictEqual(yield* head(Semaphore.changes(name)), permits)
+  assert.deepStrictEqual(withoutTimes(yield* head(Lock.changes(name))), withoutTimes(lock))
+  assert.deepStrictEqual(withoutTimes(yield* head(ReadWriteLock.changes(name))), withoutTimes(shared))
+  assert.deepStrictEqual(withoutTimes(yield* head(Semaphore.changes(name))), withoutTimes(permits))
 
   const leader = yield* Election.leader(name)
   assert.deepStrictEqual(yield* head(Election.observe(name)), leader)

@@ -15,6 +15,9 @@ const names = new Map<string, unknown>([
   ["orders/%2E", "."],
   ["orders/%empty", ""],
   ["orders/%25empty", "%empty"],
+  ["orders/%72ead", "read"],
+  ["orders/%77rite", "write"],
+  ["orders/reads", "reads"],
   ["orders/%00", "\0"],
   ["orders/%20", " "],
   ["orders/%C3%BC%F0%9F%94%92", "ü🔒"],
@@ -29,6 +32,8 @@ const part = Schema.Literals([
   "",
   "a",
   "b",
+  "read",
+  "write",
   "1",
   "/",
   "//",
@@ -69,6 +74,7 @@ describe("the template of a name", () => {
     assert.strictEqual(Lock.name`orders`, "orders")
     assert.strictEqual(Lock.name`${"orders"}`, "orders")
     assert.strictEqual(Lock.name`${"a/b"}/of ${1n}`, "a%2Fb/of 1")
+    assert.strictEqual(Lock.name`${"read"}/of ${"write"}`, "read/of write")
   })
 
   it.effect.prop(
@@ -127,6 +133,13 @@ describe("the template of a name", () => {
     assert.throws(() => Lock.name`/orders/${7}`, RangeError, "cannot use the name")
     assert.throws(() => Lock.name`orders/${7}/`, RangeError, "cannot use the name")
     assert.throws(() => Lock.name``, RangeError, "cannot use the name")
+    assert.throws(() => Lock.name`orders/${7}/read`, RangeError, "cannot use the name")
+  })
+
+  it("lets no value make the name of a read-write lock's folder, not even with the text before it", () => {
+    assert.strictEqual(Lock.name`${"write"}`, "%77rite")
+    assert.strictEqual(Lock.name`orders/re${"ad"}`, "orders/re%61d")
+    assert.strictEqual(Lock.name`orders/${"wri"}te`, "orders/%77rite")
   })
 
   it.effect("makes names of locks that can be held beside each other", () =>

@@ -1,7 +1,8 @@
 /** A run that is to succeed once. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Option } from "effect"
-import { Etcd, Lock } from "effect-etcd-lock"
+import { Effect, Exit, Fiber, Layer, Option } from "effect"
+import { Etcd, Lock, Session } from "effect-etcd-lock"
+import { TestClock } from "effect/testing"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
 import { fork, keys, pass, provideMemory, session, stop } from "../support/inMemory.ts"
@@ -21,7 +22,7 @@ describe("a run that is to succeed once", () => {
       assert.deepStrictEqual(yield* b.run(nightly(Effect.die("twice"))), Option.none())
       yield* stop(holder)
       yield* pass(1)
-      assert.deepStrictEqual(yield* keys, [`nightly.done/${run}/`])
+      assert.deepStrictEqual(yield* keys, [`//done/nightly/${run}`])
     })))
 
   it.effect("is done by one of those who come together", () =>
@@ -78,7 +79,7 @@ describe("a run that is to succeed once", () => {
       const { run } = yield* session()
       yield* run(nightly(Effect.void))
       const etcd = yield* Etcd.Etcd
-      const { kvs: [mark] } = yield* etcd.range(Etcd.getPrefix("nightly.done/"))
+      const { kvs: [mark] } = yield* etcd.range(Etcd.getPrefix("//done/nightly/"))
       assert.deepInclude(yield* etcd.leaseTimeToLive(mark!.lease), { granted: 604_800, remaining: 604_800 })
     })))
 
@@ -109,7 +110,7 @@ describe("a run that is to succeed once", () => {
         assert.include(failureOf(first.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", method })
         yield* faults.heal
         assert.isAtMost((yield* faults.leases).length, 1, "only the session's own lease")
-        assert.deepStrictEqual((yield* keys).filter((key) => key.startsWith("nightly.done")), [])
+        assert.deepStrictEqual((yield* keys).filter((key) => key.startsWith("//done/")), [])
         yield* Effect.repeat(pass("10 seconds"), { times: 8 })
         assert.deepStrictEqual([yield* keys, yield* faults.leases], [[], []])
         assert.deepStrictEqual(yield* run(nightly(Effect.succeed("again"))), Option.some("again"))
@@ -119,14 +120,55 @@ describe("a run that is to succeed once", () => {
   it.effect("stands in the way of no lock, and is taken for no entry of one", () =>
     provideMemory(Effect.gen(function*() {
       const { run } = yield* session()
-      yield* run(Lock.withLockOnce(Effect.void, "nightly", { run: "a/b" }))
-      yield* run(Lock.withLock(Effect.void, "nightly", { timeout: 0 }))
-      const names = ["nightly.done", "nightly.done/a%2Fb"]
-      for (const name of names) {
-        const error = yield* Effect.flip(run(Lock.withLock(Effect.void, name, { timeout: "1 second" })))
-        assert.include(error as Lock.LockNameConflict, { _tag: "LockNameConflict", key: "nightly.done/a%2Fb/" })
+      yield* run(Lock.withLockOnce(Effect.void, "reports/nightly", { run: "a/b" }))
+      const names = [
+        "reports/nightly",
+        "reports",
+        "reports/nightly.done",
+        "done",
+        "done/reports",
+        "done/reports/nightly"
+      ]
+      for (const name of names) yield* run(Lock.withLock(Effect.void, name, { timeout: 0 }))
+      for (const layout of ["queue", "single-key"] as const) {
+        for (const name of names) {
+          const { conflicts, holder, queue } = yield* Lock.inspect(name, { layout })
+          assert.deepStrictEqual({ conflicts, holder, queue }, { conflicts: [], holder: undefined, queue: [] })
+        }
       }
+      assert.deepStrictEqual(yield* Lock.list(), [])
     })))
+
+  it.effect(`waits for its mark no longer than one request may take, when etcd hangs (${cite("P6")})`, () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session({ ttl: "60 seconds" })
+      const exits: Array<Exit.Exit<unknown, unknown>> = []
+      const hung = yield* fork(
+        run(nightly(Effect.uninterruptible(Effect.as(faults.stall, "report")))).pipe(
+          Effect.onExit((exit) => Effect.sync(() => exits.push(exit)))
+        )
+      )
+      yield* pass(1)
+      yield* stop(hung)
+      // One request's time for the mark, and one for the release.
+      yield* Effect.repeat(pass(100), { times: 101 })
+      assert.lengthOf(exits, 1)
+      assert.include(failureOf(exits[0]) as Etcd.EtcdError, { reason: "Timeout", method: "leaseGrant" })
+      yield* faults.heal
+      yield* Effect.repeat(pass("1 second"), { times: 130 })
+      assert.deepStrictEqual([yield* keys, yield* faults.leases], [[], []])
+    })))
+
+  for (const step of ["14 seconds", "1 minute", "2 hours"] as const) {
+    it.effect(`succeeds if its test's clock moves by ${step} at once`, () =>
+      Effect.gen(function*() {
+        const fiber = yield* Effect.forkChild(Effect.sleep("1 hour").pipe(Effect.as("report"), nightly))
+        yield* TestClock.adjust(step)
+        yield* TestClock.adjust("4 hours")
+        assert.deepStrictEqual(yield* Fiber.await(fiber), Exit.succeed(Option.some("report")))
+      }).pipe(Effect.provide(Session.layer().pipe(Layer.provide(Etcd.layerMemory())))))
+  }
 
   it.effect("has an ID of its own, whatever characters that is made of", () =>
     provideMemory(Effect.gen(function*() {

@@ -55,7 +55,17 @@ const of = 8
 /** What is wrong, and the message after the name of the module. */
 type Wrong = readonly [what: string, name: any, options: any, message: RegExp]
 
-const wrongName: ReadonlyArray<Wrong> = [["", /""/], ["/a", /"\/a"/], ["a//b", /"a\/\/b"/], [7, /7/], [
+const folders: ReadonlyArray<Wrong> = ["orders/read", "orders/write", "a/read/write", "read", "write"].map((name) => [
+  `name ${name}`,
+  name,
+  { of },
+  new RegExp(
+    `^cannot use the name "${name}"\\. The last part of a name is neither "read" nor "write": under such a name, a ` +
+      `read-write lock has its readers or its writers\\. Write "${name}-lock", for example\\.$`
+  )
+])
+
+const others: ReadonlyArray<Wrong> = [["", /""/], ["/a", /"\/a"/], ["a//b", /"a\/\/b"/], [7, /7/], [
   undefined,
   /undefined/
 ]]
@@ -65,6 +75,8 @@ const wrongName: ReadonlyArray<Wrong> = [["", /""/], ["/a", /"\/a"/], ["a//b", /
     { of },
     new RegExp(`^cannot use the name ${(shown as RegExp).source}\\. A name is text of .*, such as "orders/7"\\.$`)
   ])
+
+const wrongName = [...others, ...folders]
 
 const wrongOptions: ReadonlyArray<Wrong> = [
   ["options that are text", "a", "30 seconds", /^options must be an object, such as \{ .* \}, got text$/]

@@ -8,7 +8,7 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import type { Etcd, Header } from "../../Etcd.ts"
+import type { Etcd, Header, Range } from "../../Etcd.ts"
 import { monotonicMillis } from "../monotonic.ts"
 
 type Service = Etcd["Service"]
@@ -88,7 +88,11 @@ const make = (etcd: Service): History => {
     watched: {
       ...etcd,
       txn: (request) => compared(etcd.txn(request)),
-      range: (range) => range.serializable === true ? etcd.range(range) : compared(etcd.range(range))
+      // It keeps what hangs on the function, such as why etcd could last not be reached.
+      range: Object.assign(
+        (range: Range) => range.serializable === true ? etcd.range(range) : compared(etcd.range(range)),
+        etcd.range
+      )
     }
   }
 }

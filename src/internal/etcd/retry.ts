@@ -37,8 +37,14 @@ export const Patience = Context.Reference<{ readonly budget: number; readonly at
   { defaultValue: () => undefined }
 )
 
-/** `requestTimeout` is the budget of a request, in milliseconds, counted from when it was asked for. */
-export const make = (requestTimeout: number): Retry => {
+/**
+ * `requestTimeout` is the budget of a request, in milliseconds, counted from when it was asked for. `onFailed` is told of
+ * each attempt that has failed.
+ */
+export const make = (
+  requestTimeout: number,
+  onFailed: (error: EtcdError, clock: Clock.Clock) => void = () => {}
+): Retry => {
   const usual = { budget: requestTimeout, attempt: attemptTimeout(requestTimeout) }
 
   return (attempt, isIdempotent = true) =>
@@ -51,10 +57,12 @@ export const make = (requestTimeout: number): Retry => {
       // The first attempt is outside of `Effect.retry`: nearly every request needs no other, and should not pay for
       // the state, the schedule and the handlers of a retry.
       return Effect.catch(attempt(longest), (first) => {
+        onFailed(first, clock)
         let reported = first
         let anyUnknown = first.outcome === "Unknown"
         let timeout = longest
         const isWorthAnother = (error: EtcdError) => {
+          if (error !== first) onFailed(error, clock)
           if (error.outcome === "Unknown") anyUnknown = true
           // Prefer an earlier error over a timeout that only our own budget caused.
           if (error.reason !== "Timeout" || timeout >= perAttempt) reported = error

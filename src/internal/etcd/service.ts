@@ -3,19 +3,24 @@
  * without.
  */
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
-import type { Etcd, Subscription, Txn, Watch, WatchEvent, WatchListener, WatchOptions } from "../../Etcd.ts"
+import type { Etcd, Range, Subscription, Txn, Watch, WatchEvent, WatchListener, WatchOptions } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
+import { monotonicMillis } from "../monotonic.ts"
 import * as Retry from "./retry.ts"
 import { Subscriber } from "./subscriber.ts"
 import type { Transport, TransportWatch } from "./transport.ts"
 
 /** `requestTimeout` is in milliseconds. */
 export const make = (transport: Transport, requestTimeout: number): Etcd["Service"] => {
-  const retrying = Retry.make(requestTimeout)
+  let trouble: Trouble | undefined
+  const retrying = Retry.make(requestTimeout, (error, clock) => {
+    if (error.reason === "Unavailable") trouble = { error, at: monotonicMillis(clock) }
+  })
 
   const subscribed = (options: TransportWatch, listener: WatchListener) =>
     retrying((timeout) => {
@@ -27,6 +32,8 @@ export const make = (transport: Transport, requestTimeout: number): Etcd["Servic
     })
   const subscribe: Subscribe = (options, listener) => subscribed({ ...options, isOfLine: false }, listener)
   subscribe[ofLine] = (options, listener) => subscribed({ ...options, isOfLine: true }, listener)
+  const range: Ranging = (range) => retrying((timeout) => transport.range(range, timeout))
+  range[lastTrouble] = () => trouble
 
   return {
     requestTimeout: Duration.millis(requestTimeout),
@@ -51,7 +58,7 @@ export const make = (transport: Transport, requestTimeout: number): Etcd["Servic
         return retrying(attempt, isIdempotent) as Effect.Effect<any, EtcdError>
       })
     },
-    range: (range) => retrying((timeout) => transport.range(range, timeout)),
+    range,
     leaseGrant: (leaseId, seconds) => retrying((timeout) => transport.leaseGrant(leaseId, seconds, timeout)),
     leaseRevoke: (leaseId) => retrying((timeout) => transport.leaseRevoke(leaseId, timeout)),
     leaseKeepAlive: transport.leaseKeepAlive,
@@ -61,6 +68,31 @@ export const make = (transport: Transport, requestTimeout: number): Etcd["Servic
     subscribe
   }
 }
+
+// -----------------------------------------------------------------------------
+// the connection
+// -----------------------------------------------------------------------------
+
+interface Trouble {
+  readonly error: EtcdError
+  readonly at: number
+}
+
+/** How a caller that waits no longer learns what its request has met so far. It hangs on the function, as `ofLine` does. */
+const lastTrouble = Symbol("effect-etcd-lock/lastTrouble")
+
+interface Ranging {
+  (range: Range): ReturnType<Etcd["Service"]["range"]>
+  [lastTrouble]?: () => Trouble | undefined
+}
+
+/** Why etcd could last not be reached, if that was in the last `millis`. */
+export const troubleWithin = (etcd: Etcd["Service"], millis: number): Effect.Effect<EtcdError | undefined> =>
+  Clock.clockWith((clock) => {
+    const trouble = (etcd.range as Ranging)[lastTrouble]?.()
+    const isRecent = trouble !== undefined && monotonicMillis(clock) - trouble.at <= millis
+    return Effect.succeed(isRecent ? trouble.error : undefined)
+  })
 
 // -----------------------------------------------------------------------------
 // watches of lines

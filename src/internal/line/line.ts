@@ -520,7 +520,8 @@ export class Line implements Subject {
 
   /** Repeats a read until it succeeds. An error that repeating cannot cure fails all waiters. */
   #repeat(read: Effect.Effect<void, Etcd.EtcdError>) {
-    this.#host.background(Effect.catch(persistently(read), (error) => Effect.sync(() => this.onError(error))))
+    const repeated = persistently(this.#host.outage, read)
+    this.#host.background(Effect.catch(repeated, (error) => Effect.sync(() => this.onError(error))))
   }
 }
 

@@ -13,6 +13,7 @@ import type { Background } from "../background.ts"
 import * as Batch from "../etcd/batch.ts"
 import type { Done } from "../etcd/batch.ts"
 import { monotonicMillis } from "../monotonic.ts"
+import { Outage } from "../outage.ts"
 import * as Cleanup from "./cleanup.ts"
 import { admits, type Claim } from "./discipline.ts"
 import { endOf, Entry, type EntryError, EntryLost, type EntryOptions, ForeignEntry, giveAway } from "./entry.ts"
@@ -121,7 +122,16 @@ export const make = (
       ),
       (answer) => Requests.shownBy(kv, answer)
     )
-  const host: LineHost = { etcd, clock, background, lengths, layout, leaseOf, openingLimits }
+  const host: LineHost = {
+    etcd,
+    clock,
+    background,
+    outage: new Outage(),
+    lengths,
+    layout,
+    leaseOf,
+    openingLimits
+  }
   const lines = new Map<string, Line>()
   let sweeper: Fiber.Fiber<void> | undefined
   let isEnding = false

@@ -11,6 +11,7 @@ import * as Exit from "effect/Exit"
 import type * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
 import { watchOfLine } from "../etcd/service.ts"
+import { Outage } from "../outage.ts"
 import { Entry } from "./entry.ts"
 import { singleKey } from "./layout.ts"
 import type { Lengths } from "./line.ts"
@@ -33,12 +34,13 @@ export const make = (
       done(Exit.succeed(new Lines.Refused(name, holder, untilReleased(name, holder.createRevision, lookEvery))))
     })
 
+  const outage = new Outage()
   const untilReleased = (
     name: string,
     createRevision: bigint,
     lookEvery: Duration.Duration
-  ): Effect.Effect<void, Etcd.EtcdError> =>
-    Effect.scoped(Effect.gen(function*() {
+  ): Effect.Effect<void, Etcd.EtcdError> => {
+    const released = Effect.scoped(Effect.gen(function*() {
       const watch = yield* watchOfLine(etcd, singleKey.range(name))
       const isHeld = Effect.map(
         etcd.range(singleKey.range(name)),
@@ -46,7 +48,9 @@ export const make = (
       )
       // A put may take the key off its lease, and the watch may be silent.
       while (yield* isHeld) yield* Effect.timeoutOption(watch.next, lookEvery)
-    })).pipe(persistently)
+    }))
+    return persistently(outage, released)
+  }
 
   return { ...lines, join }
 }

@@ -8,18 +8,19 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import * as Schedule from "effect/Schedule"
 import type * as Semaphore from "effect/Semaphore"
 import type * as Etcd from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Background } from "../background.ts"
 import { subscribeOfLine } from "../etcd/service.ts"
 import { giveUp } from "../etcd/subscriber.ts"
+import type { Outage } from "../outage.ts"
 
 /** What watches have in common, so that each of thousands is small. */
 export interface Host {
   readonly etcd: Etcd.Etcd["Service"]
   readonly background: Background
+  readonly outage: Outage
 }
 
 /** What a watch is for. */
@@ -72,7 +73,7 @@ export class DeletionWatch {
     if (this.#queuedAt !== undefined && this.#queuedAt !== openingLimit) this.close()
     if (this.isOpen) return
     const opened = Effect.catch(
-      persistently(this.#opened()),
+      persistently(this.#host.outage, this.#opened()),
       (error) => Effect.sync(() => this.#subject.onError(error))
     )
     this.#queuedAt = openingLimit
@@ -168,9 +169,17 @@ export class DeletionWatch {
   }
 }
 
-/** A read that failed says nothing about what is there: it is repeated, unless etcd will never allow it. */
-export const persistently: <A>(effect: Effect.Effect<A, EtcdError>) => Effect.Effect<A, EtcdError> = Effect
-  .retry({ while: (error) => isPassing(error), schedule: Schedule.spaced(retryAfter) })
+/**
+ * A read that failed says nothing about what is there: it is repeated, unless etcd will never allow it. Thousands may
+ * meet one outage, and tell of it together.
+ */
+export const persistently = <A>(outage: Outage, effect: Effect.Effect<A, EtcdError>): Effect.Effect<A, EtcdError> =>
+  // A retry would keep the errors of all attempts alive, each in the context of the next one.
+  Effect.catchIf(effect, isPassing, (error) =>
+    Effect.andThen(
+      outage.tell("The lines of this session cannot be seen", error),
+      Effect.delay(persistently(outage, effect), retryAfter)
+    ))
 
 const isPassing = ({ reason }: EtcdError): boolean =>
   reason !== "PermissionDenied" && reason !== "Unauthenticated" && reason !== "InvalidArgument"

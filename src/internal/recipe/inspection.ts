@@ -3,11 +3,8 @@
  * etcd, and takes no part in the line.
  */
 import * as Arr from "effect/Array"
-import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Queue from "effect/Queue"
-import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as Etcd from "../../Etcd.ts"
 import { Holder } from "../../Holder.ts"
@@ -16,9 +13,10 @@ import { type Claim, metAmong } from "../line/discipline.ts"
 import { ForeignEntry } from "../line/entry.ts"
 import { idOf, keyOf } from "../line/entryKey.ts"
 import { type Layout, queue, singleKey, withoutCompanions, withoutFolder } from "../line/layout.ts"
-import { leaseOf, shownBy } from "../line/requests.ts"
+import * as Log from "../log.ts"
 import * as Check from "../options.ts"
-import { conflictOf, describe } from "./description.ts"
+import { changes } from "./changes.ts"
+import { type Conflicting, conflictOf, describe } from "./description.ts"
 
 type Service = Etcd.Etcd["Service"]
 
@@ -34,17 +32,20 @@ export const make = <O, A>({ module, placeOf, show }: {
   readonly module: string
   /** Checks the name and the options that choose the place. */
   readonly placeOf: (name: string, options: O | undefined) => Place
-  readonly show: (name: string, found: Effect.Success<ReturnType<typeof inspect>>) => A
+  readonly show: (name: string, line: Inspected) => A
 }) => {
-  const look = (etcd: Service, name: string, options: O | undefined) =>
-    Effect.map(inspect(etcd, placeOf(name, options)), (found) => show(name, found))
+  const look = (etcd: Service, name: string, place: Place, leases?: number) =>
+    Effect.map(inspect(etcd, place, leases), (seen) => ({ ...seen, shown: show(name, seen.shown) }))
   return {
-    inspect: (name: string, options?: O) => Effect.flatMap(Etcd.Etcd, (etcd) => look(etcd, name, options)),
+    inspect: (name: string, options?: O) =>
+      Effect.flatMap(Etcd.Etcd, (etcd) => Effect.map(look(etcd, name, placeOf(name, options)), ({ shown }) => shown)),
     changes: (name: string, options?: O) =>
       Stream.unwrap(
         Effect.map(Etcd.Etcd, (etcd) => {
-          const { layout, prefix } = placeOf(name, options)
-          return changes(etcd, layout.range(prefix), look(etcd, name, options))
+          const place = placeOf(name, options)
+          const range = place.layout.range(place.prefix)
+          // A look follows every hand-over, so it asks for one lease, however long the line is.
+          return changes(etcd, { subject: `The line of '${name}'`, range, look: look(etcd, name, place, 1) })
         })
       ),
     forceRelease: (name: string, options: O & { readonly createRevision: bigint }) =>
@@ -62,60 +63,62 @@ export interface Claimant {
   readonly client: Holder
 }
 
-/** Reads the line under a prefix. The clients whose claims are met are the holders. */
-const inspect = Effect.fnUntraced(function*(etcd: Service, { layout, prefix }: Place) {
-  const { kvs } = yield* etcd.range({ ...layout.range(prefix), sort: "CreateAscending", keysOnly: true })
-  const read = yield* withValues(etcd, kvs.filter((kv) => layout.isEntry(prefix, kv)))
-  const entries = withoutCompanions(prefix, read.filter(({ lease }) => lease !== 0n))
-  const foreign = [
-    ...read.filter(({ lease }) => lease === 0n).map((kv) => new ForeignEntry(kv, false)),
-    ...yield* withLeases(etcd, kvs.filter((kv) => !layout.isEntry(prefix, kv)))
-  ]
-  const conflicts = new Map(foreign.map((foreign) => [idOf(foreign.kv), conflictOf(foreign)]))
-  const leases = new Map<bigint, Duration.Duration>()
-  yield* Effect.forEach(
-    new Set(entries.map(({ lease }) => lease)),
-    (lease) =>
-      Effect.map(etcd.leaseTimeToLive(lease), ({ remaining }) => {
-        leases.set(lease, Duration.seconds(Math.max(0, remaining)))
-      }),
-    { concurrency: 16 }
-  )
+interface Inspected {
+  readonly holders: ReadonlyArray<Claimant>
+  readonly queue: ReadonlyArray<Claimant>
+  readonly conflicts: ReadonlyArray<Conflicting>
+}
+
+/** Reads the line under a prefix, and how long the leases of so many clients last. Those whose claims are met hold. */
+const inspect = Effect.fnUntraced(function*(etcd: Service, { layout, prefix }: Place, leases = Infinity) {
+  const { count, kvs, revision } = yield* readLine(etcd, layout.range(prefix))
+  const isEntry = (kv: Etcd.KeyValue) => kv.lease !== 0n && layout.isEntry(prefix, kv)
+  const entries = withoutCompanions(prefix, kvs.filter(isEntry))
+  const remaining = yield* remainingOf(etcd, entries.slice(0, leases))
   const clients = entries.map((kv): Claimant => ({
     claim: layout.claimIn(prefix, kv),
-    client: new Holder({ ...describe(kv), remaining: leases.get(kv.lease) })
+    client: new Holder({ ...describe(kv), remaining: remaining.get(kv.lease) })
   }))
   const holding = metAmong(clients.map(({ claim }) => claim))
-  return {
+  const shown: Inspected = {
     holders: clients.slice(0, holding),
     queue: clients.slice(holding),
-    conflicts: kvs.flatMap((kv) => conflicts.get(idOf(kv)) ?? [])
+    conflicts: kvs.filter((kv) => !isEntry(kv)).map((kv) => conflictOf(new ForeignEntry(kv, kv.lease !== 0n)))
   }
+  return { shown, count, revision }
 })
 
 /** Returns the locks of both layouts whose names begin with a prefix, in the order of their names. */
-export const list = Effect.fnUntraced(function*(etcd: Service, prefix: string) {
+export const list = (etcd: Service, prefix: string) => Effect.map(seeAll(etcd, prefix), ({ shown }) => shown)
+
+/** Emits the same, now and after every change under the prefix. */
+export const listChanges = (etcd: Service, prefix: string) =>
+  changes(etcd, {
+    subject: prefix === "" ? "The locks" : `The locks under '${prefix}'`,
+    range: rangeOf(prefix),
+    look: seeAll(etcd, prefix)
+  })
+
+const seeAll = Effect.fnUntraced(function*(etcd: Service, prefix: string) {
   const range = rangeOf(prefix)
-  const { kvs, withoutValues } = yield* etcd.range(range).pipe(
-    Effect.map(({ kvs }) => ({ kvs, withoutValues: false })),
-    Effect.catchIf(isTooLarge, () => Effect.map(readLeases(etcd, range), (kvs) => ({ kvs, withoutValues: true })))
+  const { count, kvs, revision, withoutValues } = yield* etcd.range(range).pipe(
+    Effect.map((read) => ({ ...read, withoutValues: false })),
+    Effect.catchIf(isTooLarge, () => Effect.map(readLeases(etcd, range), (read) => ({ ...read, withoutValues: true })))
   )
   const locks = locksOf(kvs, prefix)
   const holders = locks.map(({ entries }) => entries[0]!)
   const described = new Map(
     (withoutValues ? yield* withValues(etcd, holders) : holders).map((kv) => [idOf(kv), describe(kv)])
   )
-  return locks.flatMap(({ entries, layout, lock, prefix }, i) => {
+  const shown = locks.flatMap(({ entries, layout, lock, prefix }, i) => {
     // It has been released since its key was read.
     const holder = described.get(idOf(holders[i]!))
     if (holder === undefined) return []
     const holding = metAmong(entries.map((kv) => layouts[layout].claimIn(prefix, kv)))
     return [{ lock, layout, holder, holding, waiting: entries.length - holding }]
   })
+  return { shown, count, revision }
 })
-
-/** Emits what `list` returns, now and after every change under the prefix. */
-export const listChanges = (etcd: Service, prefix: string) => changes(etcd, rangeOf(prefix), list(etcd, prefix))
 
 // etcd takes an empty key for none.
 const rangeOf = (prefix: string) => ({ ...Etcd.getPrefix(prefix), key: Buffer.from(prefix || "\0") })
@@ -160,41 +163,7 @@ const placeIn = (kv: Etcd.KeyValue): Omit<ListedLock, "entries"> => {
 
 /** Whether a key begins with a name that a lock can have. A key that is not UTF-8 is shown as a different text. */
 const isNameIn = (kv: Etcd.KeyValue, name: string): boolean =>
-  Check.isName(name) && idOf(kv).startsWith(toText(Buffer.from(name)))
-
-/** Looks now, and again after every change in the range, or after those that matter. */
-export const changes = <A>(
-  etcd: Service,
-  { key, rangeEnd }: Etcd.Range,
-  look: Effect.Effect<A, Etcd.EtcdError>,
-  matters: (event: Etcd.WatchEvent) => boolean = () => true
-): Stream.Stream<A, Etcd.EtcdError> =>
-  Stream.suspend(() => {
-    let hasEnded = false
-    return Stream.unwrap(Effect.gen(function*() {
-      hasEnded = false
-      // However much happens between two looks, the second one sees the latest state.
-      const changed = yield* Queue.sliding<void, Etcd.EtcdError>(1)
-      const subscribed = etcd.subscribe({ key, rangeEnd }, {
-        onEvents: (events) => void (events.some(matters) && Queue.offerUnsafe(changed, undefined)),
-        onEnd: (error) => {
-          hasEnded = true
-          Queue.failCauseUnsafe(changed, Cause.fail(error))
-        }
-      })
-      yield* Effect.acquireRelease(subscribed, ({ close }) => Effect.sync(close), { interruptible: true })
-      return Stream.concat(Stream.fromEffect(look), Stream.fromEffectRepeat(Effect.andThen(Queue.take(changed), look)))
-    })).pipe(
-      // A watch that was open is opened again, whatever ended it: etcd may have compacted what it had to report. If it
-      // cannot be opened, that error decides.
-      Stream.retry(
-        Schedule.while(
-          Schedule.spaced("200 millis"),
-          ({ input }) => hasEnded || (input as Etcd.EtcdError).isTransient
-        )
-      )
-    )
-  })
+  Check.isName(name) && !Check.isFolder(name) && idOf(kv).startsWith(toText(Buffer.from(name)))
 
 /** Deletes the entry that was created at a revision. Returns whether it was still there. */
 const forceRelease = Effect.fnUntraced(function*(
@@ -213,7 +182,7 @@ const forceRelease = Effect.fnUntraced(function*(
     then: found.filter((kv) => !others.includes(kv)).map(({ key }) => Etcd.remove(key))
   })
   if (succeeded) {
-    yield* Effect.annotateLogs(Effect.logWarning(`Lock '${lock}' was taken away from '${keyOf(entry)}'`), {
+    yield* Log.warning(`Lock '${lock}' was taken away from '${keyOf(entry)}'`, {
       lock,
       lease: entry.lease.toString(16)
     })
@@ -225,21 +194,46 @@ const forceRelease = Effect.fnUntraced(function*(
 // internal
 // -----------------------------------------------------------------------------
 
+/** All keys of a line, oldest first, in one reply unless they do not fit into one. */
+const readLine = (etcd: Service, range: Etcd.Range) => {
+  const oldestFirst = { ...range, sort: "CreateAscending" } as const
+  return Effect.catchIf(etcd.range(oldestFirst), isTooLarge, () =>
+    Effect.flatMap(
+      etcd.range({ ...oldestFirst, keysOnly: true }),
+      (read) => Effect.map(withValues(etcd, read.kvs), (kvs) => ({ ...read, kvs }))
+    ))
+}
+
+/** How long leases last. Several entries may be on one. */
+const remainingOf = (etcd: Service, entries: ReadonlyArray<Etcd.KeyValue>) =>
+  Effect.map(
+    Effect.forEach(
+      new Set(entries.map(({ lease }) => lease)),
+      (lease) =>
+        Effect.map(
+          etcd.leaseTimeToLive(lease),
+          ({ remaining }) => [lease, Duration.seconds(Math.max(0, remaining))] as const
+        ),
+      { concurrency: 16 }
+    ),
+    (remaining) => new Map(remaining)
+  )
+
 /** Reads the keys of a range with their leases, in as many replies as they need, and keeps no values. */
 const readLeases = (
   etcd: Service,
   range: Etcd.Range,
   limit = 1024
-): Effect.Effect<ReadonlyArray<Etcd.KeyValue>, Etcd.EtcdError> =>
+): Effect.Effect<Effect.Success<ReturnType<Service["range"]>>, Etcd.EtcdError> =>
   etcd.range({ ...range, limit }).pipe(
-    Effect.flatMap(({ count, kvs }) => {
-      const read = kvs.map((kv) => ({ ...kv, value: nothing }))
-      return count === kvs.length
+    Effect.flatMap((found) => {
+      const read = { ...found, kvs: found.kvs.map((kv) => ({ ...kv, value: nothing })) }
+      return found.count === read.kvs.length
         ? Effect.succeed(read)
         // The key right after the last one.
         : Effect.map(
-          readLeases(etcd, { ...range, key: Buffer.concat([kvs.at(-1)!.key, Buffer.of(0)]) }, limit),
-          (rest) => [...read, ...rest]
+          readLeases(etcd, { ...range, key: Buffer.concat([read.kvs.at(-1)!.key, Buffer.of(0)]) }, limit),
+          ({ kvs }) => ({ ...read, kvs: [...read.kvs, ...kvs] })
         )
     }),
     Effect.catchIf((error) => isTooLarge(error) && limit > 1, () => readLeases(etcd, range, limit >> 1))
@@ -256,14 +250,6 @@ const withValues = (etcd: Service, entries: ReadonlyArray<Etcd.KeyValue>) =>
     askAll(etcd, entries.map(({ key }) => Etcd.get(key))),
     (answers) => answers.flatMap(({ kvs: [kv] }, i) => kv?.createRevision === entries[i]!.createRevision ? [kv] : [])
   )
-
-/** Asks which of some keys are on a lease, and leaves out those that have gone. */
-const withLeases = (etcd: Service, kvs: ReadonlyArray<Etcd.KeyValue>) =>
-  Effect.map(askAll(etcd, kvs.map(leaseOf)), (answers) =>
-    kvs.flatMap((kv, i) => {
-      const shown = shownBy(kv, answers[i]!)
-      return shown === "Gone" ? [] : [new ForeignEntry(kv, shown === "OnLease")]
-    }))
 
 /** Sends operations that change nothing, in as many transactions as they need. */
 const askAll = <A extends Etcd.Op>(

@@ -17,7 +17,14 @@ export const make = (module: string, text: ReadonlyArray<string>, values: Readon
       cure: () => "Write a character between them that no encoded value has, such as \"/\" or \":\"."
     })
   }
-  const name = text.reduce((name, text, i) => name + encode(module, values[i - 1]) + text)
+  const encoded = values.map((value) => encode(module, value))
+  const joinedWith = (values: ReadonlyArray<string>) => text.reduce((name, text, i) => name + values[i - 1] + text)
+  const made = joinedWith(encoded)
+  // No value makes the name of a read-write lock's folder. Text that does so is the program's own mistake.
+  const last = encoded.at(-1)
+  const name = last !== undefined && !text.at(-1)!.includes("/") && Check.isFolder(made)
+    ? joinedWith(encoded.with(encoded.length - 1, encodeCharacter(last[0]!) + last.slice(1)))
+    : made
   Check.name(module, name)
   return name
 }

@@ -1,6 +1,6 @@
 /**
  * The mark that a run has succeeded: a key on a lease of its own, so that etcd deletes it when its time is over, by
- * etcd's clock and no other.
+ * etcd's clock and no other. It stays for days, so it lies where no lock's entries do.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -27,8 +27,8 @@ export interface Mark {
 export const markOf = (module: string, name: string, options: OnceOptions): Mark => {
   Check.run(module, options?.run)
   const keepFor = Check.duration(keepForIn(module), options.keepFor ?? defaultKeepFor)
-  // Beside the lock's own entries, and with one slash more than an entry of a lock named `NAME.done` has.
-  return { key: `${name}.done/${encodeURIComponent(options.run)}/`, seconds: Math.ceil(Duration.toSeconds(keepFor)) }
+  // No name begins with a slash, not even that of a connection whose prefix is one.
+  return { key: `//done/${name}/${encodeURIComponent(options.run)}`, seconds: Math.ceil(Duration.toSeconds(keepFor)) }
 }
 
 export const isSet = (etcd: Service, { key }: Mark): Effect.Effect<boolean, Etcd.EtcdError> =>
@@ -50,20 +50,38 @@ export const unlessSet = <A, E, R>(
     })
   )
 
-/** Sets the mark, if the lock is still owned. A mark that is not known to be set is taken back. */
+/**
+ * Sets the mark, if the lock is still owned, and takes no longer than one request may. A mark that is not known to be set
+ * is taken back, for which nobody waits.
+ */
 const set = Effect.fnUntraced(function*(etcd: Service, lock: Handle, { key, seconds }: Mark) {
   const lease = randomId()
   const value = encode({ since: yield* Clock.currentTimeMillis, metadata: undefined, id: undefined, span: undefined })
+  let method = "leaseGrant"
   yield* Effect.catchIf(
     etcd.leaseGrant(lease, seconds),
     // Only our own grant can have this ID, by an attempt whose answer was lost.
     ({ reason }) => reason === "LeaseExists",
     () => Effect.void
   ).pipe(
-    Effect.andThen(lock.txn({ then: [Etcd.put(key, value, { lease })], idempotent: true })),
-    Effect.onError(() => Effect.ignore(etcd.leaseRevoke(lease)))
+    Effect.andThen(() => {
+      method = "txn"
+      return lock.txn({ then: [Etcd.put(key, value, { lease })], idempotent: true })
+    }),
+    Effect.timeoutOrElse({ duration: etcd.requestTimeout, orElse: () => notInTime(method) }),
+    Effect.onError(() => Effect.forkDetach(Effect.ignore(etcd.leaseRevoke(lease))))
   )
 })
+
+const notInTime = (method: string) =>
+  Effect.fail(
+    new Etcd.EtcdError({
+      reason: "Timeout",
+      method,
+      outcome: "Unknown",
+      description: "no answer in time to set the mark that the run has succeeded"
+    })
+  )
 
 const defaultKeepFor = "7 days"
 

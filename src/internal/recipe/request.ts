@@ -6,10 +6,12 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
+import type { Etcd } from "../../Etcd.ts"
 import { EtcdError } from "../../EtcdError.ts"
 import type { Holder } from "../../Holder.ts"
 import type { LockLost, Options, TryOptions } from "../../Lock.ts"
 import { Session } from "../../Session.ts"
+import { troubleWithin } from "../etcd/service.ts"
 import type { Claim } from "../line/discipline.ts"
 import { type Entry, EntryLost, ForeignEntry } from "../line/entry.ts"
 import type { EntryKeyValue } from "../line/entryKey.ts"
@@ -261,7 +263,7 @@ export const deadline = <E>(
 
 /** Reads which client is in the way of a request whose time is up, and which has left. Fails if it is no client. */
 export const holderOf = (
-  { holder, layout }: Contention,
+  { etcd, holder, layout }: Contention,
   { claim, prefix }: Request,
   name: string,
   own: ReadonlyArray<EntryLease>
@@ -269,18 +271,22 @@ export const holderOf = (
   holder(prefix, claim, own).pipe(
     Effect.flatMap((kv) => refusedBy(layout, prefix, claim, kv)),
     Effect.map((refused) => described(refused.holder)),
-    Effect.timeoutOrElse({ duration: holderTimeout, orElse: () => unanswered(name) })
+    Effect.timeoutOrElse({ duration: holderTimeout, orElse: () => unanswered(etcd, name) })
   )
 
-/** How long that read may take. */
-const holderTimeout = "500 millis"
+/** How long that read may take, in milliseconds. */
+const holderTimeout = 500
 
-const unanswered = (name: string) =>
-  Effect.fail(
-    new EtcdError({
-      reason: "Timeout",
-      method: "range",
-      outcome: "Unknown",
-      description: `etcd has not replied, and the time to wait for lock '${name}' is up`
-    })
-  )
+/** Says why etcd has not replied, where its connection says so. */
+const unanswered = (etcd: Etcd["Service"], name: string) =>
+  Effect.flatMap(troubleWithin(etcd, holderTimeout), (trouble) =>
+    Effect.fail(
+      new EtcdError({
+        reason: trouble?.reason ?? "Timeout",
+        method: "range",
+        outcome: "Unknown",
+        description: `etcd has not replied, and the time to wait for lock '${name}' is up` +
+          (trouble === undefined ? "" : `: ${trouble.description}`),
+        cause: trouble
+      })
+    ))

@@ -53,6 +53,7 @@ export class TimeUp<E> {
 }
 
 export interface Contention {
+  readonly etcd: Etcd.Etcd["Service"]
   readonly layout: Layout
   /**
    * Waits for the turn. It has to run uninterruptibly: only what goes through `wait` can be interrupted, and if that
@@ -455,7 +456,18 @@ export const make = (
     for (const queue of queues.values()) queue.failWaiting(Cause.fail(released))
   }
 
-  return { layout: lines.layout, acquire, tryAcquire, acquireAll, tryAcquireAll, release, recorderOf, holder, close }
+  return {
+    etcd,
+    layout: lines.layout,
+    acquire,
+    tryAcquire,
+    acquireAll,
+    tryAcquireAll,
+    release,
+    recorderOf,
+    holder,
+    close
+  }
 }
 
 // -----------------------------------------------------------------------------

@@ -107,7 +107,9 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
         state = { _tag: "Granted", shared }
         lease.onLoss(shared.end)
         background(shared.retireWhenIdle)
-        return lease.isAlive() ? Effect.void : Effect.fail(grantedTooLate)
+        // No request takes that long: this process stood still, and those who wait ask for another lease.
+        const stoodStill = lease.unacknowledgedFor > Duration.toMillis(etcd.requestTimeout)
+        return lease.isAlive() || stoodStill ? Effect.void : Effect.fail(grantedTooLate)
       })
     )
   })

@@ -1,0 +1,110 @@
+/** What those say who want something of an etcd that cannot be reached. On an etcd in memory. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Logger } from "effect"
+import { Election, Etcd, Lock } from "effect-etcd-lock"
+import { failureOf } from "../support/exits.ts"
+import { fork, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+import { logs } from "../support/logs.ts"
+
+const seconds = (count: number) => Effect.repeat(pass("1 second"), { times: count - 1 })
+
+const candidates = {
+  whileLeader: Election.whileLeader(Effect.never, "job"),
+  layer: Layer.launch(Election.layer("job", Layer.empty))
+}
+
+describe("an etcd that cannot be reached", () => {
+  for (const timeout of ["10 millis", "2 seconds", "4 seconds"] as const) {
+    it.effect(`is what a wait of ${timeout} fails with, and why`, () =>
+      provideMemory(Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { run } = yield* session()
+        yield* faults.unreachable
+        const waiting = yield* fork(run(Lock.withLock(Effect.void, "job", { timeout })))
+        yield* Effect.repeat(pass("500 millis"), { times: 10 })
+        const error = failureOf(waiting.pollUnsafe()) as Etcd.EtcdError
+        assert.include(error, { _tag: "EtcdError", reason: "Unavailable" })
+        assert.include(error.message, "time to wait for lock 'job' is up: No connection established")
+      })))
+  }
+
+  it.effect("is not to blame for a silence that came later", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      yield* faults.unreachable
+      const waiting = yield* fork(run(Lock.withLock(Effect.void, "job", { timeout: "3 seconds" })))
+      yield* pass("1 second")
+      yield* faults.reachable
+      yield* faults.stall
+      yield* Effect.repeat(pass("500 millis"), { times: 10 })
+      assert.include(failureOf(waiting.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", reason: "Timeout" })
+    })))
+
+  for (const [name, candidate] of Object.entries(candidates)) {
+    it.effect(`is told of by a candidate of Election.${name}, at once and every minute`, () =>
+      Effect.suspend(() => {
+        const { logged, logger } = logs()
+        return provideMemory(Effect.gen(function*() {
+          const faults = yield* Etcd.Faults
+          const { run } = yield* session()
+          yield* faults.unreachable
+          const standing = yield* fork(run(candidate))
+          yield* seconds(10)
+          assert.lengthOf(logged, 1)
+          assert.match(logged[0]!, /^This process cannot stand in election 'job': etcd .*: No connection established$/)
+          yield* seconds(115)
+          assert.lengthOf(logged, 2)
+          yield* faults.reachable
+          yield* seconds(10)
+          assert.isDefined(yield* Election.leader("job"))
+          yield* stop(standing)
+        })).pipe(Effect.provide(logger))
+      }))
+
+    it.effect(`ends no candidate of Election.${name} whose logger throws`, () =>
+      provideMemory(Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const { run } = yield* session()
+        yield* faults.unreachable
+        const standing = yield* fork(run(candidate))
+        yield* seconds(10)
+        yield* faults.reachable
+        yield* seconds(10)
+        assert.isUndefined(standing.pollUnsafe())
+        assert.strictEqual((yield* Election.leader("job"))._tag, "Some")
+        yield* stop(standing)
+        yield* pass("1 second")
+      })).pipe(Effect.provide(Logger.layer([
+        Logger.make(() => {
+          throw new Error("no disk")
+        })
+      ]))))
+  }
+
+  for (const layout of ["queue", "single-key"] as const) {
+    it.effect(`is told of once by each process that has locks of the layout ${layout}`, () =>
+      Effect.suspend(() => {
+        const { logged, logger } = logs()
+        return provideMemory(Effect.gen(function*() {
+          const faults = yield* Etcd.Faults
+          const [a, b] = yield* Effect.all([session({ ttl: "60 seconds" }), session({ ttl: "60 seconds" })])
+          const names = ["one", "two", "three"]
+          const take = (name: string) => fork(Lock.withLock(Effect.never, name, { layout }))
+          const held = yield* Effect.forEach(names, (name) => a.run(take(name)))
+          yield* pass("1 second")
+          const waiting = yield* Effect.forEach(names, (name) => b.run(take(name)))
+          yield* pass("1 second")
+          yield* faults.unreachable
+          yield* seconds(15)
+          const told = logged.filter((line) => line.startsWith("The lines of this session cannot be seen: "))
+          assert.lengthOf(told, 2)
+          assert.include(told[0], "failed (Unavailable): ")
+          yield* faults.reachable
+          yield* seconds(10)
+          yield* Effect.forEach([...held, ...waiting], stop)
+          yield* seconds(5)
+        })).pipe(Effect.provide(logger))
+      }))
+  }
+})
