@@ -130,14 +130,24 @@ export const make = (
   const wouldBeCalled = ({ claim, prefix }: Request) => queues.get(prefix)?.admits(claim) !== false
 
   /** Refuses a try that etcd would refuse anyway, so that it is not worth a proposal. */
-  const refusedHere = <E>({ claim, prefix }: Request, wait: Wait<E>): Effect.Effect<Refused, EntryError | E> =>
-    wait(
-      lines.layout.sharesWithAhead(claim)
-        ? Effect.map(lines.refuse(prefix, claim), ({ available, holder }) =>
-          new Refused(prefix, holder, undefined, queues.get(prefix)?.leftOf(available, claim) ?? available))
-        : Effect.flatMap(askForHolder(prefix, claim), (holder) =>
-          refusedBy(lines.layout, prefix, claim, holder ?? lines.held(prefix)))
+  const refusedHere = <E>({ claim, prefix }: Request, wait: Wait<E>): Effect.Effect<Refused, EntryError | E> => {
+    if (!lines.layout.sharesWithAhead(claim)) {
+      return wait(
+        Effect.flatMap(
+          askForHolder(prefix, claim),
+          (holder) => refusedBy(lines.layout, prefix, claim, holder ?? lines.held(prefix))
+        )
+      )
+    }
+    // Taken down now: what leaves while etcd is asked must not make it look as if there had been enough.
+    const left = queues.get(prefix)!.leftFor(claim)
+    return wait(
+      Effect.map(
+        lines.refuse(prefix, claim),
+        ({ available, holder }) => new Refused(prefix, holder, undefined, Math.min(available, left))
+      )
     )
+  }
 
   const contend = <A, E>(
     requests: ReadonlyArray<Request>,
