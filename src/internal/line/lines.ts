@@ -79,6 +79,8 @@ export interface Lines {
   readonly leave: (entry: Entry, done: () => void) => void
   /** Changes what the entry says of its holder. */
   readonly describe: (entry: Entry, value: Uint8Array) => void
+  /** Whether the user may put entries such as these, on whatever lease. */
+  readonly mayJoin: (wanted: ReadonlyArray<Wanted>) => Effect.Effect<boolean>
   /** Refuses a claim that can be met beside others, by what all who stand in the line leave to it. */
   readonly refuse: (prefix: string, claim: Claim) => Effect.Effect<Refused, EntryError>
   /** Where the entries are that can be in the way of a claim. */
@@ -332,6 +334,13 @@ export const make = (
     })
   }
 
+  const mayJoin: Lines["mayJoin"] = (wanted) =>
+    Effect.suspend(() => {
+      const keys = wanted.map(({ claim, prefix, ref }) => layout.key(prefix, ref.lease, claim))
+      wanted.forEach(({ ref }, i) => releaseKey(ref.lease, keys[i]!))
+      return Effect.isSuccess(etcd.txn({ ...Requests.mayPut(keys), idempotent: true }))
+    })
+
   const entriesOf = (wanted: ReadonlyArray<Wanted>) =>
     wanted.map(({ prefix, ...options }) => new Entry(lineOf(prefix), options))
 
@@ -530,7 +539,22 @@ export const make = (
 
   const close = () => lines.forEach((line) => line.unwatch())
 
-  return { layout, join, tryJoin, joinAll, tryJoinAll, handOver, leave, describe, refuse, ahead, held, end, close }
+  return {
+    layout,
+    join,
+    tryJoin,
+    joinAll,
+    tryJoinAll,
+    handOver,
+    leave,
+    describe,
+    mayJoin,
+    refuse,
+    ahead,
+    held,
+    end,
+    close
+  }
 }
 
 const keyDeleted = new EntryLost("KeyDeleted")

@@ -167,6 +167,12 @@ export const describe = (entry: Entry) => Etcd.nested({ compare: [guard(entry)],
 /** Removes an entry whose create revision was never learned. */
 export const cleanUp = (entry: Entry) => Etcd.nested({ compare: isOurs(entry), then: [Etcd.remove(entry.key)] })
 
+/** Asks whether the user may put keys, on whatever lease: etcd checks that also for what it does not do. */
+export const mayPut = (keys: ReadonlyArray<string>) => ({
+  compare: [Etcd.compareCreateRevision(keys[0]!, "<", 0n)],
+  then: keys.map((key) => Etcd.put(key, ""))
+})
+
 /** A late put must not change an entry that is there. */
 const putOnce = (entry: Entry): Etcd.Op =>
   entry.line.layout.putsOnce(entry.claim)

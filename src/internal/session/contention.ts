@@ -26,7 +26,7 @@ import { Entry, type EntryError, EntryLost, ForeignEntry, lostWith } from "../li
 import type { EntryKeyValue } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
 import type { EntryLease, LeaseRef } from "../line/leaseRef.ts"
-import { type Lines, Refused, refusedBy } from "../line/lines.ts"
+import { type Lines, Refused, refusedBy, type Wanted } from "../line/lines.ts"
 import * as Requests from "../line/requests.ts"
 import * as Metrics from "../metrics.ts"
 import { LocalQueue, type Request, Waiter } from "./localQueue.ts"
@@ -224,7 +224,7 @@ export const make = (
       waiter.state = "Joining"
       via(prefix, { ref, value, claim }, (exit) => {
         answered(waiter, exit)
-        resume(orAgain(exit, attempt, () => join(waiter, via, attempt + 1)))
+        resume(orAgain([{ prefix, ref, value, claim }], exit, attempt, () => join(waiter, via, attempt + 1)))
       })
     })
 
@@ -251,14 +251,37 @@ export const make = (
         waiters.forEach((waiter, i) =>
           answered(waiter, Exit.map(exit, (joined) => joined instanceof Refused ? joined : joined[i]!))
         )
-        resume(orAgain(exit, attempt, () => joinAll(waiters, via, attempt + 1)))
+        resume(orAgain(wanted, exit, attempt, () => joinAll(waiters, via, attempt + 1)))
       })
     })
 
-  // A lease that was revoked from outside is noticed at its next use at the latest; the session grants another.
-  const orAgain = <A>(exit: Exit.Exit<A, EntryError>, attempt: number, again: () => Effect.Effect<A, EntryError>) => {
-    if (Exit.isSuccess(exit) || !isLeaseNotFound(exit.cause)) return exit
-    return attempt < 3 ? again() : Effect.fail(new EntryLost("LeaseExpired"))
+  const orAgain = <A>(
+    wanted: ReadonlyArray<Wanted>,
+    exit: Exit.Exit<A, EntryError>,
+    attempt: number,
+    again: () => Effect.Effect<A, EntryError>
+  ): Effect.Effect<A, EntryError> => {
+    const error = Exit.isFailure(exit) ? etcdErrorOf(exit.cause) : undefined
+    switch (error?.reason) {
+      // A lease that was revoked from outside is noticed at its next use at the latest; the session grants another.
+      case "LeaseNotFound": {
+        return attempt < 3 ? again() : Effect.fail(new EntryLost("LeaseExpired"))
+      }
+      // Unless it is the entry that is denied, it is the lease. What is on it already may be so since a role has changed.
+      case "PermissionDenied": {
+        if (attempt > 1) return exit
+        const { isShared, lease, retire } = wanted[0]!.ref
+        return Effect.flatMap(lines.mayJoin(wanted), (mayJoin) => {
+          if (!mayJoin) return exit
+          if (!isShared) return Effect.fail(deniedOn(lease, error!))
+          retire("a key on it is one that the user may not write any more")
+          return again()
+        })
+      }
+      default: {
+        return exit
+      }
+    }
   }
 
   /** Waits for a lease to join on. */
@@ -486,6 +509,14 @@ const etcdErrorOf = (cause: Cause.Cause<EntryError>): Etcd.EtcdError | undefined
   return error?._tag === "EtcdError" ? error : undefined
 }
 
-const isLeaseNotFound = (cause: Cause.Cause<EntryError>): boolean => etcdErrorOf(cause)?.reason === "LeaseNotFound"
+/** etcd puts no key on a lease that has one which the user may not write. */
+const deniedOn = ({ id }: EntryLease, { cause, method, outcome, reason }: EtcdError): EtcdError =>
+  new EtcdError({
+    reason,
+    method,
+    outcome,
+    cause,
+    description: `the user may not write a key that is on lease ${id.toString(16)} already; use another lease`
+  })
 
 const isOutage = (cause: Cause.Cause<EntryError>): boolean => etcdErrorOf(cause)?.isTransient === true
