@@ -3,8 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Latch, Layer } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import * as EtcdRunnerStorage from "effect-etcd-lock/EtcdRunnerStorage"
+import type { PersistenceError } from "effect/cluster/ClusterError"
 import * as ShardingConfig from "effect/cluster/ShardingConfig"
-import { defectOf } from "../support/exits.ts"
+import { defectOf, failureOf } from "../support/exits.ts"
 import { fork, keys, pass, provideMemory } from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
 import { type Config, machine as machineOn, names, runnersOf, shard, shards } from "./machine.ts"
@@ -203,6 +204,60 @@ describe("a refresh", () => {
       yield* drop("Reply", { method: "leaseKeepAlive" })
       const exit = yield* within(2000, a.refresh(shards(3)))
       assert.deepStrictEqual(exit, Exit.succeed(names(shards(3))))
+    }).pipe(provideMemory))
+})
+
+describe("shards that the runner was given and has not taken yet", () => {
+  it.effect("are vouched for by a refresh that does not name them", () =>
+    Effect.gen(function*() {
+      const { drop } = yield* faults
+      const a = yield* machine(1)
+      yield* a.acquire(shards(3))
+      for (let i = 0; i < 6; i++) {
+        yield* pass("2 seconds")
+        assert.deepStrictEqual(yield* a.refresh([]), [])
+      }
+      yield* pass(5000)
+      yield* drop("Request", { method: "leaseKeepAlive" })
+      assert.isTrue(Exit.isFailure(yield* within(2000, a.refresh([]))))
+      assert.deepStrictEqual(yield* a.refresh(shards(3)), names(shards(3)))
+    }).pipe(provideMemory))
+
+  it.effect("are reported as lost to a refresh that does not name them, until it cannot take them any more", () =>
+    Effect.gen(function*() {
+      const { keys, revokeLease } = yield* faults
+      const a = yield* machine()
+      yield* a.acquire(shards(3))
+      yield* revokeLease((yield* keys).find(({ key }) => Buffer.from(key).includes("/shards/"))!.lease)
+      for (const millis of [0, 2000, 1900]) {
+        yield* pass(millis)
+        assert.match(String((yield* Effect.flip(a.refresh([]))).cause), /was revoked/)
+      }
+      yield* pass(100)
+      assert.deepStrictEqual(yield* a.refresh([]), [])
+      assert.deepStrictEqual(yield* a.acquire(shards(3)), [])
+      yield* a.releaseAll
+      assert.deepStrictEqual(yield* a.acquire(shards(3)), names(shards(3)))
+    }).pipe(provideMemory))
+
+  it.effect("are lost with a call that is under way", () =>
+    Effect.gen(function*() {
+      const { heal, stall } = yield* faults
+      const calls = (a: Effect.Success<ReturnType<typeof machine>>) => [
+        a.refresh(shards(3)),
+        a.refresh([]),
+        a.acquire([shard(9)])
+      ]
+      for (const i of [0, 1, 2]) {
+        const a = yield* machine()
+        yield* a.acquire(shards(3))
+        yield* pass(8500)
+        yield* stall
+        const exit = yield* within(500, calls(a)[i]!)
+        assert.match(String((failureOf(exit) as PersistenceError).cause), /acknowledged no renewal for 9s/, `${i}`)
+        yield* heal
+        yield* a.close
+      }
     }).pipe(provideMemory))
 })
 
