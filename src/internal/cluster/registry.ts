@@ -74,13 +74,12 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
 
   /** An ID whose answer is lost is given to nobody. When all have been given, those of the registered runners are left out. */
   const nextMachineId = Effect.gen(function*() {
-    const then: readonly [Etcd.Put, Etcd.Range, Etcd.Range] = [
-      Etcd.put(keys.machineIds, ""),
-      Etcd.get(keys.machineIds),
-      Etcd.getPrefix(keys.runners)
-    ]
     while (true) {
-      const { responses: [, { kvs: [count] }, { kvs }] } = yield* etcd.txn({ then, idempotent: true })
+      const { responses } = yield* etcd.txn({
+        then: [Etcd.put(keys.machineIds, ""), Etcd.get(keys.machineIds), Etcd.getPrefix(keys.runners)],
+        idempotent: true
+      })
+      const [, { kvs: [count] }, { kvs }] = responses as Counted
       const taken = new Set(registered(kvs).map(({ machineId }) => machineId))
       if (taken.size >= maxMachineId) return yield* new AllMachineIdsTaken()
       const next = Number((count!.version - 1n) % BigInt(maxMachineId)) + 1
@@ -128,3 +127,5 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
 
   return { register, unregister, getRunners, setRunnerHealth }
 }
+
+type Counted = readonly [Etcd.PutResult, Etcd.RangeResult, Etcd.RangeResult]
