@@ -20,6 +20,7 @@ import { EtcdError } from "../../EtcdError.ts"
 import type { Lease, Options, Renewal } from "../../Lease.ts"
 import { LeaseExpired } from "../../LeaseExpired.ts"
 import * as Background from "../background.ts"
+import { copy, refuseOther } from "../copy.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
 import * as Metrics from "../metrics.ts"
 import * as Check from "../options.ts"
@@ -30,6 +31,7 @@ const TypeId = "~effect-etcd-lock/Lease"
 
 export class LeaseImpl implements EntryLease {
   readonly [TypeId]: typeof TypeId = TypeId
+  readonly [copy] = true
   readonly id: bigint
   readonly ttl: Duration.Duration
   /** All that runs under the lease or under a lock on it. */
@@ -409,7 +411,11 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   return lease
 })
 
-export const isLease = (u: unknown): u is LeaseImpl => Predicate.hasProperty(u, TypeId)
+export const isLease = (u: unknown): u is LeaseImpl => {
+  if (!Predicate.hasProperty(u, TypeId)) return false
+  refuseOther("lease", u)
+  return true
+}
 
 // -----------------------------------------------------------------------------
 // options
