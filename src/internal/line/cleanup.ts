@@ -32,7 +32,10 @@ interface Leftover {
   readonly unsubscribe: () => void
 }
 
-/** How many milliseconds a proposal may take inside of etcd: 5 seconds, twice the election timeout, and a margin. */
+/**
+ * How many milliseconds a proposal may take inside of etcd: 5 seconds, and twice the election timeout, which etcd tells no
+ * client. This covers 1.5 seconds, and the default is 1.
+ */
 export const proposalTimeout = 8000
 
 export const make = (

@@ -320,7 +320,8 @@ export const make = (
         ? entries.map(() => result.revision)
         : entries.map((entry, i) => earlierAttempt(entry, result, seen[i]!.own)?.createRevision)
       if (createRevisions.every((revision) => revision === undefined)) {
-        const taken = seen.findIndex(({ holder }) => holder !== undefined)
+        // What was in the way may have gone with another request of the same batch.
+        const taken = Math.max(0, seen.findIndex(({ holder }) => holder !== undefined))
         const { claim, line: { prefix } } = entries[taken]!
         entries.forEach(withdraw)
         return refusedBy(layout, prefix, claim, seen[taken]!.holder)

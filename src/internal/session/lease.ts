@@ -449,8 +449,8 @@ const defaultMargin = (ttl: number): number => Math.min(Math.max(ttl / 10, 300),
 const marginOption = (ttl: number): Check.DurationOption => ({
   module: "Lease",
   option: "safetyMargin",
-  range: `from 0 to less than two thirds of the ttl of ${ttl} ms, since renewals are a third of it apart`,
-  accepts: (margin) => !Duration.isNegative(margin) && Duration.toMillis(margin) < ttl * 2 / 3,
+  range: `from 0 to half of the ttl of ${ttl} ms, since renewals are a third of it apart, and each may take a sixth`,
+  accepts: (margin) => !Duration.isNegative(margin) && Duration.toMillis(margin) <= ttl / 2,
   example: "2 seconds"
 })
 
