@@ -11,9 +11,10 @@
  *
  * **Details**
  *
- * A runner has two leases in etcd, whose TTL is the `shardLockExpiration` of its `ShardingConfig`: its registration and
- * its machine ID are on one, its shards on the other. Only the runner's own calls renew them, so a runner whose process
- * lives but whose cluster stands still loses its shards.
+ * A runner has two leases in etcd, whose TTL is the `shardLockExpiration` of its `ShardingConfig`: its registration is on
+ * one, its shards are on the other. Only the runner's own calls renew them, so a runner whose process lives but whose
+ * cluster stands still loses its shards. Machine IDs are given in turn, and none again soon: the runner that had one may
+ * still run when its lease is over.
  *
  * A runner that cannot renew its shards stops what runs on them before etcd gives them to another runner. No clock is
  * compared with that of another machine.

@@ -114,7 +114,7 @@ export interface Options {
   /**
    * How long before etcd's own expiry a lease that could not be renewed counts as
    * lost. It has to cover the drift between the machines' clocks, and the time that work
-   * takes to stop once it is interrupted. It is less than two thirds of the TTL.
+   * takes to stop once it is interrupted. It is half of the TTL at most.
    * Default: a tenth of the TTL, but at least 300 milliseconds.
    */
   readonly safetyMargin?: Duration.Input | undefined

@@ -193,7 +193,12 @@ export const withPermits: {
 
 /**
  * Runs an effect while holding permits, or fails with `PermitsUnavailable` at once when
- * too few are left. A refused try costs one read, and leaves nothing behind.
+ * too few are left.
+ *
+ * A try joins the line, and leaves it again if the permits before it leave too few. So of several tries at the same
+ * moment, the first ones that fit succeed. One that comes before a refused one has left counts its permits, too, and may
+ * be refused for that.
+ * A refused try costs two transactions, or one read if the try before it was refused as well, and leaves nothing behind.
  *
  * @category critical sections
  * @since 0.1.0

@@ -166,7 +166,7 @@ const safetyMarginOf = Effect.fnUntraced(function*(ttl: Duration.Duration, killA
     return yield* new Misuse({ message: `--ttl: ${Duration.format(ttl)} is too short. Write at least 1s.` })
   }
   const drift = Duration.max(Duration.times(ttl, 0.1), Duration.millis(300))
-  const most = Duration.subtract(Duration.times(ttl, 0.6), drift)
+  const most = Duration.subtract(Duration.times(ttl, 0.5), drift)
   if (Duration.isGreaterThan(killAfter, most)) {
     return yield* new Misuse({
       message:

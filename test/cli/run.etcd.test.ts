@@ -273,7 +273,7 @@ describe("the exit code", () => {
       "a time to die that the lease has not",
       64,
       ["run", "--ttl=5s", "--kill-after=4s", "x", "true"],
-      /Write at most 2s 500ms/
+      /Write at most 2s,/
     ],
     ["a way to deal with a loss that there is not", 64, ["run", "--on-lost", "pray", "x", "true"], /none of kill, /],
     ["a password in the arguments", 64, ["ls", "--user", "root:secret"], /--user takes a name alone/],

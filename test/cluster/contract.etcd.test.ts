@@ -20,8 +20,8 @@ it.live("a storage at rest has etcd's members agree on nothing", () =>
     yield* a.register
     assert.lengthOf(yield* a.acquire(shards(900)), 900)
     const acquired = yield* metric
-    // Two leases, a registration, and 900 shards in 8 transactions.
-    assert.strictEqual(acquired - before, 2 + 1 + 8)
+    // Two leases, a machine ID, a registration, and 900 shards in 8 transactions.
+    assert.strictEqual(acquired - before, 2 + 1 + 1 + 8)
     for (let i = 0; i < 5; i++) {
       assert.lengthOf(yield* a.refresh(shards(900)), 900)
       assert.lengthOf(yield* runnersOf(a), 1)

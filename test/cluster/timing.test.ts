@@ -3,8 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Latch, Layer } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import * as EtcdRunnerStorage from "effect-etcd-lock/EtcdRunnerStorage"
+import type { PersistenceError } from "effect/cluster/ClusterError"
 import * as ShardingConfig from "effect/cluster/ShardingConfig"
-import { defectOf } from "../support/exits.ts"
+import { defectOf, failureOf } from "../support/exits.ts"
 import { fork, keys, pass, provideMemory } from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
 import { type Config, machine as machineOn, names, runnersOf, shard, shards } from "./machine.ts"
@@ -130,23 +131,65 @@ describe("the leases of a runner", () => {
     }).pipe(provideMemory))
 })
 
-describe("a registration", () => {
-  it.effect("takes the last machine ID that is free, and is refused when all are taken", () =>
+describe("a machine ID", () => {
+  const registered = (machineId: number) => {
+    const runner = { address: { host: "10.0.0.8", port: machineId }, groups: ["default"], weight: 1 }
+    const value = JSON.stringify({ runner, healthy: true, machineId })
+    return Etcd.put(`effect-cluster/runners/10.0.0.8:${machineId}`, value)
+  }
+
+  it.effect("is not given again when the lease of its runner is over, since the runner may run on", () =>
+    Effect.gen(function*() {
+      const { reachable, unreachable } = yield* faults
+      const runners = yield* Effect.forEach([1, 2, 3], machine)
+      const [a, b, c] = runners as [typeof runners[0], typeof runners[0], typeof runners[0]]
+      assert.strictEqual(yield* a.register, 1)
+      yield* unreachable
+      yield* pass("20 seconds")
+      yield* reachable
+      assert.deepStrictEqual(yield* runnersOf(b), [])
+      assert.strictEqual(yield* b.register, 2)
+      assert.strictEqual(yield* c.register, 3)
+      assert.strictEqual(yield* a.register, 4)
+    }).pipe(provideMemory))
+
+  it.effect("is left out when its answer was lost, and kept when that to the registration was", () =>
+    Effect.gen(function*() {
+      const { drop } = yield* faults
+      const [a, b] = [yield* machine(1), yield* machine(2)]
+      yield* drop("Reply", { method: "txn" })
+      const registering = yield* fork(a.register)
+      yield* pass("2 seconds")
+      assert.strictEqual(yield* Fiber.join(registering), 2)
+      yield* b.register
+      yield* a.storage.unregister(a.address)
+      yield* drop("Request", { method: "txn", times: 9 })
+      assert.isTrue(Exit.isFailure(yield* within(2000, a.register)))
+      yield* (yield* faults).heal
+      assert.strictEqual(yield* a.register, 4)
+      assert.strictEqual(yield* a.register, 4)
+    }).pipe(provideMemory))
+
+  it.effect("that a registered runner has is left out when all have been given once, and one too many is refused", () =>
     Effect.gen(function*() {
       const etcd = yield* Etcd.Etcd
-      const put = (id: number) => Etcd.put(`effect-cluster/machines/${id}`, "10.0.0.8:1")
-      for (let id = 1; id < 1023; id += 73) {
-        yield* etcd.txn({ then: Array.from({ length: 73 }, (_, i) => put(id + i)) })
+      const ids = Array.from({ length: 1023 }, (_, i) => i + 1)
+      for (let i = 0; i < ids.length; i += 93) {
+        yield* etcd.txn({ then: ids.slice(i, i + 93).map(registered) })
       }
-      yield* etcd.txn({ then: [put(1023), Etcd.remove("effect-cluster/machines/700")] })
-      const a = yield* machine(1)
-      const b = yield* machine(2)
-      assert.strictEqual(yield* a.register, 700)
-      const { cause } = yield* Effect.flip(b.register)
+      const free = (id: number) => etcd.txn({ then: [Etcd.remove(`effect-cluster/runners/10.0.0.8:${id}`)] })
+      yield* free(1023)
+      yield* free(700)
+      const runners = yield* Effect.forEach([1, 2, 3], machine)
+      assert.strictEqual(yield* runners[0]!.register, 700)
+      assert.strictEqual(yield* runners[1]!.register, 1023)
+      const { cause } = yield* Effect.flip(runners[2]!.register)
       assert.strictEqual(
         String(cause),
         "AllMachineIdsTaken: All 1023 machine IDs are taken, so no other runner can join the cluster"
       )
+      yield* free(1)
+      assert.strictEqual(yield* runners[2]!.register, 1)
     }).pipe(provideMemory))
 })
 
@@ -203,6 +246,60 @@ describe("a refresh", () => {
       yield* drop("Reply", { method: "leaseKeepAlive" })
       const exit = yield* within(2000, a.refresh(shards(3)))
       assert.deepStrictEqual(exit, Exit.succeed(names(shards(3))))
+    }).pipe(provideMemory))
+})
+
+describe("shards that the runner was given and has not taken yet", () => {
+  it.effect("are vouched for by a refresh that does not name them", () =>
+    Effect.gen(function*() {
+      const { drop } = yield* faults
+      const a = yield* machine(1)
+      yield* a.acquire(shards(3))
+      for (let i = 0; i < 6; i++) {
+        yield* pass("2 seconds")
+        assert.deepStrictEqual(yield* a.refresh([]), [])
+      }
+      yield* pass(5000)
+      yield* drop("Request", { method: "leaseKeepAlive" })
+      assert.isTrue(Exit.isFailure(yield* within(2000, a.refresh([]))))
+      assert.deepStrictEqual(yield* a.refresh(shards(3)), names(shards(3)))
+    }).pipe(provideMemory))
+
+  it.effect("are reported as lost to a refresh that does not name them, until it cannot take them any more", () =>
+    Effect.gen(function*() {
+      const { keys, revokeLease } = yield* faults
+      const a = yield* machine()
+      yield* a.acquire(shards(3))
+      yield* revokeLease((yield* keys).find(({ key }) => Buffer.from(key).includes("/shards/"))!.lease)
+      for (const millis of [0, 2000, 1900]) {
+        yield* pass(millis)
+        assert.match(String((yield* Effect.flip(a.refresh([]))).cause), /was revoked/)
+      }
+      yield* pass(100)
+      assert.deepStrictEqual(yield* a.refresh([]), [])
+      assert.deepStrictEqual(yield* a.acquire(shards(3)), [])
+      yield* a.releaseAll
+      assert.deepStrictEqual(yield* a.acquire(shards(3)), names(shards(3)))
+    }).pipe(provideMemory))
+
+  it.effect("are lost with a call that is under way", () =>
+    Effect.gen(function*() {
+      const { heal, stall } = yield* faults
+      const calls = (a: Effect.Success<ReturnType<typeof machine>>) => [
+        a.refresh(shards(3)),
+        a.refresh([]),
+        a.acquire([shard(9)])
+      ]
+      for (const i of [0, 1, 2]) {
+        const a = yield* machine()
+        yield* a.acquire(shards(3))
+        yield* pass(8500)
+        yield* stall
+        const exit = yield* within(500, calls(a)[i]!)
+        assert.match(String((failureOf(exit) as PersistenceError).cause), /acknowledged no renewal for 9s/, `${i}`)
+        yield* heal
+        yield* a.close
+      }
     }).pipe(provideMemory))
 })
 

@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Latch, Layer, Stream } from "effect"
-import { Etcd, Lock, Session } from "effect-etcd-lock"
+import { Effect, Exit, Fiber, Latch, Layer, Scope, Stream } from "effect"
+import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
 import * as Auth from "../support/Auth.ts"
-import { defectOf } from "../support/exits.ts"
+import { eventually } from "../support/eventually.ts"
+import { defectOf, failureOf } from "../support/exits.ts"
 
 const asAnn = Auth.user("ann", "secret")
 
@@ -153,5 +154,57 @@ describe.concurrent("a user whose role allows one prefix", () => {
       }
       // Which has done no harm to what is allowed.
       yield* ann(Lock.withLock(Effect.void, name))
+    }))
+
+  it.live("keeps its locks under another prefix when it loses that one, whatever it holds there", () =>
+    Effect.gen(function*() {
+      const { allow, disallow, endpoint } = yield* Auth.start({
+        users: { ann: { password: "secret", prefix: "orders/" } }
+      })
+      yield* allow("ann", "billing/")
+      const root = yield* processOf(endpoint, Auth.user("root", "root"))
+      const run = yield* processOf(endpoint, asAnn)
+      const etcd = yield* root(Etcd.Etcd)
+      const isHeld = yield* Latch.make()
+      const leave = yield* Latch.make()
+      const holding = yield* Effect.forkChild(
+        run(Lock.withLock(Effect.andThen(isHeld.open, leave.await), "billing/1"))
+      )
+      yield* isHeld.await
+      const leaseOf = (name: string) => run(Effect.scoped(Effect.map(Lock.acquire(name), ({ leaseId }) => leaseId)))
+      const lease = yield* leaseOf("orders/0")
+      const ownScope = yield* Scope.fork(yield* Effect.scope)
+      const own = yield* run(Lease.make({ ttl: "2 seconds" })).pipe(Scope.provide(ownScope))
+      yield* run(Lock.acquire("billing/own", { lease: own })).pipe(Scope.provide(ownScope))
+      yield* disallow("ann", "billing/")
+
+      // On etcd, all keys on a lease have to be the user's to write, and the one that is held is not any more.
+      const beside = yield* leaseOf("orders/1")
+      for (let i = 0; i < 5; i++) {
+        const denied = yield* Effect.flip(run(Lock.withLock(Effect.void, "billing/2")))
+        assert.include(denied, { reason: "PermissionDenied", outcome: "Refused" })
+        assert.include(denied.message, "billing/2/")
+      }
+      // Old versions do not look at what else is on the lease of a transaction's put.
+      const onOwn = yield* Effect.exit(run(Lock.withLock(Effect.void, "orders/own", { lease: own })))
+      if (Exit.isFailure(onOwn)) {
+        const error = failureOf(onOwn) as Etcd.EtcdError
+        assert.include(error, { reason: "PermissionDenied", outcome: "Refused" })
+        assert.include(error.message, `a key that is on lease ${own.id.toString(16)} already; use another lease`)
+      }
+      yield* Scope.close(ownScope, Exit.void)
+      // Those that are denied for their own sake cost the session no lease.
+      assert.strictEqual(yield* leaseOf("orders/2"), beside)
+      const several = yield* run(
+        Effect.scoped(Effect.map(Lock.acquireAll(["orders/3", "orders/4"]), (all) => all.leaseId))
+      )
+      assert.strictEqual(several, beside)
+
+      // It cannot be released, and dies with its lease.
+      yield* leave.open
+      yield* Fiber.join(holding)
+      yield* leaseOf("orders/5")
+      yield* eventually(Effect.map(etcd.range(Etcd.getPrefix("billing/")), ({ count }) => assert.strictEqual(count, 0)))
+      assert.strictEqual((yield* etcd.leaseTimeToLive(lease)).remaining, -1)
     }))
 })

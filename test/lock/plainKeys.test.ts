@@ -55,6 +55,7 @@ describe("a key on no lease that has the name of a session's next entry", () => 
       const etcd = yield* Etcd.Etcd
       yield* etcd.leaseGrant(7n, 600)
       const recipe = Recipes.permits(1, 1)
+      const other = Etcd.put("job/7-1-1of1", "", { lease: 7n })
       let key = ""
       const { run } = yield* sessionThrough((etcd) => ({
         txn: (request) =>
@@ -62,12 +63,15 @@ describe("a key on no lease that has the name of a session's next entry", () => 
             if (key === "") return Effect.void
             const plain = key
             key = ""
-            const others = [Etcd.put("job/7-1-1of1", "", { lease: 7n }), Etcd.put(plain, "edited")]
-            return Effect.forEach(others, (put) => etcd.txn({ then: [put] }))
+            return Effect.forEach([other, Etcd.put(plain, "edited")], (put) => etcd.txn({ then: [put] }))
           })
       }))
-      key = yield* run(recipe.withLock(Effect.map(Lock.Current, ({ key }) => key), "job"))
-      yield* pass(5)
+      const next = yield* run(recipe.withLock(Effect.map(Lock.Current, ({ key }) => key), "job"))
+      // A try that was refused just now reads first.
+      yield* etcd.txn({ then: [other] })
+      yield* Effect.exit(run(Effect.asVoid<void, unknown, Session.Session>(recipe.tryWithLock(Effect.void, "job"))))
+      yield* etcd.txn({ then: [Etcd.remove("job/7-1-1of1")] })
+      key = next
       const tried = yield* fork(run(recipe.tryWithLock(Effect.succeed("ran"), "job")))
       yield* pass("1 second")
       assert.include(failureOf(tried.pollUnsafe()) as object, { _tag: "PermitsUnavailable" })

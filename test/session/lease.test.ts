@@ -103,7 +103,7 @@ describe("the safety margin", () => {
       [{ ttl: "2 seconds" }, 1700],
       [{ ttl: "15 seconds", safetyMargin: "2 seconds" }, 13_000],
       [{ ttl: "15 seconds", safetyMargin: 0 }, 15_000],
-      [{ ttl: "15 seconds", safetyMargin: 9999 }, 5001],
+      [{ ttl: "15 seconds", safetyMargin: 7500 }, 7500],
       [{ ttl: "2 seconds", safetyMargin: 0 }, 2000],
       [{ ttl: "7 seconds", safetyMargin: 1 }, 6999]
     ] as ReadonlyArray<[Lease.Options, number]>
@@ -116,7 +116,7 @@ describe("the safety margin", () => {
   it.effect.each(
     [
       [-1, "got -1 ms"],
-      [10_000, "got 10000 ms"],
+      [7501, "got 7501 ms"],
       ["Infinity", "got \"Infinity\""]
     ] as ReadonlyArray<[Duration.Input, string]>
   )("of %s is a defect", ([safetyMargin, shown]) =>
@@ -127,10 +127,18 @@ describe("the safety margin", () => {
       assert.instanceOf(defect, RangeError)
       assert.include(
         defect.message,
-        "Lease: safetyMargin must be from 0 to less than two thirds of the ttl of 15000 ms"
+        "Lease: safetyMargin must be from 0 to half of the ttl of 15000 ms"
       )
       assert.include(defect.message, shown)
       assert.deepStrictEqual(stub.calls, [])
+    }))
+
+  it.effect("leaves a renewal as long as it may take, however long it is", () =>
+    Effect.gen(function*() {
+      const stub = EtcdStub.make({ renew: () => Effect.delay(Effect.succeed(15), 2499) })
+      const lease = yield* make(stub, { ttl: "15 seconds", safetyMargin: 7500 })
+      for (let i = 0; i < 20; i++) yield* elapse(5000)
+      assert.isUndefined(yield* lossOf(lease))
     }))
 })
 

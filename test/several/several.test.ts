@@ -4,7 +4,7 @@ import { Effect, Exit, Fiber, Random } from "effect"
 import { Etcd, Lock } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
-import { counted, fork, keys, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+import { counted, fork, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
 
 /** Bodies under several locks, and whether any two of them were under the same one at once. */
 const bodies = () => {
@@ -328,5 +328,24 @@ describe("names that cannot be taken together", () => {
       const { counts, run } = yield* counted()
       yield* run(Lock.withLocks(Effect.void, Array.from({ length: 40 }, (_, i) => `${i}`)))
       assert.strictEqual(counts.txn, 2)
+    })))
+})
+
+describe("a try that finds no lock taken and has taken none", () => {
+  it.effect("is refused, and ends", () =>
+    provideMemory(Effect.gen(function*() {
+      const none = { _tag: "Range", kvs: [], count: 0, more: false }
+      // As if what was in the way had gone between the conditions and the reads.
+      const { run } = yield* sessionThrough((etcd) => ({
+        txn: (request) =>
+          Effect.map(etcd.txn(request), (answer) => {
+            if (request.then.length < 2) return answer
+            const responses = request.then.map(() => ({ _tag: "Txn", succeeded: true, responses: [none, none] }))
+            return { ...answer, succeeded: false, responses } as never
+          })
+      }))
+      const trying = yield* fork(run(Lock.tryWithLocks(Effect.void, ["a", "b"])))
+      yield* pass("1 second")
+      assert.include(failureOf(trying.pollUnsafe()), { _tag: "LockHeld", lock: "a", holder: undefined })
     })))
 })

@@ -19,6 +19,8 @@ export interface EtcdWithAuth extends EtcdServer.EtcdServer {
   readonly version: string
   /** Lets a user's role read and write all keys under one more prefix. */
   readonly allow: (user: string, prefix: string) => Effect.Effect<void>
+  /** The reverse. */
+  readonly disallow: (user: string, prefix: string) => Effect.Effect<void>
   readonly changePassword: (user: string, password: string) => Effect.Effect<void>
   readonly enable: Effect.Effect<void>
   readonly disable: Effect.Effect<void>
@@ -43,11 +45,12 @@ export const start = Effect.fnUntraced(function*({ args = [], enabled = true, fi
       assert.isTrue(response.ok, `${path}: ${text}`)
       return JSON.parse(text) as { readonly token?: string }
     })
-  const allow = (name: string, prefix: string, token?: string) => {
+  const rangeOf = (prefix: string) => {
     const end = `${prefix.slice(0, -1)}${String.fromCharCode(prefix.charCodeAt(prefix.length - 1) + 1)}`
-    const perm = { permType: "READWRITE", key: btoa(prefix), range_end: btoa(end) }
-    return post("role/grant", { name, perm }, token)
+    return { key: btoa(prefix), range_end: btoa(end) }
   }
+  const allow = (name: string, prefix: string, token?: string) =>
+    post("role/grant", { name, perm: { permType: "READWRITE", ...rangeOf(prefix) } }, token)
   yield* post("user/add", { name: "root", password: "root" })
   yield* post("role/add", { name: "root" })
   yield* post("user/grant", { user: "root", role: "root" })
@@ -69,6 +72,7 @@ export const start = Effect.fnUntraced(function*({ args = [], enabled = true, fi
     ...server,
     version: etcdserver,
     allow: (name, prefix) => asRoot((token) => allow(name, prefix, token)),
+    disallow: (role, prefix) => asRoot((token) => post("role/revoke", { role, ...rangeOf(prefix) }, token)),
     changePassword: (name, password) => asRoot((token) => post("user/changepw", { name, password }, token)),
     enable,
     disable: asRoot((token) => post("disable", {}, token))

@@ -1,12 +1,11 @@
-/** Where a cluster's runners, machine IDs and shards are in etcd. */
+/** Where a cluster's runners and shards are in etcd, and what counts its machine IDs. */
 
 export interface Keys {
   /** What the keys of all registrations begin with. */
   readonly runners: string
   readonly runner: (address: string) => string
-  /** What the keys of all machine IDs that are taken begin with. */
-  readonly machines: string
-  readonly machine: (id: number) => string
+  /** The key that is put once for each machine ID that is given. */
+  readonly machineIds: string
   /** What the keys of all shards that are held begin with. */
   readonly shards: string
   readonly shard: (id: string) => string
@@ -14,13 +13,11 @@ export interface Keys {
 
 export const make = (prefix: string): Keys => {
   const runners = `${prefix}/runners/`
-  const machines = `${prefix}/machines/`
   const shards = `${prefix}/shards/`
   return {
     runners,
     runner: (address) => `${runners}${address}`,
-    machines,
-    machine: (id) => `${machines}${id}`,
+    machineIds: `${prefix}/machine-ids`,
     shards,
     shard: (id) => `${shards}${id}`
   }

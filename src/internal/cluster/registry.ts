@@ -1,17 +1,21 @@
-/** The runners of a cluster. Each is registered, with its machine ID, on a lease of its own, and leaves with it. */
-import * as Arr from "effect/Array"
+/**
+ * The runners of a cluster. Each is registered, with its machine ID, on a lease of its own, and leaves with it.
+ *
+ * Machine IDs are given in turn, and not again when the lease is over: a runner that etcd does not hear from may run on, and
+ * make snowflakes. etcd counts by itself, since each put of a key makes its version greater by one.
+ */
 import { Runner } from "effect/cluster/Runner"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import * as Etcd from "../../Etcd.ts"
+import type { LeaseImpl } from "../session/lease.ts"
 import { TaggedError } from "../taggedError.ts"
 import type { CallLease } from "./callLease.ts"
 import { type Keys, restAfter } from "./keys.ts"
 
 export interface Registry {
-  /** Returns the machine ID, which no other runner has as long as this one's lease lives. */
+  /** Returns the machine ID, which the runner keeps for as long as its lease lives. */
   readonly register: (
     lease: CallLease,
     address: string,
@@ -35,8 +39,8 @@ const decode = Schema.decodeOption(Registration)
 
 const registrationOf = ({ value }: Etcd.KeyValue) => decode(Buffer.from(value).toString())
 
-/** A snowflake has ten bits for the machine. */
-const machineIds = Arr.range(1, 1023)
+/** The greatest machine ID: a snowflake has ten bits for it. The smallest is 1. */
+const maxMachineId = 1023
 
 /** With more runners than a snowflake has room for, two of them would make equal ones. */
 export class AllMachineIdsTaken
@@ -46,37 +50,40 @@ export class AllMachineIdsTaken
   )
 {
   override get message(): string {
-    return `All ${machineIds.length} machine IDs are taken, so no other runner can join the cluster`
+    return `All ${maxMachineId} machine IDs are taken, so no other runner can join the cluster`
   }
 }
 
 export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
-  const idOf = ({ key }: Etcd.KeyValue) => Number(restAfter(keys.machines)(key))
+  const machineIds = new WeakMap<LeaseImpl, number>()
 
   const register: Registry["register"] = Effect.fnUntraced(function*(lease, address, runner, healthy) {
-    for (let attempt = 1;; attempt++) {
-      const granted = yield* lease.granted
-      const { kvs } = yield* etcd.range(Etcd.getPrefix(keys.machines))
-      // A runner that registers again keeps its ID.
-      const own = kvs.find((kv) => kv.lease === granted.id)
-      const free = own === undefined ? freeBeside(kvs.map(idOf)) : [idOf(own)]
-      // Of all runners that register at the same moment, one gets the smallest ID. The others choose at random, to
-      // rarely collide.
-      const machineId = attempt === 1 ? free[0] : free[yield* Random.nextIntBetween(0, free.length - 1)]
-      if (machineId === undefined) return yield* new AllMachineIdsTaken()
-      const { succeeded } = yield* etcd.txn({
-        compare: [Etcd.compareCreateRevision(keys.machine(machineId), "=", own?.createRevision ?? 0n)],
-        then: [
-          Etcd.put(keys.machine(machineId), address, { lease: granted.id }),
-          Etcd.put(keys.runner(address), encode({ runner, healthy, machineId }), { lease: granted.id })
-        ],
-        idempotent: true
-      }).pipe(Effect.tapError(({ reason }) =>
+    const granted = yield* lease.granted
+    const machineId = machineIds.get(granted) ?? (yield* nextMachineId)
+    machineIds.set(granted, machineId)
+    const value = encode({ runner, healthy, machineId })
+    yield* etcd.txn({ then: [Etcd.put(keys.runner(address), value, { lease: granted.id })], idempotent: true }).pipe(
+      Effect.tapError(({ reason }) =>
         Effect.sync(() => {
           if (reason === "LeaseNotFound") granted.notFound()
         })
-      ))
-      if (succeeded) return machineId
+      )
+    )
+    return machineId
+  })
+
+  /** An ID whose answer is lost is given to nobody. When all have been given, those of the registered runners are left out. */
+  const nextMachineId = Effect.gen(function*() {
+    while (true) {
+      const { responses } = yield* etcd.txn({
+        then: [Etcd.put(keys.machineIds, ""), Etcd.get(keys.machineIds), Etcd.getPrefix(keys.runners)],
+        idempotent: true
+      })
+      const [, { kvs: [count] }, { kvs }] = responses as Counted
+      const taken = new Set(registered(kvs).map(({ machineId }) => machineId))
+      if (taken.size >= maxMachineId) return yield* new AllMachineIdsTaken()
+      const next = Number((count!.version - 1n) % BigInt(maxMachineId)) + 1
+      if (!taken.has(next)) return next
     }
   })
 
@@ -86,17 +93,16 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
       ? Effect.asVoid(etcd.txn({ then: [Etcd.remove(keys.runner(address))], idempotent: true }))
       : lease.revoke
 
+  const registered = (kvs: ReadonlyArray<Etcd.KeyValue>) =>
+    kvs.flatMap((kv) => {
+      // The prefix of another cluster may begin with what this one's keys begin with.
+      if (restAfter(keys.runners)(kv.key).includes("/")) return []
+      return Option.toArray(registrationOf(kv))
+    })
+
   const getRunners: Registry["getRunners"] = Effect.map(
     etcd.range(Etcd.getPrefix(keys.runners)),
-    ({ kvs }) =>
-      kvs.flatMap((kv) => {
-        // The prefix of another cluster may begin with what this one's keys begin with.
-        if (restAfter(keys.runners)(kv.key).includes("/")) return []
-        return Option.match(registrationOf(kv), {
-          onNone: () => [],
-          onSome: ({ healthy, runner }) => [[runner, healthy] as const]
-        })
-      })
+    ({ kvs }) => registered(kvs).map(({ healthy, runner }) => [runner, healthy] as const)
   )
 
   const setRunnerHealth: Registry["setRunnerHealth"] = Effect.fnUntraced(function*(address, healthy) {
@@ -122,8 +128,4 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
   return { register, unregister, getRunners, setRunnerHealth }
 }
 
-const freeBeside = (taken: ReadonlyArray<number>): ReadonlyArray<number> => {
-  const free = new Set(machineIds)
-  for (const id of taken) free.delete(id)
-  return [...free]
-}
+type Counted = readonly [Etcd.PutResult, Etcd.RangeResult, Etcd.RangeResult]

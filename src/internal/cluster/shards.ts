@@ -3,6 +3,9 @@
  *
  * The runner believes what it was last told for as long as two refreshes may take. So nothing here says that a shard is
  * held unless its lease can be trusted for that long.
+ *
+ * It prepares shards that it was given, for an interval at most, before it takes them and names them to a refresh. So a
+ * refresh answers for all that was given, whatever it names.
  */
 import * as Arr from "effect/Array"
 import type * as Clock from "effect/Clock"
@@ -16,6 +19,7 @@ import type { Background } from "../background.ts"
 import type { Batch } from "../etcd/batch.ts"
 import * as Limits from "../etcd/limits.ts"
 import { proposalTimeout } from "../line/cleanup.ts"
+import * as Log from "../log.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import type { LeaseImpl } from "../session/lease.ts"
 import type { CallLease } from "./callLease.ts"
@@ -28,7 +32,8 @@ export interface Shards {
   ) => Effect.Effect<ReadonlyArray<string>, LeaseExpired | Etcd.EtcdError>
   /**
    * Returns those of the shards that are still held, and will be until the next refresh has ended or failed. It fails if
-   * that cannot be said, since only a failure makes the runner stop what runs on them at once.
+   * that cannot be said of these and of those that the runner has yet to take, since only a failure makes it stop what runs
+   * on them at once.
    */
   readonly refresh: (
     ids: ReadonlyArray<string>
@@ -66,13 +71,16 @@ export const make = (options: {
   const strays = new Map<string, number>()
   /** Shards whose put is under way. */
   const asked = new Set<string>()
+  /** Shards that the runner was given last and has yet to take, which it does in one step, and until when it may. */
+  const given = new Set<string>()
+  let takenBy = 0
 
   const limits = Limits.of(etcd)
   const now = () => monotonicMillis(clock)
   const idOf = restAfter(keys.shards)
 
   const forget = () => {
-    for (const known of [held, leaving, strays]) known.clear()
+    for (const known of [held, leaving, strays, given]) known.clear()
     on = undefined
   }
 
@@ -83,11 +91,11 @@ export const make = (options: {
       on = granted
       granted.onLoss((loss) => {
         if (on !== granted || loss.reason === "Released" || held.size === 0) return
-        background(
-          Effect.logWarning(`Runner ${address} has lost its ${held.size} shards: ${loss.message}`).pipe(
-            Effect.annotateLogs({ runner: address, lease: granted.id.toString(16), shards: held.size })
-          )
-        )
+        background(Log.warning(`Runner ${address} has lost its ${held.size} shards: ${loss.message}`, {
+          runner: address,
+          lease: granted.id.toString(16),
+          shards: held.size
+        }))
       })
     }))
 
@@ -108,19 +116,28 @@ export const make = (options: {
     for (const id of unanswered) asked.add(id)
     return yield* asking.pipe(
       Effect.flatMap((exits) => got.size > 0 ? vouchAfterwards(current) : Exit.asVoidAll(exits)),
+      whileAlive(current),
       Effect.onExit((exit) =>
         Effect.sync(() => {
           for (const id of ids) asked.delete(id)
           for (const id of unanswered) strays.set(id, now() + latest)
-          for (const [id, revision] of got) {
-            if (Exit.isSuccess(exit)) held.set(id, revision)
-            else strays.set(id, now() + latest)
-          }
+          if (Exit.isSuccess(exit)) give(got)
+          else for (const id of got.keys()) strays.set(id, now() + latest)
         })
       ),
       Effect.map(() => ids.filter((id) => got.has(id)))
     )
   })
+
+  const give = (got: ReadonlyMap<string, bigint>) => {
+    given.clear()
+    for (const [id, revision] of got) {
+      held.set(id, revision)
+      given.add(id)
+    }
+    // The runner's time begins a little later than this.
+    takenBy = now() + 2 * interval
+  }
 
   type Revisions = ReadonlyArray<readonly [id: string, revision: bigint]>
 
@@ -199,31 +216,45 @@ export const make = (options: {
   // ---------------------------------------------------------------------------
 
   const refresh: Shards["refresh"] = Effect.fnUntraced(function*(ids) {
-    if (ids.length === 0) return yield* Effect.as(probe, [])
+    if (ids.some((id) => given.has(id))) given.clear()
     const current = on
+    if (ids.length === 0 && !mayTakeMore(current)) return yield* Effect.as(probe, [])
     if (current === undefined || (held.size === 0 && !current.isAlive())) return []
-    if (!current.isAlive()) return yield* current.awaitLoss
+    return yield* whileAlive(current)(refreshOn(current, ids))
+  })
+
+  /** Whether the runner may yet take shards that it was given. Once it cannot, it has heard of the loss of their lease. */
+  const mayTakeMore = (current: LeaseImpl | undefined): boolean =>
+    given.size > 0 && (current?.isAlive() === true || now() < takenBy)
+
+  const refreshOn = Effect.fnUntraced(function*(current: LeaseImpl, ids: ReadonlyArray<string>) {
     const began = now()
-    const revisions = ids.map((id) => held.get(id) ?? leaving.get(id))
-    const [renewed, seen] = yield* Effect.all([Effect.exit(lease.renewIfDue), read(current, ids)], {
+    const all = given.size === 0 ? ids : [...ids, ...given]
+    const revisions = all.map((id) => held.get(id) ?? leaving.get(id))
+    const [renewed, seen] = yield* Effect.all([Effect.exit(lease.renewIfDue), read(current, all)], {
       concurrency: "unbounded"
     })
     yield* vouch(current, 2 * interval - (now() - began), renewed)
     sweep(seen, began)
     const isKept = (id: string, i: number) => revisions[i] !== undefined && seen.get(id) === revisions[i]
     const kept = ids.filter(isKept)
-    if (kept.length === ids.length) return ids
-    const lost = ids.filter((id, i) => held.has(id) && held.get(id) === revisions[i] && !isKept(id, i))
+    if (kept.length === all.length) return ids
+    const lost = all.filter((id, i) => held.has(id) && held.get(id) === revisions[i] && !isKept(id, i))
     if (lost.length === 0) return kept
     // If they have gone with the lease, what runs on them has to stop at once.
     yield* current.renew
     for (const id of lost) held.delete(id)
-    yield* Effect.annotateLogs(
-      Effect.logWarning(`Runner ${address} has lost shards, whose keys were deleted: ${lost.join(", ")}`),
-      { runner: address, shards: lost.length }
-    )
+    yield* Log.warning(`Runner ${address} has lost shards, whose keys were deleted: ${lost.join(", ")}`, {
+      runner: address,
+      shards: lost.length
+    })
     return kept
   })
+
+  /** Fails as soon as the lease is lost: what runs on it has to stop, whatever etcd answers, and however late. */
+  const whileAlive =
+    ({ awaitLoss }: LeaseImpl) => <A, E>(self: Effect.Effect<A, E>): Effect.Effect<A, E | LeaseExpired> =>
+      Effect.raceFirst(awaitLoss, self)
 
   /** Whether etcd answers, where there is nothing to keep. */
   const probe = Effect.suspend(() => {
@@ -295,12 +326,14 @@ export const make = (options: {
     Effect.suspend(() => {
       const revision = held.get(id) ?? leaving.get(id)
       held.delete(id)
+      given.delete(id)
       return revision === undefined ? Effect.void : remove(id, revision)
     })
 
   const releaseAll: Shards["releaseAll"] = Effect.suspend(() => {
     // Nothing runs on them any more, whatever comes of the revoke: a runner that starts again gets shards on a new lease.
     held.clear()
+    given.clear()
     return Effect.andThen(lease.revoke, Effect.sync(forget))
   })
 

@@ -13,6 +13,7 @@ import * as Scope from "effect/Scope"
 import * as Etcd from "../../Etcd.ts"
 import * as Background from "../background.ts"
 import * as Batch from "../etcd/batch.ts"
+import * as History from "../etcd/history.ts"
 import * as Check from "../options.ts"
 import * as Lease from "../session/lease.ts"
 import * as CallLease from "./callLease.ts"
@@ -38,7 +39,7 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
   Check.object(module, "options", options, "{ prefix: \"effect-cluster\" }")
   const prefix = prefixOf(options?.prefix)
   const { interval, ttl } = timingOf(yield* ShardingConfig)
-  const etcd = yield* Etcd.Etcd
+  const etcd = History.watched(yield* Etcd.Etcd)
   const clock = yield* Clock.Clock
   const background = yield* Background.make
   // They end side by side, so that all of it takes no longer than one request may.

@@ -2,8 +2,9 @@
  * Removes what may be left of entries whose transactions have an unknown outcome.
  *
  * A put may be applied later than its call ended, so one removal is not enough: the entry is removed again and again until
- * no such put can come any more. All entries are removed by the same few transactions, and each alone where etcd refuses
- * them together. That goes on after the session has ended, for those on a lease that goes on: the user's.
+ * no such put can come any more, or its lease has ended. All entries are removed by the same few transactions, and each
+ * alone where etcd refuses them together. That goes on after the session has ended, for those on a lease that goes on: the
+ * user's.
  */
 import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
@@ -31,7 +32,10 @@ interface Leftover {
   readonly unsubscribe: () => void
 }
 
-/** How many milliseconds a proposal may take inside of etcd: 5 seconds, twice the election timeout, and a margin. */
+/**
+ * How many milliseconds a proposal may take inside of etcd: 5 seconds, and twice the election timeout, which etcd tells no
+ * client. This covers 1.5 seconds, and the default is 1.
+ */
 export const proposalTimeout = 8000
 
 export const make = (
@@ -110,12 +114,9 @@ export const make = (
 // An attempt without an answer may come when another entry has the key.
 const ofAnswer = ({ repeated }: { readonly repeated: boolean }) => repeated ? "MayComeLate" : "Over"
 
+// What etcd refuses now, it may allow later: a role may be given back. Until then it blocks its line, unless its lease ends.
 const ofFailure = (cause: Cause.Cause<Etcd.EtcdError>) =>
-  Option.match(Cause.findErrorOption(cause), {
-    onNone: () => "MayComeLate",
-    // To try again what etcd will never allow changes nothing.
-    onSome: ({ isTransient, outcome }) => !isTransient ? "Over" : outcome === "Unknown" ? "MayComeLate" : "Refused"
-  })
+  Option.exists(Cause.findErrorOption(cause), ({ outcome }) => outcome === "Refused") ? "Refused" : "MayComeLate"
 
 /** In milliseconds. */
 const shortestPause = 200

@@ -23,6 +23,6 @@ export interface LeaseRef {
   /** It is the session's lease, and ends with it. */
   readonly isShared: boolean
   readonly release: () => void
-  /** The outcome of a write on this lease stays unknown: no entry gets another reference to it. */
-  readonly retire: () => void
+  /** No entry gets another reference to it. The log says why, by default that the outcome of a write on it is unknown. */
+  readonly retire: (why?: string) => void
 }

@@ -87,6 +87,8 @@ export interface Lines {
   readonly leave: (entry: Entry, left: Left) => void
   /** Changes what the entry says of its holder. */
   readonly describe: (entry: Entry, value: Uint8Array) => void
+  /** Whether the user may put entries such as these, on whatever lease. */
+  readonly mayJoin: (wanted: ReadonlyArray<Wanted>) => Effect.Effect<boolean>
   /** Refuses a claim that can be met beside others, by what all who stand in the line leave to it. */
   readonly refuse: (prefix: string, claim: Claim) => Effect.Effect<Refused, EntryError>
   /** Where the entries are that can be in the way of a claim. */
@@ -164,7 +166,7 @@ export const make = (
   const tryJoin: Lines["tryJoin"] = (prefix, options, done) => {
     const line = lineOf(prefix)
     if (layout.sharesWithAhead(options.claim)) {
-      background(Effect.uninterruptible(tryToShare(line, options))).addObserver(done)
+      background(Effect.uninterruptible(inUse(line, tryToShare(line, options)))).addObserver(done)
       return
     }
     if (!line.isTaken) return tryToTake(line, options, done)
@@ -181,78 +183,102 @@ export const make = (
     })
   }
 
-  /** Reads which claims are ahead, and joins if they leave enough permits and no entry has joined since. */
+  /**
+   * Joins, and leaves again unless it is met beside what was ahead when it joined. So of tries at the same moment, the
+   * first ones that fit succeed. One that comes between the join and the leaving of another counts that one.
+   */
   const tryToShare = Effect.fnUntraced(function*(line: Line, options: EntryOptions) {
     const { claim, ref } = options
-    for (let round = 1; round <= 3; round++) {
-      const seen = yield* Effect.onError(beginningOf(line, claim), () => Effect.sync(ref.release))
+    // As above.
+    if (line.isTaken) {
+      const seen = yield* Effect.onError(look(line, claim), () => Effect.sync(ref.release))
       if (!isMetBehind(line, claim, seen.ahead)) {
         ref.release()
         return refusal(line, claim, seen)
       }
-      const entry = new Entry(line, options)
-      if (yield* joinUnlessChanged(entry, seen.revision)) return entry
     }
-    ref.release()
-    return new Refused(line.prefix, undefined)
+    const entry = new Entry(line, options)
+    const joined = yield* joinAndLook(entry)
+    const seen = yield* Effect.exit(joined)
+    line.isTaken = Exit.isFailure(seen) || !isMetBehind(line, claim, seen.value.ahead)
+    if (Exit.isSuccess(seen) && !line.isTaken) {
+      entry.takeTurn(seen.value.revision, monotonicMillis(clock))
+      return entry
+    }
+    yield* Effect.callback<void>((resume) => leave(entry, () => resume(Effect.void)))
+    return refusal(line, claim, yield* seen)
   })
+
+  /** Returns what the entry found ahead, once etcd was asked about it. */
+  const joinAndLook = (entry: Entry) =>
+    Effect.callback<Effect.Effect<Beginning, EntryError>, EntryError>((resume) =>
+      send([entry], Requests.joinAndLook(entry), resume, ({ responses, revision }) => {
+        const [, { kvs: [own] }, ...beginning] = responses as Requests.JoinedAndLooked
+        if (!Requests.isOwn(entry, own!)) return foreign([entry], own!)
+        enter(entry, own!.createRevision)
+        return Exit.succeed(examined(entry.line, entry.claim, beginning, revision, entry))
+      })
+    )
 
   const refuse: Lines["refuse"] = (prefix, claim) =>
     Effect.suspend(() => {
       const line = lineOf(prefix)
-      return Effect.map(beginningOf(line, claim), (seen) => refusal(line, claim, seen))
+      return Effect.map(inUse(line, look(line, claim)), (seen) => refusal(line, claim, seen))
     })
 
-  /** Reads what a claim can be met beside. More entries than there are permits cannot all hold. */
-  const beginningOf = (line: Line, claim: Claim): Effect.Effect<Beginning, EntryError> =>
-    Effect.flatMap(answerOf(line, Requests.beginning(line.range, claim.of + 1)), ({ responses, revision }) => {
-      const [oldest, { kvs: [head] }] = responses as readonly [Etcd.RangeResult, Etcd.RangeResult]
-      if (head?.lease === 0n) return Effect.fail(new ForeignEntry(head, false))
-      return Effect.map(entriesAmong(line, claim, oldest.kvs), (ahead) => ({ ahead, head, revision }))
-    })
-
-  /** Those of some keys that are still there, where all are entries that can stand beside a claim. */
-  const entriesAmong = (line: Line, claim: Claim, kvs: ReadonlyArray<EntryKey>) => {
-    const { prefix } = line
-    const isForeign = (kv: EntryKey) => layout.claimOf(prefix, kv, claim) === undefined
-    const isSuspect = (kv: EntryKey) => isForeign(kv) || !layout.namesLease(prefix, kv)
-    if (!kvs.some(isSuspect)) return Effect.succeed(kvs)
-    const isThere = (kv: EntryKey) =>
-      Effect.flatMap(
-        isSuspect(kv) ? leaseOf(kv) : Effect.succeed("OnLease"),
-        (shown) =>
-          shown === "OnNone" || (shown === "OnLease" && isForeign(kv))
-            ? Effect.fail(new ForeignEntry(kv, shown === "OnLease"))
-            : Effect.succeed(shown === "OnLease")
-      )
-    return Effect.filter(kvs, isThere, { concurrency: "unbounded" })
-  }
-
-  const joinUnlessChanged = (entry: Entry, revision: bigint) =>
-    Effect.callback<boolean, EntryError>((resume) =>
-      send([entry], Requests.joinUnlessChanged(entry, revision), resume, (result) => {
-        const createRevision = result.succeeded
-          ? result.revision
-          : earlierAttempt(entry, result, result.responses[0])?.createRevision
-        if (createRevision === undefined) {
-          detach(entry)
-          forgetKey(entry)
-          return Exit.succeed(false)
-        }
-        enter(entry, createRevision)
-        entry.line.hold(entry)
-        return Exit.succeed(true)
-      })
+  /** Reads what a claim, or that of an entry, can be met beside. */
+  const look = (line: Line, claim: Claim, entry?: Entry): Effect.Effect<Beginning, EntryError> =>
+    Effect.flatMap(
+      Effect.callback<Batch.Answer<readonly [Etcd.Range, Etcd.Range], readonly []>, Etcd.EtcdError>((resume) =>
+        batch.send(line.prefix, Requests.beginning(claim, line.range), resume)
+      ),
+      ({ responses, revision }) => examined(line, claim, responses as Requests.Looked, revision, entry)
     )
 
-  const answerOf = <const Then extends ReadonlyArray<Etcd.Op>>(line: Line, txn: Etcd.Txn<Then, readonly []>) =>
-    Effect.callback<Batch.Answer<Then, readonly []>, EntryError>((resume) => {
+  /**
+   * What is ahead of a claim, or of an entry, where all of it are entries that can stand beside it. If one of those about
+   * which etcd has to be asked has gone since, a later revision decides.
+   */
+  const examined = (
+    line: Line,
+    claim: Claim,
+    [{ kvs }, { kvs: [head] }]: Requests.Looked,
+    revision: bigint,
+    entry: Entry | undefined
+  ): Effect.Effect<Beginning, EntryError> => {
+    const { prefix } = line
+    if (head?.lease === 0n) return Effect.fail(new ForeignEntry(head, false))
+    const isForeign = (kv: EntryKey) => layout.claimOf(prefix, kv, claim) === undefined
+    const ahead = entry === undefined ? kvs : kvs.filter(({ createRevision }) => createRevision < entry.createRevision)
+    // All of the line was read, but for its own key.
+    if (entry !== undefined && ahead.length === kvs.length && kvs.length <= claim.of) entry.lose(keyDeleted)
+    const asked = Effect.forEach(
+      ahead.filter((kv) => isForeign(kv) || !layout.namesLease(prefix, kv)),
+      (kv) =>
+        Effect.filterOrFail(
+          leaseOf(kv),
+          (shown) => shown === "Gone" || (shown === "OnLease" && !isForeign(kv)),
+          (shown) => new ForeignEntry(kv, shown === "OnLease")
+        ),
+      { concurrency: "unbounded" }
+    )
+    return Effect.flatMap(
+      asked,
+      (shown) => shown.includes("Gone") ? look(line, claim, entry) : Effect.succeed({ ahead, head, revision })
+    )
+  }
+
+  /** Keeps the line until the effect has ended: what joins a line that was given up would be notified of nothing. */
+  const inUse = <A, E>(line: Line, self: Effect.Effect<A, E>) =>
+    Effect.suspend(() => {
       const answered = line.expectAnswer()
-      batch.send(line.prefix, txn, (exit) => {
-        answered()
-        resume(exit)
-        markIdle(line)
-      })
+      return Effect.ensuring(
+        self,
+        Effect.sync(() => {
+          answered()
+          markIdle(line)
+        })
+      )
     })
 
   const tryToTake = (line: Line, options: EntryOptions, done: Done<Entry | Refused, EntryError>) => {
@@ -269,7 +295,8 @@ export const make = (
     send([entry], Requests.takeFree(entry), done, (result) => {
       const { line } = entry
       const [ownKey, ...heads] = result.succeeded ? [] : result.responses
-      const holder = Requests.headOf(heads)
+      // A key of its name that it has not put is in its way as well.
+      const holder = Requests.headOf(heads) ?? ownKey?.kvs[0]
       const own = earlierAttempt(entry, result, ownKey)
       line.isTaken = !result.succeeded && own === undefined
       if (line.isTaken) return Exit.succeed(new Refused(line.prefix, holder))
@@ -311,7 +338,8 @@ export const make = (
         ? entries.map(() => result.revision)
         : entries.map((entry, i) => earlierAttempt(entry, result, seen[i]!.own)?.createRevision)
       if (createRevisions.every((revision) => revision === undefined)) {
-        const taken = seen.findIndex(({ holder }) => holder !== undefined)
+        // What was in the way may have gone with another request of the same batch.
+        const taken = Math.max(0, seen.findIndex(({ holder }) => holder !== undefined))
         const { claim, line: { prefix } } = entries[taken]!
         entries.forEach(withdraw)
         return refusedBy(layout, prefix, claim, seen[taken]!.holder)
@@ -324,6 +352,13 @@ export const make = (
       return Exit.succeed(entries)
     })
   }
+
+  const mayJoin: Lines["mayJoin"] = (wanted) =>
+    Effect.suspend(() => {
+      const keys = wanted.map(({ claim, prefix, ref }) => layout.key(prefix, ref.lease, claim))
+      wanted.forEach(({ ref }, i) => releaseKey(ref.lease, keys[i]!))
+      return Effect.isSuccess(etcd.txn({ ...Requests.mayPut(keys), idempotent: true }))
+    })
 
   const entriesOf = (wanted: ReadonlyArray<Wanted>) =>
     wanted.map(({ prefix, ...options }) => new Entry(lineOf(prefix), options))
@@ -360,7 +395,7 @@ export const make = (
         : earlierAttempt(next, result, result.responses[0])?.createRevision
       if (createRevision === undefined) {
         withdraw(next)
-        return Exit.fail(new EntryLost("KeyDeleted"))
+        return Exit.fail(keyDeleted)
       }
       enter(next, createRevision)
       const newest = result.succeeded
@@ -527,8 +562,25 @@ export const make = (
 
   const close = () => lines.forEach((line) => line.unwatch())
 
-  return { layout, join, tryJoin, joinAll, tryJoinAll, handOver, leave, describe, refuse, ahead, held, end, close }
+  return {
+    layout,
+    join,
+    tryJoin,
+    joinAll,
+    tryJoinAll,
+    handOver,
+    leave,
+    describe,
+    mayJoin,
+    refuse,
+    ahead,
+    held,
+    end,
+    close
+  }
 }
+
+const keyDeleted = new EntryLost("KeyDeleted")
 
 const unread: Pick<Newest, "kvs" | "count"> = { kvs: [], count: undefined }
 
@@ -549,9 +601,9 @@ const laneOf = ({ claim, key, line: { layout, prefix } }: Entry): string => layo
 const isMetBehind = ({ layout, prefix }: Line, claim: Claim, ahead: ReadonlyArray<EntryKey>): boolean =>
   admits(claim, ahead.map((kv) => layout.claimOf(prefix, kv, claim)!))
 
-/** The beginning of a line at a revision. */
+/** What was ahead of a claim at a revision. */
 interface Beginning {
-  /** The oldest entries, oldest first. */
+  /** The oldest entries, oldest first, which are all if the claim is met beside them. */
   readonly ahead: ReadonlyArray<EntryKey>
   readonly head: EntryKeyValue | undefined
   readonly revision: bigint

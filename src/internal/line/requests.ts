@@ -5,6 +5,7 @@
  * entry that it was meant for.
  */
 import * as Etcd from "../../Etcd.ts"
+import type { Claim } from "./discipline.ts"
 import type { Entry } from "./entry.ts"
 import { type EntryKey, type EntryKeyValue, idOf } from "./entryKey.ts"
 
@@ -99,17 +100,20 @@ export const takeFree = (entry: Entry) => {
   return Etcd.nested({ compare: [...ahead.map(isEmpty), ...isNew], then: [put(entry)], else: others })
 }
 
-/** The beginning of a line, and what the first of its entries says of itself. */
-export const beginning = (range: Etcd.Range, limit: number) => {
-  const then: readonly [Etcd.Range, Etcd.Range] = [{ ...first(range), limit, keysOnly: true }, first(range)]
+/**
+ * The beginning of a line up to what a claim can be met beside, since more entries than there are permits cannot all hold,
+ * and what the first of its entries says of itself.
+ */
+export const beginning = ({ of }: Claim, range: Etcd.Range) => {
+  const then: readonly [Etcd.Range, Etcd.Range] = [{ ...first(range), limit: of + 1, keysOnly: true }, first(range)]
   return Etcd.nested({ then })
 }
 
-/** Joins if no entry has joined since a revision. Others may have left. */
-export const joinUnlessChanged = (entry: Entry, since: bigint) => {
-  const { key, rangeEnd } = entry.line.range
-  const isUnchanged = { key, rangeEnd, target: "CreateRevision", operator: "<", value: since + 1n } as const
-  return Etcd.nested({ compare: [isUnchanged], then: [put(entry)], else: [Etcd.get(entry.key)] })
+/** Joins, and reads the beginning of the line. */
+export const joinAndLook = (entry: Entry) => {
+  const [oldest, head] = beginning(entry.claim, entry.line.range).then
+  const then: readonly [Etcd.Put, Etcd.Range, Etcd.Range, Etcd.Range] = [put(entry), Etcd.get(entry.key), oldest, head]
+  return Etcd.nested({ then })
 }
 
 export const join = (entry: Entry) => {
@@ -163,6 +167,12 @@ export const describe = (entry: Entry) => Etcd.nested({ compare: [guard(entry)],
 /** Removes an entry whose create revision was never learned. */
 export const cleanUp = (entry: Entry) => Etcd.nested({ compare: isOurs(entry), then: [Etcd.remove(entry.key)] })
 
+/** Asks whether the user may put keys, on whatever lease: etcd checks that also for what it does not do. */
+export const mayPut = (keys: ReadonlyArray<string>) => ({
+  compare: [Etcd.compareCreateRevision(keys[0]!, "<", 0n)],
+  then: keys.map((key) => Etcd.put(key, ""))
+})
+
 /** A late put must not change an entry that is there. */
 const putOnce = (entry: Entry): Etcd.Op =>
   entry.line.layout.putsOnce(entry.claim)
@@ -200,5 +210,9 @@ export const isOwn = ({ id, line: { layout }, ref, value }: Entry, kv: EntryKeyV
 export type OwnBesideAhead = readonly [Etcd.RangeResult, ...ReadonlyArray<Etcd.RangeResult>]
 
 export type Joined = readonly [Etcd.OpResult<Etcd.Op>, Etcd.RangeResult, ...ReadonlyArray<Etcd.RangeResult>]
+
+export type Looked = readonly [oldest: Etcd.RangeResult, head: Etcd.RangeResult]
+
+export type JoinedAndLooked = readonly [Etcd.PutResult, own: Etcd.RangeResult, ...Looked]
 
 export type HandedOver = readonly [Etcd.DeleteResult, Etcd.PutResult, ...ReadonlyArray<Etcd.RangeResult>]

@@ -26,7 +26,7 @@ import { Entry, type EntryError, EntryLost, ForeignEntry, lostWith } from "../li
 import type { EntryKeyValue } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
 import type { EntryLease, LeaseRef } from "../line/leaseRef.ts"
-import { type Left, type Lines, Refused, refusedBy } from "../line/lines.ts"
+import { type Left, type Lines, Refused, refusedBy, type Wanted } from "../line/lines.ts"
 import * as Requests from "../line/requests.ts"
 import * as Metrics from "../metrics.ts"
 import { LocalQueue, type Request, Waiter } from "./localQueue.ts"
@@ -148,17 +148,23 @@ export const make = (
   const wouldBeCalled = ({ claim, prefix }: Request) => queues.get(prefix)?.admits(claim) !== false
 
   /** Refuses a try that etcd would refuse anyway, so that it is not worth a proposal. */
-  const refusedHere = ({ claim, prefix }: Request, restore: Restore): Effect.Effect<Refused, EntryError> =>
-    restore(
-      lines.layout.sharesWithAhead(claim)
-        ? Effect.map(lines.refuse(prefix, claim), ({ available, holder }) =>
-          new Refused(prefix, holder, undefined, queues.get(prefix)?.leftOf(available, claim) ?? available))
-        : Effect.flatMap(askForHolder(prefix, claim), (holder) => {
-          // Where all of the line was read, etcd knows better.
-          const known = lines.layout.seesPart(claim) ? lines.held(prefix) : undefined
-          return refusedBy(lines.layout, prefix, claim, holder ?? known)
-        })
+  const refusedHere = ({ claim, prefix }: Request, restore: Restore): Effect.Effect<Refused, EntryError> => {
+    if (!lines.layout.sharesWithAhead(claim)) {
+      return restore(Effect.flatMap(askForHolder(prefix, claim), (holder) => {
+        // Where all of the line was read, etcd knows better.
+        const known = lines.layout.seesPart(claim) ? lines.held(prefix) : undefined
+        return refusedBy(lines.layout, prefix, claim, holder ?? known)
+      }))
+    }
+    // Taken down now: what leaves while etcd is asked must not make it look as if there had been enough.
+    const left = queues.get(prefix)!.leftFor(claim)
+    return restore(
+      Effect.map(
+        lines.refuse(prefix, claim),
+        ({ available, holder }) => new Refused(prefix, holder, undefined, Math.min(available, left))
+      )
     )
+  }
 
   const contend = <A, E>(
     requests: ReadonlyArray<Request>,
@@ -240,7 +246,7 @@ export const make = (
       waiter.join(ref.lease)
       via(prefix, { ref, value, claim }, (exit) => {
         answered(waiter, exit)
-        resume(orAgain(exit, attempt, () => join(waiter, via, attempt + 1)))
+        resume(orAgain([{ prefix, ref, value, claim }], exit, attempt, () => join(waiter, via, attempt + 1)))
       })
     })
 
@@ -267,14 +273,37 @@ export const make = (
         waiters.forEach((waiter, i) =>
           answered(waiter, Exit.map(exit, (joined) => joined instanceof Refused ? joined : joined[i]!))
         )
-        resume(orAgain(exit, attempt, () => joinAll(waiters, via, attempt + 1)))
+        resume(orAgain(wanted, exit, attempt, () => joinAll(waiters, via, attempt + 1)))
       })
     })
 
-  // A lease that was revoked from outside is noticed at its next use at the latest; the session grants another.
-  const orAgain = <A>(exit: Exit.Exit<A, EntryError>, attempt: number, again: () => Effect.Effect<A, EntryError>) => {
-    if (Exit.isSuccess(exit) || !isLeaseNotFound(exit.cause)) return exit
-    return attempt < 3 ? again() : Effect.fail(new EntryLost("LeaseExpired"))
+  const orAgain = <A>(
+    wanted: ReadonlyArray<Wanted>,
+    exit: Exit.Exit<A, EntryError>,
+    attempt: number,
+    again: () => Effect.Effect<A, EntryError>
+  ): Effect.Effect<A, EntryError> => {
+    const error = Exit.isFailure(exit) ? etcdErrorOf(exit.cause) : undefined
+    switch (error?.reason) {
+      // A lease that was revoked from outside is noticed at its next use at the latest; the session grants another.
+      case "LeaseNotFound": {
+        return attempt < 3 ? again() : Effect.fail(new EntryLost("LeaseExpired"))
+      }
+      // Unless it is the entry that is denied, it is the lease. What is on it already may be so since a role has changed.
+      case "PermissionDenied": {
+        if (attempt > 1) return exit
+        const { isShared, lease, retire } = wanted[0]!.ref
+        return Effect.flatMap(lines.mayJoin(wanted), (mayJoin) => {
+          if (!mayJoin) return exit
+          if (!isShared) return Effect.fail(deniedOn(lease, error!))
+          retire("a key on it is one that the user may not write any more")
+          return again()
+        })
+      }
+      default: {
+        return exit
+      }
+    }
   }
 
   /** Waits for a lease to join on. */
@@ -516,6 +545,14 @@ const etcdErrorOf = (cause: Cause.Cause<EntryError>): Etcd.EtcdError | undefined
   return error?._tag === "EtcdError" ? error : undefined
 }
 
-const isLeaseNotFound = (cause: Cause.Cause<EntryError>): boolean => etcdErrorOf(cause)?.reason === "LeaseNotFound"
+/** etcd puts no key on a lease that has one which the user may not write. */
+const deniedOn = ({ id }: EntryLease, { cause, method, outcome, reason }: EtcdError): EtcdError =>
+  new EtcdError({
+    reason,
+    method,
+    outcome,
+    cause,
+    description: `the user may not write a key that is on lease ${id.toString(16)} already; use another lease`
+  })
 
 const isOutage = (cause: Cause.Cause<EntryError>): boolean => etcdErrorOf(cause)?.isTransient === true

@@ -11,6 +11,7 @@ import type { EtcdError } from "../../EtcdError.ts"
 import type { Lease } from "../../Lease.ts"
 import type { Options, Session } from "../../Session.ts"
 import * as Background from "../background.ts"
+import { copy, refuseOther } from "../copy.ts"
 import * as History from "../etcd/history.ts"
 import { type Layout, queue } from "../line/layout.ts"
 import type { LeaseRef } from "../line/leaseRef.ts"
@@ -28,6 +29,7 @@ const TypeId = "~effect-etcd-lock/Session"
 /** A session as recipes see it. */
 export interface SessionImpl {
   readonly [TypeId]: typeof TypeId
+  readonly [copy]: true
   readonly lease: Effect.Effect<Lease, EtcdError, Scope.Scope>
   readonly etcd: Etcd["Service"]
   readonly clock: Clock.Clock
@@ -68,6 +70,7 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
   )
   const session: SessionImpl = {
     [TypeId]: TypeId,
+    [copy]: true,
     lease: Effect.uninterruptibleMask((restore) =>
       Effect.map(
         Effect.acquireRelease(acquireRef(leases, restore), ({ release }) => Effect.sync(release)),
@@ -83,7 +86,10 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
 })
 
 /** What is behind a session that `make` returned. */
-export const of = (session: Session["Service"]): SessionImpl => session as SessionImpl
+export const of = (session: Session["Service"]): SessionImpl => {
+  refuseOther("session", session)
+  return session as SessionImpl
+}
 
 /** To be run uninterruptibly: an interruption after the reference was taken would leave it to nobody. */
 const acquireRef = (

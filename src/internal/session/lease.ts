@@ -20,6 +20,7 @@ import type { EtcdError } from "../../EtcdError.ts"
 import type { Lease, Options, Renewal } from "../../Lease.ts"
 import { LeaseExpired } from "../../LeaseExpired.ts"
 import * as Background from "../background.ts"
+import { copy, refuseOther } from "../copy.ts"
 import * as History from "../etcd/history.ts"
 import { randomId } from "../etcd/randomId.ts"
 import { type Entry, lostWith } from "../line/entry.ts"
@@ -35,6 +36,7 @@ const TypeId = "~effect-etcd-lock/Lease"
 
 export class LeaseImpl implements EntryLease {
   readonly [TypeId]: typeof TypeId = TypeId
+  readonly [copy] = true
   readonly id: bigint
   readonly ttl: Duration.Duration
   /** All that runs under the lease or under a lock on it. */
@@ -421,7 +423,11 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   return lease
 })
 
-export const isLease = (u: unknown): u is LeaseImpl => Predicate.hasProperty(u, TypeId)
+export const isLease = (u: unknown): u is LeaseImpl => {
+  if (!Predicate.hasProperty(u, TypeId)) return false
+  refuseOther("lease", u)
+  return true
+}
 
 // -----------------------------------------------------------------------------
 // options
@@ -455,8 +461,8 @@ const defaultMargin = (ttl: number): number => Math.min(Math.max(ttl / 10, 300),
 const marginOption = (ttl: number): Check.DurationOption => ({
   module: "Lease",
   option: "safetyMargin",
-  range: `from 0 to less than two thirds of the ttl of ${ttl} ms, since renewals are a third of it apart`,
-  accepts: (margin) => !Duration.isNegative(margin) && Duration.toMillis(margin) < ttl * 2 / 3,
+  range: `from 0 to half of the ttl of ${ttl} ms, since renewals are a third of it apart, and each may take a sixth`,
+  accepts: (margin) => !Duration.isNegative(margin) && Duration.toMillis(margin) <= ttl / 2,
   example: "2 seconds"
 })
 

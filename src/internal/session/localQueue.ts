@@ -108,11 +108,10 @@ export class LocalQueue {
     return this.next === undefined && this.#hasRoomFor(claim)
   }
 
-  /** How many of the permits that the entries in etcd leave are left by those of this queue that have none there yet, too. */
-  leftOf(available: number, { of }: Claim): number {
-    let left = Math.min(available, of - this.#used)
-    for (const { request } of this.#waiting ?? []) left -= request.claim.permits
-    return Math.max(0, left)
+  /** How many permits are left by those of this queue: none while one waits, or a reader or a writer has all. */
+  leftFor({ of }: Claim): number {
+    const isLeft = this.next === undefined && (this.#used === 0 || this.#isSemaphore)
+    return isLeft ? Math.max(0, of - this.#used) : 0
   }
 
   add(waiter: Waiter) {

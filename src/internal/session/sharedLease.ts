@@ -96,7 +96,7 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
       Scope.provide(scope),
       Effect.onError(() => Scope.close(scope, Exit.void)),
       Effect.flatMap((lease) => {
-        const shared = new SharedLease(lease, clock, () => onRetired(lease), () => {
+        const shared = new SharedLease(lease, clock, (why) => onRetired(lease, why), () => {
           if (state._tag === "Granted" && state.shared === shared) state = empty
         }, () => closeScope(shared, scope))
         alive.add(shared)
@@ -114,13 +114,12 @@ export const make = Effect.fnUntraced(function*(background: Background, options:
     )
   })
 
-  const onRetired = ({ id }: Lease.LeaseImpl) => {
+  const onRetired = ({ id }: Lease.LeaseImpl, why: string) => {
     recordRetired(1)
     const lease = id.toString(16)
     background(
       Log.warning(
-        `Lease ${lease} gets no more locks, since the outcome of a request on it is unknown. It is revoked once its ` +
-          "last lock is released.",
+        `Lease ${lease} gets no more locks, since ${why}. It is revoked once its last lock is released.`,
         { lease }
       )
     )
@@ -153,7 +152,7 @@ class SharedLease implements LeaseRef {
   readonly lease: Lease.LeaseImpl
   readonly isShared = true
   readonly #clock: Clock.Clock
-  readonly #onRetired: () => void
+  readonly #onRetired: (why: string) => void
   readonly #onEnd: () => void
   readonly #closeScope: () => Fiber.Fiber<void>
   #references = 0
@@ -164,7 +163,7 @@ class SharedLease implements LeaseRef {
   constructor(
     lease: Lease.LeaseImpl,
     clock: Clock.Clock,
-    onRetired: () => void,
+    onRetired: (why: string) => void,
     onEnd: () => void,
     closeScope: () => Fiber.Fiber<void>
   ) {
@@ -187,9 +186,9 @@ class SharedLease implements LeaseRef {
     if (this.#references === 0 && this.#isOver) this.#close()
   }
 
-  readonly retire = () => {
+  readonly retire = (why = "the outcome of a request on it is unknown") => {
     if (this.#isOver) return
-    this.#onRetired()
+    this.#onRetired(why)
     this.end()
   }
 
