@@ -127,7 +127,7 @@ describe("an etcd that stops", () => {
       // As much of it as is allowed is for the command to end by itself. The last tenth is what a machine may be late by.
       const ttl = 40
       const child = yield* Program.start(
-        ["run", "--ttl", `${ttl}s`, "--kill-after", "20s", name, "-c", stubborn],
+        ["run", "--ttl", `${ttl}s`, "--kill-after", "16s", name, "-c", stubborn],
         { env }
       )
       yield* child.printed(/child/)

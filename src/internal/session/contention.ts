@@ -244,9 +244,10 @@ export const make = (
         return resume(Effect.andThen(untilGranted(waiter.request), join(waiter, via, attempt)))
       }
       waiter.join(ref.lease)
-      via(prefix, { ref, value, claim }, (exit) => {
+      const wanted = { prefix, ref, value, claim }
+      via(prefix, wanted, (exit) => {
         answered(waiter, exit)
-        resume(orAgain([{ prefix, ref, value, claim }], exit, attempt, () => join(waiter, via, attempt + 1)))
+        resume(orAgain([wanted], exit, attempt, () => join(waiter, via, attempt + 1)))
       })
     })
 
