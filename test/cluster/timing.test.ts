@@ -597,3 +597,33 @@ describe("options", () => {
       }
     }).pipe(provideMemory))
 })
+
+describe("an etcd that is restored from a backup", () => {
+  for (const bumpRevision of [0n, 1_000_000_000n]) {
+    it.effect(`has no shard that nobody runs, with its revision bumped by ${bumpRevision}`, () =>
+      Effect.gen(function*() {
+        const { restore, snapshot } = yield* faults
+        const [a, b] = [yield* machine(1), yield* machine(2)]
+        yield* a.register
+        yield* b.register
+        yield* a.acquire(shards(3))
+        const backup = yield* snapshot
+        yield* a.release(shard(2))
+        // More is written than what comes after the restore.
+        yield* Effect.repeat(Effect.andThen(b.acquire([shard(9)]), b.release(shard(9))), { times: 20 })
+        yield* b.acquire([shard(2)])
+        yield* pass("1 second")
+        yield* restore(backup, { bumpRevision })
+        // Each of them hears of it with its next refresh at the latest, and what it had ends.
+        yield* pass("2 seconds")
+        assert.isTrue(Exit.isFailure(yield* within(2000, a.refresh([shard(1), shard(3)]))))
+        assert.isTrue(Exit.isFailure(yield* within(2000, b.refresh([shard(2)]))))
+        yield* a.releaseAll
+        yield* b.releaseAll
+        yield* pass("3 seconds")
+        assert.deepStrictEqual(yield* heldKeys, [])
+        assert.deepStrictEqual(yield* b.acquire(shards(3)), names(shards(3)))
+        assert.deepStrictEqual(yield* b.refresh(shards(3)), names(shards(3)))
+      }).pipe(provideMemory))
+  }
+})
