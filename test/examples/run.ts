@@ -44,7 +44,7 @@ export const linesOf = (...args: Parameters<typeof run>) =>
   })
 
 /** What the package logs where a lock is lost on purpose, with its annotations. */
-const warning = /^\[[\d:.]+\] WARN \(#\d+\): (Lock|Lease) .*\n( {2}.*\n)*(\}\n)?/gm
+const warning = /^\[[\d:.]+\] WARN \(#\d+\): (Lock|Lease|The lines of this session) .*\n( {2}.*\n)*(\}\n)?/gm
 
 export const printsInOrder = (lines: ReadonlyArray<string>, expected: ReadonlyArray<string | RegExp>) => {
   let at = 0

@@ -156,10 +156,16 @@ export class Several implements HandleOfAll, Owned {
 
   get whileHeld(): Handle["whileHeld"] {
     return <A, E, R>(self: Effect.Effect<A, E, R>) =>
-      this.locks.reduce<Effect.Effect<A, E | LockLost, Exclude<R, Current>>>(
-        (self, { whileHeld }) => whileHeld(self) as Effect.Effect<A, E | LockLost, Exclude<R, Current>>,
-        Effect.provideService(self, Current, this)
-      )
+      Effect.suspend(() => {
+        // The outermost one says why it does not start.
+        const last = lostOf(this.locks)
+        return [...this.locks.filter((lock) => !last.includes(lock)), ...last].reduce<
+          Effect.Effect<A, E | LockLost, Exclude<R, Current>>
+        >(
+          (self, { whileHeld }) => whileHeld(self) as Effect.Effect<A, E | LockLost, Exclude<R, Current>>,
+          Effect.provideService(self, Current, this)
+        )
+      })
   }
 
   get check(): Handle["check"] {
