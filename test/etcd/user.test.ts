@@ -88,6 +88,15 @@ describe("an Etcd of a user's own", () => {
       assert.strictEqual(counts.close, counts.watch)
     }).pipe(Effect.provide(Etcd.layerMemory())))
 
+  it.live("can be a class, whose methods are not its own properties", () =>
+    Effect.gen(function*() {
+      const { service } = counting(yield* Etcd.Etcd)
+      const methods = Object.create(null, Object.getOwnPropertyDescriptors(service)) as typeof service
+      const instance = Object.create(methods) as typeof service
+      const use = Lock.withLock(Effect.succeed("ran"), "job").pipe(Effect.provide(Session.layer()), Effect.scoped)
+      assert.strictEqual(yield* Effect.provideService(use, Etcd.Etcd, instance), "ran")
+    }).pipe(Effect.provide(Etcd.layerMemory())))
+
   it.live("can be written from scratch, and its errors reach those who want a lock", () =>
     Effect.gen(function*() {
       const watches = new Set<Etcd.WatchListener>()

@@ -1,11 +1,11 @@
 /** A run that is to succeed once. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Option } from "effect"
+import { Cause, Context, Effect, Exit, Fiber, Layer, Option } from "effect"
 import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
-import { fork, keys, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+import { fork, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
 
 const run = "2026-11-25"
 
@@ -23,6 +23,39 @@ describe("a run that is to succeed once", () => {
       yield* stop(holder)
       yield* pass(1)
       assert.deepStrictEqual(yield* keys, [`//done/nightly/${run}`])
+    })))
+
+  it.effect("is not repeated when another process has the random number of the mark's lease", () =>
+    provideMemory(Effect.gen(function*() {
+      let theirs: bigint | undefined
+      let isCopied = false
+      const { run } = yield* sessionThrough((etcd) => ({
+        leaseGrant: (id, seconds) => {
+          if (!isCopied) return etcd.leaseGrant(id, seconds)
+          isCopied = false
+          theirs = id
+          return Effect.andThen(etcd.leaseGrant(id, 2), etcd.leaseGrant(id, seconds))
+        }
+      }))
+      const body = Effect.sync(() => {
+        isCopied = true
+        return "report"
+      })
+      assert.deepStrictEqual(yield* run(nightly(body)), Option.some("report"))
+      assert.isDefined(theirs)
+      yield* pass("10 seconds")
+      assert.deepStrictEqual(yield* run(nightly(Effect.die("twice"))), Option.none())
+    })))
+
+  it.effect("tells its success beside the loss that kept it from being marked", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      // Its key is gone before any watch is open that could tell.
+      const exit = yield* Effect.exit(run(nightly(Effect.as(faults.deletePrefix("nightly/"), "report"))))
+      const cause = Exit.isFailure(exit) ? exit.cause : assert.fail("it has succeeded")
+      assert.strictEqual((failureOf(exit) as Lock.LockLost)._tag, "LockLost")
+      assert.strictEqual(Context.getOrUndefined(Cause.annotations(cause), Lock.BodySuccess), "report")
     })))
 
   it.effect("is done by one of those who come together", () =>

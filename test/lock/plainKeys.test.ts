@@ -74,7 +74,7 @@ describe("a key on no lease that has the name of a session's next entry", () => 
       key = next
       const tried = yield* fork(run(recipe.tryWithLock(Effect.succeed("ran"), "job")))
       yield* pass("1 second")
-      assert.include(failureOf(tried.pollUnsafe()) as object, { _tag: "PermitsUnavailable" })
+      assert.include(failureOf(tried.pollUnsafe()) as object, { _tag: "LockLost", reason: "KeyDeleted" })
     }).pipe(provideMemory))
 })
 

@@ -1,10 +1,21 @@
 /** Writers that become readers. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Scope } from "effect"
-import { Etcd, Lock, ReadWriteLock } from "effect-etcd-lock"
+import { Clock, Effect, Exit, Metric, Scope } from "effect"
+import { Etcd, Lock, LockMetrics, ReadWriteLock } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
-import { counted, fork, keys, pass, type Process, provideMemory, session, stop } from "../support/inMemory.ts"
+import {
+  counted,
+  fork,
+  keys,
+  pass,
+  type Process,
+  provideMemory,
+  session,
+  sessionThrough,
+  stop
+} from "../support/inMemory.ts"
+import { logs } from "../support/logs.ts"
 
 /** A writer whose scope the test closes. */
 const writer = Effect.fnUntraced(function*({ run }: Pick<Process, "run">) {
@@ -278,5 +289,61 @@ describe("operators", () => {
       yield* waiting.release
       yield* release
       assert.deepStrictEqual(yield* keys, [])
+    })))
+})
+
+describe(`a loss of one of its two keys (${cite("P3")})`, () => {
+  const lossesBy = (recipe: string, reason: string) =>
+    Effect.map(Metric.value(Metric.withAttributes(LockMetrics.losses, { recipe, reason })), ({ count }) => count)
+  const heldBy = (recipe: string) =>
+    Effect.map(Metric.value(Metric.withAttributes(LockMetrics.held, { recipe })), ({ value }) => value)
+  const measured = <A, E, R>(self: Effect.Effect<A, E, R>) =>
+    Effect.provideService(provideMemory(self), Metric.MetricRegistry, new Map())
+
+  it.effect("is counted and logged as the writer's, once, when the reader's key is deleted", () => {
+    const { logged, logger } = logs()
+    return measured(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      const writing = ReadWriteLock.acquireWrite("job", { downgradable: true })
+      const holding = yield* fork(run(Effect.scoped(Effect.flatMap(writing, (lock) => lock.whileHeld(Effect.never)))))
+      yield* pass("1 second")
+      yield* faults.deletePrefix("job/read/")
+      yield* pass("1 second")
+      assert.include(failureOf(holding.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+      assert.deepStrictEqual([yield* lossesBy("write", "KeyDeleted"), yield* lossesBy("read", "KeyDeleted")], [1, 0])
+      assert.deepStrictEqual([yield* heldBy("write"), yield* heldBy("read")], [0, 0])
+      assert.lengthOf(logged.filter((message) => message.startsWith("Lock 'job' was lost")), 1)
+      assert.deepStrictEqual(yield* keys, [])
+    })).pipe(Effect.provide(logger))
+  })
+
+  it.effect("is counted once when the process stands still while the writer becomes a reader", () =>
+    measured(Effect.gen(function*() {
+      const clock = yield* Clock.Clock
+      let frozen = 0n
+      let freezes = false
+      const { run } = yield* sessionThrough((etcd) => ({
+        txn: ((request: Etcd.TxnRequest<[], []>) =>
+          Effect.tap(etcd.txn(request), () =>
+            Effect.sync(() => {
+              if (freezes) frozen += 10_000_000_000n
+              freezes = false
+            }))) as typeof etcd.txn
+      })).pipe(Effect.provideService(Clock.Clock, {
+        ...clock,
+        monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe() + frozen
+      }))
+      const becoming = yield* fork(run(Effect.scoped(Effect.gen(function*() {
+        const lock = yield* ReadWriteLock.acquireWrite("job", { downgradable: true })
+        freezes = true
+        yield* Effect.exit(lock.downgrade)
+        yield* Effect.sleep("1 second")
+      }))))
+      yield* Effect.repeat(pass(100), { times: 20 })
+      assert.isDefined(becoming.pollUnsafe())
+      const losses = (yield* lossesBy("write", "LeaseExpired")) + (yield* lossesBy("read", "LeaseExpired"))
+      assert.strictEqual(losses, 1)
+      assert.deepStrictEqual([yield* heldBy("write"), yield* heldBy("read")], [0, 0])
     })))
 })

@@ -352,6 +352,38 @@ describe("a permit that is free", () => {
       yield* pass(1)
     })))
 
+  it.effect("goes to no try whose own key was deleted while it asked about a key of another client", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const etcd = yield* Etcd.Etcd
+      yield* etcd.leaseGrant(7n, 60)
+      yield* etcd.txn({ then: [Etcd.put("pool/foreign", "", { lease: 7n })] })
+      const other = yield* session()
+      const ran: Array<string> = []
+      const hold = (who: string) => Effect.andThen(Effect.sync(() => ran.push(who)), Effect.never)
+      let isAsked = false
+      const { run } = yield* sessionThrough((etcd) => ({
+        txn: ((request: Etcd.TxnRequest<[], []>) => {
+          if (isAsked || request.compare?.some(({ target }) => target === "Lease") !== true) return etcd.txn(request)
+          isAsked = true
+          return Effect.gen(function*() {
+            const [own] = (yield* faults.keys).filter(({ lease }) => lease !== 7n)
+            yield* faults.deleteKey(own!.key)
+            yield* fork(other.run(Semaphore.withPermits(hold("other"), "pool", { of: 2, permits: 2 })))
+            yield* Effect.sleep(100)
+            yield* faults.deleteKey("pool/foreign")
+            yield* Effect.sleep(100)
+            return yield* etcd.txn(request)
+          })
+        }) as typeof etcd.txn
+      }))
+      yield* faults.delayWatches("1 minute")
+      const trying = yield* fork(run(Semaphore.tryWithPermits(hold("try"), "pool", { of: 2 })))
+      yield* Effect.repeat(pass(100), { times: 8 })
+      assert.notInclude(ran, "try")
+      assert.include(failureOf(trying.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+    })))
+
   it.effect("is lost with its lease, however long a try had to ask about a key of another client", () =>
     provideMemory(Effect.gen(function*() {
       const faults = yield* Etcd.Faults

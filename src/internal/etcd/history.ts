@@ -8,7 +8,7 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import type { Etcd, Header, Range } from "../../Etcd.ts"
+import type { Etcd, Header, Range, WatchListener, WatchOptions } from "../../Etcd.ts"
 import { monotonicMillis } from "../monotonic.ts"
 
 type Service = Etcd["Service"]
@@ -85,8 +85,18 @@ const make = (etcd: Service): History => {
 
   return {
     listeners,
+    // Whoever implements the service may do so by a class, whose methods are not its own properties.
     watched: {
-      ...etcd,
+      requestTimeout: etcd.requestTimeout,
+      leaseGrant: (id, seconds) => etcd.leaseGrant(id, seconds),
+      leaseRevoke: (id) => etcd.leaseRevoke(id),
+      leaseKeepAlive: (id, timeout) => etcd.leaseKeepAlive(id, timeout),
+      leaseTimeToLive: (id, options) => etcd.leaseTimeToLive(id, options),
+      watch: (options) => etcd.watch(options),
+      subscribe: Object.assign(
+        (options: WatchOptions, listener: WatchListener) => etcd.subscribe(options, listener),
+        etcd.subscribe
+      ),
       txn: (request) => compared(etcd.txn(request)),
       // It keeps what hangs on the function, such as why etcd could last not be reached.
       range: Object.assign(

@@ -212,9 +212,10 @@ export const make = (
   /** Returns what the entry found ahead, once etcd was asked about it. */
   const joinAndLook = (entry: Entry) =>
     Effect.callback<Effect.Effect<Beginning, EntryError>, EntryError>((resume) =>
-      send([entry], Requests.joinAndLook(entry), resume, ({ responses, revision }) => {
+      send([entry], Requests.joinAndLook(entry), resume, ({ repeated, responses, revision }) => {
         const [, { kvs: [own] }, ...beginning] = responses as Requests.JoinedAndLooked
         if (!Requests.isOwn(entry, own!)) return foreign([entry], own!)
+        if (!repeated && own!.createRevision !== revision) return lostBeforehand([entry])
         enter(entry, own!.createRevision)
         return Exit.succeed(examined(entry.line, entry.claim, beginning, revision, entry))
       })
@@ -250,8 +251,11 @@ export const make = (
     if (head?.lease === 0n) return Effect.fail(new ForeignEntry(head, false))
     const isForeign = (kv: EntryKey) => layout.claimOf(prefix, kv, claim) === undefined
     const ahead = entry === undefined ? kvs : kvs.filter(({ createRevision }) => createRevision < entry.createRevision)
-    // All of the line was read, but for its own key.
-    if (entry !== undefined && ahead.length === kvs.length && kvs.length <= claim.of) entry.lose(keyDeleted)
+    // With more entries ahead than there are permits, its own key may be farther behind than what was read.
+    const isBeyond = ahead.length === kvs.length && kvs.length > claim.of
+    const isThere = (entry: Entry) =>
+      kvs.some((kv) => kv.createRevision === entry.createRevision && idOf(kv) === entry.id)
+    if (entry !== undefined && !isBeyond && !isThere(entry)) entry.lose(keyDeleted)
     const asked = Effect.forEach(
       ahead.filter((kv) => isForeign(kv) || !layout.namesLease(prefix, kv)),
       (kv) =>
@@ -357,7 +361,8 @@ export const make = (
     Effect.suspend(() => {
       const keys = wanted.map(({ claim, prefix, ref }) => layout.key(prefix, ref.lease, claim))
       wanted.forEach(({ ref }, i) => releaseKey(ref.lease, keys[i]!))
-      return Effect.isSuccess(etcd.txn({ ...Requests.mayPut(keys), idempotent: true }))
+      const read = wanted.flatMap(({ claim, prefix }) => ahead(prefix, claim))
+      return Effect.isSuccess(etcd.txn({ ...Requests.mayJoin(keys, read), idempotent: true }))
     })
 
   const entriesOf = (wanted: ReadonlyArray<Wanted>) =>

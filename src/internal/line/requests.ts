@@ -167,10 +167,11 @@ export const describe = (entry: Entry) => Etcd.nested({ compare: [guard(entry)],
 /** Removes an entry whose create revision was never learned. */
 export const cleanUp = (entry: Entry) => Etcd.nested({ compare: isOurs(entry), then: [Etcd.remove(entry.key)] })
 
-/** Asks whether the user may put keys, on whatever lease: etcd checks that also for what it does not do. */
-export const mayPut = (keys: ReadonlyArray<string>) => ({
-  compare: [Etcd.compareCreateRevision(keys[0]!, "<", 0n)],
-  then: keys.map((key) => Etcd.put(key, ""))
+/** Asks whether the user may put keys, on whatever lease, and read the lines: etcd checks that also for what it does not do. */
+export const mayJoin = (keys: ReadonlyArray<string>, read: ReadonlyArray<Etcd.Range>) => ({
+  compare: keys.map((key) => Etcd.compareCreateRevision(key, "<", 0n)),
+  then: keys.map((key) => Etcd.put(key, "")),
+  else: read.map(first)
 })
 
 /** A late put must not change an entry that is there. */

@@ -32,7 +32,10 @@ export const writer = (name: string, options: WriteOptions | undefined): Togethe
     return downgradable.map((claim) => ({ name, claim }))
   },
   hold: (etcd, locks) => {
-    locks[0]!.begin()
+    const [writing, reading] = locks
+    writing!.begin()
+    // It counts as held by its writer alone, which a loss of the reader ends as well.
+    reading!.onLost(() => writing!.loseWith(reading!))
     return new Downgradable(etcd, locks)
   }
 })

@@ -2,17 +2,20 @@
  * The mark that a run has succeeded: a key on a lease of its own, so that etcd deletes it when its time is over, by
  * etcd's clock and no other. It stays for days, so it lies where no lock's entries do.
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import { Current } from "../../Current.ts"
 import * as Etcd from "../../Etcd.ts"
 import type { Handle, LockLost, OnceOptions } from "../../Lock.ts"
-import { randomId } from "../etcd/randomId.ts"
+import * as Leases from "../etcd/leases.ts"
 import { getKey } from "../line/requests.ts"
 import * as Check from "../options.ts"
 import { maxSeconds } from "../session/lease.ts"
+import { besideLoss } from "../supervise.ts"
 import { encode } from "./description.ts"
 
 type Service = Etcd.Etcd["Service"]
@@ -45,7 +48,10 @@ export const unlessSet = <A, E, R>(
       if (yield* restore(isSet(etcd, mark))) return Option.none()
       const succeeded = yield* restore(self)
       // The run is done: an interruption that comes now does not undo it.
-      yield* set(etcd, yield* Current, mark)
+      yield* Effect.catchCause(
+        set(etcd, yield* Current, mark),
+        (cause) => Effect.failCause(isLoss(cause) ? besideLoss(cause, Exit.succeed(succeeded)) : cause)
+      )
       return Option.some(succeeded)
     })
   )
@@ -55,23 +61,22 @@ export const unlessSet = <A, E, R>(
  * is taken back, for which nobody waits.
  */
 const set = Effect.fnUntraced(function*(etcd: Service, lock: Handle, { key, seconds }: Mark) {
-  const lease = randomId()
   const value = encode({ since: yield* Clock.currentTimeMillis, metadata: undefined, id: undefined, span: undefined })
   let method = "leaseGrant"
-  yield* Effect.catchIf(
-    etcd.leaseGrant(lease, seconds),
-    // Only our own grant can have this ID, by an attempt whose answer was lost.
-    ({ reason }) => reason === "LeaseExists",
-    () => Effect.void
-  ).pipe(
-    Effect.andThen(() => {
+  yield* Leases.grant(etcd, seconds).pipe(
+    Effect.flatMap(({ id: lease }) => {
       method = "txn"
-      return lock.txn({ then: [Etcd.put(key, value, { lease })], idempotent: true })
+      return Effect.onError(
+        lock.txn({ then: [Etcd.put(key, value, { lease })], idempotent: true }),
+        () => Leases.abandon(etcd, lease)
+      )
     }),
-    Effect.timeoutOrElse({ duration: etcd.requestTimeout, orElse: () => notInTime(method) }),
-    Effect.onError(() => Effect.forkDetach(Effect.ignore(etcd.leaseRevoke(lease))))
+    Effect.timeoutOrElse({ duration: etcd.requestTimeout, orElse: () => notInTime(method) })
   )
 })
+
+const isLoss = (cause: Cause.Cause<LockLost | Etcd.EtcdError>): boolean =>
+  cause.reasons.some((reason) => Cause.isFailReason(reason) && reason.error._tag === "LockLost")
 
 const notInTime = (method: string) =>
   Effect.fail(

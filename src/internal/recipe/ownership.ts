@@ -78,9 +78,10 @@ export class Ownership implements Owned {
 
   /** It counts as held from here on, until it is lost or released. */
   begin(): void {
+    // It counts once, also if the clock of its lease is what tells.
+    const loss = this.#entry.checkLoss()
     this.#isBegun = true
     this.#recorder.taken()
-    const loss = this.#entry.checkLoss()
     if (loss !== undefined) this.#ended(loss)
   }
 
@@ -215,6 +216,11 @@ export class Ownership implements Owned {
   /** Calls `lost` when it is lost, and not when it is released. */
   onLost(lost: () => void): void {
     this.#entry.onLoss(() => this.isLost && lost())
+  }
+
+  /** Is lost with another one, without which it protects nothing. */
+  loseWith(other: Ownership): void {
+    this.#entry.lose(other.#entry.loss!)
   }
 
   /** Gives it back as soon as nothing runs under it. */

@@ -457,15 +457,11 @@ export const make = (
     )
 
   const holder: Contention["holder"] = (prefix, claim, own = []) =>
-    Effect.suspend(() => {
-      const known = lines.held(prefix)
-      if (known !== undefined) return Effect.succeed(known)
-      return Effect.map(askForHolder(prefix, claim), (kv) => own.some(({ id }) => id === kv?.lease) ? undefined : kv)
-    })
+    Effect.map(askForHolder(prefix, claim), (kv) => own.some(({ id }) => id === kv?.lease) ? undefined : kv)
 
   const askForHolder: Contention["holder"] = (prefix, claim) =>
     Effect.suspend(() => {
-      const id = `${prefix}${claim.permits}`
+      const id = `${prefix}${claim.kind}${claim.permits}`
       let read = reads.get(id)
       if (read === undefined) {
         reads.set(id, read = background(readHolder(prefix, claim)))

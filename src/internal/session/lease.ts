@@ -22,7 +22,7 @@ import { LeaseExpired } from "../../LeaseExpired.ts"
 import * as Background from "../background.ts"
 import { copy, refuseOther } from "../copy.ts"
 import * as History from "../etcd/history.ts"
-import { randomId } from "../etcd/randomId.ts"
+import * as Leases from "../etcd/leases.ts"
 import { type Entry, lostWith } from "../line/entry.ts"
 import type { EntryLease } from "../line/leaseRef.ts"
 import * as Log from "../log.ts"
@@ -162,7 +162,7 @@ export class LeaseImpl implements EntryLease {
       this.#attempt?.interruptUnsafe()
       // Bodies still run under an abandoned lease: a revoke would give their locks away, if etcd still has the lease.
       if (this.#isRevoked || this.#isAbandoned || this.#loss.value?.reason === "Revoked") return
-      yield* revoke(this.#etcd, this.id)
+      yield* Leases.revoke(this.#etcd, this.id)
       this.#isRevoked = true
     })
   }
@@ -417,7 +417,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
       (granted) => new LeaseImpl({ etcd, ...granted, clock, background, isManual, marginOf, acknowledged, recorder })
     ),
     // What runs under the lease ends, then the renewals, then the lease.
-    (lease) => Effect.andThen(orLeftToExpire(lease.id, lease.revoke), Scope.close(renewing, Exit.void))
+    (lease) => Effect.andThen(Leases.orLeftToExpire(lease.id, lease.revoke), Scope.close(renewing, Exit.void))
   )
   yield* Scope.provide(lease.keep, renewing)
   return lease
@@ -491,49 +491,16 @@ const elapsed = (from: Instant, to: Instant): number => {
   return Math.max(monotonic, wall)
 }
 
-interface Granted {
-  readonly id: bigint
-  readonly ttlMillis: number
-  readonly sent: Instant
-}
-
-/**
- * Grants a lease under an ID of our own, which makes the grant repeatable. A lease that may have been granted although this
- * fails has nobody to wait for it, so it is revoked.
- */
-const grant = (etcd: Etcd["Service"], clock: Clock.Clock, seconds: number): Effect.Effect<Granted, EtcdError> =>
+/** Grants a lease. A renewal tells the TTL of one that an earlier attempt has granted, whose answer was lost. */
+const grant = (etcd: Etcd["Service"], clock: Clock.Clock, seconds: number) =>
   Effect.suspend(() => {
-    const id = randomId()
     let sent = now(clock)
-    const abandon = Effect.suspend(() => Effect.forkDetach(orLeftToExpire(id, revoke(etcd, id))))
-    const renewed = Effect.suspend(() => {
+    return Effect.flatMap(Leases.grant(etcd, seconds), ({ id, seconds }) => {
+      if (seconds !== undefined) return Effect.succeed({ id, ttlMillis: seconds * 1000, sent })
       sent = now(clock)
-      return etcd.leaseKeepAlive(id, 1000)
-    })
-    return etcd.leaseGrant(id, seconds).pipe(
-      Effect.catch((error) => {
-        if (error.reason === "LeaseExists" && error.outcome === "Unknown") {
-          // An earlier attempt has granted it, and its answer was lost. A renewal tells the TTL.
-          return renewed.pipe(Effect.map(({ ttl }) => ttl), Effect.tapError(() => abandon))
-        }
-        return error.outcome === "Unknown" ? Effect.andThen(abandon, Effect.fail(error)) : Effect.fail(error)
-      }),
-      Effect.map((seconds) => ({ id, ttlMillis: seconds * 1000, sent })),
-      // The very first attempt has found it: another process has the same random numbers, such as a copy of this machine.
-      Effect.catchIf(
-        ({ outcome, reason }) => reason === "LeaseExists" && outcome === "Refused",
-        () => grant(etcd, clock, seconds)
+      return etcd.leaseKeepAlive(id, 1000).pipe(
+        Effect.map(({ ttl }) => ({ id, ttlMillis: ttl * 1000, sent })),
+        Effect.tapError(() => Leases.abandon(etcd, id))
       )
-    )
+    })
   })
-
-// A lease that etcd does not have is as good as revoked.
-const revoke = (etcd: Etcd["Service"], id: bigint): Effect.Effect<void, EtcdError> =>
-  Effect.catchIf(etcd.leaseRevoke(id), ({ reason }) => reason === "LeaseNotFound", () => Effect.void)
-
-const orLeftToExpire = (id: bigint, revoke: Effect.Effect<void, EtcdError>): Effect.Effect<void> =>
-  Effect.catch(revoke, (error) =>
-    Log.warning(
-      `Lease ${id.toString(16)} could not be revoked and is left to expire: ${error.message}`,
-      { lease: id.toString(16) }
-    ))
