@@ -71,7 +71,7 @@ export interface Lease {
    */
   readonly whileAlive: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LeaseExpired, R>
   /**
-   * Renews the lease now, in one attempt that ends within the request timeout and a sixth of the TTL. It fails with the
+   * Renews the lease now, in one attempt that ends within twice the request timeout and a third of the TTL. It fails with the
    * `EtcdError` if etcd has not acknowledged it, which leaves the lease as it was, and with `LeaseExpired` if the lease is
    * lost. Calls at the same time share one attempt, which goes on when they are interrupted.
    */

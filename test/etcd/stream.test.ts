@@ -48,6 +48,7 @@ describe("a stream of watches", () => {
         current: () => ({ open: () => Promise.resolve(duplex) }),
         failed: () => {},
         onMove: () => Effect.void,
+        checkCluster: () => undefined,
         isTokenRefused: () => false,
         explain: () => Effect.fail
       } as unknown as Members)

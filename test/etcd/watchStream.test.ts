@@ -77,6 +77,7 @@ const stub = (onRequest: (request: any, stream: Stream) => void = () => {}) => {
     isTokenRefused: () => false,
     failed: () => {},
     onMove: () => Effect.void,
+    checkCluster: () => undefined,
     explain: () => Effect.fail
   } as unknown as Members
   return { members, streams }

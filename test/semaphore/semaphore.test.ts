@@ -367,7 +367,7 @@ describe("a permit that is free", () => {
           if (isAsked || request.compare?.some(({ target }) => target === "Lease") !== true) return etcd.txn(request)
           isAsked = true
           return Effect.gen(function*() {
-            const [own] = (yield* faults.keys).filter(({ lease }) => lease !== 7n)
+            const own = (yield* faults.keys).find(({ lease }) => lease !== 7n)
             yield* faults.deleteKey(own!.key)
             yield* fork(other.run(Semaphore.withPermits(hold("other"), "pool", { of: 2, permits: 2 })))
             yield* Effect.sleep(100)

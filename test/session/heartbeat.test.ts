@@ -2,6 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Fiber, Latch, type Scope } from "effect"
 import { Election, Etcd, Lease, Lock, Semaphore, type Session } from "effect-etcd-lock"
+import { prefixed } from "../../src/internal/etcd/namespace.ts"
+import * as Service from "../../src/internal/etcd/service.ts"
 import * as EtcdStub from "../support/EtcdStub.ts"
 import { failureOf } from "../support/exits.ts"
 import { counted, fork, keys, pass, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
@@ -14,8 +16,35 @@ const ttl = "9 seconds"
 /** Lets time pass in the steps in which it would. */
 const seconds = (count: number) => Effect.repeat(pass("1 second"), { times: count - 1 })
 
-const denied = (method: string) =>
-  Effect.fail(new Etcd.EtcdError({ reason: "PermissionDenied", method, outcome: "Refused", description: "no" }))
+const refused = (reason: Etcd.EtcdErrorReason) => (method: string) =>
+  Effect.suspend(() => {
+    refusals.push(method)
+    return Effect.fail(new Etcd.EtcdError({ reason, method, outcome: "Refused", description: "no" }))
+  })
+const denied = refused("PermissionDenied")
+const refusals: Array<string> = []
+
+/** Another connection to the same etcd, with a prefix of its own. */
+const prefixedBy = (prefix: string, etcd: Etcd.Etcd["Service"]): Etcd.Etcd["Service"] => {
+  const { requestTimeout } = etcd
+  const transport = prefixed({
+    ...etcd,
+    txn: (txn) => Effect.map(etcd.txn({ ...txn, idempotent: true }), (result) => result as any),
+    leaseTimeToLive: (id, keys) => etcd.leaseTimeToLive(id, { keys }),
+    watch: (options, _, subscriber) =>
+      Effect.map(
+        etcd.subscribe(options, {
+          onEvents: (events) => subscriber.publish(events),
+          onEnd: (error) => subscriber.end(error)
+        }),
+        (subscription) => {
+          subscriber.source = { cancel: subscription.close }
+          return subscription.revision
+        }
+      )
+  }, Buffer.from(prefix))
+  return Service.make(transport, Duration.toMillis(requestTimeout))
+}
 
 const lossReason = (exit: unknown) => {
   const error = failureOf(exit as Parameters<typeof failureOf>[0]) as Lock.LockLost
@@ -229,7 +258,9 @@ describe("a part of a heartbeat", () => {
       const others = yield* Effect.forEach(["a", "b", "c", "d"], hold)
       yield* seconds(3)
       isDenied = true
+      refusals.length = 0
       yield* seconds(30)
+      assert.includeMembers(refusals, ["leaseTimeToLive", "txn"])
       assert.deepStrictEqual([secret, ...others].map((fiber) => fiber.pollUnsafe()), Array(5).fill(undefined))
       yield* faults.delayWatches("24 hours")
       yield* faults.deletePrefix("c/")
@@ -250,9 +281,56 @@ describe("a part of a heartbeat", () => {
       const holding = yield* fork(run(Lock.withLock(Effect.never, "job")))
       yield* seconds(3)
       isDenied = true
+      refusals.length = 0
       yield* seconds(30)
+      assert.includeMembers(refusals, ["leaseTimeToLive", "txn"])
       assert.isUndefined(holding.pollUnsafe())
       isDenied = false
+    }).pipe(provideMemory))
+
+  it.effect("that is refused by itself for another reason is no answer", () =>
+    Effect.gen(function*() {
+      let isRefused = false
+      const { run } = yield* sessionThrough((etcd) => ({
+        txn: (request) => isRefused ? refused("InvalidArgument")("txn") : etcd.txn(request)
+      }), { ttl })
+      const holding = yield* fork(run(Lock.withLock(Effect.never, "job")))
+      yield* seconds(3)
+      isRefused = true
+      yield* seconds(12)
+      isRefused = false
+      assert.deepStrictEqual(lossReason(holding.pollUnsafe()), ["LockLost", "LeaseExpired"])
+    }).pipe(provideMemory))
+
+  it.effect("the list of the keys on the lease, is read key by key where it fails, hangs or is of another term", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      let how: "fails" | "hangs" | "is of another term" = "fails"
+      const { run } = yield* sessionThrough((etcd) => ({
+        leaseTimeToLive: (id, options) =>
+          how === "fails"
+            ? refused("Internal")("leaseTimeToLive")
+            : how === "hangs"
+            ? Effect.never
+            : Effect.map(etcd.leaseTimeToLive(id, options), (answer) => ({
+              ...answer,
+              // It knows of a key that has gone.
+              keys: [Buffer.from(key)],
+              term: answer.term + 1n
+            }))
+      }), { ttl })
+      let key = ""
+      for (how of ["fails", "hangs", "is of another term"] as const) {
+        const holding = yield* fork(run(Lock.withLock(Effect.never, "job")))
+        yield* seconds(20)
+        assert.isUndefined(holding.pollUnsafe(), how)
+        yield* faults.delayWatches("24 hours")
+        key = (yield* keys)[0]!
+        yield* faults.deletePrefix("job/")
+        yield* seconds(9)
+        assert.deepStrictEqual(lossReason(holding.pollUnsafe()), ["LockLost", "KeyDeleted"], how)
+        yield* faults.heal
+      }
     }).pipe(provideMemory))
 
   it.effect("that is too much for one request is asked for in several", () =>
@@ -291,11 +369,29 @@ describe("a part of a heartbeat", () => {
 })
 
 describe("a key on the lease", () => {
-  it.effect("that is named as an entry and that no entry has is removed, and no other is", () =>
+  it.effect("that was released, and that a backup has brought back, is removed", () =>
     Effect.gen(function*() {
-      const etcd = yield* Etcd.Etcd
+      const [etcd, faults] = [yield* Etcd.Etcd, yield* Etcd.Faults]
       const { logged, logger } = logs()
       const { run } = yield* session({ ttl }).pipe(Effect.provide(logger))
+      yield* fork(run(Lock.withLock(Effect.never, "held")))
+      const released = yield* fork(run(Lock.withLock(Effect.never, "released")))
+      yield* pass(1)
+      const backup = yield* faults.snapshot
+      yield* Fiber.interrupt(released)
+      yield* faults.restore(backup)
+      // The revision is beyond the latest that the session has seen, so that its history seems to go on.
+      yield* Effect.repeat(etcd.txn({ then: [Etcd.put("more", "")] }), { times: 20 })
+      assert.lengthOf(yield* keys, 3)
+      yield* seconds(6)
+      assert.sameMembers((yield* keys).map((key) => key.split("/")[0]), ["held", "more"])
+      assert.isTrue(logged.some((message) => message.startsWith("'released/")))
+    }).pipe(provideMemory))
+
+  it.effect("of which this process knows nothing stays, whatever its name", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      const { run } = yield* session({ ttl })
       const held = yield* Deferred.make<Lock.Handle>()
       yield* fork(run(Lock.withLock(
         Effect.andThen(Effect.flatMap(Lock.Current, (lock) => Deferred.succeed(held, lock)), Effect.never),
@@ -303,12 +399,40 @@ describe("a key on the lease", () => {
       )))
       const { leaseId: lease } = yield* Deferred.await(held)
       const hex = lease.toString(16)
-      const users = ["workers/7", `workers/${hex}`, `${hex}-9`]
-      yield* etcd.txn({ then: [...users, `other/${hex}-9`].map((key) => Etcd.put(key, "", { lease })) })
-      yield* seconds(6)
-      assert.sameMembers(yield* keys, [`job/${hex}-1`, ...users])
-      assert.isTrue(logged.some((message) => message.includes(`other/${hex}-9`)))
+      // A program's own, and those of a copy of this machine.
+      const others = ["workers/7", `services/web/${hex}-8080`, `job/${hex}-2`, `other/${hex}-1`]
+      yield* etcd.txn({ then: others.map((key) => Etcd.put(key, "", { lease })) })
+      yield* seconds(20)
+      assert.sameMembers(yield* keys, [`job/${hex}-1`, ...others])
     }).pipe(provideMemory))
+})
+
+describe("a lease of the user's", () => {
+  for (const isReversed of [false, true]) {
+    const what = isReversed ? "that has a prefix, under a session that has none" : "under a session that has a prefix"
+    it.effect(`keeps the locks on it that are taken through another connection, ${what}`, () =>
+      Effect.gen(function*() {
+        const base = yield* Etcd.Etcd
+        const prefixed = prefixedBy("app/", base)
+        const [ofLease, ofSession] = isReversed ? [prefixed, base] : [base, prefixed]
+        const lease = yield* Effect.provideService(Lease.make({ ttl }), Etcd.Etcd, ofLease)
+        const { run } = yield* Effect.provideService(session({ ttl }), Etcd.Etcd, ofSession)
+        const faults = yield* Etcd.Faults
+        const [holding, deleted] = yield* Effect.forEach(
+          ["job", "deleted"],
+          (name) => fork(run(Lock.withLock(Effect.never, name, { lease })))
+        )
+        yield* fork(run(Lock.withLock(Effect.void, "released", { lease })))
+        yield* seconds(20)
+        assert.isUndefined(holding!.pollUnsafe())
+        assert.lengthOf(yield* keys, 2)
+        yield* faults.delayWatches("24 hours")
+        yield* faults.deletePrefix(isReversed ? "deleted/" : "app/deleted/")
+        yield* seconds(9)
+        assert.isUndefined(holding!.pollUnsafe())
+        assert.deepStrictEqual(lossReason(deleted!.pollUnsafe()), ["LockLost", "KeyDeleted"])
+      }).pipe(Effect.scoped, provideMemory))
+  }
 })
 
 describe("elections, semaphores and readers", () => {

@@ -1,6 +1,6 @@
 /** An etcd whose history is another one from one moment to the next, in memory: restored from a backup, wiped, replaced. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, type Fiber } from "effect"
+import { Clock, Effect, type Fiber } from "effect"
 import { Etcd, Lease, Lock, Semaphore } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
 import { fork, keys, pass, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
@@ -138,6 +138,34 @@ describe("when", () => {
       yield* Effect.repeat(etcd.txn({ then: [Etcd.put("more", "")] }), { times: 1000 })
       yield* seconds(60)
       assert.isDefined(slow.pollUnsafe())
+      assert.isUndefined(holding.pollUnsafe())
+    }).pipe(Effect.scoped, provideMemory))
+})
+
+describe("a leap of etcd's history", () => {
+  it.effect("is noticed after an hour in which nothing was written", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session({ ttl })
+      const holding = yield* fork(run(Lock.withLock(Effect.never, "job")))
+      yield* Effect.repeat(pass("5 seconds"), { times: 720 })
+      yield* faults.restore(yield* faults.snapshot, { bumpRevision: 1_000_000_000n })
+      yield* seconds(12)
+      assert.match(lossOf(holding).message, /etcd's history leapt/)
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("is none that a caller's own clock makes", () =>
+    Effect.gen(function*() {
+      const { run } = yield* session({ ttl })
+      yield* pass("1 hour")
+      const clock = yield* Clock.Clock
+      const simulated = { ...clock, monotonicTimeNanosUnsafe: () => 0n }
+      const holding = yield* fork(run(Lock.withLock(
+        Effect.flatMap(Lock.Current, (lock) =>
+          Effect.andThen(Effect.provideService(lock.verify, Clock.Clock, simulated), Effect.never)),
+        "job"
+      )))
+      yield* seconds(20)
       assert.isUndefined(holding.pollUnsafe())
     }).pipe(Effect.scoped, provideMemory))
 })

@@ -39,8 +39,8 @@ export const make = Effect.fnUntraced(function*(options: Options | undefined) {
   Check.object(module, "options", options, "{ prefix: \"effect-cluster\" }")
   const prefix = prefixOf(options?.prefix)
   const { interval, ttl } = timingOf(yield* ShardingConfig)
-  const etcd = History.watched(yield* Etcd.Etcd)
   const clock = yield* Clock.Clock
+  const etcd = History.watched(yield* Etcd.Etcd, clock)
   const background = yield* Background.make
   // They end side by side, so that all of it takes no longer than one request may.
   const scope = yield* Scope.fork(yield* Effect.scope, "parallel")

@@ -3,10 +3,10 @@
  *
  * A backup that is restored takes etcd back to an earlier revision, or far beyond its latest one where revisions are bumped,
  * and a cluster that was wiped begins anew. Then what a client knows of leases and keys is about another past. Revisions
- * tell: a request that was sent after a revision was seen is not answered at a lower one, and no etcd writes a million
- * revisions a second.
+ * tell: a request that was sent after a revision was seen is not answered at a lower one, and no etcd writes so many
+ * at once as a restore is to skip.
  */
-import * as Clock from "effect/Clock"
+import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type { Etcd, Header, Range, WatchListener, WatchOptions } from "../../Etcd.ts"
 import { monotonicMillis } from "../monotonic.ts"
@@ -17,7 +17,7 @@ type State = Pick<Header, "clusterId" | "revision">
 /** The latest state that an answer has shown. */
 interface Seen extends State {
   /** When, on the monotonic clock. */
-  readonly at: number
+  at: number
   /** How many times the history has changed before. */
   readonly changes: number
 }
@@ -35,39 +35,37 @@ interface History {
 
 const histories = new WeakMap<Service, History>()
 
-/** The history as all know it that use the same service. */
-const of = (etcd: Service): History => {
+/** The service with its linearizable answers compared with the history as all know it that use the same service. */
+export const watched = (etcd: Service, clock: Clock.Clock): Service => {
   let history = histories.get(etcd)
   if (history === undefined) {
-    history = make(etcd)
+    history = make(etcd, clock)
     histories.set(etcd, history)
     histories.set(history.watched, history)
   }
-  return history
+  return history.watched
 }
 
-/** The service with its linearizable answers compared with the known history. */
-export const watched = (etcd: Service): Service => of(etcd).watched
-
 /**
- * Calls the listener as soon as an answer to the watched service shows another history, before its caller sees that answer.
+ * Calls the listener as soon as an answer to a watched service shows another history, before its caller sees that answer.
  * Returns how to unsubscribe it.
  */
-export const onChange = (etcd: Service, listener: Listener): () => void => {
-  const { listeners } = of(etcd)
+export const onChange = (watched: Service, listener: Listener): () => void => {
+  const { listeners } = histories.get(watched)!
   listeners.add(listener)
   return () => void listeners.delete(listener)
 }
 
-const make = (etcd: Service): History => {
+// The clock of one caller may be another than that of the next.
+const make = (etcd: Service, clock: Clock.Clock): History => {
   const listeners: History["listeners"] = new Set()
   let latest: Seen | undefined
 
   const compared = <A extends State, E>(request: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-    Effect.withFiber((fiber) => {
+    Effect.suspend(() => {
       const before = latest
       return Effect.map(request, (answer) => {
-        compare(before, answer, monotonicMillis(fiber.getRef(Clock.Clock)))
+        compare(before, answer, monotonicMillis(clock))
         return answer
       })
     })
@@ -77,7 +75,10 @@ const make = (etcd: Service): History => {
     // The request belongs to a past that is known to be over.
     if (before !== undefined && before.changes < changes) return
     const what = latest && difference(latest, before, { clusterId, revision }, at)
-    if (what === undefined && latest !== undefined && revision <= latest.revision) return
+    if (what === undefined && latest !== undefined && revision <= latest.revision) {
+      latest.at = at
+      return
+    }
     const isBack = latest !== undefined && revision < latest.revision
     latest = { clusterId, revision, at, changes: what === undefined ? changes : changes + 1 }
     if (what !== undefined) { for (const listener of listeners) listener(what, isBack) }

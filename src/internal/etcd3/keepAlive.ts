@@ -37,11 +37,14 @@ const openStream = Effect.fnUntraced(function*(members: Members) {
     method,
     connect: (options) => member.leaseClient.leaseKeepAlive(options),
     onData: ({ header, ID, TTL }) => {
+      const known = textHeaderOf(header)
+      const wrong = members.checkCluster(member, known.clusterId, method)
+      if (wrong !== undefined) return wrong
       const ofLease = renewing.get(ID)
       const answered = ofLease?.shift()
       if (ofLease?.length === 0) renewing.delete(ID)
       // Etcd answers 0 for a lease that is gone, its gRPC proxy -1.
-      answered?.resume?.(Effect.succeed({ ttl: Math.max(0, Number(TTL)), ...textHeaderOf(header) }))
+      answered?.resume?.(Effect.succeed({ ttl: Math.max(0, Number(TTL)), ...known }))
       return undefined
     },
     onOver: (error) => {

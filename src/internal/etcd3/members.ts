@@ -82,6 +82,8 @@ export const make = Effect.fnUntraced(function*(
       hasMoved = true
     },
     checkCluster: (member, clusterId, method) => {
+      // A proxy may leave it out, and what is no etcd has none.
+      if (clusterId === 0n) return undefined
       if (clusterId !== cluster) strangers.add(member)
       // When all of them name another, the cluster has been replaced.
       if (cluster === undefined || clusterId === cluster || strangers.size === members.length) {

@@ -1,5 +1,6 @@
 import type { CallOptions } from "@grpc/grpc-js"
 import * as Effect from "effect/Effect"
+import type { IResponseHeader } from "etcd3"
 import type { Options } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
 import type { Transport } from "../etcd/transport.ts"
@@ -63,6 +64,9 @@ export const make = Effect.fnUntraced(function*(options: Options, requestTimeout
   const checked = (method: string) => ({ header }: { readonly header: Rpc.Header | null }, member: Client) =>
     isForeign(header) ? foreign(method) : members.checkCluster(member, bigint(header!.cluster_id), method)
 
+  const ofCluster = (method: string) => ({ header }: { readonly header: IResponseHeader | null }, member: Client) =>
+    members.checkCluster(member, textHeaderOf(header).clusterId, method)
+
   const transport: Transport = {
     txn: (txn, timeout) =>
       call(
@@ -89,14 +93,18 @@ export const make = Effect.fnUntraced(function*(options: Options, requestTimeout
         (member, options) => member.leaseClient.leaseGrant({ ID: leaseId.toString(), TTL: seconds }, options),
         (response) => Number(response.TTL),
         undefined,
-        ({ ID }) => BigInt(ID) === leaseId ? undefined : otherLease(leaseId, BigInt(ID), seconds)
+        (response, member) =>
+          ofCluster("leaseGrant")(response, member) ??
+            (BigInt(response.ID) === leaseId ? undefined : otherLease(leaseId, BigInt(response.ID), seconds))
       ),
     leaseRevoke: (leaseId, timeout) =>
       call(
         "leaseRevoke",
         timeout,
         (member, options) => member.leaseClient.leaseRevoke({ ID: leaseId.toString() }, options),
-        () => undefined
+        () => undefined,
+        undefined,
+        ofCluster("leaseRevoke")
       ),
     leaseTimeToLive: (leaseId, withKeys, timeout) =>
       call(
@@ -108,7 +116,9 @@ export const make = Effect.fnUntraced(function*(options: Options, requestTimeout
           granted: Number(grantedTTL),
           keys,
           ...textHeaderOf(header)
-        })
+        }),
+        undefined,
+        ofCluster("leaseTimeToLive")
       ),
     leaseKeepAlive,
     watch: (options, timeout, subscriber) => (options.isOfLine ? watchOfLine : watch)(options, timeout, subscriber)

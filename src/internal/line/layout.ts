@@ -141,18 +141,25 @@ const claimShownBy = (suffix: string): Claim => {
 // -----------------------------------------------------------------------------
 
 /** Lets another entry have the key, once nothing of the last one is left in etcd. */
-export const releaseKey = (lease: EntryLease, key: string): void => void keys.get(lease)?.used.delete(key)
-
-/**
- * Whether a key on a lease is named as our entries on it are, while none of them has it: a put came late, or a backup has
- * brought it back.
- */
-export const isStray = (lease: EntryLease, key: Uint8Array): boolean => {
-  const { hex, used } = keysOf(lease)
-  const text = keyOf({ key })
-  const name = text.slice(text.lastIndexOf("/") + 1)
-  return name !== text && name.startsWith(`${hex}-`) && namesLease.test(name) && !used.has(text)
+export const releaseKey = (lease: EntryLease, key: string, createRevision = 0n): void => {
+  const known = keys.get(lease)
+  if (known === undefined) return
+  known.used.delete(key)
+  if (createRevision === 0n) return
+  known.released.delete(key)
+  known.released.set(key, createRevision)
+  if (known.released.size > rememberedAtMost) known.released.delete(known.released.keys().next().value!)
 }
+
+/** The create revision of the last entry that had the key and was released, if no other has it. */
+export const wasReleased = (lease: EntryLease, key: Uint8Array): bigint | undefined => {
+  const { released, used } = keysOf(lease)
+  const text = keyOf({ key })
+  return used.has(text) ? undefined : released.get(text)
+}
+
+/** A backup may bring back what was released since it was taken. */
+const rememberedAtMost = 1024
 
 // Takes the smallest free number: until it is compacted, etcd keeps every key that ever was, and walks over all of them
 // to read the line.
@@ -172,12 +179,14 @@ interface Keys {
   readonly hex: string
   /** The keys of its entries, also of those that may be left behind. */
   readonly used: Set<string>
+  /** The create revisions of the last entries that were released, by their keys. */
+  readonly released: Map<string, bigint>
 }
 
 const keys = new WeakMap<EntryLease, Keys>()
 
 const keysOf = (lease: EntryLease): Keys => {
   let found = keys.get(lease)
-  if (found === undefined) keys.set(lease, found = { hex: lease.id.toString(16), used: new Set() })
+  if (found === undefined) keys.set(lease, found = { hex: lease.id.toString(16), used: new Set(), released: new Map() })
   return found
 }

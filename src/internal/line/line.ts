@@ -119,6 +119,10 @@ export class Line implements Subject {
     this.#whole = new DeletionWatch(host, this)
   }
 
+  get etcd(): Etcd.Etcd["Service"] {
+    return this.#host.etcd
+  }
+
   get layout(): Layout {
     return this.#host.layout
   }

@@ -499,7 +499,7 @@ export const make = (
 
   const forgetKey = (entry: Entry) => {
     if (entry.outcomeUnknown) cleanup.add(entry)
-    else releaseKey(entry.ref.lease, entry.key)
+    else releaseKey(entry.ref.lease, entry.key, entry.createRevision)
   }
 
   /** An entry without an owner would block the line. With its lease retired, it ends with that lease at the latest. */

@@ -40,8 +40,8 @@ export interface SessionImpl {
 
 export const make = Effect.fnUntraced(function*(options: Options | undefined) {
   validate(options)
-  const etcd = History.watched(yield* Etcd)
   const clock = yield* Clock.Clock
+  const etcd = History.watched(yield* Etcd, clock)
   const lengths = yield* Lengths
   const scope = yield* Scope.make()
   const background = yield* Scope.provide(Background.make, scope)

@@ -404,8 +404,8 @@ const longestUnwatched = 500
 
 export const make = Effect.fnUntraced(function*(options?: Options) {
   const { isManual, marginOf, seconds } = validate(options)
-  const etcd = History.watched(yield* Etcd)
   const clock = yield* Clock.Clock
+  const etcd = History.watched(yield* Etcd, clock)
   const recorder = Metrics.leases(yield* Effect.context<never>())
   // Renewals go on while the caller's scope closes, until what runs under the lease has ended.
   const renewing = yield* Scope.make()
