@@ -88,6 +88,22 @@ describe.concurrent("a cluster", () => {
       }))
   })
 
+  it.live("is not confused with another one among the hosts, which knows none of its leases", () =>
+    Effect.gen(function*() {
+      const [own, other] = [yield* EtcdServer.start(), yield* EtcdServer.start()]
+      const etcd = yield* connect({ hosts: [own.endpoint, other.endpoint] })
+      const session = yield* Layer.build(Layer.fresh(Session.layer({ ttl: "9 seconds" }))).pipe(
+        Effect.provideService(Etcd.Etcd, etcd)
+      )
+      const holding = yield* Effect.forkChild(Effect.provide(Lock.withLock(Effect.never, "a"), session))
+      yield* Effect.sleep("2500 millis")
+      yield* own.pause
+      yield* Effect.sleep("2 seconds")
+      yield* own.resume
+      yield* Effect.sleep("6 seconds")
+      assert.isUndefined(holding.pollUnsafe())
+    }).pipe(Effect.scoped))
+
   it.live("fails its streams when the member that they use has lost the others", () =>
     Effect.gen(function*() {
       const members = yield* EtcdServer.startCluster(3)

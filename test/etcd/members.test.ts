@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import * as Members from "../../src/internal/etcd3/members.ts"
+import { protobuf } from "../../src/internal/etcd3/packages.ts"
 import { connect } from "../support/connect.ts"
 import * as GrpcServer from "../support/GrpcServer.ts"
 
@@ -85,6 +86,24 @@ describe("a host of another cluster", () => {
       const errors = yield* Effect.forEach(Array.from({ length: 4 }), () => Effect.flip(etcd.range(Etcd.get("x"))))
       return errors.map(({ description }) => description).join("\n")
     })
+
+  it.live("is none where the ID of the cluster is a large number, whatever is asked", () =>
+    Effect.gen(function*() {
+      const header = {
+        cluster_id: protobuf.util.Long.fromString("17654109319264660485", true),
+        revision: 1,
+        raft_term: 1
+      }
+      const member = GrpcServer.start({
+        KV: { Range: () => ({ header, kvs: [], count: 0 }) },
+        Lease: { LeaseTimeToLive: ({ ID }) => ({ header, ID, TTL: 7, grantedTTL: 9 }) }
+      })
+      const etcd = yield* connect({ hosts: [yield* member, yield* member] })
+      for (let i = 0; i < 3; i++) {
+        assert.strictEqual((yield* etcd.range(Etcd.get("x"))).clusterId, 17654109319264660485n)
+        assert.strictEqual((yield* etcd.leaseTimeToLive(7n)).clusterId, 17654109319264660485n)
+      }
+    }).pipe(Effect.scoped))
 
   it.live("is the cluster once all hosts are of it", () =>
     Effect.gen(function*() {

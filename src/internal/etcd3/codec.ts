@@ -32,7 +32,8 @@ export const bigint = ({ high, low }: Rpc.Int64): bigint =>
 
 export const headerOf = ({ cluster_id, raft_term, revision }: Rpc.Header): Header => ({
   revision: bigint(revision),
-  clusterId: bigint(cluster_id),
+  // Of its numbers, this one has no sign.
+  clusterId: BigInt.asUintN(64, bigint(cluster_id)),
   term: bigint(raft_term)
 })
 

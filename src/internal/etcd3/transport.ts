@@ -6,7 +6,7 @@ import type { EtcdError } from "../../EtcdError.ts"
 import type { Transport } from "../etcd/transport.ts"
 import type { Naming } from "../options.ts"
 import type { Client } from "./client.ts"
-import { bigint, decodeRange, decodeTxn, encodeRange, encodeTxn, headerOf, textHeaderOf } from "./codec.ts"
+import { decodeRange, decodeTxn, encodeRange, encodeTxn, headerOf, textHeaderOf } from "./codec.ts"
 import { foreign, isForeign, isOfMember, otherLease, toEtcdError } from "./errors.ts"
 import * as KeepAlive from "./keepAlive.ts"
 import * as Members from "./members.ts"
@@ -62,7 +62,7 @@ export const make = Effect.fnUntraced(function*(options: Options, requestTimeout
   }
 
   const checked = (method: string) => ({ header }: { readonly header: Rpc.Header | null }, member: Client) =>
-    isForeign(header) ? foreign(method) : members.checkCluster(member, bigint(header!.cluster_id), method)
+    isForeign(header) ? foreign(method) : members.checkCluster(member, headerOf(header!).clusterId, method)
 
   const ofCluster = (method: string) => ({ header }: { readonly header: IResponseHeader | null }, member: Client) =>
     members.checkCluster(member, textHeaderOf(header).clusterId, method)
