@@ -90,7 +90,7 @@ describe("a host of another cluster", () => {
   it.live("is none where the ID of the cluster is a large number, whatever is asked", () =>
     Effect.gen(function*() {
       const header = {
-        cluster_id: protobuf.util.Long.fromString("17654109319264660485", true),
+        cluster_id: new protobuf.util.Long(0xabde9c05, 0xf50077fa, true),
         revision: 1,
         raft_term: 1
       }
@@ -100,8 +100,8 @@ describe("a host of another cluster", () => {
       })
       const etcd = yield* connect({ hosts: [yield* member, yield* member] })
       for (let i = 0; i < 3; i++) {
-        assert.strictEqual((yield* etcd.range(Etcd.get("x"))).clusterId, 17654109319264660485n)
-        assert.strictEqual((yield* etcd.leaseTimeToLive(7n)).clusterId, 17654109319264660485n)
+        assert.strictEqual((yield* etcd.range(Etcd.get("x"))).clusterId, 0xf50077faabde9c05n)
+        assert.strictEqual((yield* etcd.leaseTimeToLive(7n)).clusterId, 0xf50077faabde9c05n)
       }
     }).pipe(Effect.scoped))
 
