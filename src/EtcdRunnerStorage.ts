@@ -14,7 +14,8 @@
  * A runner has two leases in etcd, whose TTL is the `shardLockExpiration` of its `ShardingConfig`: its registration is on
  * one, its shards are on the other. Only the runner's own calls renew them, so a runner whose process lives but whose
  * cluster stands still loses its shards. Machine IDs are given in turn, and none again soon: the runner that had one may
- * still run when its lease is over.
+ * still run when its lease is over. An etcd that was restored without a leap of its revisions may give one again that it gave
+ * after the backup: start it when the runners of that time have ended.
  *
  * A runner that cannot renew its shards stops what runs on them before etcd gives them to another runner. No clock is
  * compared with that of another machine.

@@ -151,7 +151,7 @@ export const hold = Effect.fnUntraced(function*<E extends SectionError>(
   const whole = section(body).pipe(
     Effect.raceFirst(Effect.andThen(signal, Effect.never)),
     Effect.raceFirst(Effect.andThen(waiting, Effect.never)),
-    Effect.catch((error) => endOf(error, options, ending)),
+    Effect.catch((error) => endOf(error, options, ending, isRemembered)),
     Effect.provide(Session.layer({ ttl: options.ttl, safetyMargin }))
   )
   const running = yield* Effect.forkDetach(whole)
@@ -190,32 +190,36 @@ const announce = (name: string) =>
   }).pipe(Effect.ignore)
 
 /** Says why there was no lock, or none any more, and ends with the code for that. */
-const endOf = (error: SectionError | ExitWith, options: Options, ending: Deferred.Deferred<number>) => {
+const endOf = Effect.fnUntraced(function*(
+  error: SectionError | ExitWith,
+  options: Options,
+  ending: Deferred.Deferred<number>,
+  isRemembered: boolean
+) {
   switch (error._tag) {
     case "LockHeld":
     case "LockTimeout":
     case "PermitsUnavailable": {
-      return Effect.andThen(Effect.logWarning(error.message), new ExitWith({ code: options.conflictExitCode }))
+      yield* Effect.logWarning(error.message)
+      return yield* new ExitWith({ code: options.conflictExitCode })
     }
     case "LockLost": {
       // The command has ended by itself, and was to go on after a loss.
-      if (options.onLost._tag === "Ignore" && Deferred.isDoneUnsafe(ending)) {
-        return Effect.flatMap(
-          Deferred.await(ending),
-          (code) => code === 0 ? Effect.void : Effect.fail(new ExitWith({ code }))
-        )
-      }
+      const code = options.onLost._tag === "Ignore" && Deferred.isDoneUnsafe(ending)
+        ? yield* Deferred.await(ending)
+        : undefined
+      if (code === 0 && !isRemembered) return
+      if (code !== undefined && code !== 0) return yield* new ExitWith({ code })
       // The library has logged how it came to that.
-      return Effect.andThen(
-        Effect.logError(`'${error.lock}' is lost (${error.reason})`),
-        new ExitWith({ code: options.lostExitCode })
-      )
+      const lost = `'${error.lock}' is lost (${error.reason})`
+      yield* Effect.logError(code === 0 ? `${lost}, so etcd does not remember that this run has succeeded` : lost)
+      return yield* new ExitWith({ code: options.lostExitCode })
     }
     default: {
-      return Effect.fail(error)
+      return yield* error
     }
   }
-}
+})
 
 /**
  * Ends as the command did when the release takes too long: etcd cannot be reached, and the lease ends by itself. A success

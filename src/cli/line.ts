@@ -1,5 +1,5 @@
 /** The line of a lock of any kind, as a person or a program reads it. */
-import { Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
+import { Lock, Semaphore } from "effect-etcd-lock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -27,51 +27,40 @@ export interface Line {
 
 /** Reads a lock's line: that of its queue, or that of its single key where its queue is empty. */
 export const lineOf = Effect.fnUntraced(function*(name: string) {
-  const semaphore = yield* Semaphore.inspect(name)
-  if (isSemaphore(semaphore)) return ofSemaphore(semaphore)
-  return ofLock(yield* ReadWriteLock.inspect(name), yield* Lock.inspect(name, singleKey))
+  const queue = yield* Semaphore.inspect(name)
+  return isEmpty(queue) ? ofSingleKey(yield* Lock.inspect(name, singleKey)) : ofQueue(queue)
 })
 
 /** Emits the same, now and after every change. Only the first holder is shown with the time that its lease has left. */
 export const linesOf = (name: string) =>
-  Stream.zipLatestAll(
+  Stream.zipLatestWith(
     Semaphore.changes(name),
-    silently(ReadWriteLock.changes(name)),
-    silently(Lock.changes(name, singleKey))
-  ).pipe(
-    Stream.map(([semaphore, queue, single]) => isSemaphore(semaphore) ? ofSemaphore(semaphore) : ofLock(queue, single))
+    // The first one tells of an outage for both.
+    Stream.provideService(Lock.changes(name, singleKey), References.MinimumLogLevel, "None"),
+    (queue, single) => isEmpty(queue) ? ofSingleKey(single) : ofQueue(queue)
   )
-
-/** The first one tells of an outage for all. */
-const silently = Stream.provideService(References.MinimumLogLevel, "None")
 
 const singleKey = { layout: "single-key" } as const
 
-const isSemaphore = ({ of }: Semaphore.Inspection): boolean => of !== undefined
+const isEmpty = ({ conflicts, holders }: Semaphore.Inspection): boolean => holders.length + conflicts.length === 0
 
-const ofSemaphore = ({ conflicts, holders, lock, of, queue }: Semaphore.Inspection): Line => {
-  const entry = ({ client, permits }: Semaphore.Claimant): Entry => ({ claim: `${permits ?? "all"} of ${of}`, client })
+/** All kinds stand in one line, which shows each by its key: one look for all, since two looks may be of different moments. */
+const ofQueue = ({ conflicts, holders, lock, of, queue }: Semaphore.Inspection): Line => {
+  const readers = `${lock}/read/`
+  const entry = ({ client, permits }: Semaphore.Claimant): Entry => ({
+    claim: of !== undefined ? `${permits ?? "all"} of ${of}` : client.key.startsWith(readers) ? "shared" : "exclusive",
+    client
+  })
   return { lock, holders: holders.map(entry), queue: queue.map(entry), conflicts, of }
 }
 
-const ofLock = (
-  { conflicts, holders, lock, queue }: ReadWriteLock.Inspection,
-  { holder }: Lock.Inspection
-): Line => {
-  if (holders.length + conflicts.length === 0) {
-    return {
-      lock,
-      holders: holder === undefined ? [] : [{ claim: "single key", client: holder }],
-      queue: [],
-      conflicts
-    }
-  }
-  const entry = ({ client, mode }: ReadWriteLock.Claimant): Entry => ({
-    claim: mode === "read" ? "shared" : "exclusive",
-    client
-  })
-  return { lock, holders: holders.map(entry), queue: queue.map(entry), conflicts }
-}
+// A plain key of the lock's name is in no queue's way.
+const ofSingleKey = ({ holder, lock }: Lock.Inspection): Line => ({
+  lock,
+  holders: holder === undefined ? [] : [{ claim: "single key", client: holder }],
+  queue: [],
+  conflicts: []
+})
 
 // -----------------------------------------------------------------------------
 // for people

@@ -10,6 +10,7 @@ const tellAgainAfter = 60_000
 
 export class Outage {
   #toldAt: number | undefined
+  #waiting = 0
 
   /** Etcd has failed with an error, and is asked again. */
   tell(message: string, error: EtcdError): Effect.Effect<void> {
@@ -21,8 +22,17 @@ export class Outage {
     })
   }
 
-  /** Etcd has answered: the next outage is told at once. */
+  /** Etcd has answered: the next outage is told at once, unless this one lasts for others. */
   end() {
-    this.#toldAt = undefined
+    if (this.#waiting === 0) this.#toldAt = undefined
+  }
+
+  /** The outage lasts at least as long as this does. */
+  during<A, E, R>(waiting: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return Effect.acquireUseRelease(
+      Effect.sync(() => this.#waiting++),
+      () => waiting,
+      () => Effect.sync(() => this.#waiting--)
+    )
   }
 }

@@ -108,6 +108,27 @@ describe("a command whose lock is lost", () => {
       assert.strictEqual(yield* child.ended, 5)
     }).pipe(Effect.scoped))
 
+  it.live("goes on, where that is asked for, and says that its run is not remembered", () =>
+    Effect.gen(function*() {
+      const name = unique("unremembered")
+      const once = ["run", "--on-lost", "ignore", "--once", "tonight", name, "-c"]
+      for (const [code, ended] of [[0, 76], [5, 5]] as const) {
+        const child = yield* Program.start([...once, `echo child; read x; exit ${code}`])
+        yield* child.printed(/child/)
+        yield* takeAway(name)
+        yield* child.printed(/warning: .*The command goes on/)
+        yield* child.write("\n")
+        assert.strictEqual(yield* child.ended, ended)
+        assert.strictEqual(
+          /error: '.*' is lost \(KeyDeleted\), so etcd does not remember that this run has succeeded\n$/.test(
+            child.stderr()
+          ),
+          code === 0
+        )
+      }
+      assert.include(yield* Program.run([...once, "echo again"]), { code: 0, stdout: "again\n" })
+    }).pipe(Effect.scoped))
+
   it.live("is over when its holder has no command", () =>
     Effect.gen(function*() {
       const name = unique("alone")

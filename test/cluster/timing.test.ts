@@ -170,6 +170,21 @@ describe("a machine ID", () => {
       assert.strictEqual(yield* a.register, 4)
     }).pipe(provideMemory))
 
+  it.effect("is not given again by an etcd that was restored from a backup, with the revisions that it leaps", () =>
+    Effect.gen(function*() {
+      const { restore, snapshot } = yield* faults
+      const [a, b, c, d] = [yield* machine(1), yield* machine(2), yield* machine(3), yield* machine(4)]
+      const given = [yield* a.register]
+      const backup = yield* snapshot
+      given.push(yield* b.register)
+      for (const young of [c, d]) {
+        yield* restore(backup, { bumpRevision: 1_000_000_000n * BigInt(given.length) })
+        yield* pass("1 second")
+        given.push(yield* young.register)
+      }
+      assert.strictEqual(new Set(given).size, 4, given.join())
+    }).pipe(provideMemory))
+
   it.effect("that a registered runner has is left out when all have been given once, and one too many is refused", () =>
     Effect.gen(function*() {
       const etcd = yield* Etcd.Etcd

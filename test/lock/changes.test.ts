@@ -4,6 +4,7 @@ import { Effect, Option, Stream } from "effect"
 import { Election, Etcd, Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
+import { Subscriber } from "../../src/internal/etcd/subscriber.ts"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
 import { fork, pass, provideMemory } from "../support/inMemory.ts"
@@ -101,6 +102,76 @@ describe("those who look on", () => {
         yield* seconds(12)
         assert.strictEqual(opened(), 2)
         assert.strictEqual(seen.at(-1), "")
+      }))
+  )
+
+  each(
+    "see by %s that etcd was restored from a backup, whose keys are older than what they saw, and as many",
+    (view) =>
+      provideMemory(Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        yield* put("job/1-1")
+        const backup = yield* faults.snapshot
+        yield* faults.deleteKey("job/1-1")
+        yield* put("job/1-2")
+        const { seen } = yield* lookOn(view)
+        yield* faults.restore(backup, { bumpRevision: 1_000_000_000n })
+        yield* seconds(1)
+        assert.deepStrictEqual(seen, ["job/1-2", "job/1-1"])
+      }))
+  )
+
+  each(
+    "see by %s that another cluster answers, though their watch stays open",
+    (view) =>
+      provideMemory(Effect.gen(function*() {
+        const etcd = yield* Etcd.Etcd
+        const faults = yield* Etcd.Faults
+        yield* put("job/1-1")
+        const backup = yield* faults.snapshot
+        yield* faults.deleteKey("job/1-1")
+        yield* put("job/1-2")
+        const { seen } = yield* lookOn(view, {
+          ...etcd,
+          subscribe: (options, listener) => etcd.subscribe(options, { ...listener, onEnd: () => {} })
+        })
+        yield* faults.restore(backup, { bumpRevision: 1_000_000_000n, anotherCluster: true })
+        yield* seconds(6)
+        assert.deepStrictEqual(seen, ["job/1-2", "job/1-1"])
+      }))
+  )
+
+  each(
+    "give up by %s the stream of a watch that stays silent, and not of one that is only late",
+    (view) =>
+      provideMemory(Effect.gen(function*() {
+        const etcd = yield* Etcd.Etcd
+        const faults = yield* Etcd.Faults
+        let givenUp = 0
+        const { seen } = yield* lookOn(view, {
+          ...etcd,
+          subscribe: (options, listener) =>
+            Effect.flatMap(Effect.sync(() => new Subscriber(listener)), (subscriber) =>
+              Effect.flatMap(
+                etcd.subscribe(options, {
+                  onEvents: (events) => subscriber.publish(events),
+                  onEnd: (error) => subscriber.end(error)
+                }),
+                ({ close, revision }) => {
+                  subscriber.source = { cancel: close, giveUp: () => void givenUp++ }
+                  return subscriber.open(revision)
+                }
+              ))
+        })
+        yield* faults.delayWatches("1 second")
+        yield* pass(4500)
+        yield* put("job/1-1")
+        yield* seconds(10)
+        assert.deepStrictEqual([seen, givenUp], [["", "job/1-1"], 0])
+        yield* faults.delayWatches("24 hours")
+        yield* faults.deleteKey("job/1-1")
+        yield* seconds(10)
+        assert.deepStrictEqual([seen, givenUp], [["", "job/1-1", ""], 1])
       }))
   )
 

@@ -106,5 +106,31 @@ describe("an etcd that cannot be reached", () => {
           yield* seconds(5)
         })).pipe(Effect.provide(logger))
       }))
+
+    it.effect(`is told of again, with the layout ${layout}, when it comes again within a minute`, () =>
+      Effect.suspend(() => {
+        const { logged, logger } = logs()
+        return provideMemory(Effect.gen(function*() {
+          const faults = yield* Etcd.Faults
+          const [a, b] = yield* Effect.all([session({ ttl: "5 minutes" }), session({ ttl: "5 minutes" })])
+          const names = ["one", "two", "three"]
+          const take = (name: string) => fork(Lock.withLock(Effect.never, name, { layout }))
+          const held = yield* Effect.forEach(names, (name) => a.run(take(name)))
+          yield* pass("1 second")
+          const waiting = yield* Effect.forEach(names, (name) => b.run(take(name)))
+          yield* pass("1 second")
+          for (const outages of [1, 2, 3]) {
+            yield* faults.unreachable
+            yield* faults.cut
+            yield* seconds(15)
+            const told = logged.filter((line) => line.startsWith("The lines of this session cannot be seen: "))
+            assert.lengthOf(told, 2 * outages)
+            yield* faults.reachable
+            yield* seconds(10)
+          }
+          yield* Effect.forEach([...held, ...waiting], stop)
+          yield* seconds(5)
+        })).pipe(Effect.provide(logger))
+      }))
   }
 })

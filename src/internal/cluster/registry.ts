@@ -2,7 +2,8 @@
  * The runners of a cluster. Each is registered, with its machine ID, on a lease of its own, and leaves with it.
  *
  * Machine IDs are given in turn, and not again when the lease is over: a runner that etcd does not hear from may run on, and
- * make snowflakes. etcd counts by itself, since each put of a key makes its version greater by one.
+ * make snowflakes. etcd counts by itself, since each put of a key makes its version greater by one. A backup brings back a
+ * smaller version, so where its revisions leap, the IDs do, too.
  */
 import { Runner } from "effect/cluster/Runner"
 import * as Effect from "effect/Effect"
@@ -42,6 +43,15 @@ const registrationOf = ({ value }: Etcd.KeyValue) => decode(Buffer.from(value).t
 /** The greatest machine ID: a snowflake has ten bits for it. The smallest is 1. */
 const maxMachineId = 1023
 
+/** A restore adds 10^9 revisions as a rule: one or two of these. No cluster makes as many in a short time. */
+const leap = 1n << 29n
+
+/**
+ * How many IDs a leap leaves out: more than runners register after a backup. It is what the golden ratio makes of all IDs,
+ * so that several leaps, too, lead away from where they began.
+ */
+const leftOutByLeap = 391n
+
 /** With more runners than a snowflake has room for, two of them would make equal ones. */
 export class AllMachineIdsTaken
   extends TaggedError<AllMachineIdsTaken>("effect-etcd-lock/EtcdRunnerStorage/AllMachineIdsTaken")(
@@ -75,14 +85,15 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
   /** An ID whose answer is lost is given to nobody. When all have been given, those of the registered runners are left out. */
   const nextMachineId = Effect.gen(function*() {
     while (true) {
-      const { responses } = yield* etcd.txn({
+      const { responses, revision } = yield* etcd.txn({
         then: [Etcd.put(keys.machineIds, ""), Etcd.get(keys.machineIds), Etcd.getPrefix(keys.runners)],
         idempotent: true
       })
       const [, { kvs: [count] }, { kvs }] = responses as Counted
       const taken = new Set(registered(kvs).map(({ machineId }) => machineId))
       if (taken.size >= maxMachineId) return yield* new AllMachineIdsTaken()
-      const next = Number((count!.version - 1n) % BigInt(maxMachineId)) + 1
+      const turn = count!.version - 1n + revision / leap * leftOutByLeap
+      const next = Number(turn % BigInt(maxMachineId)) + 1
       if (!taken.has(next)) return next
     }
   })

@@ -8,6 +8,7 @@ import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
 import type * as Etcd from "../../Etcd.ts"
 import type { Background } from "../background.ts"
 import { watchOfLine } from "../etcd/service.ts"
@@ -16,7 +17,7 @@ import { Entry } from "./entry.ts"
 import { singleKey } from "./layout.ts"
 import type { Lengths } from "./line.ts"
 import * as Lines from "./lines.ts"
-import { persistently } from "./watch.ts"
+import { persistently, retryAfter } from "./watch.ts"
 
 export const make = (
   etcd: Etcd.Etcd["Service"],
@@ -40,16 +41,22 @@ export const make = (
     createRevision: bigint,
     lookEvery: Duration.Duration
   ): Effect.Effect<void, Etcd.EtcdError> => {
-    const released = Effect.scoped(Effect.gen(function*() {
-      const watch = yield* watchOfLine(etcd, singleKey.range(name))
-      const isHeld = Effect.map(
-        etcd.range(singleKey.range(name)),
-        ({ kvs: [kv] }) => kv?.createRevision === createRevision && kv.lease !== 0n
-      )
+    const isHeld = Effect.map(
+      etcd.range(singleKey.range(name)),
+      ({ kvs: [kv] }) => kv?.createRevision === createRevision && kv.lease !== 0n
+    )
+    const isReleased = Effect.scoped(Effect.gen(function*() {
+      const watch = yield* persistently(outage, watchOfLine(etcd, singleKey.range(name)))
       // A put may take the key off its lease, and the watch may be silent.
-      while (yield* isHeld) yield* Effect.timeoutOption(watch.next, lookEvery)
+      while (yield* persistently(outage, isHeld)) {
+        const reported = yield* Effect.result(Effect.timeoutOption(watch.next, lookEvery))
+        if (Result.isFailure(reported)) return false
+      }
+      return true
     }))
-    return persistently(outage, released)
+    return Effect.gen(function*() {
+      while (!(yield* isReleased)) yield* Effect.sleep(retryAfter)
+    })
   }
 
   return { ...lines, join }

@@ -38,7 +38,7 @@ export interface Subject {
 }
 
 /** In milliseconds. */
-const retryAfter = 200
+export const retryAfter = 200
 
 /** In milliseconds. An event may come after the answer to a read that shows the same. */
 const mayBeLateBy = 2000
@@ -173,13 +173,19 @@ export class DeletionWatch {
  * A read that failed says nothing about what is there: it is repeated, unless etcd will never allow it. Thousands may
  * meet one outage, and tell of it together.
  */
-export const persistently = <A>(outage: Outage, effect: Effect.Effect<A, EtcdError>): Effect.Effect<A, EtcdError> =>
+export const persistently = <A, R>(
+  outage: Outage,
+  effect: Effect.Effect<A, EtcdError, R>
+): Effect.Effect<A, EtcdError, R> => {
   // A retry would keep the errors of all attempts alive, each in the context of the next one.
-  Effect.catchIf(effect, isPassing, (error) =>
+  const again = (error: EtcdError): Effect.Effect<A, EtcdError, R> =>
     Effect.andThen(
       outage.tell("The lines of this session cannot be seen", error),
-      Effect.delay(persistently(outage, effect), retryAfter)
-    ))
+      Effect.catchIf(Effect.delay(effect, retryAfter), isPassing, again)
+    )
+  const answered = Effect.catchIf(effect, isPassing, (error) => outage.during(again(error)))
+  return Effect.tap(answered, () => Effect.sync(() => outage.end()))
+}
 
 const isPassing = ({ reason }: EtcdError): boolean =>
   reason !== "PermissionDenied" && reason !== "Unauthenticated" && reason !== "InvalidArgument"

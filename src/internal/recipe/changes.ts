@@ -2,7 +2,9 @@
  * Looks at some keys, and again whenever they have changed.
  *
  * A watch reports what changes. That it reports nothing is no news, since a member may be silent, so etcd is also asked
- * from time to time whether there was more. That is one transaction, however many keys there are and however large.
+ * from time to time whether there was more. That is one transaction, however many keys there are and however large. It
+ * cannot tell what a backup brings back, since restored keys are older than what was seen; but a restore ends all watches,
+ * and a look follows whenever one was opened.
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -10,15 +12,17 @@ import * as Queue from "effect/Queue"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import type * as Etcd from "../../Etcd.ts"
+import { giveUp } from "../etcd/subscriber.ts"
+import { idOf } from "../line/entryKey.ts"
 import { Outage } from "../outage.ts"
 
 type Service = Etcd.Etcd["Service"]
 
-/** What a look has shown, and how many keys there were at which revision. */
-export interface Seen<A> {
+/** What a look has shown, the keys that it shows, and how many keys there were at which revision of which cluster. */
+export interface Seen<A> extends Pick<Etcd.Header, "clusterId" | "revision"> {
   readonly shown: A
+  readonly kvs: ReadonlyArray<Etcd.KeyValue>
   readonly count: number
-  readonly revision: bigint
 }
 
 export interface View<A> {
@@ -50,20 +54,33 @@ const askAfter = "5 seconds"
 
 const openAfter = "200 millis"
 
+/** An event may come after the answer to a question that shows the same. */
+const mayBeLateBy = "2 seconds"
+
 interface Watch {
-  close: () => void
+  subscription: Etcd.Subscription | undefined
   /** The revision of the latest change that matters, or that the watch has ended. What came before does not matter then. */
   readonly reports: Queue.Dequeue<bigint | "Ended">
   /** Whether it has reported anything since etcd was last asked. */
   hasReported: boolean
+  /** It should have reported something, as etcd's answer has shown. If it still does not, what it comes from is silent. */
+  isDoubted: boolean
 }
+
+interface Latest<A> extends Omit<Seen<A>, "kvs"> {
+  /** Differs where the keys do. */
+  readonly versions: string
+}
+
+const versionsOf = (kvs: ReadonlyArray<Etcd.KeyValue>): string =>
+  kvs.map((kv) => `${idOf(kv)} ${kv.createRevision} ${kv.modRevision} ${kv.lease}`).join("\n")
 
 class Onlooker<A> {
   readonly #etcd: Service
   readonly #view: View<A>
   readonly #outage = new Outage()
   #watch: Watch | undefined
-  #seen: Seen<A> | undefined
+  #seen: Latest<A> | undefined
 
   constructor(etcd: Service, view: View<A>) {
     this.#etcd = etcd
@@ -71,7 +88,7 @@ class Onlooker<A> {
   }
 
   close() {
-    this.#watch?.close()
+    this.#watch?.subscription?.close()
     this.#watch = undefined
   }
 
@@ -91,33 +108,44 @@ class Onlooker<A> {
 
   get #isNew(): Effect.Effect<boolean, Etcd.EtcdError> {
     return Effect.gen({ self: this }, function*() {
-      let isReported = false
-      let isSilent = false
-      if (this.#watch === undefined) {
-        yield* this.#open
-      } else if (this.#seen !== undefined) {
-        const report = Option.getOrUndefined(
-          yield* Effect.timeoutOption(Queue.take(this.#watch.reports), askAfter)
-        )
-        if (report === "Ended") {
-          // Etcd may have compacted what it had to report, so whatever has ended the watch, it is opened again.
-          this.close()
-          yield* Effect.sleep(openAfter)
-          return false
-        }
-        if (report !== undefined && report <= this.#seen.revision) return false
-        isReported = report !== undefined
-        isSilent = !isReported && !this.#watch.hasReported
-        this.#watch.hasReported = false
-      }
-      if (!isReported && this.#seen !== undefined && !(yield* this.#hasChanged(this.#seen))) {
-        this.#outage.end()
+      if (this.#watch === undefined) yield* this.#open
+      else if (this.#seen !== undefined && !(yield* this.#isChanged(this.#watch, this.#seen))) return false
+      const { kvs, ...seen } = yield* this.#view.look
+      this.#outage.end()
+      const versions = versionsOf(kvs)
+      const isNew = this.#seen?.versions !== versions
+      this.#seen = { ...seen, versions }
+      return isNew
+    })
+  }
+
+  /** Waits for a report, or until etcd is to be asked. */
+  #isChanged(watch: Watch, seen: Latest<A>): Effect.Effect<boolean, Etcd.EtcdError> {
+    return Effect.gen({ self: this }, function*() {
+      const { isDoubted } = watch
+      const report = Option.getOrUndefined(
+        yield* Effect.timeoutOption(Queue.take(watch.reports), isDoubted ? mayBeLateBy : askAfter)
+      )
+      if (report === "Ended") {
+        // Etcd may have compacted what it had to report, so whatever has ended the watch, it is opened again.
+        this.close()
+        yield* Effect.sleep(openAfter)
         return false
       }
-      if (isSilent) this.close()
-      this.#seen = yield* this.#view.look
+      if (report !== undefined && report <= seen.revision) return false
+      const isSilent = !watch.hasReported
+      watch.hasReported = watch.isDoubted = false
+      if (report !== undefined) return true
+      if (isDoubted && isSilent) {
+        // It would be opened again on the same stream.
+        giveUp(watch.subscription!)
+        this.close()
+        return false
+      }
+      const isChanged = yield* this.#askWhetherChanged(seen)
       this.#outage.end()
-      return true
+      watch.isDoubted = isChanged && isSilent
+      return isChanged
     })
   }
 
@@ -126,8 +154,8 @@ class Onlooker<A> {
       Effect.gen({ self: this }, function*() {
         const { matters = () => true, range: { key, rangeEnd } } = this.#view
         const reports = yield* Queue.sliding<bigint | "Ended">(1)
-        const watch: Watch = { reports, hasReported: false, close: () => {} }
-        const { close } = yield* restore(this.#etcd.subscribe({ key, rangeEnd }, {
+        const watch: Watch = { reports, hasReported: false, isDoubted: false, subscription: undefined }
+        watch.subscription = yield* restore(this.#etcd.subscribe({ key, rangeEnd }, {
           onEvents: (events) => {
             watch.hasReported = true
             const last = events.findLast(matters)
@@ -135,14 +163,13 @@ class Onlooker<A> {
           },
           onEnd: () => void Queue.offerUnsafe(reports, "Ended")
         }))
-        watch.close = close
         this.#watch = watch
       })
     )
   }
 
   /** Whether keys were put or deleted since a look. */
-  #hasChanged({ count, revision }: Seen<A>): Effect.Effect<boolean, Etcd.EtcdError> {
+  #askWhetherChanged({ clusterId, count, revision }: Latest<A>): Effect.Effect<boolean, Etcd.EtcdError> {
     const { key, rangeEnd } = this.#view.range
     const any: Etcd.Range = { _tag: "Range", key, rangeEnd, limit: 1, keysOnly: true }
     return Effect.map(
@@ -150,8 +177,9 @@ class Onlooker<A> {
         compare: [{ key, rangeEnd, target: "ModRevision", operator: "<", value: revision + 1n }],
         then: [any]
       }),
-      // A restored etcd may have fewer revisions.
-      (now) => !now.succeeded || now.responses[0].count !== count || now.revision < revision
+      // A restored etcd may have fewer revisions, or be another cluster.
+      (now) =>
+        !now.succeeded || now.responses[0].count !== count || now.revision < revision || now.clusterId !== clusterId
     )
   }
 

@@ -71,7 +71,8 @@ interface Inspected {
 
 /** Reads the line under a prefix, and how long the leases of so many clients last. Those whose claims are met hold. */
 const inspect = Effect.fnUntraced(function*(etcd: Service, { layout, prefix }: Place, leases = Infinity) {
-  const { count, kvs, revision } = yield* readLine(etcd, layout.range(prefix))
+  const read = yield* readLine(etcd, layout.range(prefix))
+  const { kvs } = read
   const isEntry = (kv: Etcd.KeyValue) => kv.lease !== 0n && layout.isEntry(prefix, kv)
   const entries = withoutCompanions(prefix, kvs.filter(isEntry))
   const remaining = yield* remainingOf(etcd, entries.slice(0, leases))
@@ -85,7 +86,7 @@ const inspect = Effect.fnUntraced(function*(etcd: Service, { layout, prefix }: P
     queue: clients.slice(holding),
     conflicts: kvs.filter((kv) => !isEntry(kv)).map((kv) => conflictOf(new ForeignEntry(kv, kv.lease !== 0n)))
   }
-  return { shown, count, revision }
+  return { ...read, shown }
 })
 
 /** Returns the locks of both layouts whose names begin with a prefix, in the order of their names. */
@@ -101,11 +102,11 @@ export const listChanges = (etcd: Service, prefix: string) =>
 
 const seeAll = Effect.fnUntraced(function*(etcd: Service, prefix: string) {
   const range = rangeOf(prefix)
-  const { count, kvs, revision, withoutValues } = yield* etcd.range(range).pipe(
+  const { withoutValues, ...read } = yield* etcd.range(range).pipe(
     Effect.map((read) => ({ ...read, withoutValues: false })),
     Effect.catchIf(isTooLarge, () => Effect.map(readLeases(etcd, range), (read) => ({ ...read, withoutValues: true })))
   )
-  const locks = locksOf(kvs, prefix)
+  const locks = locksOf(read.kvs, prefix)
   const holders = locks.map(({ entries }) => entries[0]!)
   const described = new Map(
     (withoutValues ? yield* withValues(etcd, holders) : holders).map((kv) => [idOf(kv), describe(kv)])
@@ -117,7 +118,7 @@ const seeAll = Effect.fnUntraced(function*(etcd: Service, prefix: string) {
     const holding = metAmong(entries.map((kv) => layouts[layout].claimIn(prefix, kv)))
     return [{ lock, layout, holder, holding, waiting: entries.length - holding }]
   })
-  return { shown, count, revision }
+  return { ...read, shown }
 })
 
 // etcd takes an empty key for none.

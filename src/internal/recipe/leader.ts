@@ -2,6 +2,7 @@
  * Which client leads, as all clients can read it: the one with the first entry in the
  * line.
  */
+import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
@@ -16,10 +17,9 @@ type Service = Etcd.Etcd["Service"]
 
 /** Reads the key of the leader. Behind a key that is no entry, no client can lead. */
 const head = (etcd: Service, { layout, prefix }: Place) =>
-  Effect.map(etcd.range(first(layout.range(prefix))), ({ count, kvs: [kv], revision }) => ({
-    leading: Option.filter(Option.fromNullishOr(kv), (kv) => kv.lease !== 0n && layout.isEntry(prefix, kv)),
-    count,
-    revision
+  Effect.map(etcd.range(first(layout.range(prefix))), (read) => ({
+    ...read,
+    leading: Option.filter(Arr.head(read.kvs), (kv) => kv.lease !== 0n && layout.isEntry(prefix, kv))
   }))
 
 const show = (kv: Etcd.KeyValue): Leader => ({
