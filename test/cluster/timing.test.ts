@@ -185,27 +185,31 @@ describe("a machine ID", () => {
       assert.strictEqual(new Set(given).size, 4, given.join())
     }).pipe(provideMemory))
 
-  it.effect("that a registered runner has is left out when all have been given once, and one too many is refused", () =>
-    Effect.gen(function*() {
-      const etcd = yield* Etcd.Etcd
-      const ids = Array.from({ length: 1023 }, (_, i) => i + 1)
-      for (let i = 0; i < ids.length; i += 93) {
-        yield* etcd.txn({ then: ids.slice(i, i + 93).map(registered) })
-      }
-      const free = (id: number) => etcd.txn({ then: [Etcd.remove(`effect-cluster/runners/10.0.0.8:${id}`)] })
-      yield* free(1023)
-      yield* free(700)
-      const runners = yield* Effect.forEach([1, 2, 3], machine)
-      assert.strictEqual(yield* runners[0]!.register, 700)
-      assert.strictEqual(yield* runners[1]!.register, 1023)
-      const { cause } = yield* Effect.flip(runners[2]!.register)
-      assert.strictEqual(
-        String(cause),
-        "AllMachineIdsTaken: All 1023 machine IDs are taken, so no other runner can join the cluster"
-      )
-      yield* free(1)
-      assert.strictEqual(yield* runners[2]!.register, 1)
-    }).pipe(provideMemory))
+  it.effect(
+    "that a registered runner has is left out when all have been given once, and one too many is refused",
+    () =>
+      Effect.gen(function*() {
+        const etcd = yield* Etcd.Etcd
+        const ids = Array.from({ length: 1023 }, (_, i) => i + 1)
+        for (let i = 0; i < ids.length; i += 93) {
+          yield* etcd.txn({ then: ids.slice(i, i + 93).map(registered) })
+        }
+        const free = (id: number) => etcd.txn({ then: [Etcd.remove(`effect-cluster/runners/10.0.0.8:${id}`)] })
+        yield* free(1023)
+        yield* free(700)
+        const runners = yield* Effect.forEach([1, 2, 3], machine)
+        assert.strictEqual(yield* runners[0]!.register, 700)
+        assert.strictEqual(yield* runners[1]!.register, 1023)
+        const { cause } = yield* Effect.flip(runners[2]!.register)
+        assert.strictEqual(
+          String(cause),
+          "AllMachineIdsTaken: All 1023 machine IDs are taken, so no other runner can join the cluster"
+        )
+        yield* free(1)
+        assert.strictEqual(yield* runners[2]!.register, 1)
+      }).pipe(provideMemory),
+    180_000
+  )
 })
 
 describe("a refresh", () => {
