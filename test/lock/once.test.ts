@@ -184,8 +184,7 @@ describe("a run that is to succeed once", () => {
       )
       yield* pass(1)
       yield* stop(hung)
-      // One request's time for the mark, and one for the release.
-      yield* Effect.repeat(pass(100), { times: 101 })
+      yield* Effect.repeat(pass(100), { times: 50 })
       assert.lengthOf(exits, 1)
       assert.include(failureOf(exits[0]) as Etcd.EtcdError, { reason: "Timeout", method: "leaseGrant" })
       yield* faults.heal

@@ -17,6 +17,7 @@ import * as Check from "../options.ts"
 import { maxSeconds } from "../session/lease.ts"
 import { besideLoss } from "../supervise.ts"
 import { encode } from "./description.ts"
+import { ownedOf } from "./ownership.ts"
 
 type Service = Etcd.Etcd["Service"]
 
@@ -48,9 +49,12 @@ export const unlessSet = <A, E, R>(
       if (yield* restore(isSet(etcd, mark))) return Option.none()
       const succeeded = yield* restore(self)
       // The run is done: an interruption that comes now does not undo it.
-      yield* Effect.catchCause(
-        set(etcd, yield* Current, mark),
-        (cause) => Effect.failCause(isLoss(cause) ? besideLoss(cause, Exit.succeed(succeeded)) : cause)
+      const lock = yield* Current
+      yield* set(etcd, lock, mark).pipe(
+        Effect.tapError((error) => isSilence(error) ? ownedOf(lock).expectSilence : Effect.void),
+        Effect.catchCause((cause) =>
+          Effect.failCause(isLoss(cause) ? besideLoss(cause, Exit.succeed(succeeded)) : cause)
+        )
       )
       return Option.some(succeeded)
     })
@@ -74,6 +78,10 @@ const set = Effect.fnUntraced(function*(etcd: Service, lock: Handle, { key, seco
     Effect.timeoutOrElse({ duration: etcd.requestTimeout, orElse: () => notInTime(method) })
   )
 })
+
+/** No answer for as long as one request may take: the section is not to wait for as long again. */
+const isSilence = (error: LockLost | Etcd.EtcdError): boolean =>
+  error._tag === "EtcdError" && error.reason === "Timeout"
 
 const isLoss = (cause: Cause.Cause<LockLost | Etcd.EtcdError>): boolean =>
   cause.reasons.some((reason) => Cause.isFailReason(reason) && reason.error._tag === "LockLost")

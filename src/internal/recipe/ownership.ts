@@ -43,6 +43,8 @@ export interface OwnershipOptions {
 export interface Owned extends Handle {
   /** Releases it, and fails with a loss that etcd's answer shows: the key had gone before. */
   readonly giveBack: Effect.Effect<void, LockLost>
+  /** etcd has been silent for as long as one request may take: from now on, nobody waits for a release. */
+  readonly expectSilence: Effect.Effect<void>
   /** The loss that its release has found, once that is over; undefined at once if it is not being released. */
   readonly lostBefore: Effect.Effect<LockLost | undefined>
 }
@@ -62,6 +64,7 @@ export class Ownership implements Owned {
   #controller: AbortController | undefined
   #heldFor: Duration.Duration | undefined
   #given: Effect.Effect<void, LockLost> | undefined
+  #expectsSilence = false
 
   constructor(options: OwnershipOptions) {
     this.lock = options.lock
@@ -210,7 +213,16 @@ export class Ownership implements Owned {
 
   // An interruption ends the wait for the release and not the release itself, which no other fiber would finish.
   get giveBack(): Owned["giveBack"] {
-    return Effect.suspend(() => this.#give())
+    return Effect.suspend(() => {
+      const given = this.#give()
+      return this.#expectsSilence ? Effect.void : given
+    })
+  }
+
+  get expectSilence(): Owned["expectSilence"] {
+    return Effect.sync(() => {
+      this.#expectsSilence = true
+    })
   }
 
   /** Calls `lost` when it is lost, and not when it is released. */

@@ -209,6 +209,10 @@ export class Several implements HandleOfAll, Owned {
     )
   }
 
+  get expectSilence(): Owned["expectSilence"] {
+    return Effect.forEach(this.locks, ({ expectSilence }) => expectSilence, { discard: true })
+  }
+
   get lostBefore(): Owned["lostBefore"] {
     return Effect.map(
       Effect.forEach(this.locks, ({ lostBefore }) => lostBefore),
