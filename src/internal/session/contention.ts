@@ -170,8 +170,8 @@ export const make = (
     requests: ReadonlyArray<Request>,
     waitFor: (waiters: ReadonlyArray<Waiter>) => Wait<E>,
     run: (waiters: ReadonlyArray<Waiter>) => Effect.Effect<A, EntryError>
-  ): Effect.Effect<A, EntryError | E> =>
-    Effect.suspend(() => {
+  ): Effect.Effect<A, EntryError | E> => {
+    const attempt = Effect.suspend(() => {
       if (isClosed()) return Deferred.await(closed)
       const waiters = requests.map(enter)
       const outcome = Effect.mapError(run(waiters), (error) => isClosed() ? released : error)
@@ -185,6 +185,9 @@ export const make = (
         ({ explain }) => explain(waiters.flatMap(({ lease }) => lease ?? []))
       )
     })
+    // A place in the line of a past that is over is worth nothing: it is asked for again, in the line that there is now.
+    return Effect.catchIf(attempt, isOfAnotherPast, () => attempt)
+  }
 
   /** From the place in the queue of this process to the turn in etcd's line. */
   const inTurn = Effect.fnUntraced(function*(waiter: Waiter, joined?: Entry | Refused) {
@@ -514,6 +517,9 @@ const resultOf = (exit: Exit.Exit<unknown, unknown>): Metrics.Result => {
   if (error instanceof EntryLost) return "lost"
   return error === undefined || error instanceof ForeignEntry || error instanceof EtcdError ? "failed" : "timeout"
 }
+
+const isOfAnotherPast = (error: unknown): error is EntryLost =>
+  error instanceof EntryLost && error.cause?.reason === "HistoryChanged"
 
 const isHeld = (joined: Entry | Refused): joined is Entry => joined instanceof Entry && joined.state === "Held"
 
