@@ -62,12 +62,12 @@ describe.skipIf(!isPossible)("a member whose disk hangs", () => {
       yield* leave.open
       yield* Fiber.join(holding)
       yield* b.etcd.txn({ then: [Etcd.removePrefix("deleted/")], idempotent: true })
-      assert.strictEqual(yield* Effect.timeout(Fiber.join(waiting), "12 seconds"), "served")
-      const loss = failureOf(yield* Effect.timeout(Fiber.await(deleted), "12 seconds")) as Lock.LockLost
+      assert.strictEqual(yield* Effect.timeout(Fiber.join(waiting), "15 seconds"), "served")
+      const loss = failureOf(yield* Effect.timeout(Fiber.await(deleted), "15 seconds")) as Lock.LockLost
       assert.deepStrictEqual([loss._tag, loss.reason], ["LockLost", "KeyDeleted"])
       assert.isUndefined(kept.pollUnsafe())
       // The watches are another member's by now.
       yield* b.etcd.txn({ then: [Etcd.removePrefix("kept/")], idempotent: true })
-      yield* Effect.timeout(Fiber.await(kept), "12 seconds")
+      yield* Effect.timeout(Fiber.await(kept), "15 seconds")
     }).pipe(Effect.scoped))
 })
