@@ -475,6 +475,26 @@ describe("a history", () => {
       assert.deepStrictEqual(check(historyOf(tooMany)).overlaps.map(({ at, check }) => [at, check]), [[500, "permits"]])
     })
 
+    it("is good when etcd ended the leases of two, one after the other, and the last holder said so first", () => {
+      const lease = (of: string, what: "alive" | "gone", at: number): Recorded => ({
+        _tag: "Lease",
+        contender: of,
+        at,
+        lease: of,
+        what,
+        sent: at - 5
+      })
+      const turns = [
+        turn({ ...at("a", 0, 10, 1030, 5), claim: permits(2) }),
+        turn({ ...at("b", 0, 1004, 1028, 10, 6), claim: permits(3) }),
+        turn({ ...at("a", 1, 1003, 1090, 14, 7), claim: one })
+      ]
+      const alive = [lease("a", "alive", 900), lease("b", "alive", 950)]
+      const gone = [lease("a", "gone", 1200), lease("b", "gone", 1300)]
+      assert.deepStrictEqual(found(historyOf([...turns, ...alive, ...gone])), [])
+      assert.include(found(historyOf([...turns, ...alive, gone[0]!])), "linearizable")
+    })
+
     it("is bad when two exclude each other", () => {
       const reports = [
         turn({ ...at("a", 0, 10, 1000, 5), claim: permits(2) }),

@@ -293,6 +293,11 @@ const linearizability = (facts: Facts, overlaps: ReadonlyArray<Overlap>): Readon
     const lost = Math.min(lostAt.get(earlier.id) ?? Infinity, at, later.holds, excuse?.from ?? Infinity)
     lostAt.set(earlier.id, lost)
   }
+  // Each lost it before the one that overtook it held, and so before that one lost it in its turn.
+  for (const { earlier, later } of overlaps.toSorted((a, b) => Number((b.later.token ?? 0n) - (a.later.token ?? 0n)))) {
+    const lost = lostAt.get(earlier.id)
+    if (lost !== undefined) lostAt.set(earlier.id, Math.min(lost, lostAt.get(later.id) ?? Infinity))
+  }
   // So has one whose body began only when a later holder's had ended; a peer that is that later holder may never have held.
   const disbelieved = new Set<string>()
   for (const { name } of history.locks) {
