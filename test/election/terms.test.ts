@@ -4,7 +4,17 @@ import { Context, Effect, Exit, Layer, Schedule } from "effect"
 import { Election, Etcd, type Lock } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
-import { fork, freezable, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
+import {
+  fork,
+  freezable,
+  keys,
+  pass,
+  provideMemory,
+  seconds,
+  session,
+  sessionThrough,
+  stop
+} from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
 
 /** Notes when it starts and when it has ended. Its end takes 500 ms. */
@@ -25,8 +35,6 @@ const workerLayer = (who: string, events: Array<string>) =>
 const watched = pass("1 second")
 
 /** Lets seconds pass one after the other. */
-const seconds = (times: number) => Effect.repeat(pass("1 second"), { times: times - 1 })
-
 const unreachable = (reason: Etcd.EtcdErrorReason) =>
   new Etcd.EtcdError({ reason, method: "txn", outcome: "Refused", description: "says the test" })
 

@@ -7,12 +7,10 @@ import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
-import { counted, fork, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
+import { counted, fork, pass, provideMemory, seconds, session, sessionThrough, stop } from "../support/inMemory.ts"
 import { observe } from "../support/watches.ts"
 
 /** Ends a wait without waiting for etcd. */
-const seconds = (count: number) => Effect.repeat(pass("1 second"), { times: count - 1 })
-
 const holderOf = (error: unknown) => (error as Lock.LockTimeout).holder
 
 describe("what may be left of a lock whose answers were lost", () => {

@@ -7,7 +7,7 @@ import { runInNewContext } from "node:vm"
 import { Subscriber } from "../../src/internal/etcd/subscriber.ts"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
-import { fork, pass, provideMemory } from "../support/inMemory.ts"
+import { fork, pass, provideMemory, seconds } from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
 import { noted } from "../support/noted.ts"
 
@@ -48,8 +48,6 @@ const put = (...keys: ReadonlyArray<string>) =>
         Effect.ignore(etcd.leaseGrant(BigInt(i + 1), 1_000_000)),
         etcd.txn({ then: [Etcd.put(key, "{}", { lease: BigInt(i + 1) })] })
       )))
-
-const seconds = (count: number) => Effect.repeat(pass("1 second"), { times: count - 1 })
 
 /** An error keeps what its attempt ran with, as the stack of a real one does. */
 const refused = (kept: unknown) =>

@@ -11,15 +11,6 @@ const keyOfCurrent = Effect.map(Lock.Current, ({ key }) => key)
 /** Code deep in a program, which has no handle. */
 const save = (value: string) => Effect.flatMap(Lock.Current, ({ txn }) => txn({ then: [Etcd.put("edition", value)] }))
 
-const recipes = {
-  "a lock": Recipes.lock(),
-  "a single key": Recipes.lock("single-key"),
-  "a write lock": Recipes.write,
-  "a semaphore": Recipes.permits(1, 1),
-  "an election": Recipes.election,
-  "several locks": Recipes.several("other")
-}
-
 const ownLock =
   /^Lock 'job' is already held by this fiber: it would wait for itself\. .*Lock\.Current.* another name\.$/
 
@@ -158,7 +149,7 @@ describe("a wait for the lock that the fiber holds itself", () => {
       assert.deepStrictEqual(yield* Fiber.join(running), ["name", "layout", "etcd"])
     })))
 
-  for (const [name, recipe] of Object.entries(recipes)) {
+  for (const [name, recipe] of Object.entries(Recipes.exclusive)) {
     it.effect(`is one through another session of the program, too (${name})`, () =>
       provideMemory(Effect.gen(function*() {
         const [a, b] = yield* Effect.all([session(), session()])

@@ -3,10 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger } from "effect"
 import { Election, Etcd, Lock } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
-import { fork, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+import { fork, pass, provideMemory, seconds, session, stop } from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
-
-const seconds = (count: number) => Effect.repeat(pass("1 second"), { times: count - 1 })
 
 const candidates = {
   whileLeader: Election.whileLeader(Effect.never, "job"),

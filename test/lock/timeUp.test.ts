@@ -6,16 +6,7 @@ import { failureOf } from "../support/exits.ts"
 import { fork, keys, pass, provideMemory, session } from "../support/inMemory.ts"
 import * as Recipes from "../support/recipes.ts"
 
-const recipes = {
-  "a lock": Recipes.lock(),
-  "a single key": Recipes.lock("single-key"),
-  "a write lock": Recipes.write,
-  "a semaphore": Recipes.permits(1, 1),
-  "an election": Recipes.election,
-  "several locks": Recipes.several("other")
-}
-
-for (const [name, recipe] of Object.entries(recipes)) {
+for (const [name, recipe] of Object.entries(Recipes.exclusive)) {
   describe(`a caller of ${name} whose time is up`, () => {
     const within = (timeout: number) => recipe.withLock(Effect.succeed("ran"), "job", { timeout })
 

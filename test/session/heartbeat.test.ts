@@ -6,7 +6,7 @@ import { prefixed } from "../../src/internal/etcd/namespace.ts"
 import * as Service from "../../src/internal/etcd/service.ts"
 import * as EtcdStub from "../support/EtcdStub.ts"
 import { failureOf } from "../support/exits.ts"
-import { counted, fork, keys, pass, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
+import { counted, fork, keys, pass, provideMemory, seconds, session, sessionThrough } from "../support/inMemory.ts"
 import { lossOf, observed } from "../support/leases.ts"
 import { logs } from "../support/logs.ts"
 import * as Recipes from "../support/recipes.ts"
@@ -14,8 +14,6 @@ import * as Recipes from "../support/recipes.ts"
 const ttl = "9 seconds"
 
 /** Lets time pass in the steps in which it would. */
-const seconds = (count: number) => Effect.repeat(pass("1 second"), { times: count - 1 })
-
 const refused = (reason: Etcd.EtcdErrorReason) => (method: string) =>
   Effect.suspend(() => {
     refusals.push(method)

@@ -3,12 +3,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, type Fiber } from "effect"
 import { Etcd, Lease, Lock, Semaphore } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
-import { fork, keys, pass, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
+import { fork, keys, pass, provideMemory, seconds, session, sessionThrough } from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
 
 const ttl = "30 seconds"
-
-const seconds = (count: number) => Effect.repeat(pass("1 second"), { times: count - 1 })
 
 /** Bodies of one lock, and how many have run at once. */
 const bodies = () => {

@@ -12,6 +12,9 @@ export const provideMemory = <A, E, R>(self: Effect.Effect<A, E, R>) =>
 export const pass = (duration: Duration.Input) =>
   Effect.andThen(TestClock.adjust(duration), Effect.repeat(Effect.yieldNow, { times: 20 }))
 
+/** Lets seconds pass one by one, so that each timer fires when it is due. */
+export const seconds = (count: number) => Effect.repeat(pass("1 second"), { times: count - 1 })
+
 export type Process = Effect.Success<ReturnType<typeof session>>
 
 /** A process, whose session is closed at the end of the test's scope. */

@@ -92,3 +92,13 @@ export const permits = (permits: number, of: number): Recipe => ({
   acquire: (name, options) => Semaphore.acquire(name, { ...options, permits, of }),
   tryAcquire: (name, options) => Semaphore.tryAcquire(name, { ...options, permits, of })
 })
+
+/** Each recipe as a lock that one caller holds at a time, by its name in a test's title. */
+export const exclusive = {
+  "a lock": lock(),
+  "a single key": lock("single-key"),
+  "a write lock": write,
+  "a semaphore": permits(1, 1),
+  "an election": election,
+  "several locks": several("other")
+}
