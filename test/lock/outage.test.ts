@@ -1,6 +1,6 @@
 /** What those say who want something of an etcd that cannot be reached. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Logger } from "effect"
+import { type Duration, Effect, Layer, Logger } from "effect"
 import { Election, Etcd, Lock } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
 import { fork, pass, provideMemory, seconds, session, stop } from "../support/inMemory.ts"
@@ -10,6 +10,19 @@ const candidates = {
   whileLeader: Election.whileLeader(Effect.never, "job"),
   layer: Layer.launch(Election.layer("job", Layer.empty))
 }
+
+/** A process that holds three locks, and another that waits for them. */
+const holdersAndWaiters = (layout: "queue" | "single-key", ttl: Duration.Input) =>
+  Effect.gen(function*() {
+    const names = ["one", "two", "three"]
+    const take = (name: string) => fork(Lock.withLock(Effect.never, name, { layout }))
+    const [a, b] = yield* Effect.all([session({ ttl }), session({ ttl })])
+    const held = yield* Effect.forEach(names, (name) => a.run(take(name)))
+    yield* pass("1 second")
+    const waiting = yield* Effect.forEach(names, (name) => b.run(take(name)))
+    yield* pass("1 second")
+    return [...held, ...waiting]
+  })
 
 describe("an etcd that cannot be reached", () => {
   for (const timeout of ["10 millis", "2 seconds", "4 seconds"] as const) {
@@ -86,13 +99,7 @@ describe("an etcd that cannot be reached", () => {
         const { logged, logger } = logs()
         return provideMemory(Effect.gen(function*() {
           const faults = yield* Etcd.Faults
-          const [a, b] = yield* Effect.all([session({ ttl: "60 seconds" }), session({ ttl: "60 seconds" })])
-          const names = ["one", "two", "three"]
-          const take = (name: string) => fork(Lock.withLock(Effect.never, name, { layout }))
-          const held = yield* Effect.forEach(names, (name) => a.run(take(name)))
-          yield* pass("1 second")
-          const waiting = yield* Effect.forEach(names, (name) => b.run(take(name)))
-          yield* pass("1 second")
+          const callers = yield* holdersAndWaiters(layout, "60 seconds")
           yield* faults.unreachable
           yield* seconds(15)
           const told = logged.filter((line) => line.startsWith("The lines of this session cannot be seen: "))
@@ -100,7 +107,7 @@ describe("an etcd that cannot be reached", () => {
           assert.include(told[0], "failed (Unavailable): ")
           yield* faults.reachable
           yield* seconds(10)
-          yield* Effect.forEach([...held, ...waiting], stop)
+          yield* Effect.forEach(callers, stop)
           yield* seconds(5)
         })).pipe(Effect.provide(logger))
       }))
@@ -110,13 +117,7 @@ describe("an etcd that cannot be reached", () => {
         const { logged, logger } = logs()
         return provideMemory(Effect.gen(function*() {
           const faults = yield* Etcd.Faults
-          const [a, b] = yield* Effect.all([session({ ttl: "5 minutes" }), session({ ttl: "5 minutes" })])
-          const names = ["one", "two", "three"]
-          const take = (name: string) => fork(Lock.withLock(Effect.never, name, { layout }))
-          const held = yield* Effect.forEach(names, (name) => a.run(take(name)))
-          yield* pass("1 second")
-          const waiting = yield* Effect.forEach(names, (name) => b.run(take(name)))
-          yield* pass("1 second")
+          const callers = yield* holdersAndWaiters(layout, "5 minutes")
           for (const outages of [1, 2, 3]) {
             yield* faults.unreachable
             yield* faults.cut
@@ -126,7 +127,7 @@ describe("an etcd that cannot be reached", () => {
             yield* faults.reachable
             yield* seconds(10)
           }
-          yield* Effect.forEach([...held, ...waiting], stop)
+          yield* Effect.forEach(callers, stop)
           yield* seconds(5)
         })).pipe(Effect.provide(logger))
       }))
