@@ -37,6 +37,9 @@ export class EntryLost {
   }
 }
 
+/** etcd has said that the key is not there, or that another entry has put it since. */
+export const keyDeleted = new EntryLost("KeyDeleted")
+
 /** What the loss of its lease means to an entry. */
 export const lostWith = (cause: LeaseExpired): EntryLost =>
   new EntryLost(cause.reason === "Released" ? "Released" : "LeaseExpired", cause)

@@ -29,7 +29,7 @@ import type * as Semaphore from "effect/Semaphore"
 import type * as Etcd from "../../Etcd.ts"
 import { monotonicMillis } from "../monotonic.ts"
 import { type Claim, hasCompanion } from "./discipline.ts"
-import { type Entry, EntryLost, ForeignEntry } from "./entry.ts"
+import { type Entry, ForeignEntry, keyDeleted } from "./entry.ts"
 import { type EntryKey, idOf } from "./entryKey.ts"
 import { KeyWatches } from "./keyWatches.ts"
 import type { Layout } from "./layout.ts"
@@ -539,7 +539,5 @@ interface Asked {
 
 /** In milliseconds. */
 const askAgainAfter = 15_000
-
-const keyDeleted = new EntryLost("KeyDeleted")
 
 const isGuardedBy = (place: Place, id: string): place is Guarded => place._tag === "Guarded" && place.guards.has(id)

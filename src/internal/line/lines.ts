@@ -16,7 +16,16 @@ import { monotonicMillis } from "../monotonic.ts"
 import { Outage } from "../outage.ts"
 import * as Cleanup from "./cleanup.ts"
 import { admits, type Claim } from "./discipline.ts"
-import { endOf, Entry, type EntryError, EntryLost, type EntryOptions, ForeignEntry, giveAway } from "./entry.ts"
+import {
+  endOf,
+  Entry,
+  type EntryError,
+  EntryLost,
+  type EntryOptions,
+  ForeignEntry,
+  giveAway,
+  keyDeleted
+} from "./entry.ts"
 import { type EntryKey, type EntryKeyValue, idOf } from "./entryKey.ts"
 import { type Layout, releaseKey } from "./layout.ts"
 import { type Lengths, Line, type LineHost, type Newest } from "./line.ts"
@@ -376,7 +385,7 @@ export const make = (
 
   /** Of entries that were put together, one is gone already: the others are worth nothing. */
   const lostBeforehand = (entries: ReadonlyArray<Entry>) => {
-    const loss = endOf(entries[0]!.ref.lease) ?? new EntryLost("KeyDeleted")
+    const loss = endOf(entries[0]!.ref.lease) ?? keyDeleted
     for (const entry of entries) {
       retireAndRemember(entry)
       withdraw(entry)
@@ -584,8 +593,6 @@ export const make = (
     close
   }
 }
-
-const keyDeleted = new EntryLost("KeyDeleted")
 
 const unread: Pick<Newest, "kvs" | "count"> = { kvs: [], count: undefined }
 

@@ -9,7 +9,7 @@ import * as Exit from "effect/Exit"
 import type { Current } from "../../Current.ts"
 import * as Etcd from "../../Etcd.ts"
 import type { Handle, LockLost } from "../../Lock.ts"
-import { endOf, type Entry, EntryLost, giveAway } from "../line/entry.ts"
+import { endOf, type Entry, EntryLost, giveAway, keyDeleted } from "../line/entry.ts"
 import { getKey, guard } from "../line/requests.ts"
 import type { LockRecorder } from "../metrics.ts"
 import { monotonicMillis } from "../monotonic.ts"
@@ -261,7 +261,7 @@ export class Ownership implements Owned {
   #left(wasGone: boolean): Exit.Exit<void, LockLost> {
     const { isLost, ref } = this.#entry
     if (!wasGone || isLost || !this.#isBegun) return Exit.void
-    const loss = endOf(ref.lease) ?? new EntryLost("KeyDeleted")
+    const loss = endOf(ref.lease) ?? keyDeleted
     // A lease that its owner ends takes its keys along.
     return loss.reason === "Released" ? Exit.void : Exit.fail(this.#report(loss))
   }
@@ -273,9 +273,8 @@ export class Ownership implements Owned {
   /** etcd has said that the key is not there. */
   get notOwner(): Effect.Effect<never, LockLost> {
     return Effect.failSync(() => {
-      const loss = new EntryLost("KeyDeleted")
-      this.#entry.lose(loss)
-      return this.#toLoss(this.#entry.loss ?? loss)
+      this.#entry.lose(keyDeleted)
+      return this.#toLoss(this.#entry.loss ?? keyDeleted)
     })
   }
 

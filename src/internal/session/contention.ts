@@ -22,7 +22,7 @@ import type * as Etcd from "../../Etcd.ts"
 import { EtcdError } from "../../EtcdError.ts"
 import type { Background } from "../background.ts"
 import { type Claim, isSame } from "../line/discipline.ts"
-import { Entry, type EntryError, EntryLost, ForeignEntry, lostWith } from "../line/entry.ts"
+import { Entry, type EntryError, EntryLost, ForeignEntry, keyDeleted, lostWith } from "../line/entry.ts"
 import type { EntryKeyValue } from "../line/entryKey.ts"
 import type { Layout } from "../line/layout.ts"
 import type { EntryLease, LeaseRef } from "../line/leaseRef.ts"
@@ -234,7 +234,7 @@ export const make = (
     const { responses } = yield* etcd.txn({ then: entries.map(({ key }) => Requests.getKey(key)) })
     const gone = entries.find(({ createRevision }, i) => responses[i]!.kvs[0]?.createRevision !== createRevision)
     if (gone === undefined) return
-    gone.lose(new EntryLost("KeyDeleted"))
+    gone.lose(keyDeleted)
     return yield* Effect.fail(gone.loss!)
   })
 
