@@ -224,21 +224,22 @@ describe("those who look on", () => {
         return provideMemory(Effect.gen(function*() {
           const faults = yield* Etcd.Faults
           const { seen } = yield* lookOn(view)
+          // It asks after five seconds, and an attempt lasts for up to five.
           yield* faults.unreachable
-          yield* seconds(10)
+          yield* seconds(12)
           assert.lengthOf(logged, 1)
           assert.match(
             logged[0]!,
             /'?jo?b?'? cannot be seen: etcd .* failed \(Unavailable\): No connection established/
           )
-          yield* seconds(125)
+          yield* seconds(150)
           assert.lengthOf(logged, 3)
           yield* faults.reachable
           yield* put("job/1-1")
           yield* seconds(1)
           assert.deepStrictEqual(seen, ["", "job/1-1"])
           yield* faults.unreachable
-          yield* seconds(10)
+          yield* seconds(12)
           assert.lengthOf(logged, 4)
         })).pipe(Effect.provide(logger))
       })

@@ -64,7 +64,7 @@ describe("an etcd that cannot be reached", () => {
           yield* seconds(10)
           assert.lengthOf(logged, 1)
           assert.match(logged[0]!, /^This process cannot stand in election 'job': etcd .*: No connection established$/)
-          yield* seconds(115)
+          yield* seconds(100)
           assert.lengthOf(logged, 2)
           yield* faults.reachable
           yield* seconds(10)
