@@ -24,6 +24,11 @@ export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")
   metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json)),
   /** The span in which it waited, where its program traces. */
   trace: Schema.optional(Schema.Struct({ traceId: Schema.String, spanId: Schema.String })),
+  /**
+   * How many more requests of its process wait behind it, and have no entries of their own, as of about a second ago. The
+   * first entry of a process in a line tells it, of a lock with a queue or of a semaphore; other entries do not.
+   */
+  behind: Schema.optional(Schema.Int),
   /** How long its lease would live if the client died now. `inspect` asks etcd for it, and `changes` for the first holder. */
   remaining: Schema.optional(Schema.Duration)
 }) {

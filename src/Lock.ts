@@ -683,8 +683,8 @@ export interface Inspection {
   readonly holder: Holder | undefined
   /**
    * The waiters in etcd's line, in order. Fibers that wait behind another one of their process, which waits or holds, are
-   * not in that line and cannot be seen, and later requests of other processes may be served before them. Waiters for a
-   * single key cannot be seen either.
+   * not in that line, and later requests of other processes may be served before them: `Holder.behind` is their number.
+   * Waiters for a single key cannot be seen.
    */
   readonly queue: ReadonlyArray<Holder>
   /** Keys in the lock's place that are not its entries: every acquire fails with `LockNameConflict` for one of them. */
@@ -736,7 +736,7 @@ export interface Summary {
   readonly holder: Holder
   /** How many entries hold it: one, or several readers or holders of permits. */
   readonly holding: number
-  /** How many entries wait, as `Inspection.queue` has them. */
+  /** How many entries wait, as `Inspection.queue` has them. Those that `holder.behind` counts have no entries. */
   readonly waiting: number
 }
 

@@ -74,11 +74,18 @@ export const sinceOf = ({ since }: Client): string => since === undefined ? "" :
 export const summary = ({ holders, lock, queue }: Line): string => {
   const clients = holders.map(({ client }) => clientOf(client))
   const state = clients.length === 0 ? "is free" : `is held by ${clients.join(", ")}`
-  return printable(`'${lock}' ${state}${waitingText(queue.length)}`)
+  return printable(`'${lock}' ${state}${waitingText(queue.length, [...holders, ...queue].map(({ client }) => client))}`)
 }
 
-export const waitingText = (waiting: number): string =>
-  waiting === 0 ? "" : waiting === 1 ? "; 1 waits" : `; ${waiting} wait`
+/** How many wait, those included that stand behind a client's entry in its process. */
+export const waitingText = (entries: number, clients: ReadonlyArray<Client>): string => {
+  const behind = clients.reduce((sum, { behind = 0 }) => sum + behind, 0)
+  const waiting = entries + behind
+  if (waiting === 0) return ""
+  return `; ${waiting} ${waiting === 1 ? "waits" : "wait"}${
+    behind === 0 ? "" : `, ${behind} of them inside of a process`
+  }`
+}
 
 export const text = Effect.fnUntraced(function*(line: Line) {
   const row = (state: string) => ({ claim, client }: Entry) => [
@@ -116,5 +123,6 @@ export const clientToJson = (client: Client) => ({
   pid: client.pid,
   since: client.since === undefined ? undefined : DateTime.formatIso(client.since),
   remaining: client.remaining === undefined ? undefined : Duration.toMillis(client.remaining),
-  metadata: client.metadata
+  metadata: client.metadata,
+  behind: client.behind
 })

@@ -40,14 +40,14 @@ export const toText = (locks: ReadonlyArray<Lock.Summary>): Effect.Effect<string
         clientOf(holder),
         sinceOf(holder),
         String(holding),
-        String(waiting)
+        String(waiting + (holder.behind ?? 0))
       ])
     )
 
 export const summary = ({ holder, holding, lock, waiting }: Listed): string => {
   const others = holding > 1 ? ` and ${holding - 1} more` : ""
   const state = holder === undefined ? "is free" : `is held by ${clientOf(holder)}${others}`
-  return printable(`'${lock}' ${state}${waitingText(waiting)}`)
+  return printable(`'${lock}' ${state}${waitingText(waiting, holder === undefined ? [] : [holder])}`)
 }
 
 export const toJson = ({ holder, ...lock }: Listed): string =>

@@ -65,4 +65,5 @@ const changed = (lists: Lists): Stream.Stream<Ls.Listed, Stream.Error<Lists>, St
   })
 
 const isSame = (a: Ls.Listed | undefined, b: Ls.Listed) =>
-  a !== undefined && a.holder?.key === b.holder?.key && a.holding === b.holding && a.waiting === b.waiting
+  a !== undefined && a.holder?.key === b.holder?.key && a.holding === b.holding && a.waiting === b.waiting &&
+  a.holder?.behind === b.holder?.behind

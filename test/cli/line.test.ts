@@ -3,7 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import { Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import * as Line from "../../src/cli/line.ts"
-import { fork, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+import * as Ls from "../../src/cli/ls.ts"
+import { fork, pass, provideMemory, seconds, session, stop } from "../support/inMemory.ts"
 
 const shown = ({ holders, queue }: Line.Line) =>
   [...holders.map(({ claim }) => claim), ...queue.map(({ claim }) => `waits: ${claim}`)].join(", ")
@@ -35,6 +36,18 @@ describe("the line of a lock", () => {
         assert.deepStrictEqual(seen, ["", claim, "", claim, ""])
       }))
   )
+
+  it.effect("counts those that wait inside of a process, in no line", () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      for (const { run } of [a, a, a, b, b]) yield* fork(run(Lock.withLock(Effect.never, "job")))
+      yield* seconds(3)
+      const line = yield* Line.lineOf("job")
+      assert.strictEqual(shown(line), "exclusive, waits: exclusive")
+      assert.match(Line.summary(line), /^'job' is held by .*; 4 wait, 3 of them inside of a process$/)
+      const [listed] = yield* Lock.list("job")
+      assert.match(Ls.summary(listed!), /; 3 wait, 2 of them inside of a process$/)
+    })))
 
   it.effect("shows readers and writers in their order", () =>
     provideMemory(Effect.gen(function*() {

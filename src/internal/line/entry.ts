@@ -74,6 +74,8 @@ export class Entry implements Owner {
   /** Since when it is in its state, on the monotonic clock. */
   since = Infinity
   place: Place = unplaced
+  /** How many requests of its process its key tells of, which wait for this place and have no entries of their own. */
+  behind = 0
   /** How many entries were in its way when it joined, if that is known. */
   ahead: number | undefined
   /** A put of it may come late, or its removal failed. */

@@ -40,6 +40,9 @@ export interface Layout {
   readonly hasOwnKeys: boolean
 }
 
+/** Whether an entry that is there may be put again, with another description of the process that it belongs to. */
+export const isDescribable = (layout: Layout, claim: Claim): boolean => layout.hasOwnKeys && !layout.putsOnce(claim)
+
 /**
  * A key for each entry, as Go's client has them: the lease's ID, and a number since a lease may have several entries.
  *

@@ -27,7 +27,7 @@ import {
   keyDeleted
 } from "./entry.ts"
 import { type EntryKey, type EntryKeyValue, idOf } from "./entryKey.ts"
-import { type Layout, releaseKey } from "./layout.ts"
+import { isDescribable, type Layout, releaseKey } from "./layout.ts"
 import { type Lengths, Line, type LineHost, type Newest } from "./line.ts"
 import * as Requests from "./requests.ts"
 
@@ -96,6 +96,11 @@ export interface Lines {
   readonly leave: (entry: Entry, left: Left) => void
   /** Changes what the entry says of its holder. */
   readonly describe: (entry: Entry, value: Uint8Array) => void
+  /**
+   * Lets the oldest entry of this process in a line say how many requests wait behind it that have no entries, if it may be
+   * put again, and has been there for long enough.
+   */
+  readonly tellOfWaiting: (prefix: string, behind: number) => void
   /** Whether the user may put entries such as these, on whatever lease. */
   readonly mayJoin: (wanted: ReadonlyArray<Wanted>) => Effect.Effect<boolean>
   /** Refuses a claim that can be met beside others, by what all who stand in the line leave to it. */
@@ -481,9 +486,20 @@ export const make = (
 
   const describe: Lines["describe"] = (entry, value) => {
     entry.value = value
-    // If it fails, the entry goes on under the former description.
-    batch.send(laneOf(entry), Requests.describe(entry), () => {})
+    putAgain(entry)
   }
+
+  const tellOfWaiting: Lines["tellOfWaiting"] = (prefix, behind) => {
+    const entry: Entry | undefined = lines.get(prefix)?.entries.values().next().value
+    if (entry === undefined || entry.behind === behind || !isDescribable(layout, entry.claim)) return
+    // One that may be over soon is not worth a commit.
+    if (entry.behind === 0 && monotonicMillis(clock) - entry.since < attendAfter.Held) return
+    entry.behind = behind
+    putAgain(entry)
+  }
+
+  // If it fails, the entry goes on under the former description.
+  const putAgain = (entry: Entry) => batch.send(laneOf(entry), Requests.describe(entry), () => {})
 
   /** The entry is over, and there is nothing of it to remove now. */
   const withdraw = (entry: Entry) => {
@@ -585,6 +601,7 @@ export const make = (
     handOver,
     leave,
     describe,
+    tellOfWaiting,
     mayJoin,
     refuse,
     ahead,

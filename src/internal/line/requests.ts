@@ -180,7 +180,11 @@ const putOnce = (entry: Entry): Etcd.Op =>
     ? Etcd.nested({ compare: [isEmpty(Etcd.get(entry.key))], then: [put(entry)] })
     : put(entry)
 
-const put = ({ ref, key, value }: Entry): Etcd.Put => Etcd.put(key, value, { lease: ref.lease.id })
+const put = (entry: Entry): Etcd.Put => Etcd.put(entry.key, valueOf(entry), { lease: entry.ref.lease.id })
+
+/** A description is a JSON object, to which the number of those behind is added. */
+const valueOf = ({ behind, value }: Entry): Uint8Array =>
+  behind === 0 ? value : Buffer.concat([value.subarray(0, -1), Buffer.from(`,"behind":${behind}}`)])
 
 const isEmpty = ({ key, rangeEnd }: Etcd.Range): Etcd.Compare => ({
   key,

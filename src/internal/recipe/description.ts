@@ -16,7 +16,8 @@ const Description = Schema.Struct({
   pid: Schema.optional(Schema.Int),
   since: Schema.optional(Schema.DateTimeUtcFromString),
   metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json)),
-  trace: Schema.optional(Schema.Struct({ traceId: Schema.String, spanId: Schema.String }))
+  trace: Schema.optional(Schema.Struct({ traceId: Schema.String, spanId: Schema.String })),
+  behind: Schema.optional(Schema.Int)
 })
 
 /** What differs from one entry of the process to the next. */

@@ -24,7 +24,7 @@ import type { Background } from "../background.ts"
 import { type Claim, isSame } from "../line/discipline.ts"
 import { Entry, type EntryError, EntryLost, ForeignEntry, keyDeleted, lostWith } from "../line/entry.ts"
 import type { EntryKeyValue } from "../line/entryKey.ts"
-import type { Layout } from "../line/layout.ts"
+import { isDescribable, type Layout } from "../line/layout.ts"
 import type { EntryLease, LeaseRef } from "../line/leaseRef.ts"
 import { type Left, type Lines, Refused, refusedBy, type Wanted } from "../line/lines.ts"
 import * as Requests from "../line/requests.ts"
@@ -101,6 +101,8 @@ export const make = (
   const reads = new Map<string, Fiber.Fiber<EntryKeyValue | undefined, Etcd.EtcdError>>()
   const closed = Deferred.makeUnsafe<never, EntryLost>()
   const recorders = new Map<string, Metrics.LockRecorder>()
+  /** Tells who looks on of those that wait here. */
+  let teller: Fiber.Fiber<void> | undefined
 
   // ---------------------------------------------------------------------------
   // acquiring
@@ -333,8 +335,21 @@ export const make = (
     let queue = queues.get(request.prefix)
     if (queue === undefined) queues.set(request.prefix, queue = new LocalQueue())
     queue.add(waiter)
+    if (waiter.state === "Queued") teller ??= background(Effect.andThen(Effect.sleep(tellEvery), tell))
     return waiter
   }
+
+  // One fiber for all queues, and rarely: those who look on may wait for the number, and etcd does not pay for each change.
+  const tell: Effect.Effect<void> = Effect.suspend(() => {
+    let isWaitedFor = false
+    for (const [prefix, { waiting }] of queues) {
+      lines.tellOfWaiting(prefix, waiting)
+      isWaitedFor ||= waiting > 0
+    }
+    if (isWaitedFor) return Effect.andThen(Effect.sleep(tellEvery), tell)
+    teller = undefined
+    return Effect.void
+  })
 
   /** Calls those that are next after one that was called has left without an entry to pass on. */
   const callNext = ({ claim, prefix }: Pick<Request, "claim" | "prefix">) => {
@@ -384,7 +399,7 @@ export const make = (
       return release(entry, () => {})
     }
     const isOther = next.request.metadata !== metadata
-    if (isOther && (!lines.layout.hasOwnKeys || lines.layout.putsOnce(claim))) return release(entry, () => {})
+    if (isOther && !isDescribable(lines.layout, claim)) return release(entry, () => {})
     // Others here, who know of more permits, may have taken those that it would need.
     if (queue!.replace(claim) === undefined) return release(entry, () => {})
     if (isOther) lines.describe(entry, next.request.value)
@@ -502,6 +517,9 @@ export const make = (
 // -----------------------------------------------------------------------------
 // internal
 // -----------------------------------------------------------------------------
+
+/** How often the entries of this process say how many wait behind them, where that has changed. */
+const tellEvery = "1 second"
 
 type Via = Lines["join"] | Lines["tryJoin"]
 

@@ -94,6 +94,10 @@ export class LocalQueue {
     return this.#used === 0 && this.next === undefined
   }
 
+  get waiting(): number {
+    return this.#waiting?.size ?? 0
+  }
+
   get next(): Waiter | undefined {
     return this.#waiting?.values().next().value
   }
