@@ -208,7 +208,7 @@ describe("a machine ID", () => {
         yield* free(1)
         assert.strictEqual(yield* runners[2]!.register, 1)
       }).pipe(provideMemory),
-    180_000
+    60_000
   )
 })
 

@@ -84,19 +84,26 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
 
   /** An ID whose answer is lost is given to nobody. When all have been given, those of the registered runners are left out. */
   const nextMachineId = Effect.gen(function*() {
-    while (true) {
-      const { responses, revision } = yield* etcd.txn({
-        then: [Etcd.put(keys.machineIds, ""), Etcd.get(keys.machineIds), Etcd.getPrefix(keys.runners)],
-        idempotent: true
-      })
-      const [, { kvs: [count] }, { kvs }] = responses as Counted
-      const taken = new Set(registered(kvs).map(({ machineId }) => machineId))
-      if (taken.size >= maxMachineId) return yield* new AllMachineIdsTaken()
-      const turn = count!.version - 1n + revision / leap * leftOutByLeap
-      const next = Number(turn % BigInt(maxMachineId)) + 1
+    let taken: ReadonlySet<number> = new Set()
+    while (taken.size < maxMachineId) {
+      const next = yield* nextTurn
+      if (taken.has(next)) continue
+      // Read after the turn has come: one that had it when all were given the last time has registered by now.
+      const { kvs } = yield* etcd.range(Etcd.getPrefix(keys.runners))
+      taken = new Set(registered(kvs).map(({ machineId }) => machineId))
       if (!taken.has(next)) return next
     }
+    return yield* new AllMachineIdsTaken()
   })
+
+  const nextTurn = Effect.map(
+    etcd.txn({ then: [Etcd.put(keys.machineIds, ""), Etcd.get(keys.machineIds)], idempotent: true }),
+    ({ responses, revision }) => {
+      const [, { kvs: [count] }] = responses as Counted
+      const turn = count!.version - 1n + revision / leap * leftOutByLeap
+      return Number(turn % BigInt(maxMachineId)) + 1
+    }
+  )
 
   const unregister: Registry["unregister"] = (lease, address) =>
     // The registration of another process has a lease that only that process knows.
@@ -139,4 +146,4 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
   return { register, unregister, getRunners, setRunnerHealth }
 }
 
-type Counted = readonly [Etcd.PutResult, Etcd.RangeResult, Etcd.RangeResult]
+type Counted = readonly [Etcd.PutResult, Etcd.RangeResult]
