@@ -143,7 +143,7 @@ describe("an observer", () => {
       yield* pass(1)
       assert.deepStrictEqual(leader.counts, { ...before, txn: before.txn + 1 })
       for (const { seen } of observers) assert.strictEqual(seen.at(-1), "two")
-    })), 20_000)
+    })))
 
   it.effect("sees what happened while its watch was lost, and while etcd could not be reached", () =>
     provideMemory(Effect.gen(function*() {

@@ -64,7 +64,7 @@ describe("a host of another cluster", () => {
   it.live("is named by an error, and what it says is not believed", () =>
     Effect.gen(function*() {
       const [a, b] = [yield* member(0xa), yield* member(0xb)]
-      const etcd = yield* connect({ hosts: [a.endpoint, b.endpoint], requestTimeout: "400 millis" })
+      const etcd = yield* connect({ hosts: [a.endpoint, b.endpoint], requestTimeout: "1500 millis" })
       const read = etcd.range(Etcd.get("x"))
       assert.strictEqual((yield* read).clusterId, 0xan)
       a.state.isUp = false
