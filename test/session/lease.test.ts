@@ -620,9 +620,12 @@ describe("a grant", () => {
       yield* assertLostAt(lease, 2000 + validity)
     }))
 
-  it.effect("that \"exists already\" but cannot be confirmed is revoked", () =>
+  it.effect.each(Object.entries({
+    "cannot be renewed": { renew: () => down },
+    "is renewed by a leader that may have lost its quorum": { read: () => down }
+  }))("that \"exists already\" but %s is revoked", ([, answers]) =>
     Effect.gen(function*() {
-      const stub = EtcdStub.make({ grant: () => EtcdStub.failing("LeaseExists", "Unknown"), renew: () => down })
+      const stub = EtcdStub.make({ grant: () => EtcdStub.failing("LeaseExists", "Unknown"), ...answers })
       assert.strictEqual((yield* Effect.flip(make(stub))).reason, "Unavailable")
       yield* elapse(0)
       assert.deepStrictEqual(stub.calls.map(({ method }) => method), ["grant", "renew", "revoke"])

@@ -155,7 +155,7 @@ export const releaseKey = (lease: EntryLease, key: string, createRevision = 0n):
 }
 
 /** The create revision of the last entry that had the key and was released, if no other has it. */
-export const wasReleased = (lease: EntryLease, key: Uint8Array): bigint | undefined => {
+export const wasReleased = (lease: Identified, key: Uint8Array): bigint | undefined => {
   const { released, used } = keysOf(lease)
   const text = keyOf({ key })
   return used.has(text) ? undefined : released.get(text)
@@ -186,9 +186,11 @@ interface Keys {
   readonly released: Map<string, bigint>
 }
 
-const keys = new WeakMap<EntryLease, Keys>()
+type Identified = Pick<EntryLease, "id">
 
-const keysOf = (lease: EntryLease): Keys => {
+const keys = new WeakMap<Identified, Keys>()
+
+const keysOf = (lease: Identified): Keys => {
   let found = keys.get(lease)
   if (found === undefined) keys.set(lease, found = { hex: lease.id.toString(16), used: new Set(), released: new Map() })
   return found

@@ -34,7 +34,10 @@ export interface Heartbeat {
   (timeout: number): Effect.Effect<number, EtcdError>
 }
 
-export const make = (etcd: Service, background: Background, lease: EntryLease): Heartbeat => {
+/** What is renewed, and the entries that it looks after. */
+type Kept = Pick<EntryLease, "id" | "entries">
+
+export const make = (etcd: Service, background: Background, lease: Kept): Heartbeat => {
   const beat = Effect.fnUntraced(function*(timeout: number) {
     const entries = [...lease.entries]
     const [renewal, answer] = yield* within(

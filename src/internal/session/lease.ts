@@ -413,7 +413,7 @@ export const make = Effect.fnUntraced(function*(options?: Options) {
   const acknowledged = yield* PubSub.sliding<Renewal>(16)
   const lease = yield* Effect.acquireRelease(
     Effect.map(
-      grant(etcd, clock, seconds),
+      grant(etcd, clock, background, seconds),
       (granted) => new LeaseImpl({ etcd, ...granted, clock, background, isManual, marginOf, acknowledged, recorder })
     ),
     // What runs under the lease ends, then the renewals, then the lease.
@@ -491,15 +491,15 @@ const elapsed = (from: Instant, to: Instant): number => {
   return Math.max(monotonic, wall)
 }
 
-/** Grants a lease. A renewal tells the TTL of one that an earlier attempt has granted, whose answer was lost. */
-const grant = (etcd: Etcd["Service"], clock: Clock.Clock, seconds: number) =>
+/** Grants a lease. A heartbeat tells the TTL of one that an earlier attempt has granted, whose answer was lost. */
+const grant = (etcd: Etcd["Service"], clock: Clock.Clock, background: Background.Background, seconds: number) =>
   Effect.suspend(() => {
     let sent = now(clock)
     return Effect.flatMap(Leases.grant(etcd, seconds), ({ id, seconds }) => {
       if (seconds !== undefined) return Effect.succeed({ id, ttlMillis: seconds * 1000, sent })
       sent = now(clock)
-      return etcd.leaseKeepAlive(id, 1000).pipe(
-        Effect.map(({ ttl }) => ({ id, ttlMillis: ttl * 1000, sent })),
+      return Heartbeat.make(etcd, background, { id, entries: new Set() })(1000).pipe(
+        Effect.map((ttl) => ({ id, ttlMillis: ttl * 1000, sent })),
         Effect.tapError(() => Leases.abandon(etcd, id))
       )
     })
