@@ -20,7 +20,7 @@ import { EtcdError } from "../../EtcdError.ts"
 import { toText } from "../etcd/bytes.ts"
 import { randomId } from "../etcd/randomId.ts"
 import type { TransportTxnResult } from "../etcd/transport.ts"
-import { checkRange, checkTxn, refuse } from "./check.ts"
+import { checkAnswer, checkRange, checkTxn, refuse } from "./check.ts"
 import { type Bounds, contains, type Interval, interval } from "./interval.ts"
 
 type Answer<A> = Result.Result<A, EtcdError>
@@ -181,11 +181,17 @@ export const make = (random: Random.Random) => {
       const chosen = choose(txn)
       if (wantsUnknownLease(chosen)) return yield* leaseNotFound("txn")
       const result = commit((transaction) => run(transaction, chosen)) as OpResult<Txn>
+      yield* checkAnswer("txn", result.responses)
       return { ...result, ...header() }
     })
 
   const range = (range: Range): Answer<RangeResult & Header> =>
-    Result.map(checkRange(range), () => ({ ...read(range), ...header() }))
+    Result.gen(function*() {
+      yield* checkRange(range)
+      const result = read(range)
+      yield* checkAnswer("range", [result])
+      return { ...result, ...header() }
+    })
 
   // --- leases ---
 
