@@ -673,6 +673,27 @@ describe("Faults.connect", () => {
       assert.lengthOf(yield* Fiber.join(event), 1)
     }).pipe(Effect.scoped, provideMemory))
 
+  it.effect("lets a leader stop before another begins when it cannot reach etcd", () =>
+    Effect.gen(function*() {
+      const { faults } = yield* services
+      const seen: Array<string> = []
+      const say = (what: string) => Effect.sync(() => seen.push(what))
+      const start = (name: string, { etcd }: Etcd.Connection) =>
+        Effect.gen(function*() {
+          const { run } = yield* session({ ttl: "15 seconds" })
+          const body = Effect.acquireUseRelease(say(`${name} up`), () => Effect.never, () => say(`${name} down`))
+          yield* fork(run(Lock.withLock(body, "leader")))
+          yield* pass("1 second")
+        }).pipe(Effect.provideService(Etcd.Etcd, etcd))
+      const [a, b] = [yield* faults.connect, yield* faults.connect]
+      yield* start("A", a)
+      yield* start("B", b)
+      yield* a.faults.unreachable
+      yield* seconds(20)
+      assert.deepStrictEqual(seen, ["A up", "A down", "B up"])
+      yield* faults.heal
+    }).pipe(Effect.scoped, provideMemory))
+
   it.effect("is hit by the faults of all as well, which heal it, too", () =>
     Effect.gen(function*() {
       const { faults } = yield* services
