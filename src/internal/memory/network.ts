@@ -176,8 +176,9 @@ export const make = Effect.fnUntraced(function*(onResume: () => void) {
       trouble: own,
       cut: () => {
         for (const call of calls) call.isCut = !call.hasArrived
-        const ended = [...streams.values()]
-        for (const { fail } of [...calls]) fail()
+        // What is sent or opened meanwhile is on the next connection.
+        const [lost, ended] = [[...calls], [...streams.values()]]
+        for (const { fail } of lost) fail()
         for (const stream of ended) endStream(stream, connectionLost("watch"))
       },
       silence: () => {
@@ -185,7 +186,7 @@ export const make = Effect.fnUntraced(function*(onResume: () => void) {
       },
       catchUp: () => {
         for (const { reports, watches } of streams.values()) {
-          for (const { hurry } of [...watches]) hurry()
+          for (const { hurry } of watches) hurry()
           reports.open()
         }
       }
