@@ -34,8 +34,8 @@ export interface Snapshot {
  *
  * **Details**
  *
- * Those of `Faults` concern all connections, and those of a `Connection` that one alone. Where both are late, or lose
- * something, both count. All members take effect before they return.
+ * Those of `Faults` concern all connections, and those of a `Connection` that one alone; where both delay, both count. All
+ * members take effect before they return.
  *
  * `drop`, `delay`, `stall` and `unreachable` concern requests. One call of the `Etcd` service is one request or
  * several, since a request that is safe to repeat is sent again when it fails.
