@@ -258,7 +258,7 @@ const both = Layer.effect(
 layer(both, { excludeTestServices: true, timeout: "1 minute" })("The etcd in memory and a real one", (it) => {
   it.effect.prop(
     "answer the same",
-    [Arbitrary.array(Arbitrary.schema(Command), { minLength: 1, maxLength: 12 })],
+    [Arbitrary.array(Arbitrary.schema(Command), { minLength: 4, maxLength: 20 })],
     ([commands]) =>
       Effect.gen(function*() {
         const { memory, real } = yield* Both
@@ -270,6 +270,6 @@ layer(both, { excludeTestServices: true, timeout: "1 minute" })("The etcd in mem
           assert.fail(`answer ${index}, to a ${what}\n  etcd:   ${texts[0]}\n  memory: ${texts[1]}`)
         }
       }),
-    { timeout: 180_000, arbitrary: { runs: 2000 } }
+    { timeout: 180_000, arbitrary: { runs: 1000 } }
   )
 })
