@@ -270,6 +270,6 @@ layer(both, { excludeTestServices: true, timeout: "1 minute" })("The etcd in mem
           assert.fail(`answer ${index}, to a ${what}\n  etcd:   ${texts[0]}\n  memory: ${texts[1]}`)
         }
       }),
-    { timeout: 180_000, arbitrary: { runs: 1000 } }
+    { timeout: 600_000, arbitrary: { runs: 1000 } }
   )
 })
