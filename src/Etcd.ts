@@ -39,6 +39,16 @@ export {
 
 export {
   /**
+   * @category models
+   * @since 0.2.0
+   */
+  type Connection,
+  /**
+   * @category models
+   * @since 0.2.0
+   */
+  type ConnectionFaults,
+  /**
    * @category services
    * @since 0.1.0
    */
@@ -646,9 +656,12 @@ export const layerMemory = (
     Check.object("Etcd.layerMemory", "options", options, "{ requestTimeout: \"5 seconds\" }")
     const requestTimeout = requestTimeoutOf("Etcd.layerMemory", options)
     Check.prefix("Etcd.layerMemory", options?.prefix)
-    const { faults, transport } = yield* memory.make(new TextEncoder().encode(options?.prefix))
-    const service = Service.make(measured(transport, yield* Effect.context<never>()), requestTimeout)
-    return Context.make(Etcd, service).pipe(Context.add(Faults, faults))
+    const context = yield* Effect.context<never>()
+    const { connect, faults } = yield* memory.make(
+      new TextEncoder().encode(options?.prefix),
+      (transport) => Service.make(measured(transport, context), requestTimeout)
+    )
+    return Context.make(Etcd, connect().etcd).pipe(Context.add(Faults, faults))
   }))
 
 // -----------------------------------------------------------------------------

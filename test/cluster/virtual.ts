@@ -9,7 +9,6 @@ import * as Runners from "effect/cluster/Runners"
 import * as Sharding from "effect/cluster/Sharding"
 import * as ShardingConfig from "effect/cluster/ShardingConfig"
 import * as Singleton from "effect/cluster/Singleton"
-import { isolable } from "../support/Connection.ts"
 import { pass } from "../support/inMemory.ts"
 
 export const config = {
@@ -60,7 +59,7 @@ const inWholeMillis = (clock: Clock.Clock): Clock.Clock => ({
 })
 
 export const make = Effect.gen(function*() {
-  const etcd = yield* Etcd.Etcd
+  const { connect } = yield* Etcd.Faults
   const clock = yield* Clock.Clock
   const all = yield* Effect.scope
   const running = new Map<string, number>()
@@ -70,7 +69,7 @@ export const make = Effect.gen(function*() {
   const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
 
   const start: Virtual["start"] = Effect.fnUntraced(function*(port) {
-    const connection = isolable(etcd)
+    const connection = yield* connect
     const scope = yield* Scope.fork(all)
     let isDead = false
 
@@ -105,20 +104,18 @@ export const make = Effect.gen(function*() {
       Effect.provideService(References.MinimumLogLevel, "None"),
       Effect.provideService(Clock.Clock, inWholeMillis(clock))
     )
-    const isolated = (isIsolated: boolean) =>
-      Effect.sync(() => {
-        connection.isIsolated = isIsolated
-      })
     return {
       port,
-      isolate: isolated(true),
-      reconnect: isolated(false),
+      isolate: connection.faults.stall,
+      reconnect: connection.faults.resume,
       stop: Scope.close(scope, Exit.void),
       kill: Effect.gen(function*() {
-        connection.isIsolated = true
+        yield* connection.faults.stall
         for (const name of of(port)) stopped(name)
         isDead = true
         yield* Effect.forkIn(Scope.close(scope, Exit.void), all)
+        // Its end would wait for a clock that no longer moves.
+        yield* Scope.addFinalizer(all, connection.faults.heal)
       })
     }
   })

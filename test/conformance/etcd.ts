@@ -321,6 +321,60 @@ export const suite = <E>(
         assert.deepInclude(yield* Effect.flip(etcd.range(Etcd.get(""))), invalid)
       }))
 
+    it.effect("refuses a request of more than 1.5 MiB, unless it only reads", () =>
+      Effect.gen(function*() {
+        const { etcd, key, revision } = yield* fresh
+        const put = (megabytes: number) => Etcd.put(key("a"), Buffer.alloc(megabytes * 1024 ** 2))
+        const flip = (request: Request) =>
+          Effect.map(Effect.flip(etcd.txn(request)), ({ description, outcome, reason }) => {
+            return [reason, outcome, /too large|larger than max/.exec(description)?.[0]]
+          })
+        const isUnlike = (megabytes: number) => Etcd.compareValue(key("a"), "!=", Buffer.alloc(megabytes * 1024 ** 2))
+        assert.strictEqual((yield* etcd.txn({ then: [put(1.4)] })).revision, revision + 1n)
+        assert.isTrue((yield* etcd.txn({ compare: [isUnlike(1.6)], then: [Etcd.get(key("b"))] })).succeeded)
+        const tooLarge = ["InvalidArgument", "Refused", "too large"]
+        assert.deepStrictEqual(yield* flip({ then: [put(1.6)] }), tooLarge)
+        assert.deepStrictEqual(yield* flip({ then: [Etcd.nested({ then: [put(1.6)] })] }), tooLarge)
+        assert.deepStrictEqual(yield* flip({ then: [], else: [put(1.6)] }), tooLarge)
+        assert.deepStrictEqual(yield* flip({ compare: [isUnlike(1.6)], then: [Etcd.remove(key("a"))] }), tooLarge)
+        const read: Request = { compare: [isUnlike(2.1)], then: [Etcd.get(key("a"))] }
+        assert.deepStrictEqual(yield* flip(read), ["InvalidArgument", "Refused", "larger than max"])
+        assert.strictEqual((yield* etcd.txn({ then: [Etcd.remove(key("a"))] })).revision, revision + 2n)
+      }))
+
+    it.effect("applies what it answers with more than 4 MiB, which cannot be received", () =>
+      Effect.gen(function*() {
+        const { etcd, key, revision } = yield* fresh
+        const names = ["a", "b", "c"]
+        for (const name of names) yield* etcd.txn({ then: [Etcd.put(key(name), Buffer.alloc(1.4 * 1024 ** 2))] })
+        const unknown = { reason: "InvalidArgument", outcome: "Unknown" } as const
+        assert.deepInclude(yield* Effect.flip(etcd.range(all(key))), unknown)
+        assert.deepInclude(yield* Effect.flip(etcd.txn({ then: [all(key), Etcd.put(key("d"), "")] })), unknown)
+        assert.deepInclude(yield* Effect.flip(etcd.txn({ then: [Etcd.nested({ then: [all(key)] })] })), unknown)
+        const { kvs, revision: last } = yield* etcd.range({ ...all(key), keysOnly: true })
+        assert.deepStrictEqual([kvs.length, last], [4, revision + 4n])
+        yield* etcd.txn({ then: [Etcd.removePrefix(key(""))] })
+      }))
+
+    it.effect("takes the empty prefix for all keys", () =>
+      Effect.gen(function*() {
+        const { etcd, key } = yield* fresh
+        yield* etcd.txn({ then: [Etcd.put(key("a"), "")] })
+        const everything = Etcd.getPrefix("", { keysOnly: true })
+        const { kvs } = yield* etcd.range(everything)
+        assert.include(kvs.map((kv) => plain(kv).key), key("a"))
+        const { responses, succeeded } = yield* etcd.txn({
+          compare: [{ ...everything, target: "CreateRevision", operator: ">", value: 0n }],
+          then: [everything]
+        })
+        assert.strictEqual(succeeded, true)
+        assert.lengthOf(responses[0]!.kvs, kvs.length)
+        const below = yield* etcd.range({ ...Etcd.get(""), rangeEnd: bytes(key("b")) })
+        assert.include(below.kvs.map((kv) => plain(kv).key), key("a"))
+        yield* etcd.txn({ then: [Etcd.removePrefix("")] })
+        assert.strictEqual((yield* etcd.range(everything)).count, 0)
+      }))
+
     // --- leases ---
 
     it.effect("grants at least two seconds, and each ID once", () =>

@@ -4,7 +4,6 @@ import { Effect, Option, Stream } from "effect"
 import { Election, Etcd, Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { Subscriber } from "../../src/internal/etcd/subscriber.ts"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
 import { fork, pass, provideMemory, seconds } from "../support/inMemory.ts"
@@ -145,31 +144,22 @@ describe("those who look on", () => {
       provideMemory(Effect.gen(function*() {
         const etcd = yield* Etcd.Etcd
         const faults = yield* Etcd.Faults
-        let givenUp = 0
-        const { seen } = yield* lookOn(view, {
-          ...etcd,
-          subscribe: (options, listener) =>
-            Effect.flatMap(Effect.sync(() => new Subscriber(listener)), (subscriber) =>
-              Effect.flatMap(
-                etcd.subscribe(options, {
-                  onEvents: (events) => subscriber.publish(events),
-                  onEnd: (error) => subscriber.end(error)
-                }),
-                ({ close, revision }) => {
-                  subscriber.source = { cancel: close, giveUp: () => void givenUp++ }
-                  return subscriber.open(revision)
-                }
-              ))
-        })
+        const requests: Array<string> = []
+        const opened = () => requests.filter((method) => method === "subscribe").length
+        const { seen } = yield* lookOn(view, noted(etcd, requests))
         yield* faults.delayWatches("1 second")
         yield* pass(4500)
         yield* put("job/1-1")
         yield* seconds(10)
-        assert.deepStrictEqual([seen, givenUp], [["", "job/1-1"], 0])
-        yield* faults.delayWatches("24 hours")
+        assert.deepStrictEqual([seen, opened()], [["", "job/1-1"], 1])
+        yield* faults.silenceWatches
         yield* faults.deleteKey("job/1-1")
         yield* seconds(10)
-        assert.deepStrictEqual([seen, givenUp], [["", "job/1-1", ""], 1])
+        assert.deepStrictEqual([seen, opened()], [["", "job/1-1", ""], 2])
+        // Where it is opened again, it is told at once.
+        yield* put("job/1-2")
+        yield* pass("1 second")
+        assert.strictEqual(seen.at(-1), "job/1-2")
       }))
   )
 

@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Duration, Effect, Exit, Fiber, Layer, Metric, Result, Scope } from "effect"
+import { Clock, Duration, Effect, Exit, Fiber, Latch, Layer, Metric, Random, Result, Scope } from "effect"
 import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
+import { fork, pass, seconds, session } from "../support/inMemory.ts"
 
 describe("leases in memory", () => {
   it.effect("expire exactly when their time is up, with their keys", () =>
@@ -114,6 +115,55 @@ describe("an answer without values", () => {
       const { responses: [inTransaction] } = yield* etcd.txn({ then: [keysOnly] })
       const answers = [yield* etcd.range(keysOnly), inTransaction, yield* etcd.range(Etcd.get("a"))]
       assert.deepStrictEqual(answers.map((answer) => answer?.kvs[0]?.lease), [0n, 0n, 5n])
+    }).pipe(provideMemory))
+})
+
+describe("watches of one revision", () => {
+  /** The orders in which ten revisions are told to five watches. */
+  const orders = (seed: string) =>
+    Effect.gen(function*() {
+      const { etcd } = yield* services
+      const orders: Array<Array<number>> = []
+      for (let watch = 0; watch < 5; watch++) {
+        yield* etcd.subscribe({ key: Buffer.from("a") }, {
+          onEvents: () => void orders.at(-1)?.push(watch),
+          onEnd: () => {}
+        })
+      }
+      for (let i = 0; i < 10; i++) {
+        orders.push([])
+        yield* put("a")
+      }
+      return orders.map((order) => order.join(""))
+    }).pipe(provideMemory, Random.withSeed(seed))
+
+  it.effect("are told in any order, which a seed of Effect's Random repeats", () =>
+    Effect.gen(function*() {
+      const told = yield* orders("one")
+      assert.isAtLeast(new Set(told).size, 5)
+      assert.deepStrictEqual(new Set(told.map((order) => [...order].sort().join(""))), new Set(["01234"]))
+      assert.deepStrictEqual(yield* orders("one"), told)
+      assert.notDeepEqual(yield* orders("two"), told)
+    }))
+
+  it.effect("are not told of it when another of them has closed or opened them just then", () =>
+    Effect.gen(function*() {
+      const { etcd } = yield* services
+      let told = 0
+      const subscriptions: Array<Etcd.Subscription> = []
+      for (let watch = 0; watch < 2; watch++) {
+        subscriptions.push(
+          yield* etcd.subscribe({ key: Buffer.from("a") }, {
+            onEvents: () => {
+              told++
+              for (const { close } of subscriptions) close()
+            },
+            onEnd: () => {}
+          })
+        )
+      }
+      yield* put("a")
+      assert.strictEqual(told, 1)
     }).pipe(provideMemory))
 })
 
@@ -299,6 +349,36 @@ describe("Faults.delayWatches", () => {
       assert.deepInclude(yield* Effect.flip(next), { reason: "Unavailable", outcome: "Unknown", method: "watch" })
     }).pipe(provideMemory))
 
+  it.effect("is of each watch's own measure with `upTo`: watches hear of revisions in any order, and each of them in theirs", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      const watches = [yield* etcd.watch(Etcd.get("a")), yield* etcd.watch(Etcd.get("a"))]
+      yield* faults.delayWatches("1 second", { upTo: "10 seconds" })
+      const heard: Array<readonly [watch: number, revision: number, at: number]> = []
+      for (const [index, { next }] of watches.entries()) {
+        const hear = Effect.zipWith(next, Clock.currentTimeMillis, ([event], at) => {
+          heard.push([index, Number(event!.kv.modRevision), at])
+        })
+        yield* Effect.forkChild(Effect.forever(hear), { startImmediately: true })
+      }
+      for (let i = 0; i < 30; i++) {
+        yield* put("a")
+        yield* TestClock.adjust("100 millis")
+      }
+      yield* TestClock.adjust("10 seconds")
+      const of = (watch: number) => heard.filter(([index]) => index === watch).map(([, revision]) => revision)
+      const revisions = Array.from({ length: 30 }, (_, i) => i + 2)
+      assert.deepStrictEqual([of(0), of(1)], [revisions, revisions])
+      const late = heard.map(([, revision, at]) => at - 100 * (revision - 2))
+      assert.isAtLeast(Math.min(...late), 1000)
+      assert.isAtMost(Math.max(...late), 10_000)
+      const isAhead = (watch: number) =>
+        heard.some(([index, revision], at) =>
+          index === watch && !heard.slice(0, at).some((other) => other[0] !== watch && other[1] >= revision)
+        )
+      assert.deepStrictEqual([isAhead(0), isAhead(1)], [true, true])
+    }).pipe(provideMemory, Random.withSeed("late")))
+
   it.effect("goes on while etcd is stalled: what is due by then arrives on resume, and all else in its time", () =>
     Effect.gen(function*() {
       const { etcd, faults } = yield* services
@@ -344,6 +424,74 @@ describe("Faults.delayWatches", () => {
         }))
       }
     }).pipe(provideMemory, countFibers))
+})
+
+describe("Faults.silenceWatches", () => {
+  it.effect("lets watches report nothing while requests are answered, and with `heal` all of it in order", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      const { next } = yield* etcd.watch(Etcd.get("a"))
+      yield* faults.silenceWatches
+      const beside = yield* etcd.watch(Etcd.get("a"))
+      yield* put("a")
+      yield* faults.delayWatches("10 seconds")
+      yield* faults.deleteKey("a")
+      const silent = yield* Effect.forkChild(Effect.all([next, beside.next]), { startImmediately: true })
+      yield* TestClock.adjust("1 hour")
+      assert.isUndefined(silent.pollUnsafe())
+      yield* put("a")
+      yield* faults.heal
+      const [first, second] = yield* Fiber.join(silent)
+      const batches = [first, yield* next, yield* next]
+      assert.deepStrictEqual(batches.flat().map(revisionOf), [["Put", 2n], ["Delete", 3n], ["Put", 4n]])
+      assert.deepStrictEqual(second.map(revisionOf), [["Put", 2n]])
+      yield* put("a")
+      assert.deepStrictEqual((yield* next).map(revisionOf), [["Put", 5n]])
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("ends with a cut: what is opened then reports as ever, and other connections never were silent", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      const one = yield* faults.connect
+      const [silent, other] = yield* Effect.forEach([one.etcd, etcd], (etcd) => etcd.watch(Etcd.get("a")))
+      yield* one.faults.silenceWatches
+      yield* put("a")
+      assert.deepStrictEqual((yield* other!.next).map(revisionOf), [["Put", 2n]])
+      yield* one.faults.cut
+      assert.deepInclude(yield* Effect.flip(silent!.next), { reason: "Unavailable", outcome: "Unknown" })
+      const again = yield* one.etcd.watch(Etcd.get("a"))
+      yield* put("a")
+      assert.deepStrictEqual((yield* again.next).map(revisionOf), [["Put", 3n]])
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("is found out by a waiter's heartbeat, which watches elsewhere then", () =>
+    Effect.gen(function*() {
+      const { faults } = yield* services
+      const { etcd, faults: own } = yield* faults.connect
+      const [holder, waiter] = [
+        yield* session({ ttl: "9 seconds" }),
+        yield* session({ ttl: "9 seconds" }).pipe(
+          Effect.provideService(Etcd.Etcd, etcd)
+        )
+      ]
+      const turns = yield* Effect.forEach(["first", "second"], (name) =>
+        Effect.gen(function*() {
+          const leave = yield* Latch.make()
+          yield* fork(holder.run(Lock.withLock(leave.await, name)))
+          yield* pass("1 second")
+          const turn = yield* fork(waiter.run(Lock.withLock(Clock.currentTimeMillis, name)))
+          yield* pass("1 second")
+          return { leave: leave.open, turn }
+        }))
+      yield* own.silenceWatches
+      const began = yield* Clock.currentTimeMillis
+      yield* turns[0]!.leave
+      yield* seconds(9)
+      assert.isAbove(yield* Fiber.join(turns[0]!.turn), began)
+      yield* turns[1]!.leave
+      yield* pass(1)
+      assert.isDefined(turns[1]!.turn.pollUnsafe())
+    }).pipe(Effect.scoped, provideMemory))
 })
 
 describe("Faults.cut", () => {
@@ -480,6 +628,121 @@ describe("Faults.unreachable", () => {
       yield* TestClock.adjust(300)
       assert.strictEqual((yield* Fiber.join(fiber)).revision, 2n)
     }).pipe(provideMemory))
+})
+
+describe("Faults.connect", () => {
+  it.effect("is another connection to the same etcd, which alone has its faults", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      const [one, two] = [yield* faults.connect, yield* faults.connect]
+      const put = (connection: Etcd.Connection) => connection.etcd.txn({ then: [Etcd.put("a", "")] })
+      yield* put(one)
+      assert.strictEqual((yield* put(two)).revision, 3n)
+
+      const watches = yield* Effect.forEach([one.etcd, two.etcd, etcd], (etcd) => etcd.watch(Etcd.get("a")))
+      yield* one.faults.unreachable
+      assert.deepInclude(yield* Effect.flip(one.etcd.leaseKeepAlive(1n, 1000)), {
+        reason: "Unavailable",
+        outcome: "Refused"
+      })
+      yield* put(two)
+      const heard = yield* Effect.forEach(watches, ({ next }) => Effect.result(next))
+      assert.deepStrictEqual(heard.map(Result.isSuccess), [false, true, true])
+      yield* one.faults.reachable
+      yield* put(one)
+
+      yield* one.faults.drop("Reply", { method: "leaseGrant" })
+      yield* two.etcd.leaseGrant(1n, 10)
+      yield* one.faults.delay("1 second")
+      yield* two.etcd.leaseGrant(2n, 10)
+      const slow = yield* Effect.forkChild(put(one), { startImmediately: true })
+      yield* TestClock.adjust(999)
+      assert.isUndefined(slow.pollUnsafe())
+      yield* TestClock.adjust(1)
+      yield* Fiber.join(slow)
+
+      yield* one.faults.heal
+      const [first, second] = yield* Effect.forEach([one, two], ({ etcd }) => etcd.watch(Etcd.get("a")))
+      yield* one.faults.delayWatches("5 seconds")
+      yield* put(two)
+      assert.lengthOf(yield* second!.next, 1)
+      const event = yield* Effect.forkChild(first!.next, { startImmediately: true })
+      yield* TestClock.adjust(4999)
+      assert.isUndefined(event.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.lengthOf(yield* Fiber.join(event), 1)
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("lets a leader stop before another begins when it cannot reach etcd", () =>
+    Effect.gen(function*() {
+      const { faults } = yield* services
+      const seen: Array<string> = []
+      const say = (what: string) => Effect.sync(() => seen.push(what))
+      const start = (name: string, { etcd }: Etcd.Connection) =>
+        Effect.gen(function*() {
+          const { run } = yield* session({ ttl: "15 seconds" })
+          const body = Effect.acquireUseRelease(say(`${name} up`), () => Effect.never, () => say(`${name} down`))
+          yield* fork(run(Lock.withLock(body, "leader")))
+          yield* pass("1 second")
+        }).pipe(Effect.provideService(Etcd.Etcd, etcd))
+      const [a, b] = [yield* faults.connect, yield* faults.connect]
+      yield* start("A", a)
+      yield* start("B", b)
+      yield* a.faults.unreachable
+      yield* seconds(20)
+      assert.deepStrictEqual(seen, ["A up", "A down", "B up"])
+      yield* faults.heal
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("is hit by the faults of all as well, which heal it, too", () =>
+    Effect.gen(function*() {
+      const { faults } = yield* services
+      const { etcd, faults: own } = yield* faults.connect
+      yield* own.delay("1 second")
+      yield* faults.delay("2 seconds")
+      const put = etcd.txn({ then: [Etcd.put("a", "")] })
+      const slow = yield* Effect.forkChild(Effect.andThen(put, Clock.currentTimeMillis))
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(yield* Fiber.join(slow), 3000)
+      yield* faults.heal
+      for (const fault of [faults.unreachable, own.unreachable, faults.stall, own.stall]) {
+        yield* fault
+        const failing = yield* Effect.forkChild(Effect.flip(etcd.leaseKeepAlive(1n, 1000)))
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(failing)
+        yield* faults.heal
+        yield* put
+      }
+    }).pipe(provideMemory))
+
+  it.effect("stalls alone: etcd lives on, and what was sent meanwhile arrives late", () =>
+    Effect.gen(function*() {
+      const { etcd, faults } = yield* services
+      const stalled = yield* faults.connect
+      yield* etcd.leaseGrant(1n, 10)
+      const { next } = yield* stalled.etcd.watch(Etcd.get("a"))
+      yield* stalled.faults.delay("2 seconds")
+      const onItsWayBack = yield* Effect.forkChild(stalled.etcd.leaseKeepAlive(1n, 60_000), { startImmediately: true })
+      yield* TestClock.adjust("1500 millis")
+      yield* stalled.faults.delay(0)
+      yield* stalled.faults.stall
+      const sent = yield* Effect.forkChild(
+        Effect.flip(stalled.etcd.txn({ then: [Etcd.put("late", "")] })),
+        { startImmediately: true }
+      )
+      yield* put("a")
+      const silent = yield* Effect.forkChild(next, { startImmediately: true })
+      yield* TestClock.adjust("20 seconds")
+      assert.deepStrictEqual(yield* faults.leases, [])
+      assert.isUndefined(silent.pollUnsafe())
+      assert.deepInclude(yield* Fiber.join(sent), { reason: "Timeout", outcome: "Unknown" })
+      assert.deepStrictEqual(yield* keys, ["a"])
+      assert.isUndefined(onItsWayBack.pollUnsafe())
+      yield* stalled.faults.resume
+      assert.deepStrictEqual(yield* keys, ["a", "late"])
+      assert.strictEqual((yield* Fiber.join(onItsWayBack)).ttl, 10)
+      assert.deepStrictEqual((yield* Fiber.join(silent)).map(revisionOf), [["Put", 2n]])
+    }).pipe(Effect.scoped, provideMemory))
 })
 
 describe("Faults", () => {

@@ -56,8 +56,8 @@ export const make = (options?: { readonly endpoint?: string }): Effect.Effect<Wo
 export const makeMemory: Effect.Effect<World, never, Scope.Scope> = Effect.flatMap(
   Layer.build(Etcd.layerMemory({ prefix: "test/" })),
   (context) => {
-    const etcd = Context.get(context, Etcd.Etcd)
-    return makeWith("memory", "test/", () => Effect.succeed(etcd))
+    const { connect } = Context.get(context, Etcd.Faults)
+    return makeWith("memory", "test/", () => Effect.map(connect, ({ etcd }) => etcd))
   }
 )
 

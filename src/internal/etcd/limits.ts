@@ -79,7 +79,9 @@ export const chunks = <A>(
 export const measure = (txn: Txn): Size => {
   let bytes = 0
   let nestedOperations = 0
-  for (const { key, rangeEnd } of txn.compare) bytes += overhead + key.length + (rangeEnd?.length ?? 0)
+  for (const { key, rangeEnd, target, value } of txn.compare) {
+    bytes += overhead + key.length + (rangeEnd?.length ?? 0) + (target === "Value" ? value.length : 0)
+  }
   for (const ops of [txn.then, txn.else]) {
     for (const op of ops) {
       bytes += overhead

@@ -1,3 +1,4 @@
+import type * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import type {
   Compare,
@@ -19,8 +20,8 @@ import { EtcdError } from "../../EtcdError.ts"
 import { toText } from "../etcd/bytes.ts"
 import { randomId } from "../etcd/randomId.ts"
 import type { TransportTxnResult } from "../etcd/transport.ts"
-import { checkRange, checkTxn, refuse } from "./check.ts"
-import { type Bounds, contains, interval } from "./interval.ts"
+import { checkAnswer, checkRange, checkTxn, refuse } from "./check.ts"
+import { type Bounds, contains, type Interval, interval } from "./interval.ts"
 
 type Answer<A> = Result.Result<A, EtcdError>
 
@@ -51,14 +52,14 @@ export type Listener = (events: ReadonlyArray<WatchEvent>) => void
  * The data of an etcd: keys, revisions, leases and who watches them. It never
  * waits; `now` is the caller's clock, and leases expire when the caller says so.
  */
-export const make = () => {
+export const make = (random: Random.Random) => {
   let revision = 1n
   let clusterId = randomId()
   const keys: Array<string> = []
   const kvs = new Map<string, KeyValue>()
   const leases = new Map<bigint, Lease>()
   const header = (): Header => ({ revision, clusterId, term: 1n })
-  const watchers = new Set<(events: ReadonlyArray<WatchEvent>) => void>()
+  const watchers = new Set<Watcher>()
 
   // --- reading ---
 
@@ -103,7 +104,7 @@ export const make = () => {
     const result = write(transaction)
     if (transaction.events.length > 0) {
       revision = transaction.revision
-      for (const watcher of watchers) watcher(transaction.events)
+      tell(transaction.events)
     }
     return result
   }
@@ -180,11 +181,17 @@ export const make = () => {
       const chosen = choose(txn)
       if (wantsUnknownLease(chosen)) return yield* leaseNotFound("txn")
       const result = commit((transaction) => run(transaction, chosen)) as OpResult<Txn>
+      yield* checkAnswer("txn", result.responses)
       return { ...result, ...header() }
     })
 
   const range = (range: Range): Answer<RangeResult & Header> =>
-    Result.map(checkRange(range), () => ({ ...read(range), ...header() }))
+    Result.gen(function*() {
+      yield* checkRange(range)
+      const result = read(range)
+      yield* checkAnswer("range", [result])
+      return { ...result, ...header() }
+    })
 
   // --- leases ---
 
@@ -254,6 +261,17 @@ export const make = () => {
 
   // --- watches ---
 
+  // Etcd serves the watches of one revision in any order.
+  const tell = (events: ReadonlyArray<WatchEvent>) => {
+    const reports: Array<() => void> = []
+    for (const watcher of watchers) {
+      const seen = seenBy(watcher, events)
+      // Another's listener may have closed it by then.
+      if (seen.length > 0) reports.push(() => watchers.has(watcher) && watcher.listener(seen))
+    }
+    while (reports.length > 0) reports.splice(Math.floor(random.nextDoubleUnsafe() * reports.length), 1)[0]!()
+  }
+
   /** Calls `listener` with what happens from now on, until the returned function is called. */
   const watch = (options: WatchOptions, listener: Listener): Answer<{ revision: bigint; stop: () => void }> => {
     // Unlike elsewhere, no key means the smallest one.
@@ -261,12 +279,7 @@ export const make = () => {
     if (watched.to !== undefined && watched.from >= watched.to) {
       return Result.fail(emptyWatch)
     }
-    const watcher = (events: ReadonlyArray<WatchEvent>) => {
-      const seen = events.filter(({ _tag, kv }) =>
-        (options.only === undefined || options.only === _tag) && contains(watched, toText(kv.key))
-      )
-      if (seen.length > 0) listener(seen)
-    }
+    const watcher: Watcher = { watched, only: options.only, listener }
     watchers.add(watcher)
     return Result.succeed({ revision, stop: () => void watchers.delete(watcher) })
   }
@@ -288,6 +301,15 @@ export const make = () => {
     keyValues: (): ReadonlyArray<KeyValue> => keys.map((key) => kvs.get(key)!)
   }
 }
+
+interface Watcher {
+  readonly watched: Interval
+  readonly only: WatchOptions["only"]
+  readonly listener: Listener
+}
+
+const seenBy = ({ only, watched }: Watcher, events: ReadonlyArray<WatchEvent>): ReadonlyArray<WatchEvent> =>
+  events.filter(({ _tag, kv }) => (only === undefined || only === _tag) && contains(watched, toText(kv.key)))
 
 interface Transaction {
   readonly revision: bigint

@@ -4,22 +4,25 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberMap from "effect/FiberMap"
 import * as Option from "effect/Option"
+import * as Random from "effect/Random"
 import * as Result from "effect/Result"
-import type { KeyValue, WatchOptions } from "../../Etcd.ts"
+import type { Etcd, KeyValue } from "../../Etcd.ts"
 import type { EtcdError } from "../../EtcdError.ts"
-import { Faults, type Snapshot } from "../../EtcdFaults.ts"
+import { type Connection, Faults, type Snapshot } from "../../EtcdFaults.ts"
 import { bytes, prefixEnd } from "../etcd/bytes.ts"
 import { prefixed } from "../etcd/namespace.ts"
-import type { Subscriber } from "../etcd/subscriber.ts"
 import type { Transport } from "../etcd/transport.ts"
 import * as Network from "./network.ts"
 import * as Store from "./store.ts"
 
-/** An etcd in memory, and what can go wrong with it. Both see keys without the prefix. */
-export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
+/** An etcd in memory, and what can go wrong with it. All see keys without the prefix. */
+export const make = Effect.fnUntraced(function*(
+  prefix: Uint8Array,
+  toService: (transport: Transport) => Etcd["Service"]
+) {
   const clock = yield* Clock.Clock
   const now = () => clock.monotonicTimeNanosUnsafe()
-  const store = Store.make()
+  const store = Store.make(yield* Random.Random)
   const network = yield* Network.make(() => {
     for (const leaseId of store.leaseIds()) {
       if (store.expiresAt(leaseId)! <= now()) store.dropLease(leaseId)
@@ -53,44 +56,47 @@ export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
   const revoke = (leaseId: bigint): Result.Result<void, EtcdError> =>
     Result.map(store.revoke(leaseId), () => stopExpiry(leaseId))
 
-  // --- watches ---
+  // --- connections ---
 
-  const watch = (options: WatchOptions, timeout: number, subscriber: Subscriber) =>
-    network.send("watch", timeout, (): Result.Result<bigint, EtcdError> => {
-      // An attempt that has failed opens nothing, however late its request arrives.
-      if (subscriber.isClosed) return Result.succeed(0n)
-      const delivery = network.makeDelivery()
-      const watching = store.watch(options, (batch) => delivery.deliver(() => subscriber.publish(batch)))
-      return Result.map(watching, ({ revision, stop }) => {
-        const end = () => {
-          stop()
-          delivery.lose()
-        }
-        const disconnect = network.connect((error) => {
-          end()
-          subscriber.end(error)
-        })
-        subscriber.source = {
-          cancel: () => {
-            end()
-            disconnect()
+  const connect = (): Connection => {
+    const { channel, faults, send } = network.connect()
+
+    const watch: Transport["watch"] = (options, timeout, subscriber) =>
+      send("watch", timeout, (): Result.Result<bigint, EtcdError> => {
+        // An attempt that has failed opens nothing, however late its request arrives.
+        if (subscriber.isClosed) return Result.succeed(0n)
+        const { close, deliver, giveUp, open } = channel(options.isOfLine)
+        const watching = store.watch(options, (batch) => deliver(() => subscriber.publish(batch)))
+        return Result.map(watching, ({ revision, stop }) => {
+          open((error) => {
+            stop()
+            subscriber.end(error)
+          })
+          subscriber.source = {
+            cancel: () => {
+              stop()
+              close()
+            },
+            giveUp
           }
-        }
-        return revision
+          return revision
+        })
       })
-    })
 
-  const transport: Transport = {
-    txn: (txn, timeout) => network.send("txn", timeout, () => store.txn(txn)),
-    range: (range, timeout) => network.send("range", timeout, () => store.range(range)),
-    leaseGrant: (leaseId, seconds, timeout) => network.send("leaseGrant", timeout, () => grant(leaseId, seconds)),
-    leaseRevoke: (leaseId, timeout) => network.send("leaseRevoke", timeout, () => revoke(leaseId)),
-    leaseKeepAlive: (leaseId, timeout) =>
-      network.send("leaseKeepAlive", timeout, () => store.keepAlive(leaseId, now())),
-    leaseTimeToLive: (leaseId, withKeys, timeout) =>
-      network.send("leaseTimeToLive", timeout, () => store.timeToLive(leaseId, withKeys, now())),
-    watch
+    const transport: Transport = {
+      txn: (txn, timeout) => send("txn", timeout, () => store.txn(txn)),
+      range: (range, timeout) => send("range", timeout, () => store.range(range)),
+      leaseGrant: (leaseId, seconds, timeout) => send("leaseGrant", timeout, () => grant(leaseId, seconds)),
+      leaseRevoke: (leaseId, timeout) => send("leaseRevoke", timeout, () => revoke(leaseId)),
+      leaseKeepAlive: (leaseId, timeout) => send("leaseKeepAlive", timeout, () => store.keepAlive(leaseId, now())),
+      leaseTimeToLive: (leaseId, withKeys, timeout) =>
+        send("leaseTimeToLive", timeout, () => store.timeToLive(leaseId, withKeys, now())),
+      watch
+    }
+    return { etcd: toService(prefix.length === 0 ? transport : prefixed(transport, prefix)), faults }
   }
+
+  // --- faults ---
 
   const withoutPrefix = (kv: KeyValue): KeyValue => ({ ...kv, key: kv.key.subarray(prefix.length) })
 
@@ -101,16 +107,8 @@ export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
     })
 
   const faults = Faults.of({
-    drop: (what, matching) => Effect.sync(() => network.drop(what, matching?.method, matching?.times ?? 1)),
-    delay: (duration) => Effect.sync(() => network.delay(Duration.toMillis(Duration.fromInputUnsafe(duration)))),
-    delayWatches: (duration) =>
-      Effect.sync(() => network.delayWatches(Duration.toMillis(Duration.fromInputUnsafe(duration)))),
-    cut: Effect.sync(network.cut),
-    stall: Effect.sync(network.stall),
-    resume: Effect.sync(network.resume),
-    unreachable: Effect.sync(network.unreachable),
-    reachable: Effect.sync(network.reachable),
-    heal: Effect.sync(network.heal),
+    ...network.faults,
+    connect: Effect.sync(connect),
     expireLease: dropLease,
     revokeLease: dropLease,
     deleteKey: (key) => Effect.sync(() => void store.removeKeys({ key: Bytes.concat([prefix, bytes(key)]) })),
@@ -132,5 +130,5 @@ export const make = Effect.fnUntraced(function*(prefix: Uint8Array) {
     keys: Effect.sync(() => store.keyValues().map(withoutPrefix))
   })
 
-  return { transport: prefix.length === 0 ? transport : prefixed(transport, prefix), faults }
+  return { connect, faults }
 })
