@@ -115,6 +115,18 @@ describe("members that come and go", () => {
     }))
 })
 
+describe("a crowd", () => {
+  it.effect("waits for one of the locks in one of the processes", () =>
+    Effect.gen(function*() {
+      const { notes, world } = noting()
+      const contender = { name: "ours-1", tell: (line: string) => Effect.sync(() => notes.push(line)) }
+      const [crowd] = groups.lines
+      const { inject, mend } = yield* crowd!({ ...world, contenders: [contender as any], locks: ["a"] }, dice(1))
+      yield* Effect.andThen(inject, mend)
+      assert.match(notes.join(), /^crowd [1-3]\d a$/)
+    }))
+})
+
 describe("a rolling upgrade", () => {
   it.effect("upgrades one member a round, and goes on to the next release when the cluster speaks the last one", () =>
     Effect.gen(function*() {

@@ -314,6 +314,23 @@ const block: Draw = (world, dice) => {
 }
 
 // -----------------------------------------------------------------------------
+// the lines
+// -----------------------------------------------------------------------------
+
+/** A line becomes so long that those who wait in it do so in another way, and short again. */
+const crowd: Draw = (world, dice) => {
+  const contender = dice.pick(world.contenders)
+  const [lock, count] = [dice.pick(world.locks), dice.between(10, 30)]
+  return Effect.succeed({
+    name: `${contender.name} with ${count} more for '${lock}'`,
+    at: [`line of ${lock}`],
+    millis: dice.between(1000, 6000),
+    inject: contender.tell(`crowd ${count} ${lock}`),
+    mend: Effect.void
+  })
+}
+
+// -----------------------------------------------------------------------------
 // the operator
 // -----------------------------------------------------------------------------
 
@@ -374,6 +391,7 @@ export const groups = {
   membership: [replaceMember, addLearner],
   networks,
   processes: [freeze, freeze, block],
+  lines: [crowd],
   operators,
   store: [compact, noSpace]
 } satisfies Record<string, ReadonlyArray<Draw>>
@@ -387,6 +405,7 @@ export const forEveryEtcd: ReadonlyArray<Draw> = [
   moveLeader,
   ...networks,
   ...groups.processes,
+  ...groups.lines,
   ...operators,
   ...groups.store
 ]

@@ -49,6 +49,7 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
         hosts: inOrderOf(i, network).map(({ endpoint }) => endpoint),
         auth: plot.auth,
         ttl: plot.ttl,
+        shortLine: shortLines[i % shortLines.length],
         workers
       }
       return yield* Contender.start({
@@ -124,6 +125,9 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
   const left = yield* leftIn(cluster, plot)
   return history({ counted, exits: exits.flat(), left })
 })
+
+/** Some watch every line by its guards, some every line as a whole, and some go from one to the other, beside each other. */
+const shortLines = [undefined, 0, 4, 24]
 
 /** The members in an order of the contender's own: another first, and every other one the other way round. */
 const inOrderOf = <A>(i: number, network: ReadonlyArray<A>): ReadonlyArray<A> => {

@@ -27,16 +27,22 @@ const watchTime = () => {
   }, 20).unref()
 }
 
-/** Reports how it is, obeys, and calls back when it is to stop. The process ends with its input, in whatever way that ended. */
-export const obey = (onStop: () => void): void => {
+/**
+ * Reports how it is, obeys, and calls back when it should stop, and when more should wait for a lock. The process ends with
+ * its input, in whatever way that ended.
+ */
+export const obey = (onStop: () => void, onCrowd?: (count: number, lock: string) => void): void => {
   watchTime()
   const lines = createInterface({ input: process.stdin })
   let isStopping = false
   lines.on("line", (line) => {
-    const [command, argument] = line.split(" ")
+    const [command, argument, lock] = line.split(" ")
     switch (command) {
       case "block": {
         return standStill(Number(argument))
+      }
+      case "crowd": {
+        return onCrowd?.(Number(argument), lock!)
       }
       case "usage": {
         globalThis.gc?.()

@@ -79,7 +79,8 @@ const how: { readonly [K in Counter]: string } = {
 
 /** A fault's name without what it hit. */
 const classOf = (name: string): string =>
-  name.replace(/^(ours|go|etcd3)-\d+/, "a contender").replace(/ \d+(?!\.)\b/g, "").replace(/ of '.*'$/, " taken away")
+  name.replace(/^(ours|go|etcd3)-\d+/, "a contender").replace(/ \d+(?!\.)\b/g, "")
+    .replace(/ for '.*'$/, " in a line").replace(/ of '.*'$/, " taken away")
 
 const seconds = (millis: number): string => (millis / 1000).toFixed(0)
 
