@@ -3,7 +3,9 @@
  * and for each pair of members.
  */
 import { Data, type Duration, Effect, Schedule, type Scope } from "effect"
+import * as Path from "node:path"
 import * as EtcdServer from "../support/EtcdServer.ts"
+import { temporaryDirectory } from "../support/internal/native.ts"
 import * as Proxy from "../support/Proxy.ts"
 import * as PeerSwitch from "./peerSwitch.ts"
 
@@ -45,6 +47,17 @@ export interface Cluster {
   readonly upgrade: (member: Member, binary: string) => Effect.Effect<void>
   /** Waits until the cluster speaks the version of its members: only then may they become the next minor one. */
   readonly upgraded: Effect.Effect<void>
+  /** Undefined where there are no tools for that. */
+  readonly backup: Backup | undefined
+}
+
+export interface Backup {
+  /** Whether revisions can leap at a restore. */
+  readonly canLeap: boolean
+  /** Has in it what etcd has acknowledged until now. */
+  readonly save: Effect.Effect<void>
+  /** Starts all members anew from what was saved last. */
+  readonly restore: (leaps: boolean) => Effect.Effect<void>
 }
 
 /** A member as etcd lists it. */
@@ -62,6 +75,8 @@ export interface Options {
   /** Gets a token, where there is authentication, which is turned on with `enable`. */
   readonly token?: ((member: EtcdServer.EtcdServer) => Effect.Effect<string, CallFailed>) | undefined
   readonly enable?: ((member: EtcdServer.EtcdServer) => Effect.Effect<void, CallFailed>) | undefined
+  /** How etcdctl signs in, where there is authentication. */
+  readonly ctl?: ReadonlyArray<string> | undefined
 }
 
 const size = 3
@@ -87,11 +102,12 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
       const token = isAuthenticated ? yield* options.token?.(server) ?? Effect.undefined : undefined
       return yield* post(server.endpoint, path, body, token)
     })
-  const members = yield* Effect.forEach(servers.slice(0, size), (server, index) =>
-    Effect.map(
-      askServer(server, "maintenance/status", {}),
-      ({ header }): Member => ({ ...server, index, id: header.member_id })
-    ))
+  const idOf = (server: EtcdServer.EtcdServer): Effect.Effect<string, CallFailed> =>
+    Effect.map(askServer(server, "maintenance/status", {}), ({ header }) => header.member_id)
+  const members = yield* Effect.forEach(
+    servers.slice(0, size),
+    (server, index) => Effect.map(idOf(server), (id): Member => ({ ...server, index, id }))
+  )
   const spare: Member | undefined = servers[size] && { ...servers[size], index: size, id: "" }
   const versions = new Set(members.map(({ description }) => /^etcd (\S+)/.exec(description)![1]!))
 
@@ -144,6 +160,24 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
       if (isDue(known)) yield* askAny(path, { ID: member.id })
     }))
 
+  const file = Path.join(yield* temporaryDirectory(), "snapshot.db")
+  const backups = members.flatMap(({ backup }) => backup ?? [])
+  const backup: Backup | undefined = backups.length < size ? undefined : {
+    canLeap: !members.some(({ description }) => description.startsWith("etcd 3.4.")),
+    // A member that answers this has all that was acknowledged before.
+    save: Effect.andThen(
+      persistently(ask(members[0]!, "kv/range", { key: btoa("backup") })),
+      backups[0]!.save(file, ...options.ctl ?? [])
+    ),
+    restore: (leaps) =>
+      Effect.gen(function*() {
+        const flags = leaps ? ["--bump-revision=1000000000", "--mark-compacted"] : []
+        yield* Effect.forEach(backups, ({ restore }) => restore(file, ...flags), { concurrency: size, discard: true })
+        // One that has taken another's place has that one's ID again.
+        for (const member of members) member.id = yield* persistently(idOf(member))
+      })
+  }
+
   const cluster: Cluster = {
     description: () => `etcd ${[...versions].join(", then ")}`,
     members,
@@ -167,7 +201,8 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
       Effect.filterOrFail((some) => some.every(({ cluster, server }) => cluster === server)),
       Effect.retry(Schedule.spaced("100 millis")),
       within("60 seconds", "the cluster does not speak the version of its members after 60 s")
-    )
+    ),
+    backup
   }
   yield* healthy
   if (options.enable !== undefined) {

@@ -2,7 +2,18 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import type { Cluster, Member } from "./cluster.ts"
-import { atRandom, type Draw, draw, groups, inTurn, rollingUpgrade, type Rounds, type World } from "./nemesis.ts"
+import {
+  atRandom,
+  type Draw,
+  draw,
+  groups,
+  inTurn,
+  ofGroups,
+  rollingUpgrade,
+  type Rounds,
+  type World
+} from "./nemesis.ts"
+import { now } from "./now.ts"
 import { dice } from "./random.ts"
 
 const world = {} as World
@@ -57,6 +68,11 @@ const noting = () => {
     askAny: () => Effect.void,
     healthy: note("healthy"),
     upgraded: note("upgraded"),
+    backup: {
+      canLeap: true,
+      save: note("save"),
+      restore: (leaps: boolean) => note(`restore${leaps ? " with a leap" : ""}`)
+    },
     remove: ({ index }: Member) => note(`remove ${index}`),
     add: ({ index }: Member) => note(`add ${index}`),
     addLearner: ({ index }: Member) => note(`add learner ${index}`),
@@ -112,6 +128,62 @@ describe("members that come and go", () => {
         "promote 3",
         "remove 3"
       ])
+    }))
+})
+
+describe("a restore", () => {
+  const [restore] = groups.restores
+
+  it.effect("takes all members away between the backup and the restore, and says when, and how", () =>
+    Effect.gen(function*() {
+      for (let seed = 1; seed <= 8; seed++) {
+        const { notes, world } = noting()
+        const { inject, mend, name } = yield* restore!(world, dice(seed))
+        const before = now()
+        const done = yield* atOnce(Effect.tap(inject, () => mend))
+        const { at, isSoon, leaps } = done!.restored!
+        assert.isAbove(at, before)
+        assert.strictEqual(leaps, name.endsWith("with a leap"))
+        assert.strictEqual(isSoon, name.includes("sooner"))
+        assert.deepStrictEqual(notes, [
+          "save",
+          "kill 0",
+          "kill 1",
+          "kill 2",
+          leaps ? "restore with a leap" : "restore"
+        ])
+      }
+    }))
+
+  it.effect("is down for longer than the TTL, or for so short that leases live on", () =>
+    Effect.gen(function*() {
+      for (let seed = 1; seed <= 8; seed++) {
+        const { notes, world } = noting()
+        const { inject, name } = yield* restore!(world, dice(seed))
+        const fiber = yield* Effect.forkChild(inject)
+        while (!notes.includes("kill 2")) yield* TestClock.adjust(100)
+        yield* TestClock.adjust(world.ttl / 2)
+        assert.strictEqual(fiber.pollUnsafe() !== undefined, name.includes("sooner"))
+      }
+    }))
+
+  it.effect("is at work alone", () =>
+    Effect.gen(function*() {
+      const { world } = noting()
+      const contender = { name: "ours-0" } as any
+      const { at } = yield* restore!({ ...world, contenders: [contender], locks: ["a"] }, dice(1))
+      for (const place of ["links", "leader", "store", "member 2", "process ours-0", "network of ours-0", "lock a"]) {
+        assert.include(at, place)
+      }
+    }))
+
+  it.effect("is left out where there are no tools for it", () =>
+    Effect.gen(function*() {
+      const { world } = noting()
+      const without = { ...world, cluster: { ...world.cluster, backup: undefined } }
+      const drawn = ofGroups(["restores"], 1000)(without, dice(1), { number: 1, elapsed: 0 })
+      assert.isUndefined(yield* drawn)
+      assert.isNotEmpty(yield* ofGroups(["restores"], 1000)(world, dice(1), { number: 1, elapsed: 0 }))
     }))
 })
 

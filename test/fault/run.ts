@@ -6,6 +6,7 @@ import * as Cluster from "./cluster.ts"
 import * as Contender from "./contender.ts"
 import type { Counted, Counter, End, Exited, Fault, History, Kind, Lock, Recorded } from "./history.ts"
 import type { Plan, Rounds, World } from "./nemesis.ts"
+import { now } from "./now.ts"
 import * as Operator from "./operator.ts"
 import { keys, type Task, type Work } from "./protocol.ts"
 import { dice } from "./random.ts"
@@ -23,8 +24,6 @@ export interface Plot {
   /** Called after each round of faults; says whether to go on. */
   readonly onRound?: ((history: History) => Effect.Effect<boolean>) | undefined
 }
-
-export const now = (): number => Number(process.hrtime.bigint()) / 1e6
 
 export const run = Effect.fnUntraced(function*(plot: Plot) {
   const cluster = yield* Cluster.start(plot.cluster)
@@ -139,10 +138,10 @@ const inOrderOf = <A>(i: number, network: ReadonlyArray<A>): ReadonlyArray<A> =>
 const strike = (plan: Plan, onFault: (fault: Fault) => void): Effect.Effect<void> =>
   Effect.gen(function*() {
     const from = now()
-    const taken = yield* plan.inject
+    const done = yield* plan.inject
     yield* Effect.sleep(plan.millis)
     yield* plan.mend
-    onFault({ name: plan.name, from, to: now(), ...taken !== undefined && { taken } })
+    onFault({ name: plan.name, from, to: now(), ...done })
   })
 
 const count = (cluster: Cluster.Cluster, locks: ReadonlyArray<Lock>) =>

@@ -6,10 +6,10 @@ import { Effect, Exit, Scope } from "effect"
 import type * as Cluster from "./cluster.ts"
 import * as Contender from "./contender.ts"
 import type { Kind, Recorded } from "./history.ts"
+import { now } from "./now.ts"
 import * as Operator from "./operator.ts"
 import type { Work } from "./protocol.ts"
 import type { Entrant } from "./roster.ts"
-import { now } from "./run.ts"
 
 /** In seconds. */
 export const ttl = 4

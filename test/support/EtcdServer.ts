@@ -24,7 +24,7 @@ export interface EtcdServer {
   /** Saves a snapshot, and restores one in the place of all data; undefined where there are no tools for that. */
   readonly backup:
     | {
-      readonly save: (file: string) => Effect.Effect<void>
+      readonly save: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
       readonly restore: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
     }
     | undefined

@@ -7,9 +7,10 @@ import { Deferred, Effect, Exit, Fiber, FiberSet, Redacted, Scope } from "effect
 import { Election, Etcd, Lock, ReadWriteLock, Semaphore, Session } from "effect-etcd-lock"
 import { Lengths } from "../../../src/internal/line/line.ts"
 import type { Claim, Counter, Outcome } from "../history.ts"
+import { now } from "../now.ts"
 import { cleanUp, keys, type Work } from "../protocol.ts"
 import { type Dice, dice } from "../random.ts"
-import { now, obey, report, task } from "./reporter.ts"
+import { obey, report, task } from "./reporter.ts"
 
 type Service = Etcd.Etcd["Service"]
 

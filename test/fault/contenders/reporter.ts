@@ -1,11 +1,10 @@
 /** What the contenders that run on Node have in common. */
 import { createInterface } from "node:readline"
 import type { Report } from "../history.ts"
+import { now } from "../now.ts"
 import { standstill, type Task } from "../protocol.ts"
 
 export const task: Task = JSON.parse(process.argv[2]!)
-
-export const now = (): number => Number(process.hrtime.bigint()) / 1e6
 
 type Unstamped<R> = R extends Report ? Omit<R, "at"> : never
 

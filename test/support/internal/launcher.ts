@@ -44,7 +44,7 @@ export interface Member {
   readonly wipe?: Effect.Effect<void> | undefined
   /** Saves a snapshot of what it has to a file, and restores one that it starts on. A container cannot. */
   readonly backup?: {
-    readonly save: (file: string) => Effect.Effect<void>
+    readonly save: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
     readonly restore: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
   } | undefined
   /** Ends it by SIGTERM, and has it start as another etcd on the same data from now on. A container cannot. */

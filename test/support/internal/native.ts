@@ -107,7 +107,8 @@ const backupOf = (
   const restorer = Fs.existsSync(`${binary}utl`) ? `${binary}utl` : `${binary}ctl`
   const kept = args.filter((arg) => /^--(name|data-dir|initial-cluster|initial-advertise-peer-urls)=/.test(arg))
   return {
-    save: (file) => call(`${binary}ctl`, [`--endpoints=127.0.0.1:${plan.ports.client}`, "snapshot", "save", file]),
+    save: (file, ...flags) =>
+      call(`${binary}ctl`, [`--endpoints=127.0.0.1:${plan.ports.client}`, ...flags, "snapshot", "save", file]),
     restore: (file, ...flags) =>
       Effect.andThen(kill, () => {
         Fs.rmSync(dataDir, { recursive: true, force: true })
