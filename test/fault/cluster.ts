@@ -5,6 +5,7 @@
 import { Data, type Duration, Effect, Schedule, type Scope } from "effect"
 import * as Path from "node:path"
 import * as EtcdServer from "../support/EtcdServer.ts"
+import * as FrozenDisk from "../support/FrozenDisk.ts"
 import { temporaryDirectory } from "../support/internal/native.ts"
 import * as Proxy from "../support/Proxy.ts"
 import * as PeerSwitch from "./peerSwitch.ts"
@@ -24,7 +25,7 @@ export interface Cluster {
   /** A fourth one, which is no member until it is added: clients know its address from the beginning. */
   readonly spare: Member | undefined
   /** A way of a client's own to each member, and to the spare one. */
-  readonly client: Effect.Effect<ReadonlyArray<Proxy.Proxy>, never, Scope.Scope>
+  readonly client: (way?: Way) => Effect.Effect<ReadonlyArray<Proxy.Proxy>, never, Scope.Scope>
   /** The two ways between two members; none where they run in containers. */
   readonly between: (one: Member, other: Member) => Effect.Effect<ReadonlyArray<Proxy.Proxy>>
   /** Asks a member, past all proxies, by etcd's JSON gateway. */
@@ -49,6 +50,15 @@ export interface Cluster {
   readonly upgraded: Effect.Effect<void>
   /** Undefined where there are no tools for that. */
   readonly backup: Backup | undefined
+  /** The first member's, which can hang; undefined where this machine has none. */
+  readonly disk: FrozenDisk.FrozenDisk | undefined
+}
+
+export interface Way {
+  /** The address of this machine at which it begins. */
+  readonly address?: string | undefined
+  /** Whether it leads through etcd's gRPC proxies, where there are some, and not to the spare member. */
+  readonly isProxied?: boolean | undefined
 }
 
 export interface Backup {
@@ -70,6 +80,10 @@ interface Listed {
 export interface Options {
   /** Whether there is a spare member. */
   readonly spare?: boolean | undefined
+  /** Whether there is a gRPC proxy of etcd's in front of each member, for those clients that go through it. */
+  readonly proxies?: boolean | undefined
+  /** Whether the first member has a disk that can hang, where this machine can have one. */
+  readonly disk?: boolean | undefined
   readonly args?: ReadonlyArray<string> | undefined
   readonly files?: ReadonlyArray<string> | undefined
   /** Gets a token, where there is authentication, which is turned on with `enable`. */
@@ -83,9 +97,11 @@ const size = 3
 
 export const start = Effect.fnUntraced(function*(options: Options = {}) {
   const switches: Array<PeerSwitch.PeerSwitch> = []
+  const disk = options.disk === true && FrozenDisk.isAvailable() ? yield* FrozenDisk.start : undefined
   const servers = yield* EtcdServer.startCluster(size, {
     args: options.args,
     files: options.files,
+    firstDataDir: disk?.directory,
     spares: options.spare === true ? 1 : 0,
     advertise: (peer) =>
       Effect.map(PeerSwitch.make(peer), (made) => {
@@ -93,6 +109,8 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
         return made.port
       })
   })
+  // A member whose disk hangs cannot be killed.
+  if (disk !== undefined) yield* Effect.addFinalizer(() => disk.thaw)
   // Those of an attempt that failed come first.
   const ways = switches.slice(-servers.length)
 
@@ -160,6 +178,7 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
       if (isDue(known)) yield* askAny(path, { ID: member.id })
     }))
 
+  const proxies = options.proxies === true ? yield* Effect.forEach(members, ({ proxy }) => proxy) : []
   const file = Path.join(yield* temporaryDirectory(), "snapshot.db")
   const backups = members.flatMap(({ backup }) => backup ?? [])
   const backup: Backup | undefined = backups.length < size ? undefined : {
@@ -182,7 +201,11 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
     description: () => `etcd ${[...versions].join(", then ")}`,
     members,
     spare,
-    client: Effect.forEach(servers, ({ endpoint }) => Proxy.make(endpoint)),
+    client: ({ address, isProxied } = {}) =>
+      Effect.forEach(
+        isProxied === true && proxies.length > 0 ? proxies : servers.map(({ endpoint }) => endpoint),
+        (endpoint) => Proxy.make(endpoint, address)
+      ),
     between: (one, other) =>
       ways.length === 0
         ? Effect.succeed([])
@@ -202,7 +225,8 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
       Effect.retry(Schedule.spaced("100 millis")),
       within("60 seconds", "the cluster does not speak the version of its members after 60 s")
     ),
-    backup
+    backup,
+    disk
   }
   yield* healthy
   if (options.enable !== undefined) {

@@ -49,6 +49,8 @@ interface Choice {
   readonly faults: ReadonlyArray<Nemesis.Group>
   /** Which the members become while they serve, instead of other faults. */
   readonly upgrade: ReadonlyArray<Nemesis.Release> | undefined
+  /** Whether every other process goes through etcd's gRPC proxies. */
+  readonly proxies: boolean
   readonly tokens: Auth.Tokens
   readonly report: boolean
 }
@@ -106,10 +108,18 @@ const random = (choice: Choice) =>
     const plot = yield* plotOf(choice)
     yield* Console.log(`Seed ${choice.seed}, ${choice.minutes} min, ${plot.tasks.length} processes, on ${machine()}`)
     const auth = yield* Auth.options(choice.tokens)
+    const isAmong = (group: Nemesis.Group) => choice.upgrade === undefined && choice.faults.includes(group)
     let checked = 0
     const history = yield* run({
       ...plot,
-      cluster: { ...auth, spare: true, args: [...auth.args ?? [], ...choice.upgrade ? Releases.ofSomeAge : []] },
+      cluster: {
+        ...auth,
+        spare: true,
+        disk: isAmong("disks"),
+        proxies: choice.proxies,
+        args: [...auth.args ?? [], ...choice.upgrade ? Releases.ofSomeAge : []]
+      },
+      hosts: isAmong("packets"),
       auth: choice.tokens === "none" ? undefined : Auth.root,
       onRound: (history) =>
         Effect.gen(function*() {
@@ -221,6 +231,10 @@ const command = Command.make(
     faults: Flag.Literals("faults", faultGroups).pipe(
       Flag.withDescription("Only faults of this kind; may be given several times"),
       Flag.atLeast(0)
+    ),
+    proxies: Flag.Boolean("proxies").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("Have every other process go through gRPC proxies of etcd, one in front of each member")
     ),
     tokens: Flag.Literals("tokens", ["none", "simple", "jwt"]).pipe(
       Flag.withDefault("none"),

@@ -68,6 +68,7 @@ const noting = () => {
     askAny: () => Effect.void,
     healthy: note("healthy"),
     upgraded: note("upgraded"),
+    disk: { freeze: note("freeze"), thaw: note("thaw") },
     backup: {
       canLeap: true,
       save: note("save"),
@@ -176,26 +177,62 @@ describe("a restore", () => {
         assert.include(at, place)
       }
     }))
+})
 
-  it.effect("is left out where there are no tools for it", () =>
+describe("a disk that hangs", () => {
+  it.effect("thaws again, and keeps every other fault from its member", () =>
     Effect.gen(function*() {
-      const { world } = noting()
-      const without = { ...world, cluster: { ...world.cluster, backup: undefined } }
-      const drawn = ofGroups(["restores"], 1000)(without, dice(1), { number: 1, elapsed: 0 })
-      assert.isUndefined(yield* drawn)
-      assert.isNotEmpty(yield* ofGroups(["restores"], 1000)(world, dice(1), { number: 1, elapsed: 0 }))
+      const { notes, world } = noting()
+      const { at, inject, mend } = yield* groups.disks[0]!(world, dice(1))
+      yield* Effect.andThen(inject, mend)
+      assert.deepStrictEqual(notes, ["freeze", "thaw"])
+      for (const other of [...groups.membership, ...groups.restores]) {
+        const others = yield* other(world, dice(2))
+        assert.includeMembers(others.at as Array<string>, at as Array<string>)
+      }
+    }))
+})
+
+describe("packets", () => {
+  it.effect("are dropped in one direction or in both, and pass again", () =>
+    Effect.gen(function*() {
+      const { notes, world } = noting()
+      const note = (what: string) => Effect.sync(() => notes.push(what))
+      const host = { drop: (...which: ReadonlyArray<string>) => note(`drop ${which}`), pass: note("pass") }
+      for (const fault of groups.packets) {
+        const { at, inject, mend } = yield* fault({ ...world, contenders: [{ name: "ours-0", host } as any] }, dice(1))
+        assert.deepStrictEqual(at, ["network of ours-0"])
+        yield* Effect.andThen(inject, mend)
+      }
+      assert.deepStrictEqual(notes, ["drop INPUT,OUTPUT", "pass", "drop INPUT", "pass", "drop OUTPUT", "pass"])
     }))
 })
 
 describe("a crowd", () => {
-  it.effect("waits for one of the locks in one of the processes", () =>
+  it.effect("waits for one of the locks in one of the processes, and is over when the line is as long as before", () =>
     Effect.gen(function*() {
       const { notes, world } = noting()
-      const contender = { name: "ours-1", tell: (line: string) => Effect.sync(() => notes.push(line)) }
-      const [crowd] = groups.lines
-      const { inject, mend } = yield* crowd!({ ...world, contenders: [contender as any], locks: ["a"] }, dice(1))
-      yield* Effect.andThen(inject, mend)
+      let length = 1
+      const kv = { key: btoa("a/1-1"), create_revision: "1" }
+      const cluster = {
+        ...world.cluster,
+        askAny: (_: string, { key }: { readonly key: string }) =>
+          Effect.sync(() => ({ kvs: key === btoa("a/") ? Array.from({ length }, () => kv) : [] }))
+      } as Cluster
+      const contender = { name: "ours-1", tell: (line: string) => Effect.sync(() => notes.push(line)) } as any
+      const { inject, mend } = yield* groups.lines[0]!(
+        { ...world, cluster, contenders: [contender], locks: ["a"] },
+        dice(1)
+      )
+      yield* inject
       assert.match(notes.join(), /^crowd [1-3]\d a$/)
+      length = 20
+      const mending = yield* Effect.forkChild(mend)
+      yield* TestClock.adjust("10 seconds")
+      assert.isUndefined(mending.pollUnsafe())
+      length = 1
+      yield* TestClock.adjust("1 second")
+      assert.isDefined(mending.pollUnsafe())
     }))
 })
 
@@ -224,6 +261,22 @@ describe("a rolling upgrade", () => {
 })
 
 describe("the rounds", () => {
+  it.effect("leave out what this machine cannot do", () =>
+    Effect.gen(function*() {
+      const { world } = noting()
+      const without = {
+        ...world,
+        cluster: { ...world.cluster, backup: undefined, disk: undefined },
+        contenders: [{ name: "ours-0", host: undefined } as any]
+      }
+      const all = { ...world, contenders: [{ name: "ours-0", host: { drop: () => Effect.void } } as any] }
+      for (const group of ["restores", "disks", "packets"] as const) {
+        const rounds = ofGroups([group], 1000)
+        assert.isUndefined(yield* rounds(without, dice(1), { number: 1, elapsed: 0 }))
+        assert.isNotEmpty(yield* rounds(all, dice(1), { number: 1, elapsed: 0 }))
+      }
+    }))
+
   const next = (rounds: Rounds, number: number, elapsed: number) =>
     Effect.map(rounds(world, dice(1), { number, elapsed }), (plans) => plans?.map(({ name }) => name))
 

@@ -1,7 +1,8 @@
 /**
  * What goes wrong, drawn by dice: some faults at once, each for a while, none of them where another is at work.
  */
-import { Console, Effect } from "effect"
+import { Console, Effect, Schedule } from "effect"
+import type { Direction } from "../support/Host.ts"
 import type { Cluster, Member } from "./cluster.ts"
 import type { Running } from "./contender.ts"
 import type { Fault, Taken } from "./history.ts"
@@ -102,6 +103,16 @@ const stopMember: Draw = (world, dice) =>
     millis: around(world.ttl, dice),
     inject: member.pause,
     mend: member.resume
+  }))
+
+/** It keeps its connections, and nothing that takes the disk is answered any more. */
+const hangDisk: Draw = ({ cluster: { disk, leader, members }, ttl }, dice) =>
+  Effect.map(leader, (leader) => ({
+    name: `disk of the ${leader === members[0] ? "leader" : "follower"} hung`,
+    at: ["member 0"],
+    millis: around(ttl, dice),
+    inject: disk!.freeze,
+    mend: disk!.thaw
   }))
 
 const partitionMember: Draw = (world, dice) =>
@@ -325,6 +336,18 @@ const networks: ReadonlyArray<Draw> = [
   lateBlackHole
 ]
 
+/** Nobody hears of it: what was sent is sent again and again, and arrives when packets pass again. */
+const packets = (what: string, ...which: ReadonlyArray<Direction>): Draw => (world, dice) => {
+  const { host, name } = dice.pick(world.contenders)
+  return Effect.succeed({
+    name: `${name} with ${what}`,
+    at: [`network of ${name}`],
+    millis: around(world.ttl, dice),
+    inject: host!.drop(...which),
+    mend: host!.pass
+  })
+}
+
 const freeze: Draw = (world, dice) => {
   const contender = dice.pick(world.contenders)
   return Effect.succeed({
@@ -352,16 +375,26 @@ const block: Draw = (world, dice) => {
 // the lines
 // -----------------------------------------------------------------------------
 
-/** A line becomes so long that those who wait in it do so in another way, and short again. */
+/** A line becomes so long that those who wait in it do so in another way, and as short as before. */
 const crowd: Draw = (world, dice) => {
   const contender = dice.pick(world.contenders)
   const [lock, count] = [dice.pick(world.locks), dice.between(10, 30)]
+  const length = Effect.map(Operator.line(world.cluster, lock), (line) => line.length)
+  let before = Infinity
   return Effect.succeed({
     name: `${contender.name} with ${count} more for '${lock}'`,
     at: [`line of ${lock}`],
     millis: dice.between(1000, 6000),
-    inject: contender.tell(`crowd ${count} ${lock}`),
-    mend: Effect.void
+    inject: Effect.gen(function*() {
+      before = yield* Effect.orElseSucceed(length, () => before)
+      yield* contender.tell(`crowd ${count} ${lock}`)
+    }),
+    mend: length.pipe(
+      Effect.filterOrFail((length) => length <= before),
+      Effect.retry(Schedule.spaced("500 millis")),
+      Effect.timeoutOption("30 seconds"),
+      Effect.ignore
+    )
   })
 }
 
@@ -424,9 +457,15 @@ export const groups = {
     partitionMember,
     moveLeader
   ],
+  disks: [hangDisk],
   membership: [replaceMember, addLearner],
   restores: [restore],
   networks,
+  packets: [
+    packets("all packets dropped", "INPUT", "OUTPUT"),
+    packets("packets to it dropped", "INPUT"),
+    packets("packets from it dropped", "OUTPUT")
+  ],
   processes: [freeze, freeze, block],
   lines: [crowd],
   operators,
@@ -437,7 +476,10 @@ export type Group = keyof typeof groups
 
 /** What each group takes that not every machine has. */
 const needs: { readonly [G in Group]?: (world: World) => string | false } = {
-  restores: ({ cluster }) => cluster.backup === undefined && "there is no etcdctl beside this etcd"
+  restores: ({ cluster }) => cluster.backup === undefined && "there is no etcdctl beside this etcd",
+  disks: ({ cluster }) => cluster.disk === undefined && "only root can freeze a file system, on a loop device",
+  packets: ({ contenders }) =>
+    contenders.some(({ host }) => host === undefined) && "network namespaces take root, ip and iptables"
 }
 
 /** Rounds of faults at random, of those groups that this machine can do; it says which ones it cannot. */

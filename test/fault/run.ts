@@ -2,6 +2,7 @@
  * A run: a cluster, contenders, faults for a while, and then the end of everything, with the history of it all.
  */
 import { Effect } from "effect"
+import * as Host from "../support/Host.ts"
 import * as Cluster from "./cluster.ts"
 import * as Contender from "./contender.ts"
 import type { Counted, Counter, End, Exited, Fault, History, Kind, Lock, Recorded } from "./history.ts"
@@ -20,6 +21,8 @@ export interface Plot {
   readonly rounds: Rounds
   readonly commands: { readonly [K in Kind]?: ReadonlyArray<string> | undefined }
   readonly cluster?: Cluster.Options | undefined
+  /** Whether each contender has a host of its own, where this machine can have them. */
+  readonly hosts?: boolean | undefined
   readonly auth?: Task["auth"]
   /** Called after each round of faults; says whether to go on. */
   readonly onRound?: ((history: History) => Effect.Effect<boolean>) | undefined
@@ -41,7 +44,8 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
   const began = now()
   const contenders = yield* Effect.forEach(plot.tasks, ({ kind, workers }, i) =>
     Effect.gen(function*() {
-      const network = yield* cluster.client
+      const host = plot.hosts === true ? yield* Host.make : undefined
+      const network = yield* cluster.client({ address: host?.gateway, isProxied: i % 2 === 1 })
       const task: Task = {
         name: `${kind}-${i}`,
         seed: plot.seed + i,
@@ -54,6 +58,7 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
       return yield* Contender.start({
         kind,
         command: plot.commands[kind]!,
+        host,
         network,
         task,
         onReport

@@ -103,7 +103,7 @@ export const measure = (
       // A new leader would give all leases their time again.
       const member = cluster.members.find((member) => member !== leader)!
       const start = Effect.fnUntraced(function*({ command, kind }: Entrant, role: "holder" | "next") {
-        const network = yield* cluster.client
+        const network = yield* cluster.client()
         const isOnMember = (i: number) => !scenario.isOneMember || (i === member.index) === (role === "holder")
         const lock = `table/${kind}-${scenario.name.replaceAll(/\W+/g, "-")}-${round}`
         const work: Work = {

@@ -35,9 +35,10 @@ export interface Proxy {
 }
 
 /**
- * A TCP proxy on the loopback in front of `endpoint`, which passes all bytes untouched until told otherwise.
+ * A TCP proxy on the loopback, or on another address of this machine, in front of `endpoint`, which passes all bytes untouched
+ * until told otherwise.
  */
-export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope> =>
+export const make = (endpoint: string, address = "127.0.0.1"): Effect.Effect<Proxy, never, Scope.Scope> =>
   Effect.gen(function*() {
     const at = endpoint.lastIndexOf(":")
     const target = { host: endpoint.slice(0, at), port: Number(endpoint.slice(at + 1)), allowHalfOpen: true }
@@ -61,7 +62,7 @@ export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope>
       if (server.listening) {
         return resume(Effect.void)
       }
-      server.listen(port, "127.0.0.1", () => resume(Effect.void))
+      server.listen(port, address, () => resume(Effect.void))
     })
     // stops listening at once; the callback of `close` would wait for the last connection
     const refuse = Effect.sync(() => void server.close())
@@ -83,7 +84,7 @@ export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope>
       })
     yield* Effect.acquireRelease(accept, () => Effect.andThen(refuse, cut))
     return {
-      endpoint: `127.0.0.1:${port}`,
+      endpoint: `${address}:${port}`,
       connections: Effect.sync(() => [...links].filter((link) => !link.client.destroyed).length),
       cut,
       stall: enter("stall"),

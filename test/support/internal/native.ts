@@ -192,7 +192,7 @@ export const temporaryDirectory = (parent = roomiest()) =>
   )
 
 /** In memory where there is room for many an etcd: a disk that others keep busy lets an etcd miss every deadline. */
-const roomiest = (): string => {
+export const roomiest = (): string => {
   const memory = "/dev/shm"
   if (!Fs.existsSync(memory)) return Os.tmpdir()
   const { bavail, bsize } = Fs.statfsSync(memory)
