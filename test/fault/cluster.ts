@@ -204,7 +204,7 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
     client: ({ address, isProxied } = {}) =>
       Effect.forEach(
         isProxied === true && proxies.length > 0 ? proxies : servers.map(({ endpoint }) => endpoint),
-        (endpoint) => Proxy.make(endpoint, address)
+        (endpoint) => Proxy.make(endpoint, { address, isGrpc: true })
       ),
     between: (one, other) =>
       ways.length === 0

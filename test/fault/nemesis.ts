@@ -325,6 +325,7 @@ const networks: ReadonlyArray<Draw> = [
   network("stalled", ({ stall }) => stall),
   network("without replies", ({ dropReplies }) => dropReplies),
   network("without requests", ({ dropRequests }) => dropRequests),
+  network("without events", ({ dropEvents }) => dropEvents),
   network("half-open", ({ halfOpen }) => halfOpen),
   network("cut off", ({ cut, refuse }) => Effect.andThen(refuse, cut)),
   network("cut once", ({ cut }) => cut),
