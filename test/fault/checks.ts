@@ -126,12 +126,14 @@ const factsOf = (history: History): Facts => {
   return { history, sections: sectionsOf(history), standstills, leases }
 }
 
+const only = (sections: ReadonlyArray<Section>, facts: Facts): Facts => ({ ...facts, sections })
+
 export const check = (history: History): Verdict => {
   const facts = factsOf(history)
   const { sections } = facts
   const overlaps = overlapsOf(facts)
   const recoveries = recoveriesOf(history, sections)
-  const histories = byHistory(history, sections).map((sections): Facts => ({ ...facts, sections }))
+  const histories = byHistory(history, sections).map((some) => only(some, facts))
   return {
     violations: [
       ...overlaps.flatMap(unexcused),

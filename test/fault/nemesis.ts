@@ -504,7 +504,6 @@ export const forEveryEtcd: ReadonlyArray<Draw> = [
   moveLeader,
   ...networks,
   ...groups.processes,
-  ...groups.lines,
   ...operators,
   ...groups.store
 ]

@@ -41,13 +41,17 @@ export const make: Effect.Effect<Host | undefined, never, Scope.Scope> = Effect.
         ip -n ${name} address add ${address(2)}/30 dev eth0
         ip -n ${name} link set eth0 up
         ip -n ${name} link set lo up
-        ip netns exec ${name} iptables --flush`)
+        ip netns exec ${name} iptables --wait --flush`)
       return { callOff, isMade }
     }),
     ({ callOff }) => Effect.andThen(shell(remove), Effect.sync(callOff))
   )
   if (!isMade) return undefined
-  const iptables = (args: string) => Effect.asVoid(shell(`ip netns exec ${name} iptables ${args}`))
+  const iptables = (args: string) =>
+    Effect.flatMap(
+      shell(`ip netns exec ${name} iptables --wait ${args}`),
+      (isDone) => isDone ? Effect.void : Effect.die(new Error(`iptables ${args} failed in ${name}`))
+    )
   return {
     gateway: address(1),
     on: (command) => ["ip", "netns", "exec", name, ...command],
