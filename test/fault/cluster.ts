@@ -66,8 +66,10 @@ export interface Backup {
   readonly canLeap: boolean
   /** Has in it what etcd has acknowledged until now. */
   readonly save: Effect.Effect<void>
-  /** Starts all members anew from what was saved last. */
-  readonly restore: (leaps: boolean) => Effect.Effect<void>
+  /** Restores what was saved last beside the data of all members, which serve on. */
+  readonly prepare: (leaps: boolean) => Effect.Effect<void>
+  /** Starts all members on what was prepared. They were killed before: none of them may meet one that serves the past. */
+  readonly adopt: Effect.Effect<void>
 }
 
 /** A member as etcd lists it. */
@@ -188,13 +190,15 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
       persistently(ask(members[0]!, "kv/range", { key: btoa("backup") })),
       backups[0]!.save(file, ...options.ctl ?? [])
     ),
-    restore: (leaps) =>
-      Effect.gen(function*() {
-        const flags = leaps ? ["--bump-revision=1000000000", "--mark-compacted"] : []
-        yield* Effect.forEach(backups, ({ restore }) => restore(file, ...flags), { concurrency: size, discard: true })
-        // One that has taken another's place has that one's ID again.
-        for (const member of members) member.id = yield* persistently(idOf(member))
-      })
+    prepare: (leaps) => {
+      const flags = leaps ? ["--bump-revision=1000000000", "--mark-compacted"] : []
+      return Effect.forEach(backups, ({ prepare }) => prepare(file, ...flags), { concurrency: size, discard: true })
+    },
+    adopt: Effect.gen(function*() {
+      yield* Effect.forEach(backups, ({ adopt }) => adopt, { concurrency: size, discard: true })
+      // One that has taken another's place has that one's ID again.
+      for (const member of members) member.id = yield* persistently(idOf(member))
+    })
   }
 
   const cluster: Cluster = {

@@ -72,7 +72,8 @@ const noting = () => {
     backup: {
       canLeap: true,
       save: note("save"),
-      restore: (leaps: boolean) => note(`restore${leaps ? " with a leap" : ""}`)
+      prepare: (leaps: boolean) => note(`prepare${leaps ? " a leap" : ""}`),
+      adopt: note("adopt")
     },
     remove: ({ index }: Member) => note(`remove ${index}`),
     add: ({ index }: Member) => note(`add ${index}`),
@@ -148,10 +149,11 @@ describe("a restore", () => {
         assert.strictEqual(isSoon, name.includes("sooner"))
         assert.deepStrictEqual(notes, [
           "save",
+          leaps ? "prepare a leap" : "prepare",
           "kill 0",
           "kill 1",
           "kill 2",
-          leaps ? "restore with a leap" : "restore"
+          "adopt"
         ])
       }
     }))
@@ -163,7 +165,7 @@ describe("a restore", () => {
         const { inject, name } = yield* restore!(world, dice(seed))
         const fiber = yield* Effect.forkChild(inject)
         while (!notes.includes("kill 2")) yield* TestClock.adjust(100)
-        yield* TestClock.adjust(world.ttl / 2)
+        yield* TestClock.adjust(world.ttl / 4)
         assert.strictEqual(fiber.pollUnsafe() !== undefined, name.includes("sooner"))
       }
     }))

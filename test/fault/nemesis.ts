@@ -226,7 +226,7 @@ const restore: Draw = (world, dice) => {
   const leaps = dice.percent(50) && backup!.canLeap
   const isSoon = dice.percent(50)
   const lost = dice.between(200, 5000)
-  const down = isSoon ? dice.between(500, ttl / 2) : dice.between(ttl, 2 * ttl)
+  const down = isSoon ? dice.between(300, 700) : dice.between(ttl, 2 * ttl)
   return Effect.succeed({
     name: `restored from a backup, ${isSoon ? "sooner than leases end" : "when leases have ended"}${
       leaps ? ", with a leap" : ""
@@ -239,11 +239,12 @@ const restore: Draw = (world, dice) => {
     millis: 0,
     inject: Effect.gen(function*() {
       yield* Effect.andThen(backup!.save, Effect.sleep(lost))
+      yield* backup!.prepare(leaps)
       yield* all(cluster, ({ kill }) => kill)
       yield* Effect.sleep(down)
       return { restored: { at: now(), leaps, isSoon } }
     }),
-    mend: backup!.restore(leaps)
+    mend: backup!.adopt
   })
 }
 

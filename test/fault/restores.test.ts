@@ -32,7 +32,11 @@ const wrote = (by: string, holds: number, at: number): Recorded => ({
   revision: "7"
 })
 
-const violations = (fault: Fault, reports: ReadonlyArray<ReadonlyArray<Recorded> | Recorded>, marks = 0) => {
+const violations = (
+  fault: Fault,
+  reports: ReadonlyArray<ReadonlyArray<Recorded> | Recorded>,
+  { marks = [], value = marks.length }: { readonly marks?: ReadonlyArray<string>; readonly value?: number } = {}
+) => {
   const history: History = {
     seed: 1,
     etcd: "etcd",
@@ -45,7 +49,7 @@ const violations = (fault: Fault, reports: ReadonlyArray<ReadonlyArray<Recorded>
     faults: [fault],
     calms: [],
     end: {
-      counted: [{ lock: "lock", counter: "fenced", value: marks, marks: [] }],
+      counted: [{ lock: "lock", counter: "fenced", value, marks }],
       exits: ["a", "b"].map((contender) => ({ contender, code: 0, signal: null, millis: 10 })),
       left: { keys: [], leases: 0 }
     }
@@ -71,6 +75,17 @@ describe("a history of etcd that was restored", () => {
     assert.deepStrictEqual(writes(10_001), [])
     assert.deepStrictEqual(writes(9999), ["fenced writes"])
     assert.deepStrictEqual(violations(restored(), [...falling, wrote("b", 21_000, 21_500)]), ["fenced writes"])
+  })
+
+  it("may count on from what was lost, where a holder wrote through a restore within the TTL", () => {
+    const counted = (how: Partial<Restored>, at: number) =>
+      violations(restored(how), [held("a", 14_000, 21_400, 5), wrote("a", 14_000, at)], {
+        marks: [`a/${at}`],
+        value: 4
+      })
+    assert.deepStrictEqual(counted({ isSoon: true }, 20_500), [])
+    assert.deepStrictEqual(counted({ isSoon: false }, 20_500), ["fenced writes"])
+    assert.deepStrictEqual(counted({ isSoon: true }, 14_500), ["fenced writes"])
   })
 
   it("excuses a holder that it does not know, for as long as that takes to hear of it, where it came within the TTL", () => {

@@ -21,11 +21,15 @@ export interface EtcdServer {
   readonly restart: Effect.Effect<void>
   /** Ends the server as an operator does (SIGTERM), starts another etcd on the same data and port, and tells its version. */
   readonly upgrade: (binary: string) => Effect.Effect<string>
-  /** Saves a snapshot, and restores one in the place of all data; undefined where there are no tools for that. */
+  /**
+   * Saves a snapshot, restores one beside the data while the server serves, and starts it again on that instead; undefined
+   * where there are no tools for that.
+   */
   readonly backup:
     | {
       readonly save: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
-      readonly restore: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
+      readonly prepare: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
+      readonly adopt: Effect.Effect<void>
     }
     | undefined
   /** Starts etcd's gRPC proxy, of the same version, in front of it, and answers the proxy's endpoint. */
@@ -126,8 +130,8 @@ const serve = ({ proxy, what }: Launcher, plan: Plan, member: Member): Effect.Ef
         : Effect.andThen(upgrade(binary), Effect.orDie(startUntilReady)),
     backup: member.backup && {
       save: member.backup.save,
-      restore: (file, ...flags) =>
-        Effect.andThen(member.backup!.restore(file, ...flags), Effect.orDie(startUntilReady)).pipe(Effect.asVoid)
+      prepare: member.backup.prepare,
+      adopt: Effect.asVoid(Effect.andThen(member.backup.adopt, Effect.orDie(startUntilReady)))
     },
     proxy: Effect.orDie(proxy?.(endpoint) ?? Effect.die(new Error(`${what} cannot start a gRPC proxy`))),
     wipe: member.wipe ?? Effect.die(new Error(`${what} cannot lose its data`))

@@ -105,15 +105,25 @@ const backupOf = (
       })
     })
   const restorer = Fs.existsSync(`${binary}utl`) ? `${binary}utl` : `${binary}ctl`
-  const kept = args.filter((arg) => /^--(name|data-dir|initial-cluster|initial-advertise-peer-urls)=/.test(arg))
+  const kept = args.filter((arg) => /^--(name|initial-cluster|initial-advertise-peer-urls)=/.test(arg))
+  const prepared = Path.join(dataDir, "prepared")
+  const remove = (path: string) => Fs.rmSync(path, { recursive: true, force: true })
   return {
     save: (file, ...flags) =>
       call(`${binary}ctl`, [`--endpoints=127.0.0.1:${plan.ports.client}`, ...flags, "snapshot", "save", file]),
-    restore: (file, ...flags) =>
-      Effect.andThen(kill, () => {
-        Fs.rmSync(dataDir, { recursive: true, force: true })
-        return call(restorer, ["snapshot", "restore", file, ...kept, ...flags])
+    prepare: (file, ...flags) =>
+      Effect.suspend(() => {
+        remove(prepared)
+        return call(restorer, ["snapshot", "restore", file, `--data-dir=${prepared}`, ...kept, ...flags])
+      }),
+    adopt: Effect.andThen(
+      kill,
+      Effect.sync(() => {
+        remove(Path.join(dataDir, "member"))
+        Fs.renameSync(Path.join(prepared, "member"), Path.join(dataDir, "member"))
+        remove(prepared)
       })
+    )
   }
 }
 
