@@ -32,6 +32,7 @@ export const options = (tokens: Tokens): Effect.Effect<Cluster.Options, never, S
   return Effect.map(tokens === "jwt" ? Auth.jwt(lifetime) : Effect.succeed(simple), ({ args, files }) => ({
     args: ["--bcrypt-cost=4", ...args ?? []],
     files,
+    ctl: [`--user=${root.username}:${root.password}`],
     enable,
     token: (server) =>
       Effect.map(

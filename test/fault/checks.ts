@@ -5,6 +5,7 @@
  */
 import { exclude, fit, Greatest } from "./claims.ts"
 import {
+  byHistory,
   type Counter,
   type End,
   type Held,
@@ -46,10 +47,11 @@ export type Check =
 /** An overlap that no lock can prevent. */
 export interface Excuse {
   /**
-   * The process of the earlier holder stood still, an operator took its lock away, or etcd let its lease end before the TTL
-   * was over that it had granted: a leader that wakes up from a standstill may do so.
+   * The process of the earlier holder stood still, an operator took its lock away, etcd was restored before the TTL was over
+   * and did not know of it any more, or etcd let its lease end before the TTL was over that it had granted: a leader that
+   * wakes up from a standstill may do so.
    */
-  readonly why: "frozen" | "operator" | "etcd"
+  readonly why: "frozen" | "operator" | "restored" | "etcd"
   /** Since when the lock may have been another's. */
   readonly from: number
   /** Since when the earlier holder could have known of it. */
@@ -124,19 +126,22 @@ const factsOf = (history: History): Facts => {
   return { history, sections: sectionsOf(history), standstills, leases }
 }
 
+const only = (sections: ReadonlyArray<Section>, facts: Facts): Facts => ({ ...facts, sections })
+
 export const check = (history: History): Verdict => {
   const facts = factsOf(history)
   const { sections } = facts
   const overlaps = overlapsOf(facts)
   const recoveries = recoveriesOf(history, sections)
+  const histories = byHistory(history, sections).map((some) => only(some, facts))
   return {
     violations: [
       ...overlaps.flatMap(unexcused),
       ...heldOnce(sections),
-      ...linearizability(facts, overlaps),
-      ...tokens(facts),
+      ...histories.flatMap((one) => linearizability(one, overlaps)),
+      ...histories.flatMap(tokens),
       ...fencedWrites(history, sections),
-      ...orderOfService(facts),
+      ...histories.flatMap(orderOfService),
       ...recoveries.flatMap(({ violation }) => violation ?? []),
       ...roomIsUsed(facts),
       ...flatness(history),
@@ -226,6 +231,12 @@ const excuseOf = (facts: Facts, earlier: Held, at: number): Excuse | undefined =
   const taken = takenFrom(history, earlier).filter(({ from }) => from <= at).sort((a, b) => b.from - a.from)[0]
   // When exactly is not known, where a member takes its time.
   if (taken !== undefined) return { why: "operator", from: taken.from, since: awake(Math.min(taken.to, at)) }
+  const restored = history.faults.find(({ restored }) =>
+    restored?.isSoon === true && earlier.holds <= restored.at && restored.at <= at && earlier.stopped > restored.at
+  )
+  if (restored !== undefined) {
+    return { why: "restored", from: restored.restored!.at, since: awake(Math.max(at, restored.to)) }
+  }
   if (wasCutShort(facts, earlier, at)) return { why: "etcd", from: at, since: awake(at) }
   // It may have stood still more than once on a busy machine.
   const recent = at - 4 * standstill(history.ttl)
@@ -424,14 +435,23 @@ const fencedWrites = (history: History, sections: ReadonlyArray<Section>): Reado
         from: section?.holds ?? history.from,
         to: section?.ended ?? history.to
       })
-    for (const { counter: of, mark, outcome, section: id } of outcomes.values()) {
+    for (const { at, counter: of, mark, outcome, section: id } of outcomes.values()) {
       const section = byId.get(id)!
       if (section.lock !== lock || of !== counter) continue
-      if (outcome === "Applied" && !found.has(mark)) violation(`${mark} was acknowledged and is not there`, section)
+      const isRolledBack = history.faults.some(({ from, restored }) => from <= at && at <= (restored?.at ?? -Infinity))
+      if (outcome === "Applied" && !found.has(mark) && !isRolledBack) {
+        violation(`${mark} was acknowledged and is not there`, section)
+      }
       if (outcome === "Refused" && found.has(mark)) violation(`${mark} was refused and is there`, section)
     }
     // What no lock guards loses counts where two are at it at once: that is shown, and no fault of the lock's.
-    if (counter === "fenced" && value !== marks.length) {
+    // An entry that a backup brings back is in line again, and its holder may still write what it read before a soon restore.
+    const isBroughtBack = [...outcomes.values()].some(({ at, counter: of, mark, section: id }) => {
+      const { holds, lock: name } = byId.get(id)!
+      return name === lock && of === counter && found.has(mark) &&
+        history.faults.some(({ restored }) => restored?.isSoon === true && holds! <= restored.at && restored.at <= at)
+    })
+    if (counter === "fenced" && value !== marks.length && !isBroughtBack) {
       violation(`the fenced counter of '${lock}' is ${value} after ${marks.length} writes`)
     }
     return violations

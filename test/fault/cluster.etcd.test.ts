@@ -13,7 +13,7 @@ describe.skipIf(process.env.ETCD_FROM === "docker")("a cluster whose members com
         cluster.askAny("cluster/member/list", {}),
         ({ members }) => members.filter(({ isLearner }: { readonly isLearner?: boolean }) => isLearner !== true).length
       )
-      assert.lengthOf(yield* cluster.client, 4)
+      assert.lengthOf(yield* cluster.client(), 4)
       assert.isFalse(yield* accepts(spare.endpoint))
 
       yield* cluster.addLearner(spare)

@@ -3,7 +3,10 @@
  * and for each pair of members.
  */
 import { Data, type Duration, Effect, Schedule, type Scope } from "effect"
+import * as Path from "node:path"
 import * as EtcdServer from "../support/EtcdServer.ts"
+import * as FrozenDisk from "../support/FrozenDisk.ts"
+import { temporaryDirectory } from "../support/internal/native.ts"
 import * as Proxy from "../support/Proxy.ts"
 import * as PeerSwitch from "./peerSwitch.ts"
 
@@ -22,7 +25,7 @@ export interface Cluster {
   /** A fourth one, which is no member until it is added: clients know its address from the beginning. */
   readonly spare: Member | undefined
   /** A way of a client's own to each member, and to the spare one. */
-  readonly client: Effect.Effect<ReadonlyArray<Proxy.Proxy>, never, Scope.Scope>
+  readonly client: (way?: Way) => Effect.Effect<ReadonlyArray<Proxy.Proxy>, never, Scope.Scope>
   /** The two ways between two members; none where they run in containers. */
   readonly between: (one: Member, other: Member) => Effect.Effect<ReadonlyArray<Proxy.Proxy>>
   /** Asks a member, past all proxies, by etcd's JSON gateway. */
@@ -45,6 +48,28 @@ export interface Cluster {
   readonly upgrade: (member: Member, binary: string) => Effect.Effect<void>
   /** Waits until the cluster speaks the version of its members: only then may they become the next minor one. */
   readonly upgraded: Effect.Effect<void>
+  /** Undefined where there are no tools for that. */
+  readonly backup: Backup | undefined
+  /** The first member's, which can hang; undefined where this machine has none. */
+  readonly disk: FrozenDisk.FrozenDisk | undefined
+}
+
+export interface Way {
+  /** The address of this machine at which it begins. */
+  readonly address?: string | undefined
+  /** Whether it leads through etcd's gRPC proxies, where there are some, and not to the spare member. */
+  readonly isProxied?: boolean | undefined
+}
+
+export interface Backup {
+  /** Whether revisions can leap at a restore. */
+  readonly canLeap: boolean
+  /** Has in it what etcd has acknowledged until now. */
+  readonly save: Effect.Effect<void>
+  /** Restores what was saved last beside the data of all members, which serve on. */
+  readonly prepare: (leaps: boolean) => Effect.Effect<void>
+  /** Starts all members on what was prepared. They were killed before: none of them may meet one that serves the past. */
+  readonly adopt: Effect.Effect<void>
 }
 
 /** A member as etcd lists it. */
@@ -57,20 +82,28 @@ interface Listed {
 export interface Options {
   /** Whether there is a spare member. */
   readonly spare?: boolean | undefined
+  /** Whether there is a gRPC proxy of etcd's in front of each member, for those clients that go through it. */
+  readonly proxies?: boolean | undefined
+  /** Whether the first member has a disk that can hang, where this machine can have one. */
+  readonly disk?: boolean | undefined
   readonly args?: ReadonlyArray<string> | undefined
   readonly files?: ReadonlyArray<string> | undefined
   /** Gets a token, where there is authentication, which is turned on with `enable`. */
   readonly token?: ((member: EtcdServer.EtcdServer) => Effect.Effect<string, CallFailed>) | undefined
   readonly enable?: ((member: EtcdServer.EtcdServer) => Effect.Effect<void, CallFailed>) | undefined
+  /** How etcdctl signs in, where there is authentication. */
+  readonly ctl?: ReadonlyArray<string> | undefined
 }
 
 const size = 3
 
 export const start = Effect.fnUntraced(function*(options: Options = {}) {
   const switches: Array<PeerSwitch.PeerSwitch> = []
+  const disk = options.disk === true && FrozenDisk.isAvailable() ? yield* FrozenDisk.start : undefined
   const servers = yield* EtcdServer.startCluster(size, {
     args: options.args,
     files: options.files,
+    firstDataDir: disk?.directory,
     spares: options.spare === true ? 1 : 0,
     advertise: (peer) =>
       Effect.map(PeerSwitch.make(peer), (made) => {
@@ -78,6 +111,8 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
         return made.port
       })
   })
+  // A member whose disk hangs cannot be killed.
+  if (disk !== undefined) yield* Effect.addFinalizer(() => disk.thaw)
   // Those of an attempt that failed come first.
   const ways = switches.slice(-servers.length)
 
@@ -87,11 +122,12 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
       const token = isAuthenticated ? yield* options.token?.(server) ?? Effect.undefined : undefined
       return yield* post(server.endpoint, path, body, token)
     })
-  const members = yield* Effect.forEach(servers.slice(0, size), (server, index) =>
-    Effect.map(
-      askServer(server, "maintenance/status", {}),
-      ({ header }): Member => ({ ...server, index, id: header.member_id })
-    ))
+  const idOf = (server: EtcdServer.EtcdServer): Effect.Effect<string, CallFailed> =>
+    Effect.map(askServer(server, "maintenance/status", {}), ({ header }) => header.member_id)
+  const members = yield* Effect.forEach(
+    servers.slice(0, size),
+    (server, index) => Effect.map(idOf(server), (id): Member => ({ ...server, index, id }))
+  )
   const spare: Member | undefined = servers[size] && { ...servers[size], index: size, id: "" }
   const versions = new Set(members.map(({ description }) => /^etcd (\S+)/.exec(description)![1]!))
 
@@ -144,11 +180,36 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
       if (isDue(known)) yield* askAny(path, { ID: member.id })
     }))
 
+  const proxies = options.proxies === true ? yield* Effect.forEach(members, ({ proxy }) => proxy) : []
+  const file = Path.join(yield* temporaryDirectory(), "snapshot.db")
+  const backups = members.flatMap(({ backup }) => backup ?? [])
+  const backup: Backup | undefined = backups.length < size ? undefined : {
+    canLeap: !members.some(({ description }) => description.startsWith("etcd 3.4.")),
+    // A member that answers this has all that was acknowledged before.
+    save: Effect.andThen(
+      persistently(ask(members[0]!, "kv/range", { key: btoa("backup") })),
+      backups[0]!.save(file, ...options.ctl ?? [])
+    ),
+    prepare: (leaps) => {
+      const flags = leaps ? ["--bump-revision=1000000000", "--mark-compacted"] : []
+      return Effect.forEach(backups, ({ prepare }) => prepare(file, ...flags), { concurrency: size, discard: true })
+    },
+    adopt: Effect.gen(function*() {
+      yield* Effect.forEach(backups, ({ adopt }) => adopt, { concurrency: size, discard: true })
+      // One that has taken another's place has that one's ID again.
+      for (const member of members) member.id = yield* persistently(idOf(member))
+    })
+  }
+
   const cluster: Cluster = {
     description: () => `etcd ${[...versions].join(", then ")}`,
     members,
     spare,
-    client: Effect.forEach(servers, ({ endpoint }) => Proxy.make(endpoint)),
+    client: ({ address, isProxied } = {}) =>
+      Effect.forEach(
+        isProxied === true && proxies.length > 0 ? proxies : servers.map(({ endpoint }) => endpoint),
+        (endpoint) => Proxy.make(endpoint, { address, isGrpc: true })
+      ),
     between: (one, other) =>
       ways.length === 0
         ? Effect.succeed([])
@@ -167,7 +228,9 @@ export const start = Effect.fnUntraced(function*(options: Options = {}) {
       Effect.filterOrFail((some) => some.every(({ cluster, server }) => cluster === server)),
       Effect.retry(Schedule.spaced("100 millis")),
       within("60 seconds", "the cluster does not speak the version of its members after 60 s")
-    )
+    ),
+    backup,
+    disk
   }
   yield* healthy
   if (options.enable !== undefined) {

@@ -4,6 +4,7 @@
 import { Data, Deferred, Effect, Exit, type Scope } from "effect"
 import { spawn } from "node:child_process"
 import { createInterface } from "node:readline"
+import type * as Host from "../support/Host.ts"
 import type * as Proxy from "../support/Proxy.ts"
 import type { Contender, Exited, Kind, Recorded, Report } from "./history.ts"
 import type { Task } from "./protocol.ts"
@@ -11,6 +12,8 @@ import type { Task } from "./protocol.ts"
 export class ContenderFailed extends Data.TaggedError("ContenderFailed")<{ readonly message: string }> {}
 
 export interface Running extends Contender {
+  /** Undefined where it runs on this machine itself. */
+  readonly host: Host.Host | undefined
   readonly network: ReadonlyArray<Proxy.Proxy>
   readonly tell: (command: string) => Effect.Effect<void>
   readonly signal: (name: "SIGSTOP" | "SIGCONT" | "SIGKILL") => Effect.Effect<void>
@@ -20,6 +23,7 @@ export interface Running extends Contender {
 export interface Start {
   readonly kind: Kind
   readonly command: ReadonlyArray<string>
+  readonly host?: Host.Host | undefined
   readonly network: ReadonlyArray<Proxy.Proxy>
   readonly task: Task
   readonly onReport: (report: Recorded) => void
@@ -27,11 +31,11 @@ export interface Start {
 
 /** Starts a process that ends with the scope, and waits until it is ready. */
 export const start = (
-  { command, kind, network, onReport, task }: Start
+  { command, host, kind, network, onReport, task }: Start
 ): Effect.Effect<Running, ContenderFailed, Scope.Scope> =>
   Effect.gen(function*() {
     const { name } = task
-    const [file, ...args] = command
+    const [file, ...args] = host?.on(command) ?? command
     const ready = yield* Deferred.make<void, ContenderFailed>()
     const exited = yield* Deferred.make<Omit<Exited, "millis">>()
     const child = yield* Effect.acquireRelease(
@@ -66,6 +70,7 @@ export const start = (
       name,
       kind,
       pid: child.pid!,
+      host,
       network,
       tell: (line) => Effect.sync(() => void child.stdin.write(`${line}\n`)),
       signal: (name) => Effect.sync(() => void child.kill(name)),

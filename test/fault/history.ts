@@ -95,6 +95,18 @@ export interface Fault {
   readonly to: number
   /** What an operator took away: entries of locks, as far as etcd shows whose they were. */
   readonly taken?: ReadonlyArray<Taken> | undefined
+  /** What was written since the fault began is gone. */
+  readonly restored?: Restored | undefined
+}
+
+/** A restore of all members from a backup that was made as the fault began. */
+export interface Restored {
+  /** A moment at which all members were down. */
+  readonly at: number
+  /** Whether revisions have leapt beyond all that there were, so that tokens go on growing. */
+  readonly leaps: boolean
+  /** Whether they were down for less than the TTL, so that a holder may run on beside the next one. */
+  readonly isSoon: boolean
 }
 
 export interface Taken {
@@ -197,6 +209,16 @@ export const since = (history: History, from: number): History => {
     reports: history.reports.filter((report) => !("section" in report) || sections.has(report.section)),
     calms: history.calms.filter((calm) => calm.from >= from)
   }
+}
+
+/** The sections of each history of etcd: where it was restored without a leap, revisions begin anew, and tokens with them. */
+export const byHistory = (
+  { faults }: History,
+  sections: ReadonlyArray<Section>
+): ReadonlyArray<ReadonlyArray<Section>> => {
+  const ends = faults.flatMap(({ restored }) => restored === undefined || restored.leaps ? [] : [restored.at])
+  const numberOf = ({ holds, wants }: Section) => ends.filter((end) => end <= (holds ?? wants)).length
+  return Array.from({ length: ends.length + 1 }, (_, i) => sections.filter((section) => numberOf(section) === i))
 }
 
 export const sectionsOf = ({ contenders, reports }: History): ReadonlyArray<Section> => {

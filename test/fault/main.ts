@@ -14,13 +14,14 @@ import { check, type Verdict } from "./checks.ts"
 import * as Cluster from "./cluster.ts"
 import { type History, since } from "./history.ts"
 import * as Nemesis from "./nemesis.ts"
+import { now } from "./now.ts"
 import { beside, held, ours, peer, type Recipe, recipes } from "./plots.ts"
 import * as Progress from "./progress.ts"
 import * as Releases from "./releases.ts"
 import * as Markdown from "./report/markdown.ts"
 import * as Timeline from "./report/timeline.ts"
 import * as Roster from "./roster.ts"
-import { now, type Plot, run } from "./run.ts"
+import { type Plot, run } from "./run.ts"
 import * as Table from "./table.ts"
 
 class Violated extends Data.TaggedError("Violated")<{ readonly message: string }> {}
@@ -45,14 +46,16 @@ interface Choice {
   readonly processes: number
   readonly contenders: ReadonlyArray<(typeof Roster.kinds)[number]>
   readonly recipes: ReadonlyArray<Recipe>
-  readonly faults: ReadonlyArray<keyof typeof Nemesis.groups>
+  readonly faults: ReadonlyArray<Nemesis.Group>
   /** Which the members become while they serve, instead of other faults. */
   readonly upgrade: ReadonlyArray<Nemesis.Release> | undefined
+  /** Whether every other process goes through etcd's gRPC proxies. */
+  readonly proxies: boolean
   readonly tokens: Auth.Tokens
   readonly report: boolean
 }
 
-const faultGroups = Object.keys(Nemesis.groups) as Array<keyof typeof Nemesis.groups>
+const faultGroups = Object.keys(Nemesis.groups) as Array<Nemesis.Group>
 
 /** How far back each check looks while a run goes on; the last one looks at all of it. */
 const lately = 90_000
@@ -89,10 +92,7 @@ const plotOf = Effect.fnUntraced(function*(choice: Choice) {
     ),
     rounds: upgrade
       ? Nemesis.inTurn(Nemesis.rollingUpgrade(upgrade), millis)
-      : Nemesis.atRandom(
-        (faults.length === 0 ? faultGroups : faults).flatMap((group) => Nemesis.groups[group]),
-        millis
-      ),
+      : Nemesis.ofGroups(faults, millis),
     commands: Object.fromEntries(entrants.map(({ command, kind }) => [kind, command]))
   }
   return plot
@@ -108,10 +108,18 @@ const random = (choice: Choice) =>
     const plot = yield* plotOf(choice)
     yield* Console.log(`Seed ${choice.seed}, ${choice.minutes} min, ${plot.tasks.length} processes, on ${machine()}`)
     const auth = yield* Auth.options(choice.tokens)
+    const isAmong = (group: Nemesis.Group) => choice.upgrade === undefined && choice.faults.includes(group)
     let checked = 0
     const history = yield* run({
       ...plot,
-      cluster: { ...auth, spare: true, args: [...auth.args ?? [], ...choice.upgrade ? Releases.ofSomeAge : []] },
+      cluster: {
+        ...auth,
+        spare: true,
+        disk: isAmong("disks"),
+        proxies: choice.proxies,
+        args: [...auth.args ?? [], ...choice.upgrade ? Releases.ofSomeAge : []]
+      },
+      hosts: isAmong("packets"),
       auth: choice.tokens === "none" ? undefined : Auth.root,
       onRound: (history) =>
         Effect.gen(function*() {
@@ -224,6 +232,10 @@ const command = Command.make(
       Flag.withDescription("Only faults of this kind; may be given several times"),
       Flag.atLeast(0)
     ),
+    proxies: Flag.Boolean("proxies").pipe(
+      Flag.withDefault(false),
+      Flag.withDescription("Have every other process go through gRPC proxies of etcd, one in front of each member")
+    ),
     tokens: Flag.Literals("tokens", ["none", "simple", "jwt"]).pipe(
       Flag.withDefault("none"),
       Flag.withDescription("Have etcd demand tokens that expire after five seconds")
@@ -248,7 +260,8 @@ const command = Command.make(
       upgrade: flags.upgrade ? later : undefined,
       seed: Option.getOrElse(flags.seed, () => Math.floor(Math.random() * 2 ** 31)),
       contenders: some ?? (flags.table ? Roster.kinds : ["ours"]),
-      recipes: flags.recipes.length > 0 ? flags.recipes : recipes
+      recipes: flags.recipes.length > 0 ? flags.recipes : recipes,
+      faults: flags.faults.length > 0 ? flags.faults : faultGroups
     }
     yield* flags.table ? table(flags.rounds, choice) : random(choice)
   })
@@ -266,6 +279,10 @@ const command = Command.make(
     {
       command: "npm run test:faults -- --etcd 3.6 --faults membership",
       description: "Members that come and go on 3.6"
+    },
+    {
+      command: "npm run test:faults -- --etcd 3.7 --faults restores",
+      description: "Backups that are restored in service"
     },
     { command: "npm run test:faults -- --contenders ours --contenders go", description: "Beside Go's mutex" },
     { command: "npm run test:faults -- --table", description: "The table of docs/guarantees.md, into .cache/fault" }

@@ -2,7 +2,18 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import type { Cluster, Member } from "./cluster.ts"
-import { atRandom, type Draw, draw, groups, inTurn, rollingUpgrade, type Rounds, type World } from "./nemesis.ts"
+import {
+  atRandom,
+  type Draw,
+  draw,
+  groups,
+  inTurn,
+  ofGroups,
+  rollingUpgrade,
+  type Rounds,
+  type World
+} from "./nemesis.ts"
+import { now } from "./now.ts"
 import { dice } from "./random.ts"
 
 const world = {} as World
@@ -57,6 +68,13 @@ const noting = () => {
     askAny: () => Effect.void,
     healthy: note("healthy"),
     upgraded: note("upgraded"),
+    disk: { freeze: note("freeze"), thaw: note("thaw") },
+    backup: {
+      canLeap: true,
+      save: note("save"),
+      prepare: (leaps: boolean) => note(`prepare${leaps ? " a leap" : ""}`),
+      adopt: note("adopt")
+    },
     remove: ({ index }: Member) => note(`remove ${index}`),
     add: ({ index }: Member) => note(`add ${index}`),
     addLearner: ({ index }: Member) => note(`add learner ${index}`),
@@ -115,6 +133,111 @@ describe("members that come and go", () => {
     }))
 })
 
+describe("a restore", () => {
+  const [restore] = groups.restores
+
+  it.effect("takes all members away between the backup and the restore, and says when, and how", () =>
+    Effect.gen(function*() {
+      for (let seed = 1; seed <= 8; seed++) {
+        const { notes, world } = noting()
+        const { inject, mend, name } = yield* restore!(world, dice(seed))
+        const before = now()
+        const done = yield* atOnce(Effect.tap(inject, () => mend))
+        const { at, isSoon, leaps } = done!.restored!
+        assert.isAbove(at, before)
+        assert.strictEqual(leaps, name.endsWith("with a leap"))
+        assert.strictEqual(isSoon, name.includes("sooner"))
+        assert.deepStrictEqual(notes, [
+          "save",
+          leaps ? "prepare a leap" : "prepare",
+          "kill 0",
+          "kill 1",
+          "kill 2",
+          "adopt"
+        ])
+      }
+    }))
+
+  it.effect("is down for longer than the TTL, or for so short that leases live on", () =>
+    Effect.gen(function*() {
+      for (let seed = 1; seed <= 8; seed++) {
+        const { notes, world } = noting()
+        const { inject, name } = yield* restore!(world, dice(seed))
+        const fiber = yield* Effect.forkChild(inject)
+        while (!notes.includes("kill 2")) yield* TestClock.adjust(100)
+        yield* TestClock.adjust(world.ttl / 4)
+        assert.strictEqual(fiber.pollUnsafe() !== undefined, name.includes("sooner"))
+      }
+    }))
+
+  it.effect("is at work alone", () =>
+    Effect.gen(function*() {
+      const { world } = noting()
+      const contender = { name: "ours-0" } as any
+      const { at } = yield* restore!({ ...world, contenders: [contender], locks: ["a"] }, dice(1))
+      for (const place of ["links", "leader", "store", "member 2", "process ours-0", "network of ours-0", "lock a"]) {
+        assert.include(at, place)
+      }
+    }))
+})
+
+describe("a disk that hangs", () => {
+  it.effect("thaws again, and keeps every other fault from its member", () =>
+    Effect.gen(function*() {
+      const { notes, world } = noting()
+      const { at, inject, mend } = yield* groups.disks[0]!(world, dice(1))
+      yield* Effect.andThen(inject, mend)
+      assert.deepStrictEqual(notes, ["freeze", "thaw"])
+      for (const other of [...groups.membership, ...groups.restores]) {
+        const others = yield* other(world, dice(2))
+        assert.includeMembers(others.at as Array<string>, at as Array<string>)
+      }
+    }))
+})
+
+describe("packets", () => {
+  it.effect("are dropped in one direction or in both, and pass again", () =>
+    Effect.gen(function*() {
+      const { notes, world } = noting()
+      const note = (what: string) => Effect.sync(() => notes.push(what))
+      const host = { drop: (...which: ReadonlyArray<string>) => note(`drop ${which}`), pass: note("pass") }
+      for (const fault of groups.packets) {
+        const { at, inject, mend } = yield* fault({ ...world, contenders: [{ name: "ours-0", host } as any] }, dice(1))
+        assert.deepStrictEqual(at, ["network of ours-0"])
+        yield* Effect.andThen(inject, mend)
+      }
+      assert.deepStrictEqual(notes, ["drop INPUT,OUTPUT", "pass", "drop INPUT", "pass", "drop OUTPUT", "pass"])
+    }))
+})
+
+describe("a crowd", () => {
+  it.effect("waits for one of the locks in one of the processes, and is over when the line is as long as before", () =>
+    Effect.gen(function*() {
+      const { notes, world } = noting()
+      let length = 1
+      const kv = { key: btoa("a/1-1"), create_revision: "1" }
+      const cluster = {
+        ...world.cluster,
+        askAny: (_: string, { key }: { readonly key: string }) =>
+          Effect.sync(() => ({ kvs: key === btoa("a/") ? Array.from({ length }, () => kv) : [] }))
+      } as Cluster
+      const contender = { name: "ours-1", tell: (line: string) => Effect.sync(() => notes.push(line)) } as any
+      const { inject, mend } = yield* groups.lines[0]!(
+        { ...world, cluster, contenders: [contender], locks: ["a"] },
+        dice(1)
+      )
+      yield* inject
+      assert.match(notes.join(), /^crowd [1-3]\d a$/)
+      length = 20
+      const mending = yield* Effect.forkChild(mend)
+      yield* TestClock.adjust("10 seconds")
+      assert.isUndefined(mending.pollUnsafe())
+      length = 1
+      yield* TestClock.adjust("1 second")
+      assert.isDefined(mending.pollUnsafe())
+    }))
+})
+
 describe("a rolling upgrade", () => {
   it.effect("upgrades one member a round, and goes on to the next release when the cluster speaks the last one", () =>
     Effect.gen(function*() {
@@ -140,6 +263,22 @@ describe("a rolling upgrade", () => {
 })
 
 describe("the rounds", () => {
+  it.effect("leave out what this machine cannot do", () =>
+    Effect.gen(function*() {
+      const { world } = noting()
+      const without = {
+        ...world,
+        cluster: { ...world.cluster, backup: undefined, disk: undefined },
+        contenders: [{ name: "ours-0", host: undefined } as any]
+      }
+      const all = { ...world, contenders: [{ name: "ours-0", host: { drop: () => Effect.void } } as any] }
+      for (const group of ["restores", "disks", "packets"] as const) {
+        const rounds = ofGroups([group], 1000)
+        assert.isUndefined(yield* rounds(without, dice(1), { number: 1, elapsed: 0 }))
+        assert.isNotEmpty(yield* rounds(all, dice(1), { number: 1, elapsed: 0 }))
+      }
+    }))
+
   const next = (rounds: Rounds, number: number, elapsed: number) =>
     Effect.map(rounds(world, dice(1), { number, elapsed }), (plans) => plans?.map(({ name }) => name))
 

@@ -1,10 +1,12 @@
 /**
  * What goes wrong, drawn by dice: some faults at once, each for a while, none of them where another is at work.
  */
-import { Effect } from "effect"
+import { Console, Effect, Schedule } from "effect"
+import type { Direction } from "../support/Host.ts"
 import type { Cluster, Member } from "./cluster.ts"
 import type { Running } from "./contender.ts"
-import type { Taken } from "./history.ts"
+import type { Fault, Taken } from "./history.ts"
+import { now } from "./now.ts"
 import * as Operator from "./operator.ts"
 import type { Dice } from "./random.ts"
 
@@ -23,7 +25,7 @@ export interface Plan {
   readonly at: ReadonlyArray<string>
   /** How long until it is mended. */
   readonly millis: number
-  readonly inject: Effect.Effect<ReadonlyArray<Taken> | void>
+  readonly inject: Effect.Effect<Pick<Fault, "taken" | "restored"> | void>
   readonly mend: Effect.Effect<void>
 }
 
@@ -38,7 +40,7 @@ export type Rounds = (
 
 /** Rounds of faults at random, for so many milliseconds. */
 export const atRandom = (draws: ReadonlyArray<Draw>, millis: number): Rounds => (world, dice, { elapsed }) =>
-  elapsed < millis ? draw(draws)(world, dice) : Effect.undefined
+  elapsed < millis && draws.length > 0 ? draw(draws)(world, dice) : Effect.undefined
 
 /** One fault a round, in this order, spread over so many milliseconds. */
 export const inTurn = (draws: ReadonlyArray<Draw>, millis: number): Rounds => (world, dice, { elapsed, number }) => {
@@ -82,17 +84,17 @@ const killMember: Draw = (world, dice) =>
     mend: member.restart
   }))
 
-const killAll: Draw = ({ cluster }, dice) => {
-  const all = (act: (member: Member) => Effect.Effect<void>) =>
-    Effect.forEach(cluster.members, act, { concurrency: "unbounded", discard: true })
-  return Effect.succeed({
+const all = ({ members }: Cluster, act: (member: Member) => Effect.Effect<void>) =>
+  Effect.forEach(members, act, { concurrency: "unbounded", discard: true })
+
+const killAll: Draw = ({ cluster }, dice) =>
+  Effect.succeed({
     name: "all members killed",
     at: cluster.members.map(({ index }) => `member ${index}`),
     millis: dice.between(200, 4000),
-    inject: all(({ kill }) => kill),
-    mend: all(({ restart }) => restart)
+    inject: all(cluster, ({ kill }) => kill),
+    mend: all(cluster, ({ restart }) => restart)
   })
-}
 
 const stopMember: Draw = (world, dice) =>
   Effect.map(memberOf(world, dice), ([member, name]) => ({
@@ -101,6 +103,16 @@ const stopMember: Draw = (world, dice) =>
     millis: around(world.ttl, dice),
     inject: member.pause,
     mend: member.resume
+  }))
+
+/** It keeps its connections, and nothing that takes the disk is answered any more. */
+const hangDisk: Draw = ({ cluster: { disk, leader, members }, ttl }, dice) =>
+  Effect.map(leader, (leader) => ({
+    name: `disk of the ${leader === members[0] ? "leader" : "follower"} hung`,
+    at: ["member 0"],
+    millis: around(ttl, dice),
+    inject: disk!.freeze,
+    mend: disk!.thaw
   }))
 
 const partitionMember: Draw = (world, dice) =>
@@ -201,6 +213,41 @@ const addLearner: Draw = (world, dice) =>
     }
   })
 
+// -----------------------------------------------------------------------------
+// the history of etcd
+// -----------------------------------------------------------------------------
+
+/**
+ * All that was written since the backup is gone. The members are down for longer than the TTL, as operators are told, or for
+ * less: a holder that etcd knows nothing of may then run on for a while. No other fault holds back what etcd has said before.
+ */
+const restore: Draw = (world, dice) => {
+  const { cluster, cluster: { backup }, contenders, locks, ttl } = world
+  const leaps = dice.percent(50) && backup!.canLeap
+  const isSoon = dice.percent(50)
+  const lost = dice.between(200, 5000)
+  const down = isSoon ? dice.between(300, 700) : dice.between(ttl, 2 * ttl)
+  return Effect.succeed({
+    name: `restored from a backup, ${isSoon ? "sooner than leases end" : "when leases have ended"}${
+      leaps ? ", with a leap" : ""
+    }`,
+    at: [
+      ...everywhere(world),
+      ...contenders.flatMap(({ name }) => [`process ${name}`, `network of ${name}`]),
+      ...locks.map((lock) => `lock ${lock}`)
+    ],
+    millis: 0,
+    inject: Effect.gen(function*() {
+      yield* Effect.andThen(backup!.save, Effect.sleep(lost))
+      yield* backup!.prepare(leaps)
+      yield* all(cluster, ({ kill }) => kill)
+      yield* Effect.sleep(down)
+      return { restored: { at: now(), leaps, isSoon } }
+    }),
+    mend: backup!.adopt
+  })
+}
+
 export interface Release {
   /** `3.6` */
   readonly version: string
@@ -279,6 +326,7 @@ const networks: ReadonlyArray<Draw> = [
   network("stalled", ({ stall }) => stall),
   network("without replies", ({ dropReplies }) => dropReplies),
   network("without requests", ({ dropRequests }) => dropRequests),
+  network("without events", ({ dropEvents }) => dropEvents),
   network("half-open", ({ halfOpen }) => halfOpen),
   network("cut off", ({ cut, refuse }) => Effect.andThen(refuse, cut)),
   network("cut once", ({ cut }) => cut),
@@ -289,6 +337,18 @@ const networks: ReadonlyArray<Draw> = [
   lateBlackHole,
   lateBlackHole
 ]
+
+/** Nobody hears of it: what was sent is sent again and again, and arrives when packets pass again. */
+const packets = (what: string, ...which: ReadonlyArray<Direction>): Draw => (world, dice) => {
+  const { host, name } = dice.pick(world.contenders)
+  return Effect.succeed({
+    name: `${name} with ${what}`,
+    at: [`network of ${name}`],
+    millis: around(world.ttl, dice),
+    inject: host!.drop(...which),
+    mend: host!.pass
+  })
+}
 
 const freeze: Draw = (world, dice) => {
   const contender = dice.pick(world.contenders)
@@ -314,6 +374,33 @@ const block: Draw = (world, dice) => {
 }
 
 // -----------------------------------------------------------------------------
+// the lines
+// -----------------------------------------------------------------------------
+
+/** A line becomes so long that those who wait in it do so in another way, and as short as before. */
+const crowd: Draw = (world, dice) => {
+  const contender = dice.pick(world.contenders)
+  const [lock, count] = [dice.pick(world.locks), dice.between(10, 30)]
+  const length = Effect.map(Operator.line(world.cluster, lock), (line) => line.length)
+  let before = Infinity
+  return Effect.succeed({
+    name: `${contender.name} with ${count} more for '${lock}'`,
+    at: [`line of ${lock}`],
+    millis: dice.between(1000, 6000),
+    inject: Effect.gen(function*() {
+      before = yield* Effect.orElseSucceed(length, () => before)
+      yield* contender.tell(`crowd ${count} ${lock}`)
+    }),
+    mend: length.pipe(
+      Effect.filterOrFail((length) => length <= before),
+      Effect.retry(Schedule.spaced("500 millis")),
+      Effect.timeoutOption("30 seconds"),
+      Effect.ignore
+    )
+  })
+}
+
+// -----------------------------------------------------------------------------
 // the operator
 // -----------------------------------------------------------------------------
 
@@ -332,7 +419,8 @@ const take = (
     millis: 0,
     inject: Operator.line(world.cluster, lock).pipe(
       Effect.flatMap((entries) => act(world, choose(entries, dice))),
-      Effect.orElseSucceed(() => [])
+      Effect.orElseSucceed(() => []),
+      Effect.map((taken) => ({ taken }))
     ),
     mend: Effect.void
   })
@@ -371,12 +459,42 @@ export const groups = {
     partitionMember,
     moveLeader
   ],
+  disks: [hangDisk],
   membership: [replaceMember, addLearner],
+  restores: [restore],
   networks,
+  packets: [
+    packets("all packets dropped", "INPUT", "OUTPUT"),
+    packets("packets to it dropped", "INPUT"),
+    packets("packets from it dropped", "OUTPUT")
+  ],
   processes: [freeze, freeze, block],
+  lines: [crowd],
   operators,
   store: [compact, noSpace]
 } satisfies Record<string, ReadonlyArray<Draw>>
+
+export type Group = keyof typeof groups
+
+/** What each group takes that not every machine has. */
+const needs: { readonly [G in Group]?: (world: World) => string | false } = {
+  restores: ({ cluster }) => cluster.backup === undefined && "there is no etcdctl beside this etcd",
+  disks: ({ cluster }) => cluster.disk === undefined && "only root can freeze a file system, on a loop device",
+  packets: ({ contenders }) =>
+    contenders.some(({ host }) => host === undefined) && "network namespaces take root, ip and iptables"
+}
+
+/** Rounds of faults at random, of those groups that this machine can do; it says which ones it cannot. */
+export const ofGroups = (some: ReadonlyArray<Group>, millis: number): Rounds => (world, dice, round) =>
+  Effect.gen(function*() {
+    const possible: Array<Group> = []
+    for (const group of some) {
+      const why = needs[group]?.(world)
+      if (why === undefined || why === false) possible.push(group)
+      else if (round.number === 0) yield* Console.log(`Left out: ${group}, since ${why}`)
+    }
+    return yield* atRandom(possible.flatMap((group): ReadonlyArray<Draw> => groups[group]), millis)(world, dice, round)
+  })
 
 /**
  * Without a leader that stands still: before 3.4.31 and 3.5.13, etcd lets it revoke leases that live when it wakes up, and

@@ -1,7 +1,7 @@
 /**
  * What a contender is started with, as one argument of JSON. It reports on its standard output, one line of JSON each, and
- * obeys on its standard input: `block MILLIS` has its event loop stand still, `usage` has it report its heap and sockets,
- * `stop` has every worker end its turn and the process end by itself.
+ * obeys on its standard input: `block MILLIS` has its event loop stand still, `crowd COUNT LOCK` has so many more wait for a
+ * lock, `usage` has it report its heap and sockets, `stop` has every worker end its turn and the process end by itself.
  */
 import type { Claim } from "./history.ts"
 
@@ -13,6 +13,8 @@ export interface Task {
   readonly auth?: { readonly username: string; readonly password: string } | undefined
   /** In seconds. */
   readonly ttl: number
+  /** Up to how many entries it watches a line as a whole, where that is not left to the library. */
+  readonly shortLine?: number | undefined
   readonly workers: ReadonlyArray<Work>
 }
 

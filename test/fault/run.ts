@@ -2,10 +2,12 @@
  * A run: a cluster, contenders, faults for a while, and then the end of everything, with the history of it all.
  */
 import { Effect } from "effect"
+import * as Host from "../support/Host.ts"
 import * as Cluster from "./cluster.ts"
 import * as Contender from "./contender.ts"
 import type { Counted, Counter, End, Exited, Fault, History, Kind, Lock, Recorded } from "./history.ts"
 import type { Plan, Rounds, World } from "./nemesis.ts"
+import { now } from "./now.ts"
 import * as Operator from "./operator.ts"
 import { keys, type Task, type Work } from "./protocol.ts"
 import { dice } from "./random.ts"
@@ -19,12 +21,12 @@ export interface Plot {
   readonly rounds: Rounds
   readonly commands: { readonly [K in Kind]?: ReadonlyArray<string> | undefined }
   readonly cluster?: Cluster.Options | undefined
+  /** Whether each contender has a host of its own, where this machine can have them. */
+  readonly hosts?: boolean | undefined
   readonly auth?: Task["auth"]
   /** Called after each round of faults; says whether to go on. */
   readonly onRound?: ((history: History) => Effect.Effect<boolean>) | undefined
 }
-
-export const now = (): number => Number(process.hrtime.bigint()) / 1e6
 
 export const run = Effect.fnUntraced(function*(plot: Plot) {
   const cluster = yield* Cluster.start(plot.cluster)
@@ -42,18 +44,21 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
   const began = now()
   const contenders = yield* Effect.forEach(plot.tasks, ({ kind, workers }, i) =>
     Effect.gen(function*() {
-      const network = yield* cluster.client
+      const host = plot.hosts === true ? yield* Host.make : undefined
+      const network = yield* cluster.client({ address: host?.gateway, isProxied: i % 2 === 1 })
       const task: Task = {
         name: `${kind}-${i}`,
         seed: plot.seed + i,
         hosts: inOrderOf(i, network).map(({ endpoint }) => endpoint),
         auth: plot.auth,
         ttl: plot.ttl,
+        shortLine: shortLines[i % shortLines.length],
         workers
       }
       return yield* Contender.start({
         kind,
         command: plot.commands[kind]!,
+        host,
         network,
         task,
         onReport
@@ -125,6 +130,9 @@ export const run = Effect.fnUntraced(function*(plot: Plot) {
   return history({ counted, exits: exits.flat(), left })
 })
 
+/** Some watch every line by its guards, some every line as a whole, and some go from one to the other, beside each other. */
+const shortLines = [undefined, 0, 4, 24]
+
 /** The members in an order of the contender's own: another first, and every other one the other way round. */
 const inOrderOf = <A>(i: number, network: ReadonlyArray<A>): ReadonlyArray<A> => {
   const way = i % 2 === 0 ? network : network.toReversed()
@@ -135,10 +143,10 @@ const inOrderOf = <A>(i: number, network: ReadonlyArray<A>): ReadonlyArray<A> =>
 const strike = (plan: Plan, onFault: (fault: Fault) => void): Effect.Effect<void> =>
   Effect.gen(function*() {
     const from = now()
-    const taken = yield* plan.inject
+    const done = yield* plan.inject
     yield* Effect.sleep(plan.millis)
     yield* plan.mend
-    onFault({ name: plan.name, from, to: now(), ...taken !== undefined && { taken } })
+    onFault({ name: plan.name, from, to: now(), ...done })
   })
 
 const count = (cluster: Cluster.Cluster, locks: ReadonlyArray<Lock>) =>

@@ -6,10 +6,10 @@ import { Effect, Exit, Scope } from "effect"
 import type * as Cluster from "./cluster.ts"
 import * as Contender from "./contender.ts"
 import type { Kind, Recorded } from "./history.ts"
+import { now } from "./now.ts"
 import * as Operator from "./operator.ts"
 import type { Work } from "./protocol.ts"
 import type { Entrant } from "./roster.ts"
-import { now } from "./run.ts"
 
 /** In seconds. */
 export const ttl = 4
@@ -103,7 +103,7 @@ export const measure = (
       // A new leader would give all leases their time again.
       const member = cluster.members.find((member) => member !== leader)!
       const start = Effect.fnUntraced(function*({ command, kind }: Entrant, role: "holder" | "next") {
-        const network = yield* cluster.client
+        const network = yield* cluster.client()
         const isOnMember = (i: number) => !scenario.isOneMember || (i === member.index) === (role === "holder")
         const lock = `table/${kind}-${scenario.name.replaceAll(/\W+/g, "-")}-${round}`
         const work: Work = {

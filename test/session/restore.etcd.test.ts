@@ -52,7 +52,7 @@ describe.concurrent("a restored etcd", () => {
         yield* Effect.repeat(b.run(Lock.withLock(Effect.void, "more")), { times: 20 })
         // All of them know a later revision than the snapshot has.
         yield* Effect.forEach([x, a], ({ run }) => run(Lock.withLock(Effect.void, "more")))
-        yield* backup.restore(file, ...flags)
+        yield* Effect.andThen(backup.prepare(file, ...flags), backup.adopt)
         const again = a.run(Lock.withLock(Effect.sync(() => (most = Math.max(most, running + 1), "ran")), "job"))
         const ran = yield* Effect.retry(again, { times: 3 }).pipe(Effect.timeout("25 seconds"))
         assert.strictEqual(ran, "ran")

@@ -21,13 +21,19 @@ export interface EtcdServer {
   readonly restart: Effect.Effect<void>
   /** Ends the server as an operator does (SIGTERM), starts another etcd on the same data and port, and tells its version. */
   readonly upgrade: (binary: string) => Effect.Effect<string>
-  /** Saves a snapshot, and restores one in the place of all data; undefined where there are no tools for that. */
+  /**
+   * Saves a snapshot, restores one beside the data while the server serves, and starts it again on that instead; undefined
+   * where there are no tools for that.
+   */
   readonly backup:
     | {
-      readonly save: (file: string) => Effect.Effect<void>
-      readonly restore: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
+      readonly save: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
+      readonly prepare: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
+      readonly adopt: Effect.Effect<void>
     }
     | undefined
+  /** Starts etcd's gRPC proxy, of the same version, in front of it, and answers the proxy's endpoint. */
+  readonly proxy: Effect.Effect<string, never, Scope.Scope>
   /** Kills the server and removes its data. It starts again as a new member, once the others have added it. */
   readonly wipe: Effect.Effect<void>
 }
@@ -93,27 +99,26 @@ const launch = Effect.fnUntraced(function*(launcher: Launcher, size: number, opt
     })
   }
   const members = yield* launcher.members(plans)
-  const servers = yield* Effect.forEach(members, (member, i) => serve(launcher.what, plans[i]!, member), {
+  const servers = yield* Effect.forEach(members, (member, i) => serve(launcher, plans[i]!, member), {
     concurrency: "unbounded"
   })
-  return process.env.ETCD_BEHIND === "grpc-proxy" ? yield* Effect.forEach(servers, behindProxy(launcher)) : servers
+  return process.env.ETCD_BEHIND === "grpc-proxy" ? yield* Effect.forEach(servers, behindProxy) : servers
 })
 
-/** Has clients meet etcd's gRPC proxy first, of the same version; what is done to the server is done to the etcd behind it. */
-const behindProxy = (launcher: Launcher) => (server: EtcdServer): Effect.Effect<EtcdServer, StartFailed, Scope.Scope> =>
-  launcher.proxy === undefined
-    ? Effect.die(new Error(`${launcher.what} cannot start a gRPC proxy`))
-    : Effect.map(launcher.proxy(server.endpoint), (endpoint) => ({
-      ...server,
-      endpoint,
-      description: `${server.description} behind its gRPC proxy`
-    }))
+/** Has clients meet the proxy first; what is done to the server is done to the etcd behind it. */
+const behindProxy = (server: EtcdServer): Effect.Effect<EtcdServer, never, Scope.Scope> =>
+  Effect.map(server.proxy, (endpoint) => ({
+    ...server,
+    endpoint,
+    description: `${server.description} behind its gRPC proxy`
+  }))
 
-const serve = (what: string, plan: Plan, member: Member): Effect.Effect<EtcdServer, StartFailed> => {
+const serve = ({ proxy, what }: Launcher, plan: Plan, member: Member): Effect.Effect<EtcdServer, StartFailed> => {
   const startUntilReady = Effect.andThen(member.start, Effect.raceFirst(untilReady(plan, member), member.died))
   const { upgrade } = member
+  const endpoint = `${member.host}:${plan.ports.client}`
   return Effect.map(plan.isSpare ? Effect.succeed("to be started") : startUntilReady, (version) => ({
-    endpoint: `${member.host}:${plan.ports.client}`,
+    endpoint,
     description: `etcd ${version} (${what})`,
     pause: member.pause,
     resume: member.resume,
@@ -125,9 +130,10 @@ const serve = (what: string, plan: Plan, member: Member): Effect.Effect<EtcdServ
         : Effect.andThen(upgrade(binary), Effect.orDie(startUntilReady)),
     backup: member.backup && {
       save: member.backup.save,
-      restore: (file, ...flags) =>
-        Effect.andThen(member.backup!.restore(file, ...flags), Effect.orDie(startUntilReady)).pipe(Effect.asVoid)
+      prepare: member.backup.prepare,
+      adopt: Effect.asVoid(Effect.andThen(member.backup.adopt, Effect.orDie(startUntilReady)))
     },
+    proxy: Effect.orDie(proxy?.(endpoint) ?? Effect.die(new Error(`${what} cannot start a gRPC proxy`))),
     wipe: member.wipe ?? Effect.die(new Error(`${what} cannot lose its data`))
   }))
 }

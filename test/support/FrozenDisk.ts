@@ -2,8 +2,9 @@
 import { Effect, type Scope } from "effect"
 import { execFileSync } from "node:child_process"
 import * as Fs from "node:fs"
-import * as Os from "node:os"
 import * as Path from "node:path"
+import { afterwards } from "./internal/afterwards.ts"
+import { roomiest } from "./internal/native.ts"
 
 export interface FrozenDisk {
   readonly directory: string
@@ -22,18 +23,21 @@ export const isAvailable = (): boolean => {
 }
 
 const make = () => {
-  const parent = Fs.mkdtempSync(Path.join(Os.tmpdir(), "frozen-disk-"))
+  const parent = Fs.mkdtempSync(Path.join(roomiest(), "frozen-disk-"))
   const [image, directory] = [Path.join(parent, "image"), Path.join(parent, "mounted")]
   const remove = () => Fs.rmSync(parent, { recursive: true, force: true })
   try {
     Fs.mkdirSync(directory)
     Fs.closeSync(Fs.openSync(image, "w"))
-    Fs.truncateSync(image, 256 * 2 ** 20)
+    // etcd keeps several logs of 64 MiB. What is not written takes no room.
+    Fs.truncateSync(image, 2 ** 31)
     call("mkfs.ext4", "-q", image)
     call("mount", "-o", "loop", image, directory)
+    const { callOff } = afterwards(`fsfreeze -u '${directory}'; umount -l '${directory}'; rm -rf '${parent}'`)
     return {
       directory,
       remove: () => {
+        callOff()
         call("umount", "--lazy", directory)
         remove()
       }

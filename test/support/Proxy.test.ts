@@ -82,6 +82,28 @@ describe("Proxy", () => {
       yield* Effect.all([client.closes, next.closes])
     }))
 
+  it.live("drops the events of etcd's watches, wherever their frames are cut, and nothing else", () =>
+    Effect.gen(function*() {
+      const { client, proxy } = yield* echoThrough({ isGrpc: true })
+      const [header, event] = [[1, "header"], [11, "event"]] as const
+      const created = frame([header, [2, 1], [3, 1]])
+      const told = frame([header, [2, 1], event])
+      const read = frame([header, [2, "a key"], [4, 11]])
+      const settings = frame([event], 4)
+      client.send(created + told)
+      yield* client.receives(created + told)
+      yield* proxy.dropEvents
+      for (const part of (told + read + told + settings + told + read).match(/[^]{1,7}/g)!) {
+        client.send(part)
+        yield* Effect.sleep("2 millis")
+      }
+      yield* client.receives(created + told + read + settings + read)
+      assert.isFalse(yield* proxy.hasDropped)
+      yield* proxy.resume
+      client.send(told)
+      yield* client.receives(created + told + read + settings + read + told)
+    }))
+
   it.live("leaves connections half-open, and takes new ones", () =>
     Effect.gen(function*() {
       const { client, echoed, proxy } = yield* echoThroughProxy
@@ -153,23 +175,37 @@ const dial = (endpoint: string) =>
     }
   }))
 
-const echoThroughProxy = Effect.gen(function*() {
-  let echoed = ""
-  const server = yield* Effect.acquireRelease(
-    Effect.callback<Net.Server>((resume) => {
-      const server = Net.createServer((socket) => {
-        socket.on("error", () => {})
-        socket.on("data", (chunk) => {
-          echoed += String(chunk)
-          socket.write(chunk)
+/** An HTTP/2 frame with a gRPC message of these fields: a number, or bytes. */
+const frame = (fields: ReadonlyArray<readonly [field: number, value: number | string]>, type = 0) => {
+  const message = Buffer.concat(fields.map(([field, value]) =>
+    typeof value === "number"
+      ? Buffer.from([field << 3, value])
+      : Buffer.concat([Buffer.from([field << 3 | 2, value.length]), Buffer.from(value)])
+  ))
+  const head = Buffer.from([0, 0, message.length + 5, type, 0, 0, 0, 0, 1, 0, 0, 0, 0, message.length])
+  return Buffer.concat([head, message]).toString("latin1")
+}
+
+const echoThrough = (options?: Proxy.Options) =>
+  Effect.gen(function*() {
+    let echoed = ""
+    const server = yield* Effect.acquireRelease(
+      Effect.callback<Net.Server>((resume) => {
+        const server = Net.createServer((socket) => {
+          socket.on("error", () => {})
+          socket.on("data", (chunk) => {
+            echoed += String(chunk)
+            socket.write(chunk)
+          })
         })
-      })
-      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-    }),
-    (server) => Effect.sync(() => void server.close())
-  )
-  const proxy = yield* Proxy.make(`127.0.0.1:${(server.address() as Net.AddressInfo).port}`)
-  const client = yield* dial(proxy.endpoint)
-  yield* until("the proxy to take the connection", Effect.map(proxy.connections, (n) => n === 1))
-  return { proxy, client, echoed: () => echoed }
-})
+        server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+      }),
+      (server) => Effect.sync(() => void server.close())
+    )
+    const proxy = yield* Proxy.make(`127.0.0.1:${(server.address() as Net.AddressInfo).port}`, options)
+    const client = yield* dial(proxy.endpoint)
+    yield* until("the proxy to take the connection", Effect.map(proxy.connections, (n) => n === 1))
+    return { proxy, client, echoed: () => echoed }
+  })
+
+const echoThroughProxy = echoThrough()

@@ -1,5 +1,6 @@
 import { Effect, type Scope } from "effect"
 import * as Net from "node:net"
+import { events } from "./internal/events.ts"
 import { freePort } from "./internal/ports.ts"
 
 export interface Proxy {
@@ -16,6 +17,8 @@ export interface Proxy {
   readonly dropRequests: Effect.Effect<void>
   /** Swallows everything in both directions, while connections, new ones too, stay open. */
   readonly blackHole: Effect.Effect<void>
+  /** Swallows what etcd tells of watches, and nothing else, where it was made for gRPC; nothing shows that afterwards. */
+  readonly dropEvents: Effect.Effect<void>
   /** Ends all connections at the server, and says nothing to the clients; new ones are taken as before. */
   readonly halfOpen: Effect.Effect<void>
   /** Whether there is a connection that has lost something. */
@@ -34,10 +37,20 @@ export interface Proxy {
   readonly adopt: (client: Net.Socket) => void
 }
 
+export interface Options {
+  /** The address of this machine where it listens, instead of the loopback. */
+  readonly address?: string | undefined
+  /** Whether nothing but gRPC without TLS goes through it. */
+  readonly isGrpc?: boolean | undefined
+}
+
 /**
- * A TCP proxy on the loopback in front of `endpoint`, which passes all bytes untouched until told otherwise.
+ * A TCP proxy on this machine in front of `endpoint`, which passes all bytes untouched until told otherwise.
  */
-export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope> =>
+export const make = (
+  endpoint: string,
+  { address = "127.0.0.1", isGrpc = false }: Options = {}
+): Effect.Effect<Proxy, never, Scope.Scope> =>
   Effect.gen(function*() {
     const at = endpoint.lastIndexOf(":")
     const target = { host: endpoint.slice(0, at), port: Number(endpoint.slice(at + 1)), allowHalfOpen: true }
@@ -49,7 +62,7 @@ export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope>
         client,
         etcd,
         requests: flow(client, etcd, network, false),
-        replies: flow(etcd, client, network, true)
+        replies: flow(etcd, client, network, true, isGrpc ? events() : undefined)
       }
       links.add(link)
       etcd.once("close", () => client.destroyed && links.delete(link))
@@ -61,7 +74,7 @@ export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope>
       if (server.listening) {
         return resume(Effect.void)
       }
-      server.listen(port, "127.0.0.1", () => resume(Effect.void))
+      server.listen(port, address, () => resume(Effect.void))
     })
     // stops listening at once; the callback of `close` would wait for the last connection
     const refuse = Effect.sync(() => void server.close())
@@ -83,13 +96,14 @@ export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope>
       })
     yield* Effect.acquireRelease(accept, () => Effect.andThen(refuse, cut))
     return {
-      endpoint: `127.0.0.1:${port}`,
+      endpoint: `${address}:${port}`,
       connections: Effect.sync(() => [...links].filter((link) => !link.client.destroyed).length),
       cut,
       stall: enter("stall"),
       dropReplies: enter("dropReplies"),
       dropRequests: enter("dropRequests"),
       blackHole: enter("blackHole"),
+      dropEvents: enter("dropEvents"),
       halfOpen: Effect.sync(() => {
         for (const link of links) {
           link.replies.silence()
@@ -113,7 +127,7 @@ export const make = (endpoint: string): Effect.Effect<Proxy, never, Scope.Scope>
   })
 
 interface Network {
-  mode: "forward" | "stall" | "dropReplies" | "dropRequests" | "blackHole"
+  mode: "forward" | "stall" | "dropReplies" | "dropRequests" | "dropEvents" | "blackHole"
   delay: number
   replyDelay: number
 }
@@ -135,7 +149,13 @@ interface Flow {
 const hasDropped = ({ replies, requests }: Link) => replies.dropped() || requests.dropped()
 
 // One direction of a connection: what happens at `from` is queued and happens at `to` as soon as the network lets it.
-const flow = (from: Net.Socket, to: Net.Socket, network: Network, isReply: boolean): Flow => {
+const flow = (
+  from: Net.Socket,
+  to: Net.Socket,
+  network: Network,
+  isReply: boolean,
+  filter: ReturnType<typeof events> = (chunk) => chunk
+): Flow => {
   const queue: Array<{ readonly due: number; readonly apply: () => void }> = []
   let dropped = false
   let isSilent = false
@@ -162,7 +182,7 @@ const flow = (from: Net.Socket, to: Net.Socket, network: Network, isReply: boole
     queue.push({ due: performance.now() + network.delay + (isReply ? network.replyDelay : 0), apply })
     pump()
   }
-  from.on("data", (chunk) => push(() => to.writable && to.write(chunk)))
+  from.on("data", (chunk) => push(() => to.writable && to.write(filter(chunk, network.mode === "dropEvents"))))
   from.on("end", () => push(() => to.end()))
   from.on("close", () => push(() => to.destroySoon()))
   from.on("error", () => {})

@@ -3,12 +3,14 @@
  * without any guard.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Deferred, Effect, Exit, Fiber, Redacted, Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, FiberSet, Redacted, Scope } from "effect"
 import { Election, Etcd, Lock, ReadWriteLock, Semaphore, Session } from "effect-etcd-lock"
+import { Lengths } from "../../../src/internal/line/line.ts"
 import type { Claim, Counter, Outcome } from "../history.ts"
+import { now } from "../now.ts"
 import { cleanUp, keys, type Work } from "../protocol.ts"
 import { type Dice, dice } from "../random.ts"
-import { now, obey, report, task } from "./reporter.ts"
+import { obey, report, task } from "./reporter.ts"
 
 type Service = Etcd.Etcd["Service"]
 
@@ -298,6 +300,20 @@ const loop = Effect.fnUntraced(function*(worker: Worker, index: number) {
   }
 })
 
+/** So many more wait for a lock, each in a session of its own, and leave after their turn. */
+const crowd = Effect.fnUntraced(
+  function*(worker: Pick<Worker, "etcd" | "stop">, count: number, lock: string, n: number) {
+    const works = task.workers.filter((work) => work.lock === lock && work.turns === "short")
+    if (works.length === 0) return
+    yield* Effect.forEach(Array.from({ length: count }), (_, i) => {
+      const work: Work = { ...works[i % works.length]!, how: "handle" }
+      const section = `${task.name}/crowd-${n}/${i}`
+      const own = turn({ ...worker, work, dice: dice(task.seed * 1000 + 100 * n + i) }, section)
+      return Effect.scoped(Effect.exit(Effect.provideServiceEffect(own, Session.Session, Session.make({ ttl }))))
+    }, { concurrency: "unbounded", discard: true })
+  }
+)
+
 // -----------------------------------------------------------------------------
 // the process
 // -----------------------------------------------------------------------------
@@ -348,7 +364,13 @@ const program = Effect.gen(function*() {
   const numbers = [...new Set(task.workers.map(({ session }) => session))]
   const sessions = new Map<number, Session.Session["Service"]>()
   for (const number of numbers) sessions.set(number, yield* Session.make({ ttl }))
-  obey(() => Deferred.doneUnsafe(stop, Exit.void))
+  const crowds = yield* FiberSet.make()
+  const start = yield* FiberSet.runtime(crowds)<Etcd.Etcd>()
+  let gathered = 0
+  obey(
+    () => Deferred.doneUnsafe(stop, Exit.void),
+    (count, lock) => void start(crowd({ etcd, stop }, count, lock, ++gathered))
+  )
   yield* Effect.forEach(
     task.workers,
     (work, i) =>
@@ -359,11 +381,16 @@ const program = Effect.gen(function*() {
       ),
     { concurrency: "unbounded", discard: true }
   )
+  yield* FiberSet.awaitEmpty(crowds)
 })
+
+const lengths = (short: number) =>
+  Effect.provideService(Lengths, { short, long: 2 * short, longest: Math.max(2 * short, 4) })
 
 const user = task.auth && { username: task.auth.username, password: Redacted.make(task.auth.password) }
 
 program.pipe(
+  task.shortLine === undefined ? (self) => self : lengths(task.shortLine),
   Effect.updateService(Etcd.Etcd, observed),
   Effect.scoped,
   Effect.provide(Etcd.layer({ hosts: task.hosts, ...user, requestTimeout: `${Math.min(task.ttl, 5)} seconds` })),

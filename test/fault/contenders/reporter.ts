@@ -1,11 +1,10 @@
 /** What the contenders that run on Node have in common. */
 import { createInterface } from "node:readline"
 import type { Report } from "../history.ts"
+import { now } from "../now.ts"
 import { standstill, type Task } from "../protocol.ts"
 
 export const task: Task = JSON.parse(process.argv[2]!)
-
-export const now = (): number => Number(process.hrtime.bigint()) / 1e6
 
 type Unstamped<R> = R extends Report ? Omit<R, "at"> : never
 
@@ -27,16 +26,22 @@ const watchTime = () => {
   }, 20).unref()
 }
 
-/** Reports how it is, obeys, and calls back when it is to stop. The process ends with its input, in whatever way that ended. */
-export const obey = (onStop: () => void): void => {
+/**
+ * Reports how it is, obeys, and calls back when it should stop, and when more should wait for a lock. The process ends with
+ * its input, in whatever way that ended.
+ */
+export const obey = (onStop: () => void, onCrowd?: (count: number, lock: string) => void): void => {
   watchTime()
   const lines = createInterface({ input: process.stdin })
   let isStopping = false
   lines.on("line", (line) => {
-    const [command, argument] = line.split(" ")
+    const [command, argument, lock] = line.split(" ")
     switch (command) {
       case "block": {
         return standStill(Number(argument))
+      }
+      case "crowd": {
+        return onCrowd?.(Number(argument), lock!)
       }
       case "usage": {
         globalThis.gc?.()

@@ -28,12 +28,14 @@ export const renderRun = (history: History, verdict: Verdict, machine: string, c
         ["overlaps without an excuse", ...kinds.map((kind) => overlaps(verdict, kind, undefined))],
         ["overlaps of a process that stood still", ...kinds.map((kind) => overlaps(verdict, kind, "frozen"))],
         ["overlaps after an operator took the lock", ...kinds.map((kind) => overlaps(verdict, kind, "operator"))],
+        ["overlaps after etcd was restored too soon", ...kinds.map((kind) => overlaps(verdict, kind, "restored"))],
         ["overlaps after etcd ended a lease early", ...kinds.map((kind) => overlaps(verdict, kind, "etcd"))]
       ]
     ),
     "",
-    "A process that stood still, an operator that takes a lock away, and an etcd that ends a lease within the TTL of a renewal",
-    "that it has acknowledged, as a leader may that was stopped for a while, make two holders whatever the lock does;",
+    "A process that stood still, an operator that takes a lock away or restores an older backup within the TTL, and an etcd that",
+    "ends a lease within the TTL of a renewal that it has acknowledged, as a leader may that was stopped for a while, make two",
+    "holders whatever the lock does;",
     "`stopped after` is how long the body took to stop once its process could know.",
     "",
     ...table(
@@ -79,7 +81,8 @@ const how: { readonly [K in Counter]: string } = {
 
 /** A fault's name without what it hit. */
 const classOf = (name: string): string =>
-  name.replace(/^(ours|go|etcd3)-\d+/, "a contender").replace(/ \d+(?!\.)\b/g, "").replace(/ of '.*'$/, " taken away")
+  name.replace(/^(ours|go|etcd3)-\d+/, "a contender").replace(/ \d+(?!\.)\b/g, "")
+    .replace(/ for '.*'$/, " in a line").replace(/ of '.*'$/, " taken away")
 
 const seconds = (millis: number): string => (millis / 1000).toFixed(0)
 

@@ -42,10 +42,11 @@ export interface Member {
   readonly kill: Effect.Effect<void>
   /** Kills it and removes its data: it starts again as a new member, once the others have added it. A container cannot. */
   readonly wipe?: Effect.Effect<void> | undefined
-  /** Saves a snapshot of what it has to a file, and restores one that it starts on. A container cannot. */
+  /** Saves a snapshot of what it has to a file, restores one beside its data, and has it start on that. A container cannot. */
   readonly backup?: {
-    readonly save: (file: string) => Effect.Effect<void>
-    readonly restore: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
+    readonly save: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
+    readonly prepare: (file: string, ...flags: ReadonlyArray<string>) => Effect.Effect<void>
+    readonly adopt: Effect.Effect<void>
   } | undefined
   /** Ends it by SIGTERM, and has it start as another etcd on the same data from now on. A container cannot. */
   readonly upgrade?: ((binary: string) => Effect.Effect<void>) | undefined

@@ -105,14 +105,25 @@ const backupOf = (
       })
     })
   const restorer = Fs.existsSync(`${binary}utl`) ? `${binary}utl` : `${binary}ctl`
-  const kept = args.filter((arg) => /^--(name|data-dir|initial-cluster|initial-advertise-peer-urls)=/.test(arg))
+  const kept = args.filter((arg) => /^--(name|initial-cluster|initial-advertise-peer-urls)=/.test(arg))
+  const prepared = Path.join(dataDir, "prepared")
+  const remove = (path: string) => Fs.rmSync(path, { recursive: true, force: true })
   return {
-    save: (file) => call(`${binary}ctl`, [`--endpoints=127.0.0.1:${plan.ports.client}`, "snapshot", "save", file]),
-    restore: (file, ...flags) =>
-      Effect.andThen(kill, () => {
-        Fs.rmSync(dataDir, { recursive: true, force: true })
-        return call(restorer, ["snapshot", "restore", file, ...kept, ...flags])
+    save: (file, ...flags) =>
+      call(`${binary}ctl`, [`--endpoints=127.0.0.1:${plan.ports.client}`, ...flags, "snapshot", "save", file]),
+    prepare: (file, ...flags) =>
+      Effect.suspend(() => {
+        remove(prepared)
+        return call(restorer, ["snapshot", "restore", file, `--data-dir=${prepared}`, ...kept, ...flags])
+      }),
+    adopt: Effect.andThen(
+      kill,
+      Effect.sync(() => {
+        remove(Path.join(dataDir, "member"))
+        Fs.renameSync(Path.join(prepared, "member"), Path.join(dataDir, "member"))
+        remove(prepared)
       })
+    )
   }
 }
 
@@ -191,7 +202,7 @@ export const temporaryDirectory = (parent = roomiest()) =>
   )
 
 /** In memory where there is room for many an etcd: a disk that others keep busy lets an etcd miss every deadline. */
-const roomiest = (): string => {
+export const roomiest = (): string => {
   const memory = "/dev/shm"
   if (!Fs.existsSync(memory)) return Os.tmpdir()
   const { bavail, bsize } = Fs.statfsSync(memory)
