@@ -12,9 +12,11 @@ export type Words = { readonly program: string; readonly args: ReadonlyArray<str
 
 export interface Child {
   readonly pid: number
+  /** Where its signals go: its process group, as a negative number, or it alone where that is the terminal's. */
+  readonly target: number
   /** Waits for its end, and returns its exit code as a shell reports it. */
   readonly ended: Effect.Effect<number>
-  /** Sends a signal to its process group, or to it alone where it shares the terminal's group with this process. */
+  /** Passes a signal on that this process has received. */
   readonly send: (signal: NodeJS.Signals) => Effect.Effect<void>
   /** Sends a signal, and SIGKILL when the time is over, and waits for the end of all that it reaches. */
   readonly end: (signal: NodeJS.Signals, killAfter: Duration.Duration) => Effect.Effect<void>
@@ -51,17 +53,36 @@ export const start = Effect.fnUntraced(function*(
       // Node throws most errors of the kernel, such as that of a path that leads through a file.
       Effect.catchDefect((error) => cannotRun(words, error))
     )
+  const target = sharesGroup ? child.pid : -child.pid
+  const send = (signal: NodeJS.Signals) => Effect.ignore(Effect.try(() => process.kill(target, signal)))
+  if (!sharesGroup) yield* stoppedTogether(send)
   return {
     pid: child.pid,
+    target,
     ended: child.exitCode.pipe(Effect.catch((error) => Effect.succeed(codeOf(signalOf(error))))),
     send: (signal) =>
       // The terminal has sent these to the whole group.
       sharesGroup && (signal === "SIGINT" || signal === "SIGQUIT")
         ? Effect.void
-        : Effect.ignore(Effect.try(() => process.kill(sharesGroup ? child.pid : -child.pid, signal))),
+        : send(signal),
     end: (killSignal, forceKillAfter) => Effect.ignore(child.kill({ killSignal, forceKillAfter }))
   }
 })
+
+/** Lets Ctrl-Z stop both, where the terminal reaches this process only. */
+const stoppedTogether = (send: (signal: NodeJS.Signals) => Effect.Effect<void>) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const stop = () => {
+        Effect.runSync(send("SIGSTOP"))
+        process.kill(process.pid, "SIGSTOP")
+      }
+      const goOn = () => Effect.runSync(send("SIGCONT"))
+      process.on("SIGTSTP", stop).on("SIGCONT", goOn)
+      return () => process.off("SIGTSTP", stop).off("SIGCONT", goOn)
+    }),
+    (remove) => Effect.sync(remove)
+  )
 
 const notFound = (words: Words) => endWith(codes.notFound, `There is no program ${programOf(words)}.`)
 

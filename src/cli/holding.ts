@@ -15,7 +15,9 @@ import { json } from "../internal/printable.ts"
 import * as Child from "./child.ts"
 import { codes, ExitWith, Misuse } from "./ending.ts"
 import * as flags from "./flags.ts"
+import * as Guardian from "./guardian.ts"
 import { Signals, untilSignal } from "./signals.ts"
+import * as Stderr from "./stderr.ts"
 
 // -----------------------------------------------------------------------------
 // options
@@ -116,6 +118,7 @@ export const hold = Effect.fnUntraced(function*<E extends SectionError>(
   /** The section puts down that the command has succeeded, before it releases the lock. */
   isRemembered = false
 ) {
+  yield* Stderr.whileHolding
   const killAfter = Option.getOrElse(options.killAfter, () => Duration.times(options.ttl, 0.2))
   const safetyMargin = yield* safetyMarginOf(options.ttl, killAfter)
   const services = yield* Effect.context<Etcd.Etcd | Signals | ChildProcessSpawner.ChildProcessSpawner>()
@@ -156,7 +159,7 @@ export const hold = Effect.fnUntraced(function*<E extends SectionError>(
   )
   const running = yield* Effect.forkDetach(whole)
   yield* Effect.raceFirst(Fiber.join(running), leftToItsTtl(options, ending, isRemembered))
-})
+}, Effect.scoped)
 
 type SectionError = Lock.AcquireError | Lock.LockHeld | Semaphore.AcquireError | Semaphore.PermitsUnavailable
 
@@ -263,7 +266,9 @@ const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killA
   Effect.gen(function*() {
     const [elapsed, [code, isLost]] = yield* Effect.timed(
       Effect.gen(function*() {
+        const guardian = yield* guardianOf(lock, options.onLost, killAfter)
         const child = yield* Child.start(words, environmentOf(lock), killAfter)
+        yield* guardian.guard(child.target)
         // One that ends when its lock is lost has been made to.
         const ended = Effect.flatMap(
           child.ended,
@@ -271,7 +276,11 @@ const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killA
         )
         const lost = Effect.catch(
           lock.awaitLoss,
-          (loss) => Effect.map(lose(loss, lock, child, options, killAfter), (code) => [code, true] as const)
+          (loss) =>
+            Effect.andThen(
+              guardian.lost,
+              Effect.map(lose(loss, lock, child, options, killAfter), (code) => [code, true] as const)
+            )
         )
         const forwarding = Effect.forever(Effect.flatMap(Effect.flatMap(Signals, Queue.take), child.send))
         return yield* Effect.raceFirst(ended, lost).pipe(Effect.raceFirst(forwarding))
@@ -285,6 +294,12 @@ const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killA
     }
     return code
   })
+
+const guardianOf = (lock: Lock.Handle, onLost: OnLost, killAfter: Duration.Duration) =>
+  onLost._tag === "Ignore"
+    ? Effect.succeed(Guardian.none)
+    // A line of shell is what this process would have run.
+    : Guardian.start(lock, onLost._tag === "Signal" ? onLost.signal : "SIGTERM", killAfter)
 
 /** What scripts for `etcdctl lock` read, and the name. The revision is that of etcdctl and Go, which is the token. */
 const environmentOf = ({ fencingToken, key, lock }: Lock.Handle) => ({

@@ -230,19 +230,3 @@ describe("an etcd that stops", () => {
       yield* server.resume
     }).pipe(Effect.scoped), 60_000)
 })
-
-describe("a wrapper that is killed", () => {
-  it.live("cannot end its command, and lets the next one in when its lease is over", () =>
-    Effect.gen(function*() {
-      const name = unique("kill-9")
-      const child = yield* Program.start(["run", "--ttl", "3s", name, "-c", "echo child $$; exec sleep 100"])
-      yield* child.printed(/child/)
-      const next = yield* Program.start(["run", name, "echo", "next"])
-      yield* next.printed(/Waits for/)
-      yield* child.send("SIGKILL")
-      assert.strictEqual(yield* child.ended, "SIGKILL")
-      yield* Effect.addFinalizer(() => Effect.sync(() => process.kill(pidOf(child), "SIGKILL")))
-      assert.strictEqual(yield* next.ended, 0)
-      assert.strictEqual(next.stdout(), "next\n")
-    }).pipe(Effect.scoped), 60_000)
-})
