@@ -267,8 +267,7 @@ const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killA
     const [elapsed, [code, isLost]] = yield* Effect.timed(
       Effect.gen(function*() {
         const guardian = yield* guardianOf(lock, options.onLost, killAfter)
-        const child = yield* Child.start(words, environmentOf(lock), killAfter)
-        yield* guardian.guard(child.target)
+        const child = yield* Child.start(words, environmentOf(lock), killAfter, guardian)
         // One that ends when its lock is lost has been made to.
         const ended = Effect.flatMap(
           child.ended,
@@ -278,7 +277,7 @@ const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killA
           lock.awaitLoss,
           (loss) =>
             Effect.andThen(
-              guardian.lost,
+              guardian?.lost ?? Effect.void,
               Effect.map(lose(loss, lock, child, options, killAfter), (code) => [code, true] as const)
             )
         )
@@ -297,9 +296,9 @@ const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killA
 
 const guardianOf = (lock: Lock.Handle, onLost: OnLost, killAfter: Duration.Duration) =>
   onLost._tag === "Ignore"
-    ? Effect.succeed(Guardian.none)
+    ? Effect.undefined
     // A line of shell is what this process would have run.
-    : Guardian.start(lock, onLost._tag === "Signal" ? onLost.signal : "SIGTERM", killAfter)
+    : Guardian.make(lock, onLost._tag === "Signal" ? onLost.signal : "SIGTERM", killAfter)
 
 /** What scripts for `etcdctl lock` read, and the name. The revision is that of etcdctl and Go, which is the token. */
 const environmentOf = ({ fencingToken, key, lock }: Lock.Handle) => ({
