@@ -1,6 +1,6 @@
 /** Holds a lock while a command runs, or until a signal comes. */
 import { type Etcd, Lock, type Semaphore, Session } from "effect-etcd-lock"
-import { Flag } from "effect/cli"
+import { Argument, Flag } from "effect/cli"
 import * as Console from "effect/Console"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -41,8 +41,8 @@ const onLostOf = (text: string): Option.Option<OnLost> => {
   return Option.none()
 }
 
-/** The options of all commands that hold something while they run one. */
-export const holdingFlags = {
+/** The options of all commands that hold something. */
+export const lockFlags = {
   ttl: flags.duration("ttl").pipe(
     Flag.withDescription("How long the lock outlives this process if it dies. Default: 15s."),
     Flag.withDefault(Duration.seconds(15))
@@ -56,6 +56,20 @@ export const holdingFlags = {
     Flag.withAlias("E"),
     Flag.withDescription("The exit code when it is held, or the time is over. Default: 75."),
     Flag.withDefault(codes.held)
+  ),
+  lostExitCode: flags.exitCode("lost-exit-code").pipe(
+    Flag.withDescription("The exit code when the lock is lost. Default: 76."),
+    Flag.withDefault(codes.lost)
+  )
+}
+
+/** Those of the ones that run a command meanwhile. */
+export const commandFlags = {
+  shell: Flag.String("command").pipe(
+    Flag.withAlias("c"),
+    Flag.withMetavar("line"),
+    Flag.withDescription("A line for /bin/sh, in the command's place."),
+    Flag.optional
   ),
   onLost: Flag.String("on-lost").pipe(
     Flag.withMetavar("kill|signal:SIG|exec:LINE|ignore"),
@@ -75,14 +89,26 @@ export const holdingFlags = {
     Flag.withDescription("How long the command has to end after that. Default: a fifth of the TTL."),
     Flag.optional
   ),
-  lostExitCode: flags.exitCode("lost-exit-code").pipe(
-    Flag.withDescription("The exit code when the lock is lost. Default: 76."),
-    Flag.withDefault(codes.lost)
-  ),
   holdFor: flags.duration("hold-for").pipe(
     Flag.withDescription("Hold the lock for at least this long, even if the command ends earlier."),
     Flag.optional
   )
+}
+
+export const commandArgument = Argument.String("command").pipe(
+  Argument.withDescription("The command and its arguments."),
+  Argument.variadic()
+)
+
+/** The command is given as words or as a line, or not at all. */
+export const wordsOf = ({ command: [program, ...args], shell: line }: {
+  readonly command: ReadonlyArray<string>
+  readonly shell: Option.Option<string>
+}): Effect.Effect<Option.Option<Child.Words>, Misuse> => {
+  if (program === "" || Option.contains(line, "")) return Effect.fail(new Misuse({ message: "The command is empty." }))
+  if (program === undefined) return Effect.succeed(Option.map(line, (line) => ({ line })))
+  if (Option.isNone(line)) return Effect.succeedSome({ program, args })
+  return Effect.fail(new Misuse({ message: "-c takes the place of a command: give one of them." }))
 }
 
 export interface Options {
@@ -94,6 +120,13 @@ export interface Options {
   readonly lostExitCode: number
   readonly holdFor: Option.Option<Duration.Duration>
 }
+
+/** The options about a command, where there is none. */
+export const noCommand = {
+  onLost: { _tag: "Signal", signal: "SIGTERM" },
+  killAfter: Option.some(Duration.zero),
+  holdFor: Option.none()
+} as const
 
 // -----------------------------------------------------------------------------
 // holding
@@ -118,7 +151,6 @@ export const hold = Effect.fnUntraced(function*<E extends SectionError>(
   /** The section puts down that the command has succeeded, before it releases the lock. */
   isRemembered = false
 ) {
-  yield* Stderr.whileHolding
   const killAfter = Option.getOrElse(options.killAfter, () => Duration.times(options.ttl, 0.2))
   const safetyMargin = yield* safetyMarginOf(options.ttl, killAfter)
   const services = yield* Effect.context<Etcd.Etcd | Signals | ChildProcessSpawner.ChildProcessSpawner>()
@@ -159,7 +191,7 @@ export const hold = Effect.fnUntraced(function*<E extends SectionError>(
   )
   const running = yield* Effect.forkDetach(whole)
   yield* Effect.raceFirst(Fiber.join(running), leftToItsTtl(options, ending, isRemembered))
-}, Effect.scoped)
+}, Effect.provide(Stderr.layer))
 
 type SectionError = Lock.AcquireError | Lock.LockHeld | Semaphore.AcquireError | Semaphore.PermitsUnavailable
 

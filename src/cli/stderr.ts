@@ -1,30 +1,43 @@
 /**
- * What is printed on stderr. A write to a pipe that nobody reads, to a full disk or to a terminal that has been stopped
- * blocks the only thread, and renewals with it. So where a lock may be held, `cat` writes for this process, and what it does
- * not take in time is dropped and counted.
+ * What is printed while a lock is held. A write to a full disk, or to a terminal that has been stopped, blocks the only
+ * thread, and renewals with it. So `cat` writes in the place of this process, and what it does not take in time is dropped
+ * and counted.
  */
+import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import { type ChildProcess, spawn } from "node:child_process"
 
 /** How many bytes may wait for a slow reader. */
 const room = 1 << 16
 
-/** How long what is printed last may take to be read, in milliseconds. */
-const patience = 500
+/** How long what was printed last may take to be read. */
+const patience = "500 millis"
 
-let isHolding = false
-let cat: ChildProcess | undefined
-let dropped = 0
-
-/** Prints lines, and never waits or fails. */
-export const write = (lines: string): void => {
-  if (!isHolding) return console.error(lines)
-  const { stdin } = cat ??= start()
-  if (stdin!.writableLength + lines.length > room) return void dropped++
-  const missing = dropped === 0 ? "" : `etcd-lock: ${dropped} messages that were not read in time are missing here\n`
-  dropped = 0
-  stdin!.write(`${missing}${lines}\n`)
-}
+/** A console that neither waits nor fails when it prints an error. */
+export const layer = Layer.effect(
+  Console.Console,
+  Effect.gen(function*() {
+    const console = yield* Console.Console
+    let cat: ChildProcess | undefined
+    let dropped = 0
+    yield* Effect.addFinalizer(() =>
+      Effect.timeoutOption(Effect.suspend(() => cat === undefined ? Effect.void : ended(cat)), patience)
+    )
+    return {
+      ...console,
+      error: (lines: string) => {
+        const { stdin } = cat ??= start()
+        if (stdin!.writableLength + lines.length > room) return void dropped++
+        const missing = dropped === 0
+          ? ""
+          : `etcd-lock: ${dropped} messages are missing here: nobody read them in time\n`
+        dropped = 0
+        stdin!.write(`${missing}${lines}\n`)
+      }
+    }
+  })
+)
 
 const start = () => {
   // In a session of its own, it gets no signal of the terminal's before it has written the last line.
@@ -34,20 +47,6 @@ const start = () => {
   cat.unref()
   return cat
 }
-
-/** Writes do not wait until the scope closes, nor after that where nobody has read what was printed by then. */
-export const whileHolding = Effect.acquireRelease(
-  Effect.sync(() => {
-    isHolding = true
-  }),
-  () =>
-    Effect.asVoid(Effect.timeoutOption(
-      Effect.map(Effect.suspend(() => cat === undefined ? Effect.void : ended(cat)), () => {
-        isHolding = false
-      }),
-      patience
-    ))
-)
 
 const ended = (cat: ChildProcess) =>
   Effect.callback<void>((resume) => {

@@ -6,7 +6,6 @@ import type * as LogLevel from "effect/LogLevel"
 import * as References from "effect/References"
 import { json, printable } from "../internal/printable.ts"
 import { root } from "./root.ts"
-import * as Stderr from "./stderr.ts"
 
 const levels: { readonly [Level in LogLevel.LogLevel]?: string } = {
   Warn: "warning: ",
@@ -28,7 +27,7 @@ export const layer = (options: {
   readonly verbose: boolean
 }): Layer.Layer<never> =>
   Layer.merge(
-    Logger.layer([Logger.map(options.json ? Logger.map(Logger.formatStructured, json) : text, Stderr.write)]),
+    Logger.layer([Logger.withConsoleError(options.json ? Logger.map(Logger.formatStructured, json) : text)]),
     Layer.succeed(References.MinimumLogLevel, options.quiet ? "Error" : options.verbose ? "Debug" : "Info")
   )
 

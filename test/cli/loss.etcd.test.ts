@@ -132,7 +132,7 @@ describe("a command whose lock is lost", () => {
   it.live("is over when its holder has no command", () =>
     Effect.gen(function*() {
       const name = unique("alone")
-      const holder = yield* Program.start(["run", name])
+      const holder = yield* Program.start(["hold", name])
       yield* holder.printed(/token/)
       yield* takeAway(name)
       assert.strictEqual(yield* holder.ended, 76)
@@ -220,7 +220,7 @@ describe("an etcd that stops", () => {
       const server = yield* EtcdServer.start()
       const name = unique("waiter")
       const env = { ETCDCTL_ENDPOINTS: server.endpoint }
-      const holder = yield* Program.start(["run", name], { env })
+      const holder = yield* Program.start(["hold", name], { env })
       yield* holder.printed(/token/)
       const waiter = yield* Program.start(["run", name, "true"], { env })
       yield* waiter.printed(/Waits for/)
