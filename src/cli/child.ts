@@ -3,8 +3,12 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as PlatformError from "effect/PlatformError"
 import { ChildProcess, type ChildProcessSpawner } from "effect/process"
+import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
+import * as Fs from "node:fs"
+import * as Path from "node:path"
 import { codes, ExitWith } from "./ending.ts"
+import type { Guardian } from "./guardian.ts"
 import { codeOf } from "./signals.ts"
 
 /** A program with its arguments, or a line for the shell. */
@@ -14,7 +18,7 @@ export interface Child {
   readonly pid: number
   /** Waits for its end, and returns its exit code as a shell reports it. */
   readonly ended: Effect.Effect<number>
-  /** Sends a signal to its process group, or to it alone where it shares the terminal's group with this process. */
+  /** Passes a signal on that this process has received. */
   readonly send: (signal: NodeJS.Signals) => Effect.Effect<void>
   /** Sends a signal, and SIGKILL when the time is over, and waits for the end of all that it reaches. */
   readonly end: (signal: NodeJS.Signals, killAfter: Duration.Duration) => Effect.Effect<void>
@@ -30,7 +34,8 @@ export interface Child {
 export const start = Effect.fnUntraced(function*(
   words: Words,
   env: Readonly<Record<string, string>>,
-  killAfter: Duration.Duration
+  killAfter: Duration.Duration,
+  guardian?: Guardian
 ): Effect.fn.Return<Child, ExitWith, ChildProcessSpawner.ChildProcessSpawner | Scope.Scope> {
   const sharesGroup = process.stdin.isTTY === true
   const options: ChildProcess.CommandOptions = {
@@ -40,17 +45,24 @@ export const start = Effect.fnUntraced(function*(
     env,
     extendEnv: true,
     detached: !sharesGroup,
-    forceKillAfter: killAfter
+    forceKillAfter: killAfter,
+    ...guardian === undefined ? {} : { additionalFds: { fd3: { type: "input" } } }
   }
-  const child = yield* ("line" in words
-    ? ChildProcess.make(words.line, [], { ...options, shell: "/bin/sh" })
-    : ChildProcess.make(words.program, words.args, options)).pipe(
-      Effect.catch(({ reason }) =>
-        reason._tag === "NotFound" ? notFound(words) : cannotRun(words, reason.cause ?? reason.message)
-      ),
-      // Node throws most errors of the kernel, such as that of a path that leads through a file.
-      Effect.catchDefect((error) => cannotRun(words, error))
-    )
+  const command = "line" in words ? ["/bin/sh", "-c", words.line] : [words.program, ...words.args]
+  const error = errorOf(command[0]!)
+  if (error !== undefined) return yield* error.code === "ENOENT" ? notFound(words) : cannotRun(words, error)
+  const [program, ...args] = guardian === undefined
+    ? command
+    : yield* guardian.beside(command, sharesGroup ? "command" : "group")
+  const child = yield* ChildProcess.make(program!, args, options).pipe(
+    Effect.catch(({ reason }) => cannotRun(words, reason.cause ?? reason.message)),
+    // Node throws most errors of the kernel, such as that of arguments that are too long.
+    Effect.catchDefect((error) => cannotRun(words, error))
+  )
+  if (guardian !== undefined) yield* guardian.tell(child.getInputFd(3))
+  const target = sharesGroup ? child.pid : -child.pid
+  const send = (signal: NodeJS.Signals) => Effect.ignore(Effect.try(() => process.kill(target, signal)))
+  if (!sharesGroup) yield* stoppedTogether(send)
   return {
     pid: child.pid,
     ended: child.exitCode.pipe(Effect.catch((error) => Effect.succeed(codeOf(signalOf(error))))),
@@ -58,10 +70,36 @@ export const start = Effect.fnUntraced(function*(
       // The terminal has sent these to the whole group.
       sharesGroup && (signal === "SIGINT" || signal === "SIGQUIT")
         ? Effect.void
-        : Effect.ignore(Effect.try(() => process.kill(sharesGroup ? child.pid : -child.pid, signal))),
+        : send(signal),
     end: (killSignal, forceKillAfter) => Effect.ignore(child.kill({ killSignal, forceKillAfter }))
   }
 })
+
+/** Lets Ctrl-Z stop both, where the terminal reaches this process only. */
+const stoppedTogether = (send: (signal: NodeJS.Signals) => Effect.Effect<void>) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const stop = () => {
+        Effect.runSync(send("SIGSTOP"))
+        process.kill(process.pid, "SIGSTOP")
+      }
+      const goOn = () => Effect.runSync(send("SIGCONT"))
+      process.on("SIGTSTP", stop).on("SIGCONT", goOn)
+      return () => process.off("SIGTSTP", stop).off("SIGCONT", goOn)
+    }),
+    (remove) => Effect.sync(remove)
+  )
+
+/** Why no shell would find a program that it can run. */
+const errorOf = (program: string): NodeJS.ErrnoException | undefined => {
+  const places = program.includes("/")
+    ? [program]
+    : (process.env.PATH ?? "/usr/bin:/bin").split(":").map((folder) => Path.join(folder || ".", program))
+  const found = places.map((place) => Result.try(() => Fs.accessSync(place, Fs.constants.X_OK)))
+  if (found.some(Result.isSuccess)) return undefined
+  const errors = found.flatMap((found) => Result.isFailure(found) ? found.failure as NodeJS.ErrnoException : [])
+  return errors.find(({ code }) => code === "EACCES") ?? errors[0]
+}
 
 const notFound = (words: Words) => endWith(codes.notFound, `There is no program ${programOf(words)}.`)
 

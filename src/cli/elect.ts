@@ -4,8 +4,7 @@ import { Argument, Command, Flag } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { connection } from "./connection.ts"
-import { hold, holdingFlags } from "./holding.ts"
-import { wordsOf } from "./run.ts"
+import { commandArgument, commandFlags, hold, lockFlags, wordsOf } from "./holding.ts"
 import { spoken } from "./words.ts"
 
 export const elect = Command.make("elect", {
@@ -13,23 +12,21 @@ export const elect = Command.make("elect", {
     Flag.withDescription("What observers see of this candidate, such as its address. Default: the name of its host."),
     Flag.optional
   ),
-  ...holdingFlags,
+  ...lockFlags,
+  ...commandFlags,
   name: Argument.String("name").pipe(Argument.withDescription("The election's name.")),
-  command: Argument.String("command").pipe(
-    Argument.withDescription("The command and its arguments. Without one, it leads until a signal comes."),
-    Argument.variadic()
-  )
+  command: commandArgument
 }, (options) =>
   Effect.gen(function*() {
-    const words = yield* wordsOf(Option.none(), options.command)
+    const words = yield* wordsOf(options)
     const timeout = Option.getOrUndefined(options.timeout)
     const value = Option.getOrUndefined(options.value)
     yield* hold(options, words, Election.withLeadership(options.name, { timeout, value }))
   }).pipe(Effect.provide(connection), spoken)).pipe(
     Command.withShortDescription("Run a command on the leader."),
     Command.withDescription(
-      "Stands in the election, runs the command when it leads, and resigns when the command has ended. It leads for one " +
-        "term: after a loss, the service that has started it starts it again."
+      "Stands in the election, runs the command when it leads, and resigns when the command has ended. Without a command, it " +
+        "leads until a signal comes. It leads for one term: after a loss, the service that has started it starts it again."
     ),
     Command.withExamples([
       {

@@ -1,6 +1,6 @@
 /** Holds a lock while a command runs, or until a signal comes. */
 import { type Etcd, Lock, type Semaphore, Session } from "effect-etcd-lock"
-import { Flag } from "effect/cli"
+import { Argument, Flag } from "effect/cli"
 import * as Console from "effect/Console"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -15,7 +15,9 @@ import { json } from "../internal/printable.ts"
 import * as Child from "./child.ts"
 import { codes, ExitWith, Misuse } from "./ending.ts"
 import * as flags from "./flags.ts"
+import * as Guardian from "./guardian.ts"
 import { Signals, untilSignal } from "./signals.ts"
+import * as Stderr from "./stderr.ts"
 
 // -----------------------------------------------------------------------------
 // options
@@ -39,8 +41,8 @@ const onLostOf = (text: string): Option.Option<OnLost> => {
   return Option.none()
 }
 
-/** The options of all commands that hold something while they run one. */
-export const holdingFlags = {
+/** The options of all commands that hold something. */
+export const lockFlags = {
   ttl: flags.duration("ttl").pipe(
     Flag.withDescription("How long the lock outlives this process if it dies. Default: 15s."),
     Flag.withDefault(Duration.seconds(15))
@@ -54,6 +56,20 @@ export const holdingFlags = {
     Flag.withAlias("E"),
     Flag.withDescription("The exit code when it is held, or the time is over. Default: 75."),
     Flag.withDefault(codes.held)
+  ),
+  lostExitCode: flags.exitCode("lost-exit-code").pipe(
+    Flag.withDescription("The exit code when the lock is lost. Default: 76."),
+    Flag.withDefault(codes.lost)
+  )
+}
+
+/** Those of the ones that run a command meanwhile. */
+export const commandFlags = {
+  shell: Flag.String("command").pipe(
+    Flag.withAlias("c"),
+    Flag.withMetavar("line"),
+    Flag.withDescription("A line for /bin/sh, in the command's place."),
+    Flag.optional
   ),
   onLost: Flag.String("on-lost").pipe(
     Flag.withMetavar("kill|signal:SIG|exec:LINE|ignore"),
@@ -73,14 +89,26 @@ export const holdingFlags = {
     Flag.withDescription("How long the command has to end after that. Default: a fifth of the TTL."),
     Flag.optional
   ),
-  lostExitCode: flags.exitCode("lost-exit-code").pipe(
-    Flag.withDescription("The exit code when the lock is lost. Default: 76."),
-    Flag.withDefault(codes.lost)
-  ),
   holdFor: flags.duration("hold-for").pipe(
     Flag.withDescription("Hold the lock for at least this long, even if the command ends earlier."),
     Flag.optional
   )
+}
+
+export const commandArgument = Argument.String("command").pipe(
+  Argument.withDescription("The command and its arguments."),
+  Argument.variadic()
+)
+
+/** The command is given as words or as a line, or not at all. */
+export const wordsOf = ({ command: [program, ...args], shell: line }: {
+  readonly command: ReadonlyArray<string>
+  readonly shell: Option.Option<string>
+}): Effect.Effect<Option.Option<Child.Words>, Misuse> => {
+  if (program === "" || Option.contains(line, "")) return Effect.fail(new Misuse({ message: "The command is empty." }))
+  if (program === undefined) return Effect.succeed(Option.map(line, (line) => ({ line })))
+  if (Option.isNone(line)) return Effect.succeedSome({ program, args })
+  return Effect.fail(new Misuse({ message: "-c takes the place of a command: give one of them." }))
 }
 
 export interface Options {
@@ -92,6 +120,13 @@ export interface Options {
   readonly lostExitCode: number
   readonly holdFor: Option.Option<Duration.Duration>
 }
+
+/** The options about a command, where there is none. */
+export const noCommand = {
+  onLost: { _tag: "Signal", signal: "SIGTERM" },
+  killAfter: Option.some(Duration.zero),
+  holdFor: Option.none()
+} as const
 
 // -----------------------------------------------------------------------------
 // holding
@@ -156,7 +191,7 @@ export const hold = Effect.fnUntraced(function*<E extends SectionError>(
   )
   const running = yield* Effect.forkDetach(whole)
   yield* Effect.raceFirst(Fiber.join(running), leftToItsTtl(options, ending, isRemembered))
-})
+}, Effect.provide(Stderr.layer))
 
 type SectionError = Lock.AcquireError | Lock.LockHeld | Semaphore.AcquireError | Semaphore.PermitsUnavailable
 
@@ -263,7 +298,8 @@ const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killA
   Effect.gen(function*() {
     const [elapsed, [code, isLost]] = yield* Effect.timed(
       Effect.gen(function*() {
-        const child = yield* Child.start(words, environmentOf(lock), killAfter)
+        const guardian = yield* guardianOf(lock, options.onLost, killAfter)
+        const child = yield* Child.start(words, environmentOf(lock), killAfter, guardian)
         // One that ends when its lock is lost has been made to.
         const ended = Effect.flatMap(
           child.ended,
@@ -271,7 +307,11 @@ const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killA
         )
         const lost = Effect.catch(
           lock.awaitLoss,
-          (loss) => Effect.map(lose(loss, lock, child, options, killAfter), (code) => [code, true] as const)
+          (loss) =>
+            Effect.andThen(
+              guardian?.lost ?? Effect.void,
+              Effect.map(lose(loss, lock, child, options, killAfter), (code) => [code, true] as const)
+            )
         )
         const forwarding = Effect.forever(Effect.flatMap(Effect.flatMap(Signals, Queue.take), child.send))
         return yield* Effect.raceFirst(ended, lost).pipe(Effect.raceFirst(forwarding))
@@ -285,6 +325,12 @@ const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killA
     }
     return code
   })
+
+const guardianOf = (lock: Lock.Handle, onLost: OnLost, killAfter: Duration.Duration) =>
+  onLost._tag === "Ignore"
+    ? Effect.undefined
+    // A line of shell is what this process would have run.
+    : Guardian.make(lock, onLost._tag === "Signal" ? onLost.signal : "SIGTERM", killAfter)
 
 /** What scripts for `etcdctl lock` read, and the name. The revision is that of etcdctl and Go, which is the token. */
 const environmentOf = ({ fencingToken, key, lock }: Lock.Handle) => ({

@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { elect } from "./elect.ts"
 import { codes, Misuse, report } from "./ending.ts"
+import { hold } from "./hold.ts"
 import { inspect } from "./inspect.ts"
 import { ls } from "./ls.ts"
 import { observe } from "./observe.ts"
@@ -28,7 +29,7 @@ const version = GlobalFlag.Action({
 })
 
 export const command = root.pipe(
-  Command.withSubcommands([run, ls, inspect, watch, release, elect, observe]),
+  Command.withSubcommands([run, hold, ls, inspect, watch, release, elect, observe]),
   Command.withGlobalFlags([version])
 )
 

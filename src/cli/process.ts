@@ -11,4 +11,7 @@ process.noDeprecation = true
 // A reader that has left, as `head` does when it has enough, ends the command as SIGPIPE would.
 process.stdout.on("error", ({ code }: NodeJS.ErrnoException) => process.exit(code === "EPIPE" ? 141 : 74))
 
+// What there is to say is no reason to fail.
+process.stderr.on("error", () => {})
+
 export const words: ReadonlyArray<string> = process.argv.slice(2)

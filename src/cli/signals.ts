@@ -6,9 +6,33 @@ import * as Queue from "effect/Queue"
 import { constants } from "node:os"
 import { ExitWith } from "./ending.ts"
 
-export type Signal = "SIGINT" | "SIGTERM" | "SIGHUP" | "SIGQUIT"
+/**
+ * Those that a process can catch and that mean something to a command. The others tell this process alone of its own
+ * doings, such as a division by zero, a write to a closed pipe or the end of a child.
+ */
+const caught = [
+  "SIGINT",
+  "SIGTERM",
+  "SIGHUP",
+  "SIGQUIT",
+  "SIGUSR1",
+  "SIGUSR2",
+  "SIGALRM",
+  "SIGVTALRM",
+  "SIGABRT",
+  "SIGTRAP",
+  "SIGXCPU",
+  "SIGXFSZ",
+  "SIGIO",
+  "SIGPWR",
+  "SIGSTKFLT",
+  "SIGSYS"
+] as const
 
-const signals: ReadonlyArray<Signal> = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"]
+export type Signal = (typeof caught)[number]
+
+/** Those that this system has. */
+const signals = caught.filter((signal) => signal in constants.signals)
 
 /** The exit code of a process that a signal ends, as shells report it. */
 export const codeOf = (signal: NodeJS.Signals): number => 128 + constants.signals[signal]

@@ -28,7 +28,7 @@ const milliseconds = (file: string, args: ReadonlyArray<string>, env: NodeJS.Pro
 /** The memory of a process that holds a lock, as Linux counts what is resident. */
 const megabytes = (env: NodeJS.ProcessEnv): Promise<number> =>
   new Promise((resolve) => {
-    const holder = spawn(process.execPath, [program, "run", "memory"], { env })
+    const holder = spawn(process.execPath, [program, "hold", "memory"], { env })
     holder.stdout.once("data", () => {
       const [, kilobytes] = /^VmRSS:\s+(\d+) kB$/m.exec(Fs.readFileSync(`/proc/${holder.pid}/status`, "utf8"))!
       holder.once("exit", () => resolve(Number(kilobytes) / 1024))

@@ -15,6 +15,8 @@ export interface Program {
   /** Waits until what it has printed, on either, has a match. */
   readonly printed: (pattern: RegExp) => Effect.Effect<void>
   readonly write: (text: string) => Effect.Effect<void>
+  /** Closes both outputs, as a reader does that has gone. */
+  readonly leave: Effect.Effect<void>
   readonly send: (signal: NodeJS.Signals) => Effect.Effect<void>
   /** Waits for its end, and returns its exit code, or the signal that has ended it. */
   readonly ended: Effect.Effect<number | NodeJS.Signals>
@@ -24,6 +26,8 @@ export interface Options {
   readonly env?: Readonly<Record<string, string>>
   /** Give it a terminal. Both of its outputs are in `stdout` then. */
   readonly terminal?: boolean
+  /** A descriptor to be its stderr. */
+  readonly stderr?: number
 }
 
 /** Starts the command on the etcd of the tests. What is left of it when the scope closes is killed. */
@@ -36,7 +40,13 @@ export const start = (
   const [file, ...rest] = options.terminal === true
     ? ["script", "--quiet", "--flush", "--return", "--command", `exec ${words.map(quoted).join(" ")}`, "/dev/null"]
     : words
-  const acquire = Effect.sync(() => spawn(file!, rest, { env: environment(options.env ?? {}), detached: true }))
+  const acquire = Effect.sync(() =>
+    spawn(file!, rest, {
+      env: environment(options.env ?? {}),
+      detached: true,
+      stdio: ["pipe", "pipe", options.stderr ?? "pipe"]
+    })
+  )
   const release = (child: ReturnType<typeof spawn>) =>
     Effect.ignore(Effect.try(() => process.kill(-child.pid!, "SIGKILL")))
   return Effect.map(Effect.acquireRelease(acquire, release), (child) => {
@@ -45,15 +55,15 @@ export const start = (
     let code: number | NodeJS.Signals | undefined
     const listeners = new Set<() => void>()
     const changed = () => listeners.forEach((listener) => listener())
-    child.stdout.on("data", (chunk) => {
+    child.stdout!.on("data", (chunk) => {
       stdout += String(chunk)
       changed()
     })
-    child.stderr.on("data", (chunk) => {
+    child.stderr?.on("data", (chunk) => {
       stderr += String(chunk)
       changed()
     })
-    child.stdin.on("error", () => {})
+    child.stdin!.on("error", () => {})
     child.on("exit", (exitCode, signal) => {
       const end = () => {
         code ??= exitCode ?? signal!
@@ -83,7 +93,8 @@ export const start = (
       stdout: () => stdout,
       stderr: () => stderr,
       printed: (pattern) => Effect.asVoid(until(() => pattern.test(stdout + stderr) || undefined)),
-      write: (text) => Effect.sync(() => void child.stdin.write(text)),
+      write: (text) => Effect.sync(() => void child.stdin!.write(text)),
+      leave: Effect.sync(() => [child.stdout, child.stderr].forEach((output) => output?.destroy())),
       send: (signal) => Effect.sync(() => process.kill(child.pid!, signal)),
       ended: until(() => code)
     }

@@ -12,7 +12,7 @@ import * as Program from "./Program.ts"
 /** Holds a lock as a client of another kind would, while an effect runs. */
 const whileHeld = (name: string) => <A, E, R>(self: Effect.Effect<A, E, R>) =>
   Effect.scoped(Effect.gen(function*() {
-    const holder = yield* Program.start(["run", name])
+    const holder = yield* Program.start(["hold", name])
     yield* holder.printed(/"token"/)
     yield* Effect.addFinalizer(() => Effect.andThen(holder.send("SIGTERM"), holder.ended))
     return yield* self
@@ -141,7 +141,7 @@ describe("etcd-lock run", () => {
   it.live("runs beside others that share the lock, and not beside one that does not", () =>
     Effect.gen(function*() {
       const name = unique("shared")
-      const readers = yield* Effect.forEach([1, 2], () => Program.start(["run", "-s", name]))
+      const readers = yield* Effect.forEach([1, 2], () => Program.start(["hold", "-s", name]))
       yield* Effect.forEach(readers, (reader) => reader.printed(/"token"/))
       assert.strictEqual((yield* Program.run(["run", "-n", name, "true"])).code, 75)
       assert.strictEqual((yield* Program.run(["run", "-ns", name, "true"])).code, 0)
@@ -150,7 +150,7 @@ describe("etcd-lock run", () => {
   it.live("runs as many at once as a semaphore has permits", () =>
     Effect.gen(function*() {
       const name = unique("permits")
-      const holder = yield* Program.start(["run", "--permits", "2", "--of", "3", name])
+      const holder = yield* Program.start(["hold", "--permits", "2", "--of", "3", name])
       yield* holder.printed(/"token"/)
       assert.strictEqual((yield* Program.run(["run", "-n", "--of", "3", name, "true"])).code, 0)
       const refused = yield* Program.run(["run", "-n", "--permits=2", "--of=3", name, "true"])
@@ -163,7 +163,7 @@ describe("etcd-lock run", () => {
   it.live("holds the lock until a signal comes where there is no command, and prints what a script needs", () =>
     Effect.gen(function*() {
       const name = unique("alone")
-      const child = yield* Program.start(["run", name])
+      const child = yield* Program.start(["hold", name])
       yield* child.printed(/\n/)
       const { createRevision, key, lease, lock, token } = JSON.parse(child.stdout())
       assert.deepStrictEqual([lock, token], [name, createRevision])
@@ -224,7 +224,7 @@ describe("etcd-lock run", () => {
   it.live("shows its metadata to others", () =>
     Effect.gen(function*() {
       const name = unique("metadata")
-      const child = yield* Program.start(["run", "--metadata", "job=nightly", "--metadata", "by=cron", name])
+      const child = yield* Program.start(["hold", "--metadata", "job=nightly", "--metadata", "by=cron", name])
       yield* child.printed(/"token"/)
       const { holders } = JSON.parse((yield* Program.run(["inspect", name, "--json"])).stdout)
       assert.deepStrictEqual(holders[0].metadata, { job: "nightly", by: "cron" })
@@ -268,6 +268,11 @@ describe("the exit code", () => {
     ["a wrong duration", 64, ["run", "-w", "soon", "x", "true"], /--timeout: "soon" is not a duration/],
     ["options that exclude each other", 64, ["run", "-n", "-w1", "x", "true"], /give one of them/],
     ["permits without their number", 64, ["run", "--permits", "2", "x", "true"], /--permits needs --of/],
+    ["no command", 64, ["run", "x"], /run needs a command\. .*write etcd-lock hold "x"\./],
+    ["no command behind its mark", 64, ["run", "x", "--"], /run needs a command/],
+    ["an empty command", 64, ["run", "x", ""], /The command is empty/],
+    ["an empty line of shell", 64, ["run", "x", "-c", ""], /The command is empty/],
+    ["an empty command of a leader", 64, ["elect", "x", ""], /The command is empty/],
     ["a command twice", 64, ["run", "x", "-c", "true", "true"], /-c takes the place of a command/],
     [
       "a time to die that the lease has not",

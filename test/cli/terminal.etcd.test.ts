@@ -46,7 +46,7 @@ describe("on a terminal", () => {
       const name = unique("redraw")
       const watch = yield* Program.start(["watch", name], { terminal: true })
       yield* watch.printed(/is free/)
-      const holder = yield* Program.start(["run", name])
+      const holder = yield* Program.start(["hold", name])
       yield* watch.printed(/holds {2}exclusive/)
       assert.strictEqual(watch.stdout().split("\u001b[H\u001b[2J").length - 1, 2)
       yield* holder.send("SIGTERM")
@@ -58,7 +58,7 @@ describe("on a terminal", () => {
   it.live("ls has a bold header, and none where NO_COLOR is set", () =>
     Effect.gen(function*() {
       const name = unique("bold")
-      const holder = yield* Program.start(["run", name])
+      const holder = yield* Program.start(["hold", name])
       yield* holder.printed(/token/)
       const bold = yield* Program.run(["ls", name], { terminal: true })
       assert.include(bold.stdout, "\u001b[1mLOCK")
@@ -69,7 +69,7 @@ describe("on a terminal", () => {
   it.live("release shows whom it takes the lock from, and asks", () =>
     Effect.gen(function*() {
       const name = unique("ask")
-      const holder = yield* Program.start(["run", name, "--metadata", "job=nightly"])
+      const holder = yield* Program.start(["hold", name, "--metadata", "job=nightly"])
       yield* holder.printed(/token/)
       const refused = yield* Program.start(["release", name], { terminal: true })
       yield* refused.printed(/holds {2}exclusive .*"job":"nightly"[^]*Take it away\?/)

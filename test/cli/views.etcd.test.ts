@@ -7,14 +7,14 @@ import * as Program from "./Program.ts"
 
 /** Starts a holder, and waits until it holds. */
 const hold = Effect.fnUntraced(function*(...args: ReadonlyArray<string>) {
-  const holder = yield* Program.start(["run", ...args])
+  const holder = yield* Program.start(["hold", ...args])
   yield* holder.printed(/"token"/)
   return holder
 })
 
 /** Starts a waiter, and waits until it waits. */
 const wait = Effect.fnUntraced(function*(...args: ReadonlyArray<string>) {
-  const waiter = yield* Program.start(["run", ...args])
+  const waiter = yield* Program.start(["hold", ...args])
   yield* waiter.printed(/Waits for/)
   return waiter
 })

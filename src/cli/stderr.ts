@@ -1,0 +1,55 @@
+/**
+ * What is printed while a lock is held. A write to a full disk, or to a terminal that has been stopped, blocks the only
+ * thread, and renewals with it. So `cat` writes in the place of this process, and what it does not take in time is dropped
+ * and counted.
+ */
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { type ChildProcess, spawn } from "node:child_process"
+
+/** How many bytes may wait for a slow reader. */
+const room = 1 << 16
+
+/** How long what was printed last may take to be read. */
+const patience = "500 millis"
+
+/** A console that neither waits nor fails when it prints an error. */
+export const layer = Layer.effect(
+  Console.Console,
+  Effect.gen(function*() {
+    const console = yield* Console.Console
+    let cat: ChildProcess | undefined
+    let dropped = 0
+    yield* Effect.addFinalizer(() =>
+      Effect.timeoutOption(Effect.suspend(() => cat === undefined ? Effect.void : ended(cat)), patience)
+    )
+    return {
+      ...console,
+      error: (lines: string) => {
+        const { stdin } = cat ??= start()
+        if (stdin!.writableLength + lines.length > room) return void dropped++
+        const missing = dropped === 0
+          ? ""
+          : `etcd-lock: ${dropped} messages are missing here: nobody read them in time\n`
+        dropped = 0
+        stdin!.write(`${missing}${lines}\n`)
+      }
+    }
+  })
+)
+
+const start = () => {
+  // In a session of its own, it gets no signal of the terminal's before it has written the last line.
+  const cat = spawn("cat", { detached: true, stdio: ["pipe", 2, "ignore"] })
+  cat.on("error", () => {})
+  cat.stdin!.on("error", () => {})
+  cat.unref()
+  return cat
+}
+
+const ended = (cat: ChildProcess) =>
+  Effect.callback<void>((resume) => {
+    cat.on("close", () => resume(Effect.void))
+    cat.stdin!.end()
+  })
