@@ -12,7 +12,7 @@ import type { Machine } from "./Machine.ts"
 
 export const requestTimeout = 2000
 
-/** What travels in order, and is held back as a whole: the events of a watch, or a request with its answer. */
+/** What travels in order, and is held back as a whole: a request with its answer, or with all that a watch reports. */
 export interface Channel {
   heldUntil: number
 }
@@ -36,7 +36,7 @@ export class Client {
   /** Names all that it has received, and when, in its order. Clients that have received the same are in the same state. */
   received = 0
   isolatedUntil = 0
-  /** A request, an answer or a watch of it got lost. */
+  /** A request, an answer or a watch of it was lost, or took too long. */
   wasFaulty = false
   calls = 0
   watches = 0
@@ -141,10 +141,10 @@ export class Wire {
     client: Client,
     method: Etcd.Method,
     timeout: number,
-    apply: () => Result.Result<A, Etcd.EtcdError>
+    apply: () => Result.Result<A, Etcd.EtcdError>,
+    channel: Channel = { heldUntil: 0 }
   ): Effect.Effect<A, Etcd.EtcdError> {
     return Effect.callback<A, Etcd.EtcdError>((resume) => {
-      const channel: Channel = { heldUntil: 0 }
       const id = ++client.calls
       const label = `${client.name} ${method} ${id}`
       let isOver = false
@@ -183,7 +183,13 @@ export class Wire {
         isOver = true
         if (answering !== undefined) this.#remove(answering)
       })
-    }).pipe(Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.fail(timedOut(method)) }))
+    }).pipe(Effect.timeoutOrElse({
+      duration: timeout,
+      orElse: () => {
+        client.wasFaulty = true
+        return Effect.fail(timedOut(method))
+      }
+    }))
   }
 
   transport(client: Client): Transport {
@@ -199,17 +205,19 @@ export class Wire {
       leaseKeepAlive: (id, timeout) => send("leaseKeepAlive", timeout, () => store.keepAlive(id, now())),
       leaseTimeToLive: (id, withKeys, timeout) =>
         send("leaseTimeToLive", timeout, () => store.timeToLive(id, withKeys, now())),
-      watch: (options, timeout, subscriber) =>
-        send("watch", timeout, () => {
+      watch: (options, timeout, subscriber) => {
+        // Its events come after the answer that it is open.
+        const channel: Channel = { heldUntil: 0 }
+        return this.#send(client, "watch", timeout, () => {
           // An attempt that has failed opens nothing, however late its request arrives.
           if (subscriber.isClosed) return Result.succeed(0n)
-          return Result.map(this.#watch(client, options, subscriber), ({ revision }) => revision)
-        })
+          return Result.map(this.#watch(client, options, subscriber, channel), ({ revision }) => revision)
+        }, channel)
+      }
     }
   }
 
-  #watch(client: Client, options: Etcd.WatchOptions, subscriber: Subscriber) {
-    const channel: Channel = { heldUntil: 0 }
+  #watch(client: Client, options: Etcd.WatchOptions, subscriber: Subscriber, channel: Channel) {
     const id = ++client.watches
     let reported = 0
     const fail = () => {

@@ -247,12 +247,18 @@ class World {
     this.#checks.settled(isQuiet)
   }
 
+  /**
+   * What does not matter to what would happen next can as well happen after it: a request concerns etcd, and an answer or
+   * an event its client.
+   */
   #addOthers(step: number, ready: ReadonlyArray<Action>) {
     const add = (kind: Kind, choice: string) => this.#others.push([step, kind, choice])
-    const [head, ...rest] = ready
-    for (const action of rest) {
-      const isFirst = ready.find(({ channel }) => channel === action.channel) === action
-      if (isFirst) add("early", action.label)
+    const [head] = ready
+    const present = this.#checks.present()
+    for (const [index, action] of ready.entries()) {
+      const before = ready.slice(0, index)
+      const isNext = before.every(({ channel }) => channel !== action.channel)
+      if (isNext && before.some((other) => isDependent(action, other))) add("early", action.label)
     }
     if (head !== undefined) {
       add("hold", `hold ${head.label}`)
@@ -260,26 +266,19 @@ class World {
       add("lose", `lose ${head.label}`)
       if (head.kind === "request") add("lose", `late ${head.label}`)
     }
-    for (const task of this.#tasks) {
-      if (task.exit === undefined && !task.isInterrupted) add("interrupt", `interrupt ${task.id}`)
+    for (const { client, exit, id, isInterrupted } of this.#tasks) {
+      const isNext = head === undefined || (head.client === client && head.kind !== "request")
+      if (isNext && exit === undefined && !isInterrupted) add("interrupt", `interrupt ${id}`)
     }
-    const present = this.#checks.present()
-    for (const { label } of present) add("tamper", `delete ${label}`)
+    if (head === undefined || head.kind === "request") {
+      for (const { label } of present) add("tamper", `delete ${label}`)
+      const clients = new Set(present.map(({ taskId }) => this.#tasks[taskId]!.client))
+      for (const { name } of clients) add("tamper", `revoke ${name}`)
+    }
     for (const { client } of this.#processes) {
-      if (present.some(({ key }) => this.#leaseOf(key) !== undefined && this.#clientOf(key) === client)) {
-        add("tamper", `revoke ${client.name}`)
-      }
-      if (client.isolatedUntil === 0) add("isolate", `isolate ${client.name}`)
+      const isNext = head === undefined || head.client === client
+      if (isNext && client.isolatedUntil === 0) add("isolate", `isolate ${client.name}`)
     }
-  }
-
-  #leaseOf(key: string): bigint | undefined {
-    return this.#store.keyValues().find((kv) => Buffer.from(kv.key).toString() === key)?.lease
-  }
-
-  #clientOf(key: string): Client | undefined {
-    const id = this.#checks.present().find((entry) => entry.key === key)?.taskId
-    return id === undefined ? undefined : this.#tasks[id]?.client
   }
 
   #deviate(choice: string, ready: ReadonlyArray<Action>) {
@@ -325,8 +324,8 @@ class World {
         return this.#settle()
       }
       case "revoke": {
-        const entry = this.#checks.present().find(({ key }) => this.#clientOf(key) === client)
-        const lease = entry && this.#leaseOf(entry.key)
+        const entry = this.#checks.present().find(({ taskId }) => this.#tasks[taskId]!.client === client)
+        const lease = this.#store.keyValues().find(({ key }) => Buffer.from(key).toString() === entry?.key)?.lease
         if (lease === undefined) break
         this.#wire.write("an operator", () => this.#store.dropLease(lease))
         this.#wire.written = mix(this.#wire.written, -1 - client!.index)
@@ -397,6 +396,9 @@ class World {
     this.#options.trace?.(line())
   }
 }
+
+const isDependent = (a: Action, b: Action): boolean =>
+  a.kind === "request" || b.kind === "request" ? a.kind === b.kind : a.client === b.client
 
 const textual = (text: string): number => {
   let hash = 0
