@@ -11,30 +11,21 @@ import { Machine, random } from "./Machine.ts"
 import type { Body, Program, Role, Task } from "./programs.ts"
 import { type Action, Client, mix, requestTimeout, Wire } from "./Wire.ts"
 
-/** What is chosen at a step instead of what happens by default. */
+/**
+ * What is chosen at a step instead of what happens by default:
+ *
+ * - something else that is on its way arrives first;
+ * - what would arrive next is held up, and so is what its watch reports after it; or it is lost, and its caller hears that
+ *   its connection is; or its caller hears that, and it arrives all the same, late;
+ * - the clock moves to the next timer first;
+ * - a task is interrupted;
+ * - an operator deletes a key, or revokes a client's lease;
+ * - a client is isolated: nothing reaches it or comes from it for longer than its lease lives.
+ */
 export type Deviation = readonly [step: number, choice: string]
 
 /** Whether lines of two are watched as a whole, or by guards. */
 export type Length = "short" | "long"
-
-/** The kinds of deviations, each at the price of one. */
-export const kinds = {
-  /** Something else that is on its way arrives first. */
-  early: true,
-  /** What would arrive next is late, and if it is an event, the others of its watch, too. */
-  hold: true,
-  /** Time passes first. */
-  clock: true,
-  /** A request, an answer or a watch is lost. */
-  lose: true,
-  interrupt: true,
-  /** An operator deletes a key or revokes a lease. */
-  tamper: true,
-  /** Nothing reaches a client, or comes from it, for longer than its lease lives. */
-  isolate: true
-}
-
-export type Kind = keyof typeof kinds
 
 export interface RunOptions {
   readonly program: Program
@@ -48,7 +39,7 @@ export interface RunOptions {
 export interface Run {
   readonly violations: ReadonlyArray<string>
   /** What could have been chosen instead after the last deviation. */
-  readonly others: ReadonlyArray<readonly [step: number, kind: Kind, choice: string]>
+  readonly others: ReadonlyArray<Deviation>
   readonly steps: number
 }
 
@@ -252,32 +243,32 @@ class World {
    * an event its client.
    */
   #addOthers(step: number, ready: ReadonlyArray<Action>) {
-    const add = (kind: Kind, choice: string) => this.#others.push([step, kind, choice])
+    const add = (choice: string) => this.#others.push([step, choice])
     const [head] = ready
     const present = this.#checks.present()
     for (const [index, action] of ready.entries()) {
       const before = ready.slice(0, index)
       const isNext = before.every(({ channel }) => channel !== action.channel)
-      if (isNext && before.some((other) => isDependent(action, other))) add("early", action.label)
+      if (isNext && before.some((other) => isDependent(action, other))) add(action.label)
     }
     if (head !== undefined) {
-      add("hold", `hold ${head.label}`)
-      add("clock", "clock")
-      add("lose", `lose ${head.label}`)
-      if (head.kind === "request") add("lose", `late ${head.label}`)
+      add(`hold ${head.label}`)
+      add("clock")
+      add(`lose ${head.label}`)
+      if (head.kind === "request") add(`late ${head.label}`)
     }
     for (const { client, exit, id, isInterrupted } of this.#tasks) {
       const isNext = head === undefined || (head.client === client && head.kind !== "request")
-      if (isNext && exit === undefined && !isInterrupted) add("interrupt", `interrupt ${id}`)
+      if (isNext && exit === undefined && !isInterrupted) add(`interrupt ${id}`)
     }
     if (head === undefined || head.kind === "request") {
-      for (const { label } of present) add("tamper", `delete ${label}`)
+      for (const { label } of present) add(`delete ${label}`)
       const clients = new Set(present.map(({ taskId }) => this.#tasks[taskId]!.client))
-      for (const { name } of clients) add("tamper", `revoke ${name}`)
+      for (const { name } of clients) add(`revoke ${name}`)
     }
     for (const { client } of this.#processes) {
       const isNext = head === undefined || head.client === client
-      if (isNext && client.isolatedUntil === 0) add("isolate", `isolate ${client.name}`)
+      if (isNext && client.isolatedUntil === 0) add(`isolate ${client.name}`)
     }
   }
 
