@@ -111,12 +111,14 @@ class World {
     const client = new Client(this.#processes.length, this.#wire)
     const scope = Scope.makeUnsafe()
     const long = this.#options.length === "long"
-    const making = this.#fork(Session.make({ ttl }).pipe(
-      Effect.provideService(Etcd.Etcd, client.etcd),
-      Effect.provideService(Random.Random, random()),
-      long ? Effect.provideService(Lengths, { short: 1, long: 1, longest: 1 }) : (self) => self,
-      Scope.provide(scope)
-    ))
+    const making = this.#fork(
+      Session.make({ ttl }).pipe(
+        Effect.provideService(Etcd.Etcd, client.etcd),
+        Effect.provideService(Random.Random, random()),
+        long ? Effect.provideService(Lengths, { short: 1, long: 1, longest: 1 }) : (self) => self,
+        Scope.provide(scope)
+      )
+    )
     this.#machine.settle()
     const made = making.pollUnsafe()!
     if (Exit.isFailure(made)) throw new Error(String(made.cause))

@@ -70,9 +70,7 @@ export const make = (wire: Wire, tasks: ReadonlyArray<Task>): Checks => {
   const wasThere = ({ created, end }: Entry, revision: bigint) =>
     created <= revision && (end === undefined || end.revision > revision)
   const aheadOf = (entry: Entry, revision: bigint) =>
-    entries.filter((other) =>
-      other.name === entry.name && other.created < entry.created && wasThere(other, revision)
-    )
+    entries.filter((other) => other.name === entry.name && other.created < entry.created && wasThere(other, revision))
   const isAdmitted = (entry: Entry, claim: Claim, revision: bigint) =>
     areTogether([claim, ...aheadOf(entry, revision).map(({ claim }) => claim)])
 
@@ -82,22 +80,24 @@ export const make = (wire: Wire, tasks: ReadonlyArray<Task>): Checks => {
       if (_tag === "Put") {
         const taskId = Number(/"task":(\d+)/.exec(Buffer.from(kv.value).toString())?.[1])
         if (kv.version > 1n) entries.findLast((entry) => entry.key === key)!.taskId = taskId
-        else entries.push({
-          key,
-          name: key.slice(0, key.indexOf("/")),
-          claim: claimOf(key),
-          created: kv.createRevision,
-          taskId,
-          client: typeof wire.writer === "string" ? undefined : wire.writer,
-          end: undefined,
-          isKnownGone: false
-        })
+        else {entries.push({
+            key,
+            name: key.slice(0, key.indexOf("/")),
+            claim: claimOf(key),
+            created: kv.createRevision,
+            taskId,
+            client: typeof wire.writer === "string" ? undefined : wire.writer,
+            end: undefined,
+            isKnownGone: false
+          })}
       } else {
         const entry = entries.findLast((entry) => entry.key === key)!
         entry.end = { revision: kv.modRevision, by: wire.writer }
         for (const { claim, entry: held, task } of running()) {
           if (held !== entry || wire.writer === "an operator") continue
-          const by = typeof wire.writer === "string" ? "its lease has expired" : `${wire.writer.name} has removed its key`
+          const by = typeof wire.writer === "string"
+            ? "its lease has expired"
+            : `${wire.writer.name} has removed its key`
           broken(`P1: the ${claim} body of task ${task.id} runs, and ${by}`)
         }
       }

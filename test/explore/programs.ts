@@ -34,6 +34,7 @@ export interface Body {
 export interface Role {
   /** The index of its client. */
   readonly client: number
+  /** Those of the locks that its entries are in line for. */
   readonly names: ReadonlyArray<string>
   /** Whether it waits for ever, for a while, or not at all. */
   readonly patience: "all" | "some" | "none"
@@ -108,7 +109,8 @@ const both = (client: number, names: ReadonlyArray<string>): Role => ({
 
 const downgrading = (client: number): Role => ({
   client,
-  names: a,
+  // a writer's entry and a reader's
+  names: ["a", "a"],
   patience: "all",
   run: (body, options) =>
     Effect.scoped(Effect.gen(function*() {
