@@ -40,7 +40,8 @@ export class Explorer {
     this.#next = []
     this.schedules.push(0)
     if (this.schedules.length === 1) return this.#run([])
-    for (const { deviations, others } of level) {
+    // The beginning of a program, in which nothing is held yet, matters least.
+    for (const { deviations, others } of level.toReversed()) {
       for (const other of others) {
         if (performance.now() > until) this.isComplete = false
         if (!this.isComplete) return

@@ -5,7 +5,7 @@
 import { Effect, Result } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import * as Service from "../../src/internal/etcd/service.ts"
-import { Subscriber } from "../../src/internal/etcd/subscriber.ts"
+import type { Subscriber } from "../../src/internal/etcd/subscriber.ts"
 import type { Transport } from "../../src/internal/etcd/transport.ts"
 import type * as Store from "../../src/internal/memory/store.ts"
 import type { Machine } from "./Machine.ts"
@@ -253,7 +253,7 @@ export class Wire {
 
   /** All watches of a client come from the same connection. */
   #giveUp(client: Client) {
-    for (const [subscriber, other] of [...this.#subscribers]) {
+    for (const [subscriber, other] of this.#subscribers) {
       if (other !== client) continue
       const { source } = subscriber
       subscriber.end(connectionLost("watch"))

@@ -125,14 +125,12 @@ class World {
     this.#processes.push({ client, session: made.value, scope })
   }
 
-  #start({ client, names, outlivesLoss, patience, run }: Role) {
-    const process = this.#processes[client]!
+  #start({ run, ...role }: Role) {
+    const process = this.#processes[role.client]!
     const task: Task = {
+      ...role,
       id: this.#tasks.length,
       client: process.client,
-      names,
-      patience,
-      ...outlivesLoss === undefined ? {} : { outlivesLoss },
       startedAt: this.#wire.revision,
       fiber: undefined,
       exit: undefined,
@@ -168,7 +166,7 @@ class World {
           }),
           Effect.ensuring(Effect.sync(() => {
             this.#tell(() => `task ${task.id} has held`)
-            for (const it of held) it.hasEnded = true
+            for (const it of held) it.endedAt = this.#wire.revision
           }))
         )
       })

@@ -39,7 +39,8 @@ export interface Holding {
   readonly token: bigint
   claim: Claim
   wasTold: boolean
-  hasEnded: boolean
+  /** The revision of etcd at its end. */
+  endedAt: bigint | undefined
 }
 
 export interface Checks {
@@ -66,7 +67,7 @@ export const make = (wire: Wire, tasks: ReadonlyArray<Task>): Checks => {
   }
 
   const show = ({ client, created, taskId }: Entry) => `entry ${created} of task ${taskId} in ${client?.name}`
-  const running = () => holdings.filter(({ hasEnded }) => !hasEnded)
+  const running = () => holdings.filter(({ endedAt }) => endedAt === undefined)
   const wasThere = ({ created, end }: Entry, revision: bigint) =>
     created <= revision && (end === undefined || end.revision > revision)
   const aheadOf = (entry: Entry, revision: bigint) =>
@@ -129,7 +130,7 @@ export const make = (wire: Wire, tasks: ReadonlyArray<Task>): Checks => {
         token,
         claim,
         wasTold: false,
-        hasEnded: false
+        endedAt: undefined
       }
       const who = `task ${task.id} starts under ${show(entry)} with token ${token}`
       if (entry.client !== task.client) broken(`P1: ${who}, and is in ${task.client.name}`)
@@ -146,7 +147,7 @@ export const make = (wire: Wire, tasks: ReadonlyArray<Task>): Checks => {
           broken(`P2: ${who} after ${show(other.entry)} with token ${other.token}`)
         }
         // Only who has lost its entry and cannot know it yet may run beside.
-        if (!other.hasEnded && entry.end === undefined && !isUnawareOfEnd(other.entry)) {
+        if (other.endedAt === undefined && entry.end === undefined && !isUnawareOfEnd(other.entry)) {
           broken(`P1: ${who} beside ${show(other.entry)}`)
         }
       }
@@ -161,10 +162,16 @@ export const make = (wire: Wire, tasks: ReadonlyArray<Task>): Checks => {
     const who = `task ${task.id}`
     const wasTampered = entries.some(({ client, end }) => client === task.client && end?.by === "an operator")
     const wasLost = own.some(({ wasTold }) => wasTold)
-    if (own.some(({ hasEnded }) => !hasEnded)) broken(`P3: ${who} ends before its body`)
+    if (own.some(({ endedAt }) => endedAt === undefined)) broken(`P3: ${who} ends before its body`)
     if (Exit.isSuccess(exit)) {
       if (own.length === 0) broken(`P3: ${who} succeeds without a body`)
-      if (wasLost && task.outlivesLoss !== true) broken(`P3: ${who} succeeds, although its body was told of a loss`)
+      if (task.outlivesLoss === true) return
+      if (wasLost) broken(`P3: ${who} succeeds, although its body was told of a loss`)
+      // The answer to its release has said so, unless it was lost.
+      const wasGone = own.some(({ endedAt, entry: { end } }) => end?.by === "an operator" && end.revision <= endedAt!)
+      if (wasGone && task.isScoped !== true && !task.client.wasFaulty) {
+        broken(`P3: ${who} succeeds, although its key was gone before its body ended`)
+      }
       return
     }
     for (const reason of exit.cause.reasons) {

@@ -7,7 +7,7 @@ import { permits } from "./checks.ts"
 import type { Client } from "./Wire.ts"
 
 /** One fiber of a program, in a run. */
-export interface Task extends Pick<Role, "names" | "patience" | "outlivesLoss"> {
+export interface Task extends Pick<Role, "names" | "patience" | "outlivesLoss" | "isScoped"> {
   readonly id: number
   readonly client: Client
   /** The revision of etcd at its start. */
@@ -40,6 +40,8 @@ export interface Role {
   readonly patience: "all" | "some" | "none"
   /** A loss does not fail it: it gives its lock away by itself, or stands again. */
   readonly outlivesLoss?: true
+  /** It holds until a scope closes, which tells of no loss. */
+  readonly isScoped?: true
   readonly run: (
     body: Body,
     options: { readonly metadata: { readonly task: number } }
@@ -112,6 +114,7 @@ const downgrading = (client: number): Role => ({
   // a writer's entry and a reader's
   names: ["a", "a"],
   patience: "all",
+  isScoped: true,
   run: (body, options) =>
     Effect.scoped(Effect.gen(function*() {
       const writing = yield* ReadWriteLock.acquireWrite("a", { ...options, downgradable: true })
