@@ -1,6 +1,6 @@
 /**
- * The schedules of small programs with at most one deviation from the default order, for lines that are watched as a whole
- * or by guards in turn. `npm run explore` explores both, and more deviations.
+ * The schedules of some of the small programs with at most one deviation from the default order, for lines that are watched
+ * as a whole or by guards in turn. `npm run explore` has all programs, in both kinds of lines, and more deviations.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { ReadWriteLock } from "effect-etcd-lock"
@@ -14,8 +14,11 @@ const explore = (program: Program, length: Length, bound: number) => {
   return explorer
 }
 
+/** They take long, and others have most of what they have. */
+const left: ReadonlyArray<string> = ["three", "again", "readWrite"]
+
 describe("every schedule of one deviation keeps the promises", () => {
-  for (const [index, program] of programs.entries()) {
+  for (const [index, program] of programs.filter(({ name }) => !left.includes(name)).entries()) {
     const length = index % 2 === 0 ? "long" : "short"
     it(`of '${program.name}', in a ${length} line`, () => {
       assert.isUndefined(explore(program, length, 1).counterExample)
