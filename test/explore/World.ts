@@ -40,7 +40,6 @@ export interface Run {
   readonly violations: ReadonlyArray<string>
   /** What could have been chosen instead after the last deviation. */
   readonly others: ReadonlyArray<Deviation>
-  readonly steps: number
 }
 
 const ttl = 3000
@@ -97,10 +96,10 @@ class World {
     this.#settle()
     while (violations().length === 0 && this.#tasks.some(({ exit }) => exit === undefined)) {
       if (this.#machine.now > patience) this.#checks.broken(`P6: tasks do not end`)
-      else if (!this.#choose()) return { violations: violations(), others: this.#others, steps: this.#step }
+      else if (!this.#choose()) return { violations: violations(), others: this.#others }
     }
     if (violations().length === 0) this.#end()
-    return { violations: violations(), others: this.#others, steps: this.#step }
+    return { violations: violations(), others: this.#others }
   }
 
   // ---------------------------------------------------------------------------
