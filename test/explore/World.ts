@@ -66,7 +66,7 @@ interface Process {
 class World {
   readonly #machine: Machine
   readonly #options: RunOptions
-  readonly #store = Store.make()
+  readonly #store = Store.make(random())
   readonly #wire: Wire
   readonly #context: Context.Context<never>
   readonly #processes: Array<Process> = []
