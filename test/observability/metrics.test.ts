@@ -39,6 +39,26 @@ const results = Effect.gen(function*() {
 })
 
 describe("metrics of locks", () => {
+  it.effect("count a try that is refused as one that has found the lock contended", () =>
+    provide(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      yield* fork(a.run(Lock.withLock(Effect.never, "job")))
+      yield* pass(1)
+      // The second one knows without a request that it would be refused.
+      for (const { run } of [b, a]) yield* Effect.flip(run(Lock.tryWithLock(Effect.void, "job")))
+      assert.strictEqual(yield* count(LockMetrics.contended, { recipe }), 2)
+    })))
+
+  it.effect("are series of their own for sessions under different attributes", () =>
+    provide(Effect.gen(function*() {
+      const of = (tenant: string) => Effect.provideService(session(), Metric.CurrentMetricAttributes, { tenant })
+      const [a, b] = yield* Effect.all([of("a"), of("b")])
+      for (const { run } of [a, b, b]) yield* run(Lock.withLock(Effect.void, "job"))
+      const acquired = { recipe, result: "acquired" }
+      assert.strictEqual(yield* count(LockMetrics.acquisitions, { ...acquired, tenant: "a" }), 1)
+      assert.strictEqual(yield* count(LockMetrics.acquisitions, { ...acquired, tenant: "b" }), 2)
+    })))
+
   it.effect("count what is held and what waits, for how long, and how both ended", () =>
     provide(Effect.gen(function*() {
       const [a, b] = yield* Effect.all([session(), session()])

@@ -352,6 +352,27 @@ describe("a permit that is free", () => {
       yield* pass(1)
     })))
 
+  it.effect("keeps no lease of a try alive whose read fails", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const a = yield* session({ ttl: "60 seconds" })
+      let isFailing = false
+      const failure = new Etcd.EtcdError({ reason: "Timeout", method: "txn", outcome: "Unknown", description: "lost" })
+      const b = yield* sessionThrough((etcd) => ({
+        txn: (request) => isFailing ? Effect.fail(failure) : etcd.txn(request)
+      }), { ttl: "2 seconds" })
+      yield* fork(a.run(Semaphore.withPermits(Effect.never, "pool", { of: 1 })))
+      yield* pass(1)
+      const attempt = b.run(Effect.flip(Semaphore.tryWithPermits(Effect.void, "pool", { of: 1 })))
+      assert.strictEqual((yield* attempt)._tag, "PermitsUnavailable")
+      // Since that one was refused, the next one reads first.
+      isFailing = true
+      assert.strictEqual(yield* attempt, failure)
+      isFailing = false
+      yield* Effect.repeat(pass("1 second"), { times: 6 })
+      assert.lengthOf(yield* faults.leases, 1, "that of the holder")
+    })))
+
   it.effect("goes to no try whose own key was deleted while it asked about a key of another client", () =>
     provideMemory(Effect.gen(function*() {
       const faults = yield* Etcd.Faults
