@@ -4,7 +4,7 @@ import { Cause, Clock, Duration, Effect, Exit, Fiber, Scope } from "effect"
 import { Etcd, Lease, Lock, type Session } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
-import { fork, keys, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+import { fork, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
 
 /** A body that takes three seconds, whatever happens to it, and one that stops as slowly once it is interrupted. */
@@ -396,22 +396,24 @@ describe("a handle's release", () => {
     }).pipe(Effect.scoped, provideMemory))
 
   it.effect("that is under way is waited for by the end of its scope", () =>
-    Effect.gen(function*() {
-      const faults = yield* Etcd.Faults
-      const { run } = yield* session()
+    provideMemory(Effect.gen(function*() {
+      let isSlow = false
+      const { run } = yield* sessionThrough((etcd) => ({
+        txn: (request) => isSlow ? Effect.delay(etcd.txn(request), "1 second") : etcd.txn(request)
+      }), { ttl: "60 seconds" })
       const scope = yield* Scope.make()
       const { release } = yield* run(Lock.acquire("job")).pipe(Scope.provide(scope))
-      yield* faults.delay("1 second")
+      isSlow = true
       yield* fork(release)
       yield* pass(100)
       const closing = yield* fork(Scope.close(scope, Exit.void))
       yield* pass(500)
       const early = closing.pollUnsafe()
-      yield* pass(500)
+      yield* pass("1 second")
       assert.isUndefined(early)
       assert.isDefined(closing.pollUnsafe())
       assert.deepStrictEqual(yield* keys, [])
-    }).pipe(provideMemory))
+    })))
 
   it.effect("of thousands of locks at once takes one request timeout at most when etcd hangs", () =>
     Effect.gen(function*() {
