@@ -342,14 +342,21 @@ describe("metrics of leases", () => {
     provide(Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { run } = yield* session()
-      yield* run(Lock.withLock(Effect.void, "warm"))
+      const other = yield* fork(run(Lock.withLock(Effect.never, "other")))
+      yield* pass(1)
       yield* faults.drop("Reply", { method: "txn" })
       const fiber = yield* fork(run(Lock.withLock(Effect.void, "job")))
       yield* Effect.repeat(pass(100), { times: 50 })
       assert.isTrue(Exit.isSuccess(fiber.pollUnsafe()!))
       assert.strictEqual(yield* Effect.map(Metric.value(LockMetrics.leasesRetired), ({ count }) => count), 1)
+      const reaped = Effect.map(Metric.value(LockMetrics.entriesReaped), ({ count }) => count)
       yield* Effect.repeat(pass(1000), { times: 30 })
-      assert.strictEqual(yield* Effect.map(Metric.value(LockMetrics.entriesReaped), ({ count }) => count), 1)
+      assert.strictEqual(yield* reaped, 1)
+      // That ends the lease, on which it was.
+      yield* stop(other)
+      yield* pass("1 second")
+      assert.deepStrictEqual(yield* faults.leases, [])
+      assert.strictEqual(yield* reaped, 1)
     })))
 })
 

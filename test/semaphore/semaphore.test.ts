@@ -5,6 +5,7 @@ import { Etcd, Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
 import { counted, fork, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
+import { otherClient } from "../support/otherClient.ts"
 
 /** Adds up the permits that are held at a time. */
 const counter = (of: number) => {
@@ -639,6 +640,14 @@ describe("inspect", () => {
       assert.lengthOf((yield* sessions[0].run(Semaphore.inspect("pool"))).holders, 2)
       yield* Effect.forEach(fibers, stop)
       yield* pass(10)
+    })))
+
+  it.effect("counts by the smallest number of permits that anybody up to a claim knows of", () =>
+    provideMemory(Effect.gen(function*() {
+      const other = yield* otherClient
+      yield* other.put(["pool/7-1-1of3", "pool/7-2-1of2", "pool/7-3-1of3"])
+      const { available, holders, of, queue } = yield* Semaphore.inspect("pool")
+      assert.deepStrictEqual([of, available, holders.length, queue.length], [2, 0, 2, 1])
     })))
 })
 
