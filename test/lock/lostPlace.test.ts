@@ -192,3 +192,21 @@ describe("a waiter whose place in etcd is lost", () => {
       assert.deepStrictEqual(behind.pollUnsafe(), Exit.succeed("ran"))
     })))
 })
+
+describe("a try that is refused in its own process", () => {
+  it.effect("names who holds the lock now, and not who held it at an earlier try", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      const refused = Effect.map(Effect.flip(run(Lock.tryWithLock(Effect.void, "job"))), (error) => {
+        assert.strictEqual(error._tag, "LockHeld")
+        return (error as Lock.LockHeld).holder?.metadata?.who
+      })
+      for (const who of ["first", "second"]) {
+        const holder = yield* fork(run(Lock.withLock(Effect.never, "job", { metadata: { who } })))
+        yield* pass(1)
+        assert.strictEqual(yield* refused, who)
+        yield* stop(holder)
+        yield* pass(1)
+      }
+    })))
+})

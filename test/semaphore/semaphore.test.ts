@@ -461,6 +461,22 @@ describe("fibers of one process", () => {
       assert.deepStrictEqual(yield* keys, [])
     })))
 
+  it.effect("that wait behind one that gives up go on at once where they fit", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      const hold = (permits: number) => fork(run(Semaphore.withPermits(Effect.never, "pool", { permits, of: 4 })))
+      yield* hold(2)
+      yield* pass(1)
+      const large = yield* hold(3)
+      yield* hold(1)
+      yield* hold(1)
+      yield* pass(1)
+      assert.lengthOf(yield* keys, 1)
+      yield* stop(large)
+      yield* pass(1)
+      assert.lengthOf(yield* keys, 3)
+    })))
+
   it.effect("hand their permits over in one commit", () =>
     provideMemory(Effect.gen(function*() {
       let txns = 0

@@ -217,4 +217,18 @@ describe("fencing tokens that may fall", () => {
       assert.lengthOf(said, 1)
       assert.match(said[0]!, /etcd's history went back from revision \d+ to \d+/)
     }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("are announced by no session that has ended", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { logged, logger } = logs()
+      const [a, b] = yield* Effect.all([session({ ttl }), session({ ttl })]).pipe(Effect.provide(logger))
+      const backup = yield* faults.snapshot
+      for (const { run } of [a, b]) yield* run(Lock.withLock(Effect.void, "job"))
+      yield* a.close
+      yield* faults.restore(backup)
+      yield* fork(b.run(Lock.withLock(Effect.void, "job")))
+      yield* seconds(5)
+      assert.lengthOf(logged.filter((message) => message.includes("fencing tokens")), 1)
+    }).pipe(Effect.scoped, provideMemory))
 })
