@@ -231,4 +231,21 @@ describe("fencing tokens that may fall", () => {
       yield* seconds(5)
       assert.lengthOf(logged.filter((message) => message.includes("fencing tokens")), 1)
     }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("are announced once, however many requests were under way", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { logged, logger } = logs()
+      const { run } = yield* session({ ttl }).pipe(Effect.provide(logger))
+      const backup = yield* faults.snapshot
+      const handle = yield* run(Lock.acquire("job"))
+      yield* faults.delay(100)
+      const asking = yield* fork(Effect.replicateEffect(Effect.exit(handle.verify), 3, { concurrency: 3 }))
+      yield* pass(20)
+      yield* faults.restore(backup)
+      yield* Effect.repeat(pass(100), { times: 10 })
+      yield* faults.heal
+      assert.isDefined(asking.pollUnsafe())
+      assert.lengthOf(logged.filter((message) => message.includes("fencing tokens")), 1)
+    }).pipe(Effect.scoped, provideMemory))
 })
