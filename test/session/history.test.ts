@@ -246,6 +246,6 @@ describe("fencing tokens that may fall", () => {
       yield* Effect.repeat(pass(100), { times: 10 })
       yield* faults.heal
       assert.isDefined(asking.pollUnsafe())
-      assert.lengthOf(logged.filter((message) => message.includes("fencing tokens")), 1)
+      assert.lengthOf(logged.filter((message) => message.includes("all leases of this session are lost")), 1)
     }).pipe(Effect.scoped, provideMemory))
 })
