@@ -49,6 +49,23 @@ describe("metrics of locks", () => {
       assert.strictEqual(yield* count(LockMetrics.contended, { recipe }), 2)
     })))
 
+  it.effect("count a wait as contended once, in this process and in etcd's line", () =>
+    provide(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      const hold = Lock.withLock(Effect.never, "job")
+      const holder = yield* fork(a.run(hold))
+      yield* pass(1)
+      yield* fork(a.run(hold))
+      yield* pass(1)
+      yield* fork(b.run(hold))
+      yield* pass(1)
+      // The next fiber of that process is behind the other one then.
+      yield* stop(holder)
+      yield* pass(1)
+      assert.strictEqual(yield* gauge(LockMetrics.waiting, { recipe }), 1)
+      assert.strictEqual(yield* count(LockMetrics.contended, { recipe }), 2)
+    })))
+
   it.effect("are series of their own for sessions under different attributes", () =>
     provide(Effect.gen(function*() {
       const of = (tenant: string) => Effect.provideService(session(), Metric.CurrentMetricAttributes, { tenant })
@@ -362,6 +379,17 @@ describe("metrics of leases", () => {
 
 describe("metrics of requests", () => {
   const requests = (method: string, outcome: string) => count(LockMetrics.requests, { method, outcome })
+
+  it.effect("count one that is interrupted as such", () =>
+    provide(Effect.gen(function*() {
+      const [etcd, faults] = yield* Effect.all([Etcd.Etcd, Etcd.Faults])
+      yield* faults.delay(50)
+      const asking = yield* fork(etcd.range(Etcd.get("a")))
+      yield* pass(10)
+      yield* stop(asking)
+      yield* pass(100)
+      assert.deepStrictEqual([yield* requests("range", "interrupted"), yield* requests("range", "ok")], [1, 0])
+    })))
 
   it.effect("count each attempt, by its method and outcome", () =>
     provide(Effect.gen(function*() {
