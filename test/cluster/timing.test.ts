@@ -131,6 +131,20 @@ describe("the leases of a runner", () => {
     }).pipe(provideMemory))
 })
 
+describe("the health of a runner", () => {
+  it.effect("is not written for one that has left meanwhile", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      const b = yield* machine(2)
+      yield* b.register
+      const key = (yield* keys).find((key) => key.includes("/runners/"))
+      const leaving = etcd.txn({ then: [Etcd.remove(key!)] })
+      const a = yield* machineOn({ ...etcd, txn: (request) => Effect.andThen(leaving, etcd.txn(request)) }, { config })
+      yield* a.storage.setRunnerHealth(b.address, false)
+      assert.deepStrictEqual(yield* runnersOf(b), [])
+    }).pipe(provideMemory))
+})
+
 describe("a machine ID", () => {
   const registered = (machineId: number) => {
     const runner = { address: { host: "10.0.0.8", port: machineId }, groups: ["default"], weight: 1 }
