@@ -131,6 +131,20 @@ describe("the leases of a runner", () => {
     }).pipe(provideMemory))
 })
 
+describe("the health of a runner", () => {
+  it.effect("is not written for one that has left meanwhile", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      const b = yield* machine(2)
+      yield* b.register
+      const key = (yield* keys).find((key) => key.includes("/runners/"))
+      const leaving = etcd.txn({ then: [Etcd.remove(key!)] })
+      const a = yield* machineOn({ ...etcd, txn: (request) => Effect.andThen(leaving, etcd.txn(request)) }, { config })
+      yield* a.storage.setRunnerHealth(b.address, false)
+      assert.deepStrictEqual(yield* runnersOf(b), [])
+    }).pipe(provideMemory))
+})
+
 describe("a machine ID", () => {
   const registered = (machineId: number) => {
     const runner = { address: { host: "10.0.0.8", port: machineId }, groups: ["default"], weight: 1 }
@@ -388,6 +402,29 @@ describe("an acquisition without an answer", () => {
       yield* pass("2 seconds")
       assert.deepStrictEqual(yield* a.refresh(shards(4)), names(shards(4)))
       assert.lengthOf(yield* heldKeys, 5)
+    }).pipe(provideMemory))
+
+  it.effect("is not taken for left behind by a refresh while it is asked for again", () =>
+    Effect.gen(function*() {
+      const { drop } = yield* faults
+      const etcd = yield* Etcd.Etcd
+      const heard = Latch.makeUnsafe(true)
+      const txn: typeof etcd.txn = (request) => Effect.tap(etcd.txn(request), () => heard.await)
+      const a = yield* machineOn({ ...etcd, txn }, { port: 1, config })
+      const b = yield* machine(2)
+      yield* a.acquire([shard(9)])
+      yield* drop("Reply", { method: "txn" })
+      const unanswered = yield* fork(a.acquire([shard(1)]))
+      yield* pass(100)
+      yield* Fiber.interrupt(unanswered)
+      heard.closeUnsafe()
+      const asking = yield* fork(a.acquire([shard(1)]))
+      yield* pass(1)
+      yield* a.refresh([shard(9)])
+      yield* pass(1)
+      heard.openUnsafe()
+      assert.deepStrictEqual(yield* Fiber.join(asking), names([shard(1)]))
+      assert.deepStrictEqual(yield* b.acquire([shard(1)]), [])
     }).pipe(provideMemory))
 
   it.effect("gives nothing that is being deleted, in whatever order the answers come", () =>

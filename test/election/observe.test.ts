@@ -4,6 +4,7 @@ import { Effect, Exit, Option, Stream } from "effect"
 import { Election, Etcd, Lock } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
 import { counted, fork, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+import { otherClient } from "../support/otherClient.ts"
 import { stand } from "./stand.ts"
 
 /** Collects what an observer sees. */
@@ -202,6 +203,27 @@ describe("an observer", () => {
       yield* pass(1)
       yield* etcd.txn({ then: [Etcd.put("job/a/b", "none")] })
       assert.isTrue(Option.isNone(yield* Election.leader("job")))
+    })))
+
+  it.effect("sees the end of a leader that comes while the read is under way that shows it", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const other = yield* otherClient
+      const names = ["job/7-1", "job/7-2", "job/7-3"]
+      yield* other.put(names)
+      const seen: Array<string> = []
+      yield* fork(Stream.runForEach(
+        Election.observe("job"),
+        (leader) => Effect.sync(() => seen.push(Option.getOrThrow(leader).key))
+      ))
+      yield* pass(1)
+      yield* faults.delay(100)
+      yield* faults.deleteKey(names[0]!)
+      yield* pass(75)
+      // The read has been answered, and the answer has not come yet.
+      yield* faults.deleteKey(names[1]!)
+      yield* Effect.repeat(pass(50), { times: 8 })
+      assert.strictEqual(seen.at(-1), names[2])
     })))
 
   it.effect("ends its watch when it ends", () =>

@@ -187,6 +187,22 @@ describe("whileLeader", () => {
       assert.deepStrictEqual(yield* keys, [])
     })))
 
+  it.effect("ends where the effect fails with the loss of an earlier term", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      let earlier: Election.Leadership | undefined
+      const body = Effect.gen(function*() {
+        if (earlier !== undefined) return yield* earlier.check
+        earlier = yield* Election.Current
+        yield* earlier.resign
+        return yield* Effect.never
+      })
+      const whole = yield* fork(run(Election.whileLeader(body, "job")))
+      yield* seconds(5)
+      const { fencingToken } = earlier!
+      assert.include(failureOf(whole.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", fencingToken })
+    })))
+
   it.effect("steps down for another candidate when the effect resigns, and stands again", () =>
     provideMemory(Effect.gen(function*() {
       const [a, b] = yield* Effect.all([session(), session()])

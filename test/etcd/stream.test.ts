@@ -60,4 +60,29 @@ describe("a stream of watches", () => {
       duplex.emit("error", new Error("8 RESOURCE_EXHAUSTED: Received message larger than max (5000000 vs 4194304)"))
       assert.isTrue((yield* Fiber.join(opening)).isTransient)
     }))
+
+  it.live("that opens after its time is closed at once", () =>
+    Effect.gen(function*() {
+      const closed: Array<string> = []
+      const duplex = Object.assign(new EventEmitter(), {
+        write: () => {},
+        end: () => closed.push("end"),
+        cancel: () => closed.push("cancel")
+      })
+      const opened = Promise.withResolvers<typeof duplex>()
+      const watch = yield* Watch.make({
+        current: () => ({ open: () => opened.promise }),
+        failed: () => {},
+        onMove: () => Effect.void,
+        checkCluster: () => undefined,
+        isTokenRefused: () => false,
+        explain: () => Effect.fail
+      } as unknown as Members)
+      const subscriber = new Subscriber({ onEvents: () => {}, onEnd: () => {} })
+      const error = yield* Effect.flip(watch(Etcd.get("a"), 20, subscriber))
+      assert.strictEqual(error.reason, "Timeout")
+      opened.resolve(duplex)
+      yield* Effect.sleep(1)
+      assert.deepStrictEqual(closed, ["end", "cancel"])
+    }))
 })

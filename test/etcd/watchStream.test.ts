@@ -188,6 +188,26 @@ describe("a watch", () => {
       assert.deepStrictEqual(heard, ["a: a", "b: b", "c: c", "d: d"])
     }))
 
+  it.live("that was given up before its confirmation is cancelled when that comes", () =>
+    Effect.gen(function*() {
+      const { etcd, streams } = yield* connect()
+      const first = yield* Effect.forkChild(subscribeAll(etcd, ["first"]).subscribed, { startImmediately: true })
+      yield* until("a request", Effect.sync(() => askedFor(streams[0]).length > 0))
+      const [stream] = streams
+      const number = (i: number): number => stream!.requests[i].create_request.watch_id.low
+      stream!.tell(created(number(0)))
+      yield* Fiber.join(first)
+      const { heard, subscribed } = subscribeAll(etcd, ["a"])
+      const opening = yield* Effect.forkChild(subscribed, { startImmediately: true })
+      yield* until("another request", Effect.sync(() => askedFor(stream).length > 1))
+      yield* Fiber.interrupt(opening)
+      assert.deepStrictEqual(cancelled(stream!), [])
+      stream!.tell(created(number(1)))
+      assert.deepStrictEqual(cancelled(stream!), [number(1)])
+      stream!.tell(told(number(1), event("a")))
+      assert.deepStrictEqual(heard, [])
+    }))
+
   it.live("that is refused is the oldest of those that were asked for", () =>
     Effect.gen(function*() {
       const { etcd, streams } = yield* connect()

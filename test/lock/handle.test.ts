@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber } from "effect"
+import { Deferred, Duration, Effect, Fiber } from "effect"
 import { Etcd, Lock } from "effect-etcd-lock"
 import { fork, freezable, pass, provideMemory, session } from "../support/inMemory.ts"
 
@@ -85,6 +85,23 @@ describe("a handle's signal", () => {
       assert.strictEqual(made, 0)
       yield* run(holding((handle) => Effect.sync(() => [handle.signal, handle.signal])))
       assert.strictEqual(made, 1)
+    })))
+})
+
+describe("what remains of a lock", () => {
+  it.effect("is nothing once it is lost, although its lease goes on", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session({ ttl: "60 seconds" })
+      yield* run(holding((handle) =>
+        Effect.gen(function*() {
+          assert.isAbove(Duration.toSeconds(yield* handle.remaining), 50)
+          yield* deleteKey
+          yield* Effect.flip(handle.verify)
+          assert.strictEqual(Duration.toMillis(yield* handle.remaining), 0)
+          assert.lengthOf(yield* faults.leases, 1)
+        })
+      ))
     })))
 })
 

@@ -1,11 +1,15 @@
 /** What comes late, or at the very moment of something else: events, turns, writes, on an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Scheduler, type Scope } from "effect"
-import { Etcd, Lease, Lock, Session } from "effect-etcd-lock"
+import { Effect, Exit, Fiber, Scheduler, type Scope } from "effect"
+import { Etcd, Lease, Lock, ReadWriteLock, Session } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
 import { fork, freezable, pass, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
 
 const hold = (name: string) => Lock.withLock(Effect.never, name)
+
+const puts = (
+  { else: otherwise = [], then }: Etcd.TxnRequest<ReadonlyArray<Etcd.Op>, ReadonlyArray<Etcd.Op>>
+): boolean => [...then, ...otherwise].some((op) => op._tag === "Put" || (op._tag === "Txn" && puts(op)))
 
 /** The key that is first in a lock's line. */
 const firstOf = (name: string) =>
@@ -223,10 +227,6 @@ describe("a hand-over that fails", () => {
         yield* b.run(Lock.withLock(Effect.void, "job"))
       }).pipe(provideMemory))
   }
-
-  const puts = (
-    { else: otherwise = [], then }: Etcd.TxnRequest<ReadonlyArray<Etcd.Op>, ReadonlyArray<Etcd.Op>>
-  ): boolean => [...then, ...otherwise].some((op) => op._tag === "Put" || (op._tag === "Txn" && puts(op)))
 })
 
 describe("a join that arrives after its first removal", () => {
@@ -254,40 +254,122 @@ describe("a join that arrives after its first removal", () => {
     }).pipe(provideMemory))
 })
 
-describe("a removal that arrives after its answer, by an attempt of its own that had none", () => {
-  it.effect("does not remove the entry that has the key by then", () =>
+describe("what may be left of an entry", () => {
+  it.effect("is removed also when etcd could not be reached for as long as its last put may have come", () =>
     Effect.gen(function*() {
       const faults = yield* Etcd.Faults
-      const lost = new Etcd.EtcdError({ reason: "Unavailable", method: "txn", outcome: "Unknown", description: "lost" })
-      let now: "All is well" | "The release is lost" | "A removal is late" = "All is well"
-      const { run } = yield* sessionThrough((etcd) => ({
-        txn: (request) => {
-          const [first] = request.then
-          if (now === "The release is lost" && first?._tag === "Delete") return Effect.fail(lost)
-          if (now !== "A removal is late" || first?._tag !== "Delete") return etcd.txn(request)
-          now = "All is well"
-          const late = Effect.forkDetach(Effect.delay(etcd.txn(request), "3 seconds"))
-          return Effect.andThen(late, Effect.map(etcd.txn(request), (answer) => ({ ...answer, repeated: true })))
-        }
-      }))
-      const lease = yield* Lease.make({ ttl: "10 minutes" })
-      const holding = fork(run(Lock.withLock(Effect.never, "job", { lease })))
-      const first = yield* holding
+      const { run } = yield* session({ ttl: "60 seconds" })
+      const holder = yield* fork(run(hold("other")))
       yield* pass(1)
-      now = "The release is lost"
-      yield* Fiber.interrupt(first)
-      now = "All is well"
-      // No put can come late any more, so this removal would be the last one.
-      yield* pass("14 seconds")
-      now = "A removal is late"
-      yield* pass("5 seconds")
-      assert.strictEqual(now, "All is well")
-      const second = yield* holding
-      yield* pass("5 seconds")
-      assert.isUndefined(second.pollUnsafe())
+      yield* faults.drop("Reply", { method: "txn" })
+      const late = yield* fork(run(hold("job")))
+      yield* pass(1)
+      yield* faults.unreachable
+      yield* Effect.repeat(pass("1 second"), { times: 25 })
+      assert.include(failureOf(late.pollUnsafe()) as Etcd.EtcdError, { _tag: "EtcdError", outcome: "Unknown" })
       assert.isDefined(yield* firstOf("job"))
-      yield* Fiber.interrupt(second)
-      yield* pass("20 seconds")
+      yield* faults.reachable
+      yield* Effect.repeat(pass("1 second"), { times: 10 })
+      assert.isUndefined(yield* firstOf("job"))
+      assert.isUndefined(holder.pollUnsafe())
+      assert.strictEqual((yield* faults.leases).length, 1)
+    }).pipe(provideMemory))
+})
+
+describe("a removal that arrives after its answer, by an attempt of its own that had none", () => {
+  for (const late of [3000, 7900]) {
+    it.effect(`does not remove the entry that has the key by then (${late} ms later)`, () =>
+      Effect.gen(function*() {
+        const faults = yield* Etcd.Faults
+        const lost = new Etcd.EtcdError({
+          reason: "Unavailable",
+          method: "txn",
+          outcome: "Unknown",
+          description: "lost"
+        })
+        let now: "All is well" | "The release is lost" | "A removal is late" = "All is well"
+        const { run } = yield* sessionThrough((etcd) => ({
+          txn: (request) => {
+            const [first] = request.then
+            if (now === "The release is lost" && first?._tag === "Delete") return Effect.fail(lost)
+            if (now !== "A removal is late" || first?._tag !== "Delete") return etcd.txn(request)
+            now = "All is well"
+            const again = Effect.forkDetach(Effect.delay(etcd.txn(request), late))
+            return Effect.andThen(again, Effect.map(etcd.txn(request), (answer) => ({ ...answer, repeated: true })))
+          }
+        }))
+        const lease = yield* Lease.make({ ttl: "10 minutes" })
+        const holding = fork(run(Lock.withLock(Effect.never, "job", { lease })))
+        const first = yield* holding
+        yield* pass(1)
+        now = "The release is lost"
+        yield* Fiber.interrupt(first)
+        now = "All is well"
+        // No put can come late any more, so this removal would be the last one.
+        yield* pass("14 seconds")
+        now = "A removal is late"
+        yield* Effect.repeat(pass(100), { until: () => now === "All is well", times: 50 })
+        yield* pass(late - 500)
+        const second = yield* holding
+        yield* pass("2 seconds")
+        assert.isUndefined(second.pollUnsafe())
+        assert.isDefined(yield* firstOf("job"))
+        yield* Fiber.interrupt(second)
+        yield* pass("20 seconds")
+        assert.deepStrictEqual(yield* faults.keys, [])
+      }).pipe(Effect.scoped, provideMemory))
+  }
+})
+
+describe("a reader whose key was deleted, and put again by a late attempt at its join,", () => {
+  it.effect("never starts", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const a = yield* session()
+      const b = yield* sessionThrough((etcd) => ({
+        txn: (request) => {
+          if (!puts(request)) return etcd.txn(request)
+          const again = Effect.forkDetach(Effect.delay(etcd.txn(request), 400))
+          return Effect.andThen(again, Effect.map(etcd.txn(request), (answer) => ({ ...answer, repeated: true })))
+        }
+      }), { ttl: "60 seconds" })
+      const writing = yield* fork(a.run(ReadWriteLock.withWriteLock(Effect.never, "job")))
+      yield* pass(1)
+      let hasStarted = false
+      const reading = yield* fork(
+        b.run(ReadWriteLock.withReadLock(Effect.sync(() => hasStarted = true), "job"))
+      )
+      yield* pass(1)
+      yield* pass(200)
+      // By then no watch of the reader's own key is open.
+      yield* faults.deletePrefix("job/read/")
+      assert.strictEqual((yield* faults.keys).length, 1)
+      yield* pass(300)
+      assert.strictEqual((yield* faults.keys).length, 2, "it has come")
+      yield* Fiber.interrupt(writing)
+      yield* pass(100)
+      assert.isFalse(hasStarted)
+      assert.include(failureOf(reading.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+      yield* pass("30 seconds")
       assert.deepStrictEqual(yield* faults.keys, [])
-    }).pipe(Effect.scoped, provideMemory))
+    }).pipe(provideMemory))
+})
+
+describe("a hand-over that finds the entry gone", () => {
+  it.effect("keeps no lease alive, and its next holder joins by itself", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session({ ttl: "2 seconds" })
+      const holder = yield* fork(run(hold("job")))
+      yield* pass(1)
+      const next = yield* fork(run(Lock.withLock(Effect.succeed("ran"), "job")))
+      yield* pass(1)
+      // No watch is open yet that would tell.
+      yield* faults.deletePrefix("job/")
+      yield* Fiber.interrupt(holder)
+      yield* pass(1)
+      assert.deepStrictEqual(next.pollUnsafe(), Exit.succeed("ran"))
+      yield* Effect.repeat(pass("1 second"), { times: 6 })
+      assert.deepStrictEqual(yield* faults.leases, [])
+    }).pipe(provideMemory))
 })

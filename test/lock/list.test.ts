@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import { Etcd, Lock } from "effect-etcd-lock"
+import { prefixed } from "../../src/internal/etcd/namespace.ts"
+import type { Transport } from "../../src/internal/etcd/transport.ts"
 import { defectOf } from "../support/exits.ts"
 import { fork, pass, provideMemory } from "../support/inMemory.ts"
 
@@ -132,6 +134,20 @@ describe("a list of locks", () => {
       yield* put(["a/write/1f-1"], lease)
       const { locks: [lock] } = yield* listed("")
       assert.deepStrictEqual([lock!.holding, lock!.waiting], [10_000, 1])
+    })))
+
+  it.effect("has all locks under the prefix of a connection, and none beside it", () =>
+    provideMemory(Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      yield* etcd.leaseGrant(lease, 60)
+      yield* put(
+        ["a", "apple", "app.", "app/!", "app/orders", "app/\u{10ffff}", "app0", "b"].map((name) => `${name}/1f-1`),
+        lease
+      )
+      const through: Pick<Transport, "range" | "txn"> = { range: etcd.range, txn: etcd.txn }
+      const { range } = prefixed(through as Transport, Buffer.from("app/"))
+      const locks = yield* Effect.provideService(Lock.list(), Etcd.Etcd, { ...etcd, range: (all) => range(all, 1000) })
+      assert.deepStrictEqual(locks.map(({ lock }) => lock), ["!", "orders", "\u{10ffff}"])
     })))
 
   it.effect("of a prefix that is no text is a defect", () =>

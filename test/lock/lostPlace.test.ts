@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Scope } from "effect"
 import { Etcd, Lock, ReadWriteLock, type Session } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
-import { fork, freezable, keys, pass, provideMemory, session, sessionThrough } from "../support/inMemory.ts"
+import { fork, freezable, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
 import * as Recipes from "../support/recipes.ts"
 
 const recipes = {
@@ -167,5 +167,46 @@ describe("a lock that is lost", () => {
         yield* pass(1)
         assert.deepStrictEqual(yield* keys, [])
       })))
+    })))
+})
+
+describe("a waiter whose place in etcd is lost", () => {
+  it.effect("does not take those behind it in its process with it", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const [a, b] = yield* Effect.all([session(), session()])
+      const holder = yield* fork(a.run(Lock.withLock(Effect.never, "job")))
+      yield* pass(1)
+      const first = yield* fork(b.run(Lock.withLock(Effect.void, "job")))
+      yield* pass(1)
+      const behind = yield* fork(b.run(Lock.withLock(Effect.succeed("ran"), "job")))
+      yield* pass(1)
+      yield* faults.deleteKey(
+        (yield* faults.keys).toSorted((x, y) => Number(y.createRevision - x.createRevision))[0]!.key
+      )
+      yield* pass(100)
+      assert.include(failureOf(first.pollUnsafe()) as Lock.LockLost, { _tag: "LockLost", reason: "KeyDeleted" })
+      assert.isUndefined(behind.pollUnsafe())
+      yield* stop(holder)
+      yield* pass(100)
+      assert.deepStrictEqual(behind.pollUnsafe(), Exit.succeed("ran"))
+    })))
+})
+
+describe("a try that is refused in its own process", () => {
+  it.effect("names who holds the lock now, and not who held it at an earlier try", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      const refused = Effect.map(Effect.flip(run(Lock.tryWithLock(Effect.void, "job"))), (error) => {
+        assert.strictEqual(error._tag, "LockHeld")
+        return (error as Lock.LockHeld).holder?.metadata?.who
+      })
+      for (const who of ["first", "second"]) {
+        const holder = yield* fork(run(Lock.withLock(Effect.never, "job", { metadata: { who } })))
+        yield* pass(1)
+        assert.strictEqual(yield* refused, who)
+        yield* stop(holder)
+        yield* pass(1)
+      }
     })))
 })

@@ -192,6 +192,21 @@ describe("a run that is to succeed once", () => {
       assert.deepStrictEqual([yield* keys, yield* faults.leases], [[], []])
     })))
 
+  it.effect("stays a success when its caller is interrupted while it is marked", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      const marking = yield* fork(run(nightly(Effect.as(faults.delay("500 millis"), "report"))))
+      yield* pass(600)
+      assert.isUndefined(marking.pollUnsafe())
+      yield* stop(marking)
+      yield* Effect.repeat(pass(500), { times: 6 })
+      assert.isDefined(marking.pollUnsafe())
+      yield* faults.heal
+      assert.deepStrictEqual(yield* keys, ["//done/nightly/2026-11-25"])
+      assert.deepStrictEqual(yield* run(nightly(Effect.die("twice"))), Option.none())
+    })))
+
   for (const step of ["14 seconds", "1 minute", "2 hours"] as const) {
     it.effect(`succeeds if its test's clock moves by ${step} at once`, () =>
       Effect.gen(function*() {

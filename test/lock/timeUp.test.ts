@@ -1,9 +1,9 @@
 /** A caller whose time is up gives up its place first, and asks who holds the lock then. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
-import { Etcd, type Lock } from "effect-etcd-lock"
+import { Clock, Duration, Effect } from "effect"
+import { Etcd, Lock } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
-import { fork, keys, pass, provideMemory, session } from "../support/inMemory.ts"
+import { fork, keys, pass, provideMemory, seconds, session } from "../support/inMemory.ts"
 import * as Recipes from "../support/recipes.ts"
 
 for (const [name, recipe] of Object.entries(Recipes.exclusive)) {
@@ -71,3 +71,24 @@ for (const [name, recipe] of Object.entries(Recipes.exclusive)) {
       })))
   })
 }
+
+describe("the time that a caller has waited", () => {
+  it.effect("is never shorter than its timeout, though its clock is behind its timers", () =>
+    provideMemory(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      yield* fork(a.run(Lock.withLock(Effect.never, "job")))
+      yield* pass(1)
+      const clock = yield* Clock.Clock
+      const began = clock.monotonicTimeNanosUnsafe()
+      const behind = {
+        ...clock,
+        monotonicTimeNanosUnsafe: () => began + (clock.monotonicTimeNanosUnsafe() - began) * 99n / 100n
+      }
+      const caller = yield* fork(
+        Effect.provideService(b.run(Lock.withLock(Effect.void, "job", { timeout: "1 second" })), Clock.Clock, behind)
+      )
+      yield* seconds(2)
+      const { waited } = failureOf(caller.pollUnsafe()) as Lock.LockTimeout
+      assert.strictEqual(Duration.toMillis(waited), 1000)
+    })))
+})

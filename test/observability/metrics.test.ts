@@ -39,6 +39,43 @@ const results = Effect.gen(function*() {
 })
 
 describe("metrics of locks", () => {
+  it.effect("count a try that is refused as one that has found the lock contended", () =>
+    provide(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      yield* fork(a.run(Lock.withLock(Effect.never, "job")))
+      yield* pass(1)
+      // The second one knows without a request that it would be refused.
+      for (const { run } of [b, a]) yield* Effect.flip(run(Lock.tryWithLock(Effect.void, "job")))
+      assert.strictEqual(yield* count(LockMetrics.contended, { recipe }), 2)
+    })))
+
+  it.effect("count a wait as contended once, in this process and in etcd's line", () =>
+    provide(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([session(), session()])
+      const hold = Lock.withLock(Effect.never, "job")
+      const holder = yield* fork(a.run(hold))
+      yield* pass(1)
+      yield* fork(a.run(hold))
+      yield* pass(1)
+      yield* fork(b.run(hold))
+      yield* pass(1)
+      // The next fiber of that process is behind the other one then.
+      yield* stop(holder)
+      yield* pass(1)
+      assert.strictEqual(yield* gauge(LockMetrics.waiting, { recipe }), 1)
+      assert.strictEqual(yield* count(LockMetrics.contended, { recipe }), 2)
+    })))
+
+  it.effect("are series of their own for sessions under different attributes", () =>
+    provide(Effect.gen(function*() {
+      const of = (tenant: string) => Effect.provideService(session(), Metric.CurrentMetricAttributes, { tenant })
+      const [a, b] = yield* Effect.all([of("a"), of("b")])
+      for (const { run } of [a, b, b]) yield* run(Lock.withLock(Effect.void, "job"))
+      const acquired = { recipe, result: "acquired" }
+      assert.strictEqual(yield* count(LockMetrics.acquisitions, { ...acquired, tenant: "a" }), 1)
+      assert.strictEqual(yield* count(LockMetrics.acquisitions, { ...acquired, tenant: "b" }), 2)
+    })))
+
   it.effect("count what is held and what waits, for how long, and how both ended", () =>
     provide(Effect.gen(function*() {
       const [a, b] = yield* Effect.all([session(), session()])
@@ -322,19 +359,37 @@ describe("metrics of leases", () => {
     provide(Effect.gen(function*() {
       const faults = yield* Etcd.Faults
       const { run } = yield* session()
-      yield* run(Lock.withLock(Effect.void, "warm"))
+      const other = yield* fork(run(Lock.withLock(Effect.never, "other")))
+      yield* pass(1)
       yield* faults.drop("Reply", { method: "txn" })
       const fiber = yield* fork(run(Lock.withLock(Effect.void, "job")))
       yield* Effect.repeat(pass(100), { times: 50 })
       assert.isTrue(Exit.isSuccess(fiber.pollUnsafe()!))
       assert.strictEqual(yield* Effect.map(Metric.value(LockMetrics.leasesRetired), ({ count }) => count), 1)
+      const reaped = Effect.map(Metric.value(LockMetrics.entriesReaped), ({ count }) => count)
       yield* Effect.repeat(pass(1000), { times: 30 })
-      assert.strictEqual(yield* Effect.map(Metric.value(LockMetrics.entriesReaped), ({ count }) => count), 1)
+      assert.strictEqual(yield* reaped, 1)
+      // That ends the lease, on which it was.
+      yield* stop(other)
+      yield* pass("1 second")
+      assert.deepStrictEqual(yield* faults.leases, [])
+      assert.strictEqual(yield* reaped, 1)
     })))
 })
 
 describe("metrics of requests", () => {
   const requests = (method: string, outcome: string) => count(LockMetrics.requests, { method, outcome })
+
+  it.effect("count one that is interrupted as such", () =>
+    provide(Effect.gen(function*() {
+      const [etcd, faults] = yield* Effect.all([Etcd.Etcd, Etcd.Faults])
+      yield* faults.delay(50)
+      const asking = yield* fork(etcd.range(Etcd.get("a")))
+      yield* pass(10)
+      yield* stop(asking)
+      yield* pass(100)
+      assert.deepStrictEqual([yield* requests("range", "interrupted"), yield* requests("range", "ok")], [1, 0])
+    })))
 
   it.effect("count each attempt, by its method and outcome", () =>
     provide(Effect.gen(function*() {

@@ -199,6 +199,17 @@ describe("spans", () => {
       assert.isTrue(Exit.isFailure(fiber.pollUnsafe()!))
     })))
 
+  it.effect("of a hold end with the loss that its release has found", () =>
+    provideMemory(Effect.gen(function*() {
+      const { named, traced } = tracing()
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      yield* Effect.flip(run(traced(Lock.withLock(faults.deletePrefix("job/"), "job"))))
+      yield* pass(1)
+      const exit = exitOf(named("Lock.hold"))
+      assert.isTrue(Exit.isFailure(exit) && Cause.squash(exit.cause) instanceof Lock.LockLost)
+    })))
+
   it.effect("of a handle end when it is released, and not with its scope", () =>
     provideMemory(Effect.gen(function*() {
       const { named, traced } = tracing()

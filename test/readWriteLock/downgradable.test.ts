@@ -235,6 +235,18 @@ describe("downgrade", () => {
       assert.deepStrictEqual(yield* keys, [])
     })))
 
+  it.effect("leaves no reader where the release of the writer finds that its key had gone", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { acquired, release } = yield* writer(yield* session())
+      const writing = yield* acquired
+      // No watch is open yet that would tell.
+      yield* faults.deletePrefix("job/write/")
+      assert.include(yield* Effect.flip(writing.downgrade), { _tag: "LockLost", reason: "KeyDeleted" })
+      assert.deepStrictEqual(yield* keys, [])
+      yield* release
+    })))
+
   it.effect("fails once the write lock has been released or has become a read lock", () =>
     provideMemory(Effect.gen(function*() {
       const { acquired, release } = yield* writer(yield* session())
@@ -317,6 +329,17 @@ describe(`a loss of one of its two keys (${cite("P3")})`, () => {
       assert.deepStrictEqual(yield* keys, [])
     })).pipe(Effect.provide(logger))
   })
+
+  it.effect("is none where the writer has ended before anything told that the reader's key was deleted", () =>
+    measured(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { acquired, release } = yield* writer(yield* session())
+      yield* acquired
+      yield* faults.deletePrefix("job/read/")
+      yield* release
+      assert.deepStrictEqual([yield* lossesBy("write", "KeyDeleted"), yield* lossesBy("read", "KeyDeleted")], [0, 0])
+      assert.deepStrictEqual(yield* keys, [])
+    })))
 
   it.effect("is counted once when the process stands still while the writer becomes a reader", () =>
     measured(Effect.gen(function*() {

@@ -276,6 +276,21 @@ describe("a body that waits for the lock it reads under", () => {
   }
 })
 
+describe("forceRelease", () => {
+  it.effect("takes away one of the readers that have joined at one revision", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      yield* run(Lock.withLock(Effect.void, "warm"))
+      yield* fork(Effect.replicateEffect(run(ReadWriteLock.withReadLock(Effect.never, "job")), 3, { concurrency: 3 }))
+      yield* pass(1)
+      const [{ createRevision } = assert.fail("nobody reads"), ...others] = yield* faults.keys
+      for (const other of others) assert.strictEqual(other.createRevision, createRevision)
+      assert.isTrue(yield* ReadWriteLock.forceRelease("job", { createRevision }))
+      assert.lengthOf(yield* faults.keys, 2)
+    })))
+})
+
 describe("inspect", () => {
   it.effect("shows the holders and the queue, each with its mode", () =>
     provideMemory(Effect.gen(function*() {

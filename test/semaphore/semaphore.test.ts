@@ -5,6 +5,7 @@ import { Etcd, Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
 import { counted, fork, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
+import { otherClient } from "../support/otherClient.ts"
 
 /** Adds up the permits that are held at a time. */
 const counter = (of: number) => {
@@ -352,6 +353,27 @@ describe("a permit that is free", () => {
       yield* pass(1)
     })))
 
+  it.effect("keeps no lease of a try alive whose read fails", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const a = yield* session({ ttl: "60 seconds" })
+      let isFailing = false
+      const failure = new Etcd.EtcdError({ reason: "Timeout", method: "txn", outcome: "Unknown", description: "lost" })
+      const b = yield* sessionThrough((etcd) => ({
+        txn: (request) => isFailing ? Effect.fail(failure) : etcd.txn(request)
+      }), { ttl: "2 seconds" })
+      yield* fork(a.run(Semaphore.withPermits(Effect.never, "pool", { of: 1 })))
+      yield* pass(1)
+      const attempt = b.run(Effect.flip(Semaphore.tryWithPermits(Effect.void, "pool", { of: 1 })))
+      assert.strictEqual((yield* attempt)._tag, "PermitsUnavailable")
+      // Since that one was refused, the next one reads first.
+      isFailing = true
+      assert.strictEqual(yield* attempt, failure)
+      isFailing = false
+      yield* Effect.repeat(pass("1 second"), { times: 6 })
+      assert.lengthOf(yield* faults.leases, 1, "that of the holder")
+    })))
+
   it.effect("goes to no try whose own key was deleted while it asked about a key of another client", () =>
     provideMemory(Effect.gen(function*() {
       const faults = yield* Etcd.Faults
@@ -437,6 +459,22 @@ describe("fibers of one process", () => {
       yield* Effect.forEach(fibers, stop)
       yield* pass(10)
       assert.deepStrictEqual(yield* keys, [])
+    })))
+
+  it.effect("that wait behind one that gives up go on at once where they fit", () =>
+    provideMemory(Effect.gen(function*() {
+      const { run } = yield* session()
+      const hold = (permits: number) => fork(run(Semaphore.withPermits(Effect.never, "pool", { permits, of: 4 })))
+      yield* hold(2)
+      yield* pass(1)
+      const large = yield* hold(3)
+      yield* hold(1)
+      yield* hold(1)
+      yield* pass(1)
+      assert.lengthOf(yield* keys, 1)
+      yield* stop(large)
+      yield* pass(1)
+      assert.lengthOf(yield* keys, 3)
     })))
 
   it.effect("hand their permits over in one commit", () =>
@@ -618,6 +656,14 @@ describe("inspect", () => {
       assert.lengthOf((yield* sessions[0].run(Semaphore.inspect("pool"))).holders, 2)
       yield* Effect.forEach(fibers, stop)
       yield* pass(10)
+    })))
+
+  it.effect("counts by the smallest number of permits that anybody up to a claim knows of", () =>
+    provideMemory(Effect.gen(function*() {
+      const other = yield* otherClient
+      yield* other.put(["pool/7-1-1of3", "pool/7-2-1of2", "pool/7-3-1of3"])
+      const { available, holders, of, queue } = yield* Semaphore.inspect("pool")
+      assert.deepStrictEqual([of, available, holders.length, queue.length], [2, 0, 2, 1])
     })))
 })
 

@@ -4,7 +4,7 @@ import { Cause, Clock, Duration, Effect, Exit, Fiber, Scope } from "effect"
 import { Etcd, Lease, Lock, type Session } from "effect-etcd-lock"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
-import { fork, keys, pass, provideMemory, session, stop } from "../support/inMemory.ts"
+import { fork, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
 
 /** A body that takes three seconds, whatever happens to it, and one that stops as slowly once it is interrupted. */
@@ -84,6 +84,26 @@ describe(`the end of a session (${cite("P1")})`, () => {
         "second ends at 3700"
       ])
     }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("fails those who wait at once, however long a body takes to end", () =>
+    Effect.gen(function*() {
+      const a = yield* session({ ttl: "5 seconds" })
+      const holder = yield* fork(a.run(Lock.withLock(slow["cleans up"], "job")))
+      yield* pass(1)
+      const others = yield* session()
+      yield* fork(others.run(Lock.withLock(Effect.never, "theirs")))
+      yield* pass(1)
+      const behind = yield* fork(a.run(Lock.withLock(Effect.void, "job")))
+      const inLine = yield* fork(a.run(Lock.withLock(Effect.void, "theirs")))
+      yield* pass(1)
+      const closing = yield* fork(a.close)
+      yield* pass(1)
+      const exits = [holder, behind, inLine].map((fiber) => fiber.pollUnsafe())
+      yield* pass("4 seconds")
+      yield* Fiber.join(closing)
+      assert.isUndefined(exits[0])
+      for (const exit of exits.slice(1)) assert.include(failureOf(exit) as Lock.LockLost, lost)
+    }).pipe(provideMemory))
 
   it.effect("waits no longer than one TTL, names the lock whose body goes on, and leaves its lease to expire", () =>
     Effect.gen(function*() {
@@ -374,6 +394,26 @@ describe("a handle's release", () => {
       assert.deepStrictEqual(section.pollUnsafe(), Exit.void)
       assert.deepStrictEqual(logged, [])
     }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("that is under way is waited for by the end of its scope", () =>
+    provideMemory(Effect.gen(function*() {
+      let isSlow = false
+      const { run } = yield* sessionThrough((etcd) => ({
+        txn: (request) => isSlow ? Effect.delay(etcd.txn(request), "1 second") : etcd.txn(request)
+      }), { ttl: "60 seconds" })
+      const scope = yield* Scope.make()
+      const { release } = yield* run(Lock.acquire("job")).pipe(Scope.provide(scope))
+      isSlow = true
+      yield* fork(release)
+      yield* pass(100)
+      const closing = yield* fork(Scope.close(scope, Exit.void))
+      yield* pass(500)
+      const early = closing.pollUnsafe()
+      yield* pass("1 second")
+      assert.isUndefined(early)
+      assert.isDefined(closing.pollUnsafe())
+      assert.deepStrictEqual(yield* keys, [])
+    })))
 
   it.effect("of thousands of locks at once takes one request timeout at most when etcd hangs", () =>
     Effect.gen(function*() {

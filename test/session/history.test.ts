@@ -217,4 +217,35 @@ describe("fencing tokens that may fall", () => {
       assert.lengthOf(said, 1)
       assert.match(said[0]!, /etcd's history went back from revision \d+ to \d+/)
     }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("are announced by no session that has ended", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { logged, logger } = logs()
+      const [a, b] = yield* Effect.all([session({ ttl }), session({ ttl })]).pipe(Effect.provide(logger))
+      const backup = yield* faults.snapshot
+      for (const { run } of [a, b]) yield* run(Lock.withLock(Effect.void, "job"))
+      yield* a.close
+      yield* faults.restore(backup)
+      yield* fork(b.run(Lock.withLock(Effect.void, "job")))
+      yield* seconds(5)
+      assert.lengthOf(logged.filter((message) => message.includes("fencing tokens")), 1)
+    }).pipe(Effect.scoped, provideMemory))
+
+  it.effect("are announced once, however many requests were under way", () =>
+    Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { logged, logger } = logs()
+      const { run } = yield* session({ ttl }).pipe(Effect.provide(logger))
+      const backup = yield* faults.snapshot
+      const handle = yield* run(Lock.acquire("job"))
+      yield* faults.delay(100)
+      const asking = yield* fork(Effect.replicateEffect(Effect.exit(handle.verify), 3, { concurrency: 3 }))
+      yield* pass(20)
+      yield* faults.restore(backup)
+      yield* Effect.repeat(pass(100), { times: 10 })
+      yield* faults.heal
+      assert.isDefined(asking.pollUnsafe())
+      assert.lengthOf(logged.filter((message) => message.includes("all leases of this session are lost")), 1)
+    }).pipe(Effect.scoped, provideMemory))
 })
