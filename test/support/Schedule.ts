@@ -16,11 +16,8 @@ export type Request = Extract<Step, { readonly _tag: "Request" }>
 /** What a request asks for: the lock, to lead, to read or to write under it, or so many permits. */
 export type Claim = Request["claim"]
 
-/** How many permits a semaphore has. */
-export const permits = 3
-
 // repeated literals and members are more likely; the first ones are what a failing schedule is shrunk to
-const process = Schema.Literals([0, 1, 2, 3])
+const process = Schema.Literals([0, 1, 2, 3, 4, 5])
 const name = Schema.Literals(["a", "a", "a", "b"])
 
 const request = {
@@ -47,7 +44,12 @@ const recipes = {
   singleKey: { layout: "single-key", claim: Schema.Literals(["lock"]) },
   election: { layout: "queue", claim: Schema.Literals(["election", "election", "lock"]) },
   readWrite: { layout: "queue", claim: Schema.Literals(["read", "read", "read", "write", "lock"]) },
-  semaphore: { layout: "queue", claim: Schema.Literals([1, 1, 1, 2, 2, 3, "lock"]) }
+  semaphore: {
+    layout: "queue",
+    claim: Schema.Literals([1, 1, 1, 2, 2, 3, "lock"]),
+    // some of those that try at the same moment find room, however many they are
+    how: Schema.Literals(["withLock", "tryAcquire", "acquire", "tryWithLock", "release", "tryAcquire"])
+  }
 } as const
 
 const recipe = Schema.Literals([
@@ -98,7 +100,7 @@ const Delay = Schema.Struct({ _tag: Schema.tag("Delay"), millis: Schema.Literals
 /** Zero lets what happens from then on arrive at once, though not before what is on its way to the same watch. */
 const DelayWatches = Schema.Struct({
   _tag: Schema.tag("DelayWatches"),
-  millis: Schema.Literals([500, 100, 3000, 0, 20_000])
+  millis: Schema.Literals([500, 0, 100, 3000, 0, 20_000])
 })
 
 /** One process loses its connection, or gets it back. */
@@ -106,17 +108,21 @@ const Isolate = Schema.Struct({ _tag: Schema.tag("Isolate"), process })
 const Reconnect = Schema.Struct({ _tag: Schema.tag("Reconnect"), process })
 
 const calm = [Advance, Yield, Interrupt, Advance] as const
+/** In which many ask at the same moment. */
+const rush = [Yield, Interrupt] as const
 const tampering = [RevokeLease, DeleteKey, DeletePrefix] as const
 const faults = [Drop, Network, Drop, Delay, DelayWatches, Isolate, Reconnect] as const
 
 /** How many processes there are, and the TTL of their leases in seconds. */
 const common = {
-  processes: Schema.Literals([1, 2, 3, 4]),
+  processes: Schema.Literals([1, 2, 3, 4, 6]),
   ttl: Schema.Literals([2, 3, 5]),
   /** Whether the sessions stay idle for a while before they are closed. */
   idles: Schema.Literals([false, true]),
   /** Up to how many entries a line is watched as a whole; from more than twice as many on it is watched by guards. */
-  shortLine: Schema.Literals([8, 1, 2])
+  shortLine: Schema.Literals([8, 1, 2, 1]),
+  /** How many permits a semaphore has, which is 3 where it is absent: few for the processes, or more than they take. */
+  permits: Schema.optional(Schema.Literals([3, 12, 100]))
 }
 
 const AnyStep = Schema.Union([Request, ...calm, ...tampering, ...faults, Close])
@@ -130,8 +136,9 @@ export const Schedule = Schema.Struct({
 /** Faults of one kind alone leave the other promises unconditional. */
 const mixtures = {
   calm,
+  rush,
   tampered: [...calm, ...tampering],
-  late: [...calm, ...tampering, DelayWatches, DelayWatches],
+  late: [...calm, ...tampering, ...tampering, DelayWatches, DelayWatches, DelayWatches],
   closing: [...calm, Close],
   faulty: [...calm, ...faults],
   anything: [...calm, ...tampering, ...faults, ...faults, Close]
@@ -151,7 +158,7 @@ const arbitraryOf = ({ layout, ...chosen }: (typeof recipes)[keyof typeof recipe
   return Arbitrary.map(
     Arbitrary.all({
       common: Arbitrary.schema(Schema.Struct(common)),
-      steps: Arbitrary.flatMap(Arbitrary.schema(Schema.Literals([0, 1, 2, 3, 4, 5])), (mixture) => steps[mixture]!)
+      steps: Arbitrary.flatMap(Arbitrary.schema(Schema.Literals([0, 1, 2, 3, 4, 5, 6])), (mixture) => steps[mixture]!)
     }),
     ({ common, steps }) => Object.assign({}, common, { layout, steps })
   )
