@@ -77,7 +77,12 @@ const Interrupt = Schema.Struct({ _tag: Schema.tag("Interrupt"), request: Schema
 
 const RevokeLease = Schema.Struct({ _tag: Schema.tag("RevokeLease"), lease: Schema.Literals([0, 1, 2, 3]) })
 
-const DeleteKey = Schema.Struct({ _tag: Schema.tag("DeleteKey"), key: Schema.Literals([0, 1, 2, 3]) })
+const DeleteKey = Schema.Struct({
+  _tag: Schema.tag("DeleteKey"),
+  key: Schema.Literals([0, 1, 2, 3]),
+  /** Its watches tell of it that much later, and other watches tell in time of what happens after it. */
+  late: Schema.optional(Schema.Literals([500, 3000]))
+})
 
 const DeletePrefix = Schema.Struct({ _tag: Schema.tag("DeletePrefix"), name })
 

@@ -174,6 +174,7 @@ const playWith = Effect.fnUntraced(function*(
   /** How many requests are still to be lost. Each call of a process is at least one. */
   const drops = new Map<string, number>()
   let isUnreachable = false
+  let watchDelay = 0
 
   const onSent = (process: number) => (method: string) => {
     const left = drops.get(method) ?? 0
@@ -693,7 +694,15 @@ const playWith = Effect.fnUntraced(function*(
   const over = (...whats: ReadonlyArray<string>) =>
     Effect.sync(() => misfortunes.end(now(), ({ what }) => whats.includes(what)))
 
+  const delayWatches = (millis: number) =>
+    Effect.suspend(() => {
+      watchDelay = millis
+      misfortunes.delayWatches(millis, now())
+      return faults.delayWatches(millis)
+    })
+
   const heal = Effect.suspend(() => {
+    watchDelay = 0
     for (const { connection } of processes) connection.isIsolated = false
     drops.clear()
     isUnreachable = false
@@ -752,7 +761,10 @@ const playWith = Effect.fnUntraced(function*(
         const kv = pick(keys(), step.key)
         if (kv === undefined) return Effect.void
         misfortunes.take([kv], now())
-        return faults.deleteKey(kv.key)
+        const deletion = faults.deleteKey(kv.key)
+        if (step.late === undefined) return deletion
+        const before = watchDelay
+        return Effect.andThen(Effect.andThen(delayWatches(step.late), deletion), delayWatches(before))
       }
       case "DeletePrefix": {
         misfortunes.take(lineOf(step.name), now())
@@ -769,8 +781,7 @@ const playWith = Effect.fnUntraced(function*(
         return fault("delay", faults.delay(step.millis))
       }
       case "DelayWatches": {
-        misfortunes.delayWatches(step.millis, now())
-        return faults.delayWatches(step.millis)
+        return delayWatches(step.millis)
       }
       case "Network": {
         return network(step.what)
