@@ -120,7 +120,7 @@ const faults = [Drop, Network, Drop, Delay, DelayWatches, Isolate, Reconnect] as
 
 /** How many processes there are, and the TTL of their leases in seconds. */
 const common = {
-  processes: Schema.Literals([1, 2, 3, 4, 6]),
+  processes: Schema.Literals([1, 2, 3, 4, 6, 6]),
   ttl: Schema.Literals([2, 3, 5]),
   /** Whether the sessions stay idle for a while before they are closed. */
   idles: Schema.Literals([false, true]),
@@ -143,11 +143,20 @@ const mixtures = {
   calm,
   rush,
   tampered: [...calm, ...tampering],
-  late: [...calm, ...tampering, ...tampering, DelayWatches, DelayWatches, DelayWatches],
+  late: [...calm, ...tampering, DelayWatches],
   closing: [...calm, Close],
   faulty: [...calm, ...faults],
   anything: [...calm, ...tampering, ...faults, ...faults, Close]
 }
+
+/** What happens to a line that stands: waiters leave, and some whose keys are deleted hear of it late. */
+const overtaking = [Advance, Advance, Interrupt, DeleteKey]
+
+/** A request of another process, for which the next one waits. */
+const inLine = (step: Step, index: number): ReadonlyArray<Step> =>
+  step._tag === "Request"
+    ? [{ ...step, process: index as Request["process"] }, { _tag: "Advance", millis: 1 }]
+    : [step]
 
 const stepsOf = (members: ReadonlyArray<Schema.Codec<Step>>): Arbitrary.Arbitrary<ReadonlyArray<Step>> => {
   // short ones are likely in an array; more of them make middling ones likely, and the short ones seldom
@@ -159,11 +168,18 @@ const arbitraryOf = ({ layout, ...chosen }: (typeof recipes)[keyof typeof recipe
   const { both: _, ...alone } = request
   const Request: Schema.Codec<Step> = Schema.Struct({ ...alone, ...chosen })
   // as likely as all else that is calm
-  const steps = Object.values(mixtures).map((others) => stepsOf([Request, Request, Request, Request, ...others]))
+  const mixed = Object.values(mixtures).map((others) => stepsOf([Request, Request, Request, Request, ...others]))
+  const one = Arbitrary.schema(Request)
+  const line = Arbitrary.map(Arbitrary.all([one, one, one, one]), (requests) => requests.flatMap(inLine))
+  const overtaken = Arbitrary.map(Arbitrary.all([line, stepsOf(overtaking)]), (parts) => parts.flat())
+  const steps = [...mixed, overtaken, overtaken, overtaken]
   return Arbitrary.map(
     Arbitrary.all({
       common: Arbitrary.schema(Schema.Struct(common)),
-      steps: Arbitrary.flatMap(Arbitrary.schema(Schema.Literals([0, 1, 2, 3, 4, 5, 6])), (mixture) => steps[mixture]!)
+      steps: Arbitrary.flatMap(
+        Arbitrary.schema(Schema.Literals([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])),
+        (mixture) => steps[mixture]!
+      )
     }),
     ({ common, steps }) => Object.assign({}, common, { layout, steps })
   )
