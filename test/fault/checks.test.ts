@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
+import { ofHistories } from "../support/excuses.ts"
 import { check, type Violation } from "./checks.ts"
-import type { Claim, Counter, End, Fault, History, Recorded } from "./history.ts"
+import type { Claim, Counter, End, Fault, History, Recorded, Restored } from "./history.ts"
 
 const ttl = 4000
 
@@ -162,6 +163,21 @@ describe("a history", () => {
       assert.include(found(history), "one holder")
     })
 
+    it("is bad when its lease cannot have expired by then, as etcd had renewed it", () => {
+      const reports = [turn({ ...a, stopped: 9030, ended: 9040 }), turn(later), froze("a", 500, 9000)]
+      const renewed = (sent: number, lease = "a"): Recorded => ({
+        _tag: "Lease",
+        contender: "a",
+        at: 8999,
+        lease,
+        what: "alive",
+        sent
+      })
+      assert.deepStrictEqual(found(historyOf([...reports, renewed(6000 - ttl)])), [])
+      assert.include(found(historyOf([...reports, renewed(6001 - ttl)])), "one holder")
+      assert.deepStrictEqual(found(historyOf([...reports, renewed(6001 - ttl, "other")])), [])
+    })
+
     it("is bad when that was over long before, or too short", () => {
       const overstays = turn({ ...a, stopped: 7000, ended: 7010 })
       assert.include(found(historyOf([overstays, turn(later), froze("a", 500, 3000)])), "one holder")
@@ -203,6 +219,28 @@ describe("a history", () => {
           { ...taken, from: 900, to: 910 }
         ]
       ) assert.include(found(historyOf(overlapping, { faults: [other] })), "one holder")
+    })
+
+    it("is bad when it was taken after the next one's turn, or before its own", () => {
+      const overlapping = [turn(a), turn({ ...b, holds: 805 })]
+      const at = (revision: string): Fault => ({ ...taken, taken: [{ ...taken.taken![0]!, revision }] })
+      for (const revision of ["6", "8"]) {
+        assert.deepStrictEqual(found(historyOf(overlapping, { faults: [at(revision)] })), [], revision)
+      }
+      for (const revision of ["5", "9"]) {
+        assert.include(found(historyOf(overlapping, { faults: [at(revision)] })), "one holder", revision)
+      }
+    })
+
+    it("is bad when both had one token, or the holder that had gone had the later one, though both ended in order", () => {
+      const late = { ...a, holds: 1100, stopped: 1120, ended: 1130 }
+      const next = { ...b, holds: 815, stopped: 1000, ended: 1010 }
+      for (const token of [8, 9]) {
+        const history = historyOf([turn({ ...late, token, created: 5 }), turn(next)], { faults: [taken] })
+        assert.include(found(history), token === 8 ? "tokens grow" : "order of service")
+      }
+      const behind = { ...next, created: 4 }
+      assert.include(found(historyOf([turn(late), turn(behind)], { faults: [taken] })), "tokens grow")
     })
 
     it("is bad when the holder went on", () => {
@@ -301,19 +339,48 @@ describe("a history", () => {
   describe("in which all is well again", () => {
     const waiter: Turn = { by: "b", wants: 5, holds: 30_000, stopped: 30_010, ended: 30_020, token: 8, created: 6 }
     const calm = { from: 15_000, to: 25_000 }
+    const fault: Fault = { name: "", from: 14_000, to: 14_960 }
+    /** Its entry may be in the way until its lease has expired. */
+    const stray = turn({ by: "a", n: 1, wants: 12_000, ended: 14_950, error: "LockTimeout" })
 
     it("is good when the lock moves within the TTL and five seconds", () => {
-      const history = historyOf([turn(a), turn({ ...waiter, holds: 23_900 })], { calms: [calm] })
+      const history = historyOf([turn(a), stray, turn({ ...waiter, holds: 23_900 })], {
+        calms: [calm],
+        faults: [fault]
+      })
       assert.deepStrictEqual(found(history), [])
       assert.deepStrictEqual(check(history).recoveries, [8900])
     })
 
     it("is bad when it does not", () => {
-      assert.deepStrictEqual(found(historyOf([turn(a), turn(waiter)], { calms: [calm] })), ["locks move"])
+      const reports = [turn(a), stray, turn(waiter)]
+      assert.deepStrictEqual(found(historyOf(reports, { calms: [calm], faults: [fault] })), ["locks move"])
+    })
+
+    it("is bad when a waiter waits in the seconds after, unless a fault has left an entry that is to expire", () => {
+      const calms = [calm]
+      const history = (holds: number, more: ReadonlyArray<Recorded>, faults: ReadonlyArray<Fault>) =>
+        found(historyOf([turn({ ...a, created: 4 }), more, turn({ ...waiter, holds })], { calms, faults }))
+      assert.deepStrictEqual(history(20_300, [], [fault]), [])
+      assert.deepStrictEqual(history(20_400, [], [fault]), ["room is used"])
+      assert.deepStrictEqual(history(20_400, stray, [fault]), [])
+      assert.deepStrictEqual(history(20_400, stray, [{ ...fault, from: 14_955 }]), ["room is used"])
+      assert.deepStrictEqual(history(20_400, stray, [{ ...fault, from: 11_000, to: 11_990 }]), ["room is used"])
+      const left = turn({
+        by: "a",
+        n: 1,
+        wants: 12_000,
+        holds: 12_010,
+        stopped: 14_940,
+        ended: 14_950,
+        token: 7,
+        created: 5
+      })
+      assert.deepStrictEqual(history(20_400, left, [fault]), ["room is used"])
     })
 
     it("is good when it does not have the time, or nobody waits", () => {
-      assert.deepStrictEqual(found(historyOf([turn(a), turn(waiter)], { calms: [{ ...calm, to: 20_000 }] })), [])
+      assert.deepStrictEqual(found(historyOf([turn(a), turn(waiter)], { calms: [{ ...calm, to: 20_300 }] })), [])
       assert.deepStrictEqual(found(historyOf([turn(a), turn({ ...waiter, wants: 26_000 })], { calms: [calm] })), [])
     })
   })
@@ -426,7 +493,7 @@ describe("a history", () => {
         const history = (claim: Claim, holds: number) =>
           historyOf([turn(writer), turn(stays), waiter(claim, holds)], { calms })
         assert.deepStrictEqual(found(history(write, 29_020)), [])
-        assert.deepStrictEqual(found(history(read, 16_100)), ["room is used"])
+        assert.deepStrictEqual(found(history(read, 10_400)), ["room is used"])
       })
     })
 
@@ -550,9 +617,9 @@ describe("a history", () => {
       const holder = turn({ ...at("a", 0, 10, 29_000, 5), claim: one })
       const waiter = (holds: number) => turn({ ...at("b", 0, holds, holds + 10, 9), claim: permits(2) })
       const calms = [{ from: 5000, to: 30_000 }]
-      assert.deepStrictEqual(found(historyOf([holder, waiter(15_900)], { calms })), [])
-      assert.deepStrictEqual(found(historyOf([holder, waiter(16_100)], { calms })), ["room is used"])
-      assert.deepStrictEqual(found(historyOf([holder, waiter(16_100), froze("b", 15_000, 16_000)], { calms })), [])
+      assert.deepStrictEqual(found(historyOf([holder, waiter(10_300)], { calms })), [])
+      assert.deepStrictEqual(found(historyOf([holder, waiter(10_400)], { calms })), ["room is used"])
+      assert.deepStrictEqual(found(historyOf([holder, waiter(10_400), froze("b", 9000, 10_000)], { calms })), [])
       const full = turn({ ...at("a", 0, 10, 16_000, 5), claim: permits(3) })
       assert.deepStrictEqual(found(historyOf([full, waiter(17_900)], { calms })), [])
       assert.deepStrictEqual(found(historyOf([full, waiter(18_100)], { calms })), ["room is used"])
@@ -589,14 +656,35 @@ describe("a history", () => {
     })
   })
 
-  it.each<readonly [string, ReadonlyArray<Violation["check"]>]>([
-    ["EtcdError Unavailable etcd txn failed", []],
-    ["LockLost KeyDeleted", []],
-    ["EtcdError Internal etcd leaseGrant failed", ["errors are explained"]],
-    ["LockNameConflict PlainKey", ["errors are explained"]],
-    ["Die TypeError", ["errors are explained"]]
-  ])("whose section ended with %s has violations: %j", (error, violations) => {
-    assert.deepStrictEqual(found(historyOf([turn({ by: "b", wants: 5, ended: 3000, error })])), violations)
+  describe("whose section failed", () => {
+    const failed = (error: string, some: Partial<History> = {}, more: ReadonlyArray<Recorded> = []) =>
+      found(historyOf([turn({ by: "b", wants: 20_000, ended: 30_000, error }), more], some))
+    const fault: Fault = { name: "", from: 29_990, to: 40_000 }
+
+    it.each<readonly [string, ReadonlyArray<Violation["check"]>]>([
+      ["EtcdError Unavailable etcd txn failed", []],
+      ["LockLost KeyDeleted", []],
+      ["LockLost Released", []],
+      ["LockTimeout", []],
+      ["EtcdError Internal etcd leaseGrant failed", ["errors are explained"]],
+      ["LockNameConflict PlainKey", ["errors are explained"]],
+      ["Die TypeError", ["errors are explained"]]
+    ])("with %s in a fault has violations: %j", (error, violations) => {
+      assert.deepStrictEqual(failed(error, { faults: [fault] }), violations)
+    })
+
+    it.each(["EtcdError Unavailable etcd txn failed", "LockLost KeyDeleted", "LockLost LeaseExpired"])(
+      "with %s is bad where there was no fault by then, or one too long ago",
+      (error) => {
+        const at = (from: number, to: number) => failed(error, { faults: [{ name: "", from, to }] })
+        assert.deepStrictEqual(failed(error), ["errors are explained"])
+        assert.deepStrictEqual(at(30_001, 31_000), ["errors are explained"])
+        assert.deepStrictEqual(at(0, 16_999), ["errors are explained"])
+        assert.deepStrictEqual(at(0, 17_000), [])
+        assert.deepStrictEqual(failed(error, {}, [froze("b", 25_000, 26_000)]), [])
+        assert.deepStrictEqual(failed(error, {}, [froze("a", 25_000, 26_000)]), ["errors are explained"])
+      }
+    )
   })
 
   it("that leaves a key or a lease is bad", () => {
@@ -627,5 +715,153 @@ describe("a history", () => {
     assert.deepStrictEqual(found(historyOf(usage(2 ** 20, 0))), [])
     assert.deepStrictEqual(found(historyOf(usage(5 * 2 ** 20, 0))), ["flat"])
     assert.deepStrictEqual(found(historyOf(usage(0, 1))), ["flat"])
+  })
+})
+
+describe("a history of etcd that was restored", () => {
+  const restored = (leaps: boolean) => ({
+    faults: [{ name: "", from: 10_000, to: 20_000, restored: { at: 15_000, leaps, isSoon: false } }]
+  })
+  const held = (by: string, holds: number, token: number) =>
+    turn({ by, n: holds, wants: holds - 10, holds, stopped: holds + 500, ended: holds + 510, token })
+  const falling = [held("a", 14_000, 9), held("b", 21_000, 5)]
+
+  it("has tokens that grow from its beginning, and may be smaller than those before", () => {
+    assert.deepStrictEqual(found(historyOf(falling, restored(false))), [])
+    assert.include(found(historyOf([...falling, held("a", 23_000, 4)], restored(false))), "tokens grow")
+    assert.include(found(historyOf([held("b", 9000, 10), ...falling], restored(false))), "tokens grow")
+  })
+
+  it("goes on with the tokens of the one before where revisions have leapt", () => {
+    assert.include(found(historyOf(falling, restored(true))), "tokens grow")
+  })
+})
+
+/** Of each excuse, a history that it excuses, and others that it does not. */
+interface Excused {
+  readonly good: History
+  readonly bad: { readonly [why: string]: History }
+}
+
+const excused: { readonly [K in keyof typeof ofHistories]: Excused } = (() => {
+  const lease = (what: "alive" | "gone" | "revoking", at: number, sent: number): Recorded => ({
+    _tag: "Lease",
+    contender: "a",
+    at,
+    lease: "a",
+    what,
+    sent
+  })
+  const overlapping = [turn(a), turn({ ...b, holds: 805 })]
+  const deleted = (revision: string, from = 800): Partial<History> => ({
+    faults: [{ name: "", from, to: from, taken: [{ lock: "lock", createRevision: "5", lease: "a", pid: 1, revision }] }]
+  })
+  const late = [turn({ ...a, stopped: 6030, ended: 6040 }), turn({ ...b, holds: 6000, stopped: 9000, ended: 9010 })]
+  const frozen = (...more: ReadonlyArray<Recorded>) => historyOf([...late, ...more])
+  const fault: Fault = { name: "", from: 14_000, to: 14_960 }
+  const calms = [{ from: 15_000, to: 40_000 }]
+  const waiter = (holds: number) =>
+    turn({ by: "b", wants: 5, holds, stopped: holds + 10, ended: holds + 20, token: 8, created: 6 })
+  const stray = (ended: number) => turn({ by: "a", n: 1, wants: 12_000, ended, error: "LockTimeout" })
+  const waiting = (holds: number, more: ReadonlyArray<Recorded>, faults = [fault]) =>
+    historyOf([turn(a), more, waiter(holds)], { calms, faults })
+  const failing = (error: string, faults: ReadonlyArray<Fault>) =>
+    historyOf([turn({ by: "b", wants: 12_000, ended: 14_970, error })], { faults })
+  const go = (kind: "go" | "ours", holds: number) =>
+    historyOf([turn(a), turn({ ...b, holds })], {
+      contenders: [{ name: "a", kind, pid: 1 }, { name: "b", kind: "ours", pid: 2 }]
+    })
+  const restored = (how: Partial<Restored> = {}): Pick<History, "faults"> => ({
+    faults: [{ name: "", from: 600, to: 802, restored: { at: 790, leaps: false, isSoon: true, ...how } }]
+  })
+  const counted = (at: number, value: number, marks: ReadonlyArray<string>, how: Partial<Restored>) =>
+    historyOf([turn(a), { ...wrote("a", "fenced", "Applied", 6), at }], {
+      ...restored(how),
+      end: { ...goodEnd, counted: [{ lock: "lock", counter: "fenced", value, marks }] }
+    })
+  return {
+    restored: {
+      good: historyOf(overlapping, restored()),
+      bad: {
+        "restored after the TTL": historyOf(overlapping, restored({ isSoon: false })),
+        "its turn came after the restore": historyOf([turn({ ...a, holds: 795 }), overlapping[1]!], restored()),
+        "it went on for too long": historyOf(
+          [turn({ ...a, stopped: 9000, ended: 9010 }), turn({ ...b, holds: 805, stopped: 9500, ended: 9510 })],
+          restored()
+        )
+      }
+    },
+    rolledBack: {
+      good: counted(700, 0, [], { isSoon: false }),
+      bad: {
+        "written before the backup": counted(500, 0, [], { isSoon: false }),
+        "written after the restore": counted(795, 0, [], { isSoon: false })
+      }
+    },
+    broughtBack: {
+      good: counted(795, 4, ["fenced/a"], {}),
+      bad: {
+        "restored after the TTL": counted(795, 4, ["fenced/a"], { isSoon: false }),
+        "written before the restore": counted(700, 4, ["fenced/a"], {})
+      }
+    },
+    operator: {
+      good: historyOf(overlapping, deleted("7")),
+      bad: {
+        "deleted before its turn": historyOf(overlapping, deleted("5")),
+        "deleted after the next one's turn": historyOf(overlapping, deleted("9")),
+        "deleted later": historyOf(overlapping, deleted("7", 900))
+      }
+    },
+    frozen: {
+      good: frozen(froze("a", 500, 6010), lease("alive", 505, 500)),
+      bad: {
+        "another stood still": frozen(froze("b", 500, 6010), lease("alive", 505, 500)),
+        "its lease cannot have expired": frozen(froze("a", 500, 6010), lease("alive", 2005, 2001)),
+        "it was awake again long before": frozen(froze("a", 500, 3000), lease("alive", 505, 500))
+      }
+    },
+    etcd: {
+      good: historyOf([...overlapping, lease("alive", 500, 495), lease("gone", 1800, 1790)]),
+      bad: {
+        "it revoked the lease": historyOf([
+          ...overlapping,
+          lease("alive", 500, 495),
+          lease("revoking", 700, 700),
+          lease("gone", 1800, 1790)
+        ]),
+        "the lease was not gone": historyOf([...overlapping, lease("alive", 500, 495)])
+      }
+    },
+    stray: {
+      good: waiting(23_900, stray(14_950)),
+      bad: {
+        "a TTL later": waiting(26_100, stray(14_950)),
+        "it left in time": waiting(23_900, stray(13_990)),
+        "there was none": waiting(23_900, [])
+      }
+    },
+    unheard: { good: waiting(20_300, []), bad: { "after the heartbeat": waiting(20_400, []) } },
+    faulty: {
+      good: failing("EtcdError Timeout", [fault]),
+      bad: {
+        "no fault": failing("EtcdError Timeout", []),
+        "a fault of later": failing("EtcdError Timeout", [{ ...fault, from: 14_971, to: 15_000 }]),
+        "a fault of long ago": failing("LockLost KeyDeleted", [{ ...fault, from: 0, to: 1900 }])
+      }
+    },
+    peer: { good: go("go", 1005), bad: { "a peer's overlap": go("go", 900), "one of ours": go("ours", 900) } }
+  }
+})()
+
+describe.each(Object.entries(ofHistories))("the excuse %s", (id, { ends, names }) => {
+  const { bad, good } = excused[id as keyof typeof excused]
+
+  it(`excuses what has what it names: ${names}`, () => {
+    assert.deepStrictEqual(found(good), [])
+  })
+
+  it.each(Object.keys(bad))(`does not excuse: %s (${ends})`, (why) => {
+    assert.notDeepEqual(found(bad[why]!), [])
   })
 })

@@ -3,6 +3,7 @@
  * the owner makes, service in the order of etcd, locks that move when all is well and keep no waiter for which there is
  * room, and nothing left behind.
  */
+import type { ofHistories } from "../support/excuses.ts"
 import { exclude, fit, Greatest } from "./claims.ts"
 import {
   byHistory,
@@ -44,14 +45,9 @@ export type Check =
   | "processes end"
   | "flat"
 
-/** An overlap that no lock can prevent. */
+/** An overlap that no lock can prevent. All excuses are listed in `ofHistories`. */
 export interface Excuse {
-  /**
-   * The process of the earlier holder stood still, an operator took its lock away, etcd was restored before the TTL was over
-   * and did not know of it any more, or etcd let its lease end before the TTL was over that it had granted: a leader that
-   * wakes up from a standstill may do so.
-   */
-  readonly why: "frozen" | "operator" | "restored" | "etcd"
+  readonly why: Extract<keyof typeof ofHistories, "frozen" | "operator" | "restored" | "etcd">
   /** Since when the lock may have been another's. */
   readonly from: number
   /** Since when the earlier holder could have known of it. */
@@ -92,6 +88,9 @@ const stopping = 3000
 
 /** How long a lock may take to move when all is well again, beyond the TTL. */
 const moving = 5000
+
+/** How long after all is well again a process may take to hear of what it has missed, beyond a heartbeat. */
+const hearing = 2000
 
 /** How long a waiter may wait that would fit in beside the holders, when all has been well for so long. */
 const entering = 2000
@@ -145,7 +144,7 @@ export const check = (history: History): Verdict => {
       ...recoveries.flatMap(({ violation }) => violation ?? []),
       ...roomIsUsed(facts),
       ...flatness(history),
-      ...unexplained(sections),
+      ...unexplained(facts),
       ...history.end === undefined
         ? []
         : [
@@ -194,7 +193,7 @@ const overlapOf = (facts: Facts, check: Overlap["check"], earlier: Held, later: 
   later,
   at,
   millis: Math.min(earlier.stopped, later.stopped) - at,
-  excuse: excuseOf(facts, earlier, at)
+  excuse: excuseOf(facts, earlier, at, check === "one holder" ? later : undefined)
 })
 
 /**
@@ -222,13 +221,13 @@ const crowdOf = (
   return [...overlaps, overlapOf(facts, "permits", firstBut(next), next, next.holds)]
 }
 
-/** Why nobody could stop `earlier` before another one began at `at`. */
-const excuseOf = (facts: Facts, earlier: Held, at: number): Excuse | undefined => {
+/** Why nobody could stop `earlier` before another one began at `at`, which is the one that has its lock, where that is known. */
+const excuseOf = (facts: Facts, earlier: Held, at: number, next?: Held): Excuse | undefined => {
   const { history, standstills } = facts
   const stood = standstills.get(earlier.contender.name) ?? []
   const awake = (since: number) =>
     stood.reduce((last, { from, to }) => from <= last + stopping && to > last ? to : last, since)
-  const taken = takenFrom(history, earlier).filter(({ from }) => from <= at).sort((a, b) => b.from - a.from)[0]
+  const taken = takenFrom(history, earlier, next).filter(({ from }) => from <= at).sort((a, b) => b.from - a.from)[0]
   // When exactly is not known, where a member takes its time.
   if (taken !== undefined) return { why: "operator", from: taken.from, since: awake(Math.min(taken.to, at)) }
   const restored = history.faults.find(({ restored }) =>
@@ -238,12 +237,19 @@ const excuseOf = (facts: Facts, earlier: Held, at: number): Excuse | undefined =
     return { why: "restored", from: restored.restored!.at, since: awake(Math.max(at, restored.to)) }
   }
   if (wasCutShort(facts, earlier, at)) return { why: "etcd", from: at, since: awake(at) }
+  if (!isOver(facts, earlier, at)) return undefined
   // It may have stood still more than once on a busy machine.
   const recent = at - 4 * standstill(history.ttl)
   const before = stood.filter(({ from, to }) => from <= at && to >= recent)
   const lost = before.reduce((sum, { from, to }) => sum + Math.min(to, at) - Math.max(from, recent), 0)
   if (lost < standstill(history.ttl)) return undefined
   return { why: "frozen", from: Math.min(...before.map(({ from }) => from)), since: awake(at) }
+}
+
+/** Whether the TTL of a lease has passed that etcd has acknowledged last, as far as its contender tells of leases. */
+const isOver = ({ history, leases }: Facts, { contender, lease }: Held, at: number): boolean => {
+  const reports = lease === undefined ? [] : leases.get(contender.name)?.get(lease) ?? []
+  return reports.every(({ sent, what }) => what !== "alive" || sent + history.ttl <= at || sent > at)
 }
 
 /** Whether etcd, of its own accord, gave the lock to another within the TTL of a lease that it had acknowledged. */
@@ -255,18 +261,25 @@ const wasCutShort = ({ history, leases }: Facts, { contender, holds, lease }: He
     return reports.some(({ sent, what }) => what === "alive" && sent <= at && at < sent + history.ttl)
   })
 
-/** What was done to take a lock away from its holder. */
-const takenFrom = ({ faults }: History, { contender, createRevision, joins, lease, lock, stopped }: Section) =>
-  faults.filter(({ from, taken, to }) =>
+/** What was done to take a lock away from its holder after its turn, and before that of the next one. */
+const takenFrom = ({ faults }: History, section: Section, next: Held | undefined) => {
+  const { contender, createRevision, joins, lease, lock, stopped, token } = section
+  return faults.filter(({ from, taken, to }) =>
     to >= joins && from <= stopped &&
     taken?.some((entry) => {
       if (entry.lock !== lock) return false
+      if (entry.revision !== undefined) {
+        const revision = BigInt(entry.revision)
+        if (token !== undefined && revision <= token) return false
+        if (next?.token !== undefined && next.token < revision) return false
+      }
       if (lease === undefined) return entry.pid === contender.pid
       if (entry.lease !== lease) return false
       return createRevision === undefined || entry.createRevision === undefined ||
         BigInt(entry.createRevision) === createRevision
     })
   )
+}
 
 const unexcused = ({ at, check, earlier, excuse, later, millis }: Overlap): ReadonlyArray<Violation> => {
   const violation = (what: string): ReadonlyArray<Violation> => [
@@ -314,7 +327,7 @@ const linearizability = (facts: Facts, overlaps: ReadonlyArray<Overlap>): Readon
   for (const { name } of history.locks) {
     for (const { later: late, overtaker } of overtakenIn(fencedIn(sections, name))) {
       if (overtaker.contender.kind !== "ours") disbelieved.add(overtaker.id)
-      const excuse = excuseOf(facts, late, overtaker.holds)
+      const excuse = excuseOf(facts, late, overtaker.holds, overtaker)
       if (excuse !== undefined) lostAt.set(late.id, Math.min(lostAt.get(late.id) ?? Infinity, excuse.from))
     }
   }
@@ -380,8 +393,9 @@ const tokens = (facts: Facts): ReadonlyArray<Violation> => {
       violations.push({ check: "tokens grow", kind, what, from: wants, to: holds })
     }
     for (const { later, overtaker } of overtakenIn(held)) {
-      // Between its turn and its body it may have been overtaken, where it stood still or its lock was taken away.
-      if (excuseOf(facts, later, overtaker.holds) === undefined) {
+      // Between its turn and its body it may have been overtaken, where it stood still or its lock was taken away: by one
+      // behind it in the line, whose turn came later. Nothing excuses tokens that do not grow in the order of the turns.
+      if (!isBehind(overtaker, later) || excuseOf(facts, later, overtaker.holds, overtaker) === undefined) {
         violation(
           later,
           `${later.id} has token ${later.token} on '${name}' after ${overtaker.id} had ${overtaker.token}`,
@@ -404,6 +418,10 @@ const tokens = (facts: Facts): ReadonlyArray<Violation> => {
     return violations
   })
 }
+
+const isBehind = (a: Fenced, b: Fenced): boolean =>
+  a.token > b.token &&
+  (a.createRevision === undefined || b.createRevision === undefined || a.createRevision > b.createRevision)
 
 const byToken = (a: Fenced, b: Fenced): number => a.token < b.token ? -1 : a.token > b.token ? 1 : 0
 
@@ -531,15 +549,17 @@ const recoveriesOf = (history: History, sections: ReadonlyArray<Section>) =>
   })
 
 /** When all is well, a waiter waits for no longer than the claims ahead of it leave it no room. */
-const roomIsUsed = ({ history, sections, standstills }: Facts): ReadonlyArray<Violation> =>
-  history.locks.filter(({ isQueue, isTakenWithOthers }) => isQueue && isTakenWithOthers !== true).flatMap(
+const roomIsUsed = (facts: Facts): ReadonlyArray<Violation> => {
+  const { history, sections, standstills } = facts
+  return history.locks.filter(({ isQueue, isTakenWithOthers }) => isQueue && isTakenWithOthers !== true).flatMap(
     ({ name }) => {
       const held = heldIn(sections, name)
       const served = fencedIn(sections, name).filter(isInLine)
       if (served.length < held.length) return []
       return history.calms.flatMap(({ from, to }) => {
+        const heard = from + history.ttl / 3 + hearing
         // Until then, entries may be left of those that could not remove them.
-        const well = from + history.ttl + moving
+        const well = Math.max(heard, ...strays(facts, name, heard).map((at) => at + history.ttl + moving))
         const waiters = served.filter(({ holds, wants }) =>
           holds > well + entering && Math.max(wants, well) < to - entering
         )
@@ -556,6 +576,19 @@ const roomIsUsed = ({ history, sections, standstills }: Facts): ReadonlyArray<Vi
         })
       })
     }
+  )
+}
+
+/**
+ * When those ended that a fault kept from leaving the line, before all was well or soon after. What they have left there
+ * expires.
+ */
+const strays = ({ history: { faults }, sections }: Facts, name: string, by: number): ReadonlyArray<number> =>
+  sections.flatMap(({ ended, lock, released, wants }) =>
+    lock === name && ended !== undefined && ended < by && !released &&
+      faults.some(({ from, to }) => from <= ended && to >= wants)
+      ? [ended]
+      : []
   )
 
 /** Since when those ahead of a waiter have left it room. */
@@ -602,17 +635,25 @@ const heldThroughout = ({ faults, from, locks, to }: History, sections: Readonly
 const explained =
   /^(LockHeld|LockTimeout|LockLost|PermitsUnavailable|Interrupt|EtcdError (Unavailable|Timeout|TooManyRequests|NoSpace))\b/
 
-const unexplained = (sections: ReadonlyArray<Section>): ReadonlyArray<Violation> =>
-  sections.flatMap(({ contender: { kind }, ended, error, id, lock, wants }) =>
-    kind !== "ours" || error === undefined || explained.test(error)
-      ? []
-      : [{
-        check: "errors are explained",
-        kind,
-        what: `${id} has failed on '${lock}': ${error}`,
-        from: wants,
-        to: ended ?? wants
-      }]
+/** What only a fault brings about. */
+const faulty = /^(LockLost (LeaseExpired|KeyDeleted)|EtcdError)\b/
+
+const unexplained = (facts: Facts): ReadonlyArray<Violation> =>
+  facts.sections.flatMap((section) => {
+    const { contender: { kind }, ended, error, id, lock, wants } = section
+    if (kind !== "ours" || error === undefined) return []
+    if (explained.test(error) && !(faulty.test(error) && wasUndisturbed(facts, section))) return []
+    const what = `${id} has failed on '${lock}': ${error}`
+    return [{ check: "errors are explained", kind, what, from: wants, to: ended ?? wants }]
+  })
+
+/** Whether no fault, and no standstill of its process, was there from a section's beginning to its end, or shortly before. */
+const wasUndisturbed = (
+  { history: { faults, ttl }, standstills }: Facts,
+  { contender, ended, wants }: Section
+): boolean =>
+  ![...faults, ...standstills.get(contender.name) ?? []].some(({ from, to }) =>
+    from <= (ended ?? Infinity) && to >= Math.max(wants, (ended ?? wants) - ttl) - ttl - moving
   )
 
 // -----------------------------------------------------------------------------

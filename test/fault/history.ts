@@ -115,6 +115,8 @@ export interface Taken {
   /** Undefined where the lease was taken, with all that hangs on it. */
   readonly createRevision?: string | undefined
   readonly pid?: number | undefined
+  /** The revision at which it was deleted. Undefined where etcd did not say that it had deleted it by then. */
+  readonly revision?: string | undefined
 }
 
 /** What was found in etcd of a lock's counter when all had ended. */

@@ -427,14 +427,15 @@ const take = (
 }
 
 /** Whether or not etcd says that it has deleted them. */
-const deleted = (world: World, entries: ReadonlyArray<Operator.Entry>) =>
-  Effect.as(Effect.ignore(Operator.remove(world.cluster, entries)), entries)
+const deleted = (world: World, entries: ReadonlyArray<Operator.Entry>) => Operator.remove(world.cluster, entries)
 
 const revoked = (world: World, entries: ReadonlyArray<Operator.Entry>) =>
-  Effect.as(
-    Effect.forEach(entries, ({ lease }) => Effect.ignore(Operator.revoke(world.cluster, lease))),
-    // Every lock that hangs on it is taken.
-    entries.flatMap(({ lease, pid }) => world.locks.map((lock) => ({ lock, lease, pid })))
+  Effect.map(
+    Effect.forEach(entries, ({ lease, pid }) =>
+      Effect.map(Operator.revoke(world.cluster, lease), (revision) =>
+        // Every lock that hangs on it is taken.
+        world.locks.map((lock): Taken => ({ lock, lease, pid, revision })))),
+    (taken) => taken.flat()
   )
 
 const first: Choose = (entries) => entries.slice(0, 1)

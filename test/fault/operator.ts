@@ -32,16 +32,29 @@ const pidOf = (value: string | undefined): number | undefined => {
   return text.startsWith("{") ? JSON.parse(text).pid : undefined
 }
 
-/** Deletes entries, and none that came after them. */
-export const remove = (cluster: Cluster, entries: ReadonlyArray<Entry>): Effect.Effect<void, CallFailed> =>
-  Effect.forEach(entries, ({ createRevision, key }) =>
-    cluster.askAny("kv/txn", {
+/**
+ * Deletes entries, and none that came after them. Answers when, where etcd says so: an attempt whose answer is lost may have
+ * deleted the entry before.
+ */
+export const remove = (cluster: Cluster, entries: ReadonlyArray<Entry>): Effect.Effect<ReadonlyArray<Taken>> =>
+  Effect.forEach(entries, (entry) => {
+    const { createRevision, key } = entry
+    const deleted = cluster.askAny("kv/txn", {
       compare: [{ key: btoa(key), target: "CREATE", result: "EQUAL", create_revision: createRevision }],
       success: [{ request_delete_range: { key: btoa(key) } }]
-    }), { concurrency: "unbounded", discard: true })
+    })
+    return Effect.match(deleted, {
+      onSuccess: ({ header, succeeded }): Taken => succeeded === true ? { ...entry, revision: header.revision } : entry,
+      onFailure: () => entry
+    })
+  }, { concurrency: "unbounded" })
 
-export const revoke = (cluster: Cluster, lease: string): Effect.Effect<void, CallFailed> =>
-  Effect.asVoid(cluster.askAny("lease/revoke", { ID: BigInt(`0x${lease}`).toString() }))
+/** Revokes a lease. Answers when its keys were deleted, where etcd says so. */
+export const revoke = (cluster: Cluster, lease: string): Effect.Effect<string | undefined> =>
+  Effect.match(cluster.askAny("lease/revoke", { ID: BigInt(`0x${lease}`).toString() }), {
+    onSuccess: ({ header }) => header.revision as string,
+    onFailure: () => undefined
+  })
 
 export const compact = (cluster: Cluster): Effect.Effect<void, CallFailed> =>
   Effect.gen(function*() {

@@ -72,12 +72,12 @@ export const scenarios: ReadonlyArray<Scenario> = [
   {
     name: "lease revoked by an operator",
     strike: (cluster, _, { lock }) =>
-      Effect.flatMap(Operator.line(cluster, lock), ([first]) => Operator.revoke(cluster, first!.lease))
+      Effect.flatMap(Operator.line(cluster, lock), ([first]) => Effect.asVoid(Operator.revoke(cluster, first!.lease)))
   },
   {
     name: "key deleted by an operator",
     strike: (cluster, _, { lock }) =>
-      Effect.flatMap(Operator.line(cluster, lock), (line) => Operator.remove(cluster, line.slice(0, 1)))
+      Effect.flatMap(Operator.line(cluster, lock), (line) => Effect.asVoid(Operator.remove(cluster, line.slice(0, 1))))
   },
   {
     name: "the holder frozen for 6 s (SIGSTOP)",

@@ -16,19 +16,26 @@ export interface Connection {
   readonly underWay: ReadonlyArray<string>
 }
 
-/** The same etcd, from which a process can be cut off. */
-export const isolable = (etcd: Etcd.Etcd["Service"]): Connection => {
+/**
+ * The same etcd, from which a process can be cut off. Calls back when a request is sent; what that returns is called when the
+ * request has ended.
+ */
+export const isolable = (
+  etcd: Etcd.Etcd["Service"],
+  onSent: (method: Etcd.Method) => () => void = () => noop
+): Connection => {
   const revoked = new Set<bigint>()
   const underWay: Array<string> = []
-  const lost = (method: string, outcome: "Refused" | "Unknown") =>
+  const lost = (method: Etcd.Method, outcome: "Refused" | "Unknown") =>
     new Etcd.EtcdError({ reason: "Unavailable", method, outcome, description: "the process is isolated" })
 
   const through = <A, E, R>(
-    method: string,
+    method: Etcd.Method,
     request: Effect.Effect<A, E, R>,
     timeout = 400
   ): Effect.Effect<A, E | Etcd.EtcdError, R> => {
-    const sent = Effect.filterOrFail(request, () => !connection.isIsolated, () => lost(method, "Unknown"))
+    const answered = Effect.filterOrFail(request, () => !connection.isIsolated, () => lost(method, "Unknown"))
+    const sent = Effect.suspend(() => Effect.ensuring(answered, Effect.sync(onSent(method))))
     return Effect.suspend(() => {
       underWay.push(method)
       return connection.isIsolated
@@ -68,7 +75,7 @@ export const isolable = (etcd: Etcd.Etcd["Service"]): Connection => {
         })),
       subscribe: (options, { onEnd, onEvents }) =>
         Effect.suspend(() => {
-          const name = "watch"
+          const name = "watch" as const
           underWay.push(name)
           let isOver = false
           let inner: Etcd.Subscription | undefined
@@ -106,3 +113,5 @@ export const isolable = (etcd: Etcd.Etcd["Service"]): Connection => {
   }
   return connection
 }
+
+const noop = () => {}

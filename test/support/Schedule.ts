@@ -16,11 +16,8 @@ export type Request = Extract<Step, { readonly _tag: "Request" }>
 /** What a request asks for: the lock, to lead, to read or to write under it, or so many permits. */
 export type Claim = Request["claim"]
 
-/** How many permits a semaphore has. */
-export const permits = 3
-
 // repeated literals and members are more likely; the first ones are what a failing schedule is shrunk to
-const process = Schema.Literals([0, 1, 2, 3])
+const process = Schema.Literals([0, 1, 2, 3, 4, 5])
 const name = Schema.Literals(["a", "a", "a", "b"])
 
 const request = {
@@ -47,7 +44,12 @@ const recipes = {
   singleKey: { layout: "single-key", claim: Schema.Literals(["lock"]) },
   election: { layout: "queue", claim: Schema.Literals(["election", "election", "lock"]) },
   readWrite: { layout: "queue", claim: Schema.Literals(["read", "read", "read", "write", "lock"]) },
-  semaphore: { layout: "queue", claim: Schema.Literals([1, 1, 1, 2, 2, 3, "lock"]) }
+  semaphore: {
+    layout: "queue",
+    claim: Schema.Literals([1, 1, 1, 2, 2, 3, "lock"]),
+    // some of those that try at the same moment find room, however many they are
+    how: Schema.Literals(["withLock", "tryAcquire", "acquire", "tryWithLock", "release", "tryAcquire"])
+  }
 } as const
 
 const recipe = Schema.Literals([
@@ -75,7 +77,12 @@ const Interrupt = Schema.Struct({ _tag: Schema.tag("Interrupt"), request: Schema
 
 const RevokeLease = Schema.Struct({ _tag: Schema.tag("RevokeLease"), lease: Schema.Literals([0, 1, 2, 3]) })
 
-const DeleteKey = Schema.Struct({ _tag: Schema.tag("DeleteKey"), key: Schema.Literals([0, 1, 2, 3]) })
+const DeleteKey = Schema.Struct({
+  _tag: Schema.tag("DeleteKey"),
+  key: Schema.Literals([0, 1, 2, 3]),
+  /** Its watches tell of it that much later, and other watches tell in time of what happens after it. */
+  late: Schema.optional(Schema.Literals([500, 3000]))
+})
 
 const DeletePrefix = Schema.Struct({ _tag: Schema.tag("DeletePrefix"), name })
 
@@ -98,7 +105,7 @@ const Delay = Schema.Struct({ _tag: Schema.tag("Delay"), millis: Schema.Literals
 /** Zero lets what happens from then on arrive at once, though not before what is on its way to the same watch. */
 const DelayWatches = Schema.Struct({
   _tag: Schema.tag("DelayWatches"),
-  millis: Schema.Literals([500, 100, 3000, 0, 20_000])
+  millis: Schema.Literals([500, 0, 100, 3000, 0, 20_000])
 })
 
 /** One process loses its connection, or gets it back. */
@@ -106,17 +113,21 @@ const Isolate = Schema.Struct({ _tag: Schema.tag("Isolate"), process })
 const Reconnect = Schema.Struct({ _tag: Schema.tag("Reconnect"), process })
 
 const calm = [Advance, Yield, Interrupt, Advance] as const
+/** In which many ask at the same moment. */
+const rush = [Yield, Interrupt] as const
 const tampering = [RevokeLease, DeleteKey, DeletePrefix] as const
 const faults = [Drop, Network, Drop, Delay, DelayWatches, Isolate, Reconnect] as const
 
 /** How many processes there are, and the TTL of their leases in seconds. */
 const common = {
-  processes: Schema.Literals([1, 2, 3, 4]),
+  processes: Schema.Literals([1, 2, 3, 4, 6, 6]),
   ttl: Schema.Literals([2, 3, 5]),
   /** Whether the sessions stay idle for a while before they are closed. */
   idles: Schema.Literals([false, true]),
   /** Up to how many entries a line is watched as a whole; from more than twice as many on it is watched by guards. */
-  shortLine: Schema.Literals([8, 1, 2])
+  shortLine: Schema.Literals([8, 1, 2, 1]),
+  /** How many permits a semaphore has, which is 3 where it is absent: few for the processes, or more than they take. */
+  permits: Schema.optional(Schema.Literals([3, 12, 100]))
 }
 
 const AnyStep = Schema.Union([Request, ...calm, ...tampering, ...faults, Close])
@@ -130,12 +141,22 @@ export const Schedule = Schema.Struct({
 /** Faults of one kind alone leave the other promises unconditional. */
 const mixtures = {
   calm,
+  rush,
   tampered: [...calm, ...tampering],
-  late: [...calm, ...tampering, DelayWatches, DelayWatches],
+  late: [...calm, ...tampering, DelayWatches],
   closing: [...calm, Close],
   faulty: [...calm, ...faults],
   anything: [...calm, ...tampering, ...faults, ...faults, Close]
 }
+
+/** What happens to a line that stands: waiters leave, and some whose keys are deleted hear of it late. */
+const overtaking = [Advance, Advance, Interrupt, DeleteKey]
+
+/** A request of another process, for which the next one waits. */
+const inLine = (step: Step, index: number): ReadonlyArray<Step> =>
+  step._tag === "Request"
+    ? [{ ...step, process: index as Request["process"] }, { _tag: "Advance", millis: 1 }]
+    : [step]
 
 const stepsOf = (members: ReadonlyArray<Schema.Codec<Step>>): Arbitrary.Arbitrary<ReadonlyArray<Step>> => {
   // short ones are likely in an array; more of them make middling ones likely, and the short ones seldom
@@ -147,11 +168,18 @@ const arbitraryOf = ({ layout, ...chosen }: (typeof recipes)[keyof typeof recipe
   const { both: _, ...alone } = request
   const Request: Schema.Codec<Step> = Schema.Struct({ ...alone, ...chosen })
   // as likely as all else that is calm
-  const steps = Object.values(mixtures).map((others) => stepsOf([Request, Request, Request, Request, ...others]))
+  const mixed = Object.values(mixtures).map((others) => stepsOf([Request, Request, Request, Request, ...others]))
+  const one = Arbitrary.schema(Request)
+  const line = Arbitrary.map(Arbitrary.all([one, one, one, one]), (requests) => requests.flatMap(inLine))
+  const overtaken = Arbitrary.map(Arbitrary.all([line, stepsOf(overtaking)]), (parts) => parts.flat())
+  const steps = [...mixed, overtaken, overtaken, overtaken]
   return Arbitrary.map(
     Arbitrary.all({
       common: Arbitrary.schema(Schema.Struct(common)),
-      steps: Arbitrary.flatMap(Arbitrary.schema(Schema.Literals([0, 1, 2, 3, 4, 5])), (mixture) => steps[mixture]!)
+      steps: Arbitrary.flatMap(
+        Arbitrary.schema(Schema.Literals([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])),
+        (mixture) => steps[mixture]!
+      )
     }),
     ({ common, steps }) => Object.assign({}, common, { layout, steps })
   )

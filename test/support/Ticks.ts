@@ -10,6 +10,12 @@ export class Ticks implements Scheduler.Scheduler {
   private isScheduled = false
   private ready = 0
   private turns = 0
+  private readonly afterTask: () => void
+
+  /** Calls back whenever a fiber has run, before the next one does. */
+  constructor(afterTask: () => void = () => {}) {
+    this.afterTask = afterTask
+  }
 
   shouldYield(fiber: Fiber.Fiber<unknown, unknown>): boolean {
     return fiber.currentOpCount >= Scheduler.MaxOpsBeforeYield.defaultValue()
@@ -39,6 +45,7 @@ export class Ticks implements Scheduler.Scheduler {
     for (const [index, task] of tasks.entries()) {
       this.ready = tasks.length - index - 1
       task()
+      this.afterTask()
     }
     this.isScheduled = false
     if (this.tasks.length > 0) this.schedule()

@@ -4,8 +4,10 @@ import { TestClock } from "effect/testing"
 import { Lengths } from "../../src/internal/line/line.ts"
 import type { PromiseId } from "../promises.ts"
 import { type Connection, isolable } from "./Connection.ts"
+import { Misfortunes } from "./excuses.ts"
+import { type Entry, identity, isThere, Past } from "./Past.ts"
 import * as Recipes from "./recipes.ts"
-import { type Claim, permits, type Request, type Schedule, type Step } from "./Schedule.ts"
+import { type Claim, type Request, type Schedule, type Step } from "./Schedule.ts"
 import { Ticks } from "./Ticks.ts"
 
 /**
@@ -41,12 +43,16 @@ import { Ticks } from "./Ticks.ts"
  */
 export const play = (
   schedule: Schedule,
-  trace?: (line: string) => void
+  { through = (etcd) => etcd, trace }: PlayOptions = {}
 ): Effect.Effect<ReadonlyArray<string>> =>
   Effect.suspend(() => {
     const census = new Census()
-    const ticks = new Ticks()
-    return Effect.scoped(playWith(schedule, ticks, census, trace)).pipe(
+    // etcd is looked at after whatever any fiber does
+    const ticks = new Ticks(() => see())
+    let see = () => {}
+    return Effect.scoped(playWith(schedule, ticks, census, { through, trace }, (look) => {
+      see = look
+    })).pipe(
       Effect.provide(TestClock.layer(), { local: true }),
       Effect.provideService(Scheduler.Scheduler, ticks),
       Effect.provideService(Metric.FiberRuntimeMetrics, census),
@@ -54,6 +60,13 @@ export const play = (
       Random.withSeed("play")
     )
   })
+
+interface PlayOptions {
+  /** Told every step. */
+  readonly trace?: ((line: string) => void) | undefined
+  /** What becomes of etcd on the way to a process: the world that the schedule is played in is another one then. */
+  readonly through?: (etcd: Etcd.Etcd["Service"], process: number) => Etcd.Etcd["Service"]
+}
 
 const requestTimeout = 2000
 
@@ -89,10 +102,8 @@ interface Process {
   closing: Fiber.Fiber<void> | undefined
 }
 
-type Entry = Etcd.KeyValue & { readonly key: Buffer }
-
 /** Whether claims can be met at the same time. */
-const areTogether = (claims: ReadonlyArray<Claim>): boolean =>
+const areTogetherOf = (permits: number) => (claims: ReadonlyArray<Claim>): boolean =>
   claims.length <= 1 || claims.every((claim) => claim === "read") ||
   claims.reduce((sum: number, claim) => sum + (typeof claim === "number" ? claim : Infinity), 0) <= permits
 
@@ -103,6 +114,8 @@ interface Contender {
   readonly process: Process
   readonly step: Request
   readonly requestedAt: number
+  /** The revision of etcd by then. */
+  readonly requestedIn: bigint
   fiber: Fiber.Fiber<unknown, unknown> | undefined
   interruptedAt: number | undefined
   /** The entry under which the body started. */
@@ -119,7 +132,8 @@ const playWith = Effect.fnUntraced(function*(
   schedule: Schedule,
   ticks: Ticks,
   census: Census,
-  trace: ((line: string) => void) | undefined
+  { through, trace }: Required<PlayOptions>,
+  onTask: (look: () => void) => void
 ) {
   const clock = yield* Clock.Clock
   const now = () => clock.currentTimeMillisUnsafe()
@@ -146,12 +160,37 @@ const playWith = Effect.fnUntraced(function*(
   const place = (name: string) => schedule.layout === "queue" ? `${name}/` : name
   const leases = () => runSync(faults.leases)
   const margin = Math.max(schedule.ttl * 100, 300)
+  const { permits = 3 } = schedule
+  const areTogether = areTogetherOf(permits)
+
+  // ---------------------------------------------------------------------------
+  // what was done to the world, and what has happened so far
+  // ---------------------------------------------------------------------------
+
+  const past = new Past()
+  const see = () => past.see(runSync(faults.snapshot).revision, keys, now())
+  onTask(see)
+  const misfortunes = new Misfortunes({ requestTimeout, ttl: schedule.ttl * 1000 })
+  /** How many requests are still to be lost. Each call of a process is at least one. */
+  const drops = new Map<string, number>()
+  let isUnreachable = false
+  let watchDelay = 0
+
+  const onSent = (process: number) => (method: string) => {
+    const left = drops.get(method) ?? 0
+    if (left === 0) return () => {}
+    if (!isUnreachable) drops.set(method, left - 1)
+    const fault = misfortunes.begin(`a lost ${method}`, now(), process)
+    return () => {
+      fault.to = now()
+    }
+  }
 
   const fibersBefore = census.alive
   const processes: Array<Process> = []
   const short = schedule.shortLine
   for (let index = 0; index < schedule.processes; index++) {
-    const connection = isolable(etcd)
+    const connection = isolable(through(etcd, index), onSent(index))
     const scope = yield* Scope.make()
     const session = yield* Session.make({ ttl: schedule.ttl * 1000 }).pipe(
       Effect.provideService(Etcd.Etcd, connection.etcd),
@@ -166,23 +205,7 @@ const playWith = Effect.fnUntraced(function*(
     if (!isSettled) broken("P5", "fibers are busy for ever")
   })
 
-  // ---------------------------------------------------------------------------
-  // what has happened so far
-  // ---------------------------------------------------------------------------
-
-  /** Entries that were taken away from outside, and when. */
-  const tampered = new Map<string, { readonly entry: Entry; readonly at: number }>()
-  let wasTampered = false
-  /** Since when etcd can be reached without any fault and events arrive at once; undefined while that may not be. */
-  let healthySince: number | undefined = 0
-  /** That watches are late excuses less: nothing fails of it, and nothing is lost. */
-  let wasFaulty = false
-
-  const identity = (kv: Entry) => `${kv.key}@${kv.createRevision}`
-  const isTampered = ({ entry }: Contender) => entry !== undefined && tampered.has(identity(entry))
-  const isTamperedBefore = ({ entry }: Contender, time: number) =>
-    entry !== undefined && (tampered.get(identity(entry))?.at ?? Infinity) < time
-  const isUncertain = (contender: Contender) => contender.entry === undefined || isTampered(contender)
+  const isTakenBefore = ({ entry }: Contender, time: number) => (misfortunes.takenAt(entry) ?? Infinity) < time
   const describe = ({ id, process, step }: Contender) =>
     `request ${id} (${step.how} ${step.claim} '${step.name}' in ${process.index})`
 
@@ -198,11 +221,6 @@ const playWith = Effect.fnUntraced(function*(
   const claimsOf = (kvs: ReadonlyArray<Entry>) => kvs.flatMap((kv) => contenderOf(kv)?.step.claim ?? [])
 
   const lineOf = (name: string) => keys().filter((kv) => kv.key.toString().startsWith(place(name)))
-
-  const tamper = (kvs: ReadonlyArray<Entry>) => {
-    wasTampered = true
-    for (const entry of kvs) tampered.set(identity(entry), { entry, at: now() })
-  }
 
   /** What is compared of those that exclude each other. */
   interface Started {
@@ -222,12 +240,14 @@ const playWith = Effect.fnUntraced(function*(
   /** To be called when `contender`'s lock, under which its body runs, is gone from etcd; answers why that must not be. */
   const mayBeGone = (contender: Contender): string | undefined => {
     const { entry, interruptedAt, process, step, toldAt } = contender
-    if (entry === undefined || isTampered(contender)) return undefined
+    if (entry === undefined) return "it had none"
+    if (misfortunes.takenAt(entry) !== undefined) return undefined
     if (leases().includes(entry.lease)) return "its own process deleted its key"
     if (process.connection.revoked.has(entry.lease)) return "its own process revoked its lease"
-    if (isSection(step) && interruptedAt !== undefined) return undefined
-    if (toldAt === undefined) return "its lease expired and it was not told"
-    const before = now() - toldAt
+    // one that is interrupted already cannot be told
+    const asked = Math.min(toldAt ?? Infinity, isSection(step) ? interruptedAt ?? Infinity : Infinity)
+    if (asked === Infinity) return "its lease expired and it was not told"
+    const before = now() - asked
     return before >= margin ? undefined : `its lease expired within ${before} ms after it was told`
   }
 
@@ -235,41 +255,55 @@ const playWith = Effect.fnUntraced(function*(
     const { id, process, step } = contender
     const { name, timeout } = step
     contender.startedAt = now()
+    see()
     const line = lineOf(name)
+    const known = past.find(handle.key, handle.createRevision)
+    contender.entry = known?.entry
     const own = line.find((kv) => kv.key.toString() === handle.key && kv.createRevision === handle.createRevision)
-    contender.entry = own
     tell(`body ${id} starts ${own === undefined ? "without an entry" : identity(own)}, token ${handle.fencingToken}`)
 
-    // it may be taken away while the answer that it is there is on its way
-    const isExcused = own === undefined && [...tampered.values()].some(({ entry }) => ofProcess(entry, contender))
-    // P1
-    const beside = contenders.filter((earlier) =>
-      !isExcused && earlier !== contender && earlier.step.name === name &&
-      earlier.startedAt !== undefined && earlier.bodyExit === undefined
-    ).flatMap((earlier) => {
-      const reason = line.some((kv) => earlier.entry !== undefined && identity(kv) === identity(earlier.entry))
-        ? "its entry is there"
-        : mayBeGone(earlier)
-      return reason === undefined ? [] : [{ earlier, reason }]
-    })
-    if (!areTogether([step.claim, ...beside.map(({ earlier }) => earlier.step.claim)])) {
-      const those = beside.map(({ earlier, reason }) => `${describe(earlier)}: ${reason}`).join(", and ")
-      broken("P1", `${describe(contender)} starts beside ${those}`)
+    // P1, when etcd gave the turn
+    if (known === undefined) {
+      broken("P1", `${describe(contender)} starts under ${handle.key}@${handle.createRevision}, which never was`)
+    } else if (isThere(known, handle.fencingToken) === "No") {
+      broken("P1", `${describe(contender)} starts with token ${handle.fencingToken}, when its key was gone`)
     }
-    if (own === undefined) {
-      if (!isExcused) broken("P1", `${describe(contender)} starts without an entry`)
-    } else {
-      const ahead = line.slice(0, line.indexOf(own))
+    if (known !== undefined) {
+      const ahead = past.at(place(name), handle.fencingToken)
+        .filter(({ createRevision }) => createRevision < handle.createRevision)
       if (!areTogether([step.claim, ...claimsOf(ahead)])) {
         broken("P1", `${describe(contender)} starts behind ${ahead.map(identity).join(" and ")}`)
       }
-      if (!ofProcess(own, contender)) {
-        broken("P1", `${describe(contender)} takes ${identity(own)} of another process for its own`)
+      if (!ofProcess(known.entry, contender)) {
+        broken("P1", `${describe(contender)} takes ${identity(known.entry)} of another process for its own`)
       }
       // What a leader proclaims is not to be another's, whose place it may have taken over.
-      if (step.claim === "election" && !isTry(step) && !ofContender(own, contender)) {
+      if (own !== undefined && step.claim === "election" && !isTry(step) && !ofContender(own, contender)) {
         broken("P1", `${describe(contender)} leads under the value ${Buffer.from(own.value).toString()}`)
       }
+    }
+    // P1, as its body starts
+    if (known !== undefined && own === undefined) {
+      const takenAt = misfortunes.takenAt(known.entry)
+      const reason = mayBeGone(contender)
+      if (reason !== undefined) broken("P1", `${describe(contender)} starts without its entry: ${reason}`)
+      else if (takenAt !== undefined && now() > turnStandsUntil(contender, takenAt)) {
+        broken("P1", `${describe(contender)} starts ${now() - takenAt} ms after its key was taken away`)
+      }
+    }
+    const beside = contenders.filter((other) =>
+      other !== contender && other.step.name === name && other.startedAt !== undefined && other.bodyExit === undefined
+    ).flatMap((other) => {
+      // the one that came later in the line may run when the other one's entry is gone
+      const isElder = other.entry === undefined || other.entry.createRevision < handle.createRevision
+      const elder = isElder ? other : contender
+      const reason = line.some((kv) => elder.entry !== undefined && identity(kv) === identity(elder.entry))
+        ? "its entry is there"
+        : mayBeGone(elder)
+      return reason === undefined ? [] : [{ other, what: `${describe(elder)}: ${reason}` }]
+    })
+    if (!areTogether([step.claim, ...beside.map(({ other }) => other.step.claim)])) {
+      broken("P1", `${describe(contender)} starts beside ${beside.map(({ what }) => what).join(", and ")}`)
     }
     // P2, P4
     const excluded = (all: ReadonlyArray<Started>) =>
@@ -294,7 +328,7 @@ const playWith = Effect.fnUntraced(function*(
       token: handle.fencingToken
     })
     // P7
-    if (isUndisturbed()) {
+    if (isUndisturbed(process, now() - schedule.ttl * 1000)) {
       const entries = claimsOf(line.filter((kv) => contenderOf(kv)?.process === process))
       if (!areTogether(entries)) broken("P7", `process ${process.index} has entries of ${entries.join(" and ")}`)
     }
@@ -304,11 +338,20 @@ const playWith = Effect.fnUntraced(function*(
     }
   }
 
+  /** How long after its key was taken away the turn can still be on its way to a process, or be waited with for another lock. */
+  const turnStandsUntil = ({ parts, process }: Contender, takenAt: number) =>
+    misfortunes.arrivesBy(process.index, takenAt) + (parts.length > 1 ? noticedWithin : 0)
+
+  /** Whether a lock of a contender can have been lost by now, or cannot be known to be held. */
+  const mayBeLost = ({ parts, process }: Contender) =>
+    process.isClosing || parts.some(({ entry }) => misfortunes.takenAt(entry) !== undefined) ||
+    !misfortunes.hasRecovered(process.index, now())
+
   const onTold = (contender: Contender) => {
     if (contender.toldAt !== undefined) return
     tell(`body ${contender.id} is told`)
     contender.toldAt = now()
-    if (!wasFaulty && !contender.parts.some(isUncertain) && !contender.process.isClosing) {
+    if (!mayBeLost(contender)) {
       broken("P3", `${describe(contender)} is told of a loss without a cause`)
     }
   }
@@ -317,6 +360,7 @@ const playWith = Effect.fnUntraced(function*(
     const { bodyExit, bodyExitAt, interruptedAt, process, startedAt, step, toldAt } = contender
     contender.exit = exit
     contender.endedAt = now()
+    see()
     tell(`request ${contender.id} ends: ${show(exit)}`)
     const reasons = Exit.isSuccess(exit) ? [] : exit.cause.reasons
     const errors = errorsOf(exit)
@@ -328,7 +372,7 @@ const playWith = Effect.fnUntraced(function*(
       if (toldAt !== undefined && !isLost) {
         broken("P3", `${describe(contender)} was told of a loss and ends with ${show(exit)}`)
       } else if (isLost) {
-        if (toldAt === undefined && !wasFaulty && !contender.parts.some(isUncertain)) {
+        if (toldAt === undefined && !mayBeLost(contender)) {
           broken("P3", `${describe(contender)} is lost at its end without a cause`)
         }
         if (errorsOf(bodyExit).some((error) => !errors.includes(error))) {
@@ -337,7 +381,10 @@ const playWith = Effect.fnUntraced(function*(
         if (Exit.isSuccess(bodyExit) && successBeside(exit) !== bodyExit.value) {
           broken("P3", `${describe(contender)} hides what its body succeeded with`)
         }
-      } else if (!wasFaulty && isSection(step) && contender.parts.some((part) => isTamperedBefore(part, bodyExitAt!))) {
+      } else if (
+        isSection(step) && misfortunes.faultOf(process.index, bodyExitAt!) === undefined &&
+        contender.parts.some((part) => isTakenBefore(part, bodyExitAt!))
+      ) {
         broken("P3", `${describe(contender)} ends with ${show(exit)}, though its key had been deleted`)
       } else if (!sameExit(exit, bodyExit)) {
         broken("P3", `${describe(contender)} ends with ${show(exit)}, its body with ${show(bodyExit)}`)
@@ -354,31 +401,73 @@ const playWith = Effect.fnUntraced(function*(
       const excused = excuses(contender, error)
       if (!excused) broken("P3", `${describe(contender)} fails without a cause: ${String(error)}`)
     }
-    if (step.timeout !== "none" && isWaiting(step) && now() >= contender.requestedAt + step.timeout + lateness()) {
+    if (
+      step.timeout !== "none" && isWaiting(step) && now() >= contender.requestedAt + step.timeout + lateness(contender)
+    ) {
       broken("P6", `${describe(contender)} ends after its timeout`)
     }
   }
 
   /** When the time is up, a waiter asks etcd who holds the lock, and waits half a second for the answer. */
-  const lateness = () => wasFaulty ? 501 : 1
+  const lateness = ({ process, requestedAt, step: { timeout } }: Contender) => {
+    const due = requestedAt + (timeout === "none" ? 0 : timeout)
+    return misfortunes.faultOf(process.index, due - requestTimeout) === undefined ? 1 : 501
+  }
 
-  const excuses = ({ parts, process, requestedAt, step }: Contender, error: unknown): boolean => {
+  const excuses = (contender: Contender, error: unknown): boolean => {
+    const { parts, process, requestedAt, step } = contender
     if (error instanceof Lock.LockTimeout && isWaiting(step)) {
       const late = step.timeout === "none" ? Infinity : now() - requestedAt - step.timeout
-      return late > -1 && late < lateness()
+      return late > -1 && late < lateness(contender) && parts.some((part) => isAnother(part, error.holder))
     }
     const isRefusal = error instanceof (typeof step.claim === "number" ? Semaphore.PermitsUnavailable : Lock.LockHeld)
     if (isRefusal || error instanceof Lock.LockTimeout) {
       if (isWaiting(step) || isTry(step) !== isRefusal) return false
-      const others = contenders.filter((other) =>
-        !parts.includes(other) && parts.some((part) => part.step.name === other.step.name) &&
-        (other.endedAt === undefined || other.endedAt >= requestedAt)
-      )
-      return wasFaulty || !areTogether([step.claim, ...others.map((other) => other.step.claim)])
+      const { holder } = error as Partial<Lock.LockHeld>
+      return parts.some(wasRefused) && parts.some((part) => isAnother(part, holder))
     }
-    if (error instanceof Lock.LockLost) return wasFaulty || wasTampered || process.isClosing
-    if (error instanceof Etcd.EtcdError) return wasFaulty || process.isClosing
+    if (error instanceof Lock.LockLost) {
+      return process.isClosing || !misfortunes.hasRecovered(process.index, now()) ||
+        misfortunes.hasTaken(requestedAt, (entry) => parts.some((part) => ofProcess(entry, part)))
+    }
+    if (error instanceof Etcd.EtcdError) {
+      return process.isClosing ||
+        misfortunes.faultOf(process.index, Math.max(requestedAt, now() - requestTimeout) - requestTimeout) !== undefined
+    }
     return false
+  }
+
+  /** Whether etcd, or its process, had a state since it asked in which there was no room for a contender. */
+  const wasRefused = (contender: Contender): boolean => {
+    const { requestedIn, step: { claim, name } } = contender
+    const local = rivalsHere(contender)
+    return past.statesSince(place(name), requestedIn).some((line) => {
+      const entries = line.filter((kv) => !ofContender(kv, contender))
+      const others = local.filter((other) => !entries.some((kv) => ofContender(kv, other)))
+      return !areTogether([claim, ...claimsOf(entries), ...others.map(({ step }) => step.claim)])
+    })
+  }
+
+  /** Those of its process that ask for the same, or have asked, and whose place it keeps until it knows that they have none. */
+  const rivalsHere = ({ parts, process, requestedAt, step: { name } }: Contender): ReadonlyArray<Contender> =>
+    contenders.filter((other) =>
+      other.process === process && other.step.name === name && !parts.includes(other) &&
+      (other.endedAt === undefined || misfortunes.arrivesBy(process.index, other.endedAt) >= requestedAt)
+    )
+
+  /**
+   * Whether who is said to hold the lock is another one, that stood in the line since a contender asked. It may be what a
+   * rival of the same process has asked for, or be one of these, of which its process had no way to know that it is gone.
+   */
+  const isAnother = (contender: Contender, holder: Lock.Holder | undefined): boolean => {
+    if (holder === undefined) return true
+    const known = past.find(holder.key, holder.createRevision)
+    if (known === undefined || contender.parts.some((part) => ofContender(known.entry, part))) return false
+    const { gone } = known
+    return [contender, ...rivalsHere(contender)].some(({ entry, requestedIn, toldAt }) =>
+      gone === undefined || gone.revision > requestedIn ||
+      (entry === known.entry && (toldAt === undefined || toldAt >= contender.requestedAt))
+    )
   }
 
   const outlastsSession = ({ bodyExitAt, process: { closedAt }, startedAt }: Contender) =>
@@ -391,13 +480,16 @@ const playWith = Effect.fnUntraced(function*(
       const { bodyExit, endedAt, entry, interruptedAt, process, requestedAt, startedAt, step, toldAt } = contender
       if (endedAt !== undefined) continue
       if (startedAt === undefined) {
-        if (interruptedAt !== undefined && wasAlwaysHealthy()) {
+        if (interruptedAt !== undefined && now() > misfortunes.endsBy(process.index, interruptedAt)) {
           broken("P6", `${describe(contender)} does not end when interrupted`)
         }
-        if (step.timeout !== "none" && isWaiting(step) && now() >= requestedAt + step.timeout + lateness()) {
+        if (step.timeout !== "none" && isWaiting(step) && now() >= requestedAt + step.timeout + lateness(contender)) {
           broken("P6", `${describe(contender)} does not end when its time is up`)
         }
-        if (isUndisturbed() && contender.parts.every((part) => areTogether([step.claim, ...claimsBefore(part)]))) {
+        if (
+          isUndisturbed(process, now() - schedule.ttl * 1000) &&
+          contender.parts.every((part) => areTogether([step.claim, ...claimsBefore(part)]))
+        ) {
           broken("P6", `${describe(contender)} waits, although it may be beside all before it`)
         }
         continue
@@ -405,12 +497,9 @@ const playWith = Effect.fnUntraced(function*(
       if (bodyExit !== undefined || (entry !== undefined && present.has(identity(entry)))) continue
       const reason = mayBeGone(contender)
       if (reason !== undefined) broken("P1", `${describe(contender)} runs without its entry: ${reason}`)
-      // without an entry its body should not have started, but for an answer that was on its way
-      const tamperedAt = entry === undefined ? startedAt : tampered.get(identity(entry))?.at
-      if (tamperedAt === undefined || toldAt !== undefined || interruptedAt !== undefined) continue
-      if (process.isClosing || process.connection.isIsolated || healthySince === undefined) continue
-      const recovery = wasFaulty ? requestTimeout + 500 : 0
-      if (now() > Math.max(tamperedAt, startedAt, healthySince + recovery) + noticedWithin) {
+      const takenAt = misfortunes.takenAt(entry)
+      if (takenAt === undefined || toldAt !== undefined || interruptedAt !== undefined || process.isClosing) continue
+      if (now() > misfortunes.knownBy(process.index, Math.max(takenAt, startedAt)) + noticedWithin) {
         broken("P1", `${describe(contender)} is not told that its key was deleted`)
       }
     }
@@ -428,11 +517,9 @@ const playWith = Effect.fnUntraced(function*(
     return [...local.map(({ step }) => step.claim), ...schedule.layout === "queue" ? [] : claimsOf(line)]
   }
 
-  const wasAlwaysHealthy = () => !wasFaulty
-
-  /** Nothing has happened but requests and interruptions. */
-  const isUndisturbed = () =>
-    !wasFaulty && !wasTampered && healthySince !== undefined && processes.every(({ isClosing }) => !isClosing)
+  /** Nothing has happened to a process since then but requests and interruptions. */
+  const isUndisturbed = (process: Process, since: number) =>
+    !process.isClosing && misfortunes.isQuiet(process.index, since)
 
   // ---------------------------------------------------------------------------
   // the steps
@@ -469,7 +556,11 @@ const playWith = Effect.fnUntraced(function*(
     )
 
   /** A leader proclaims something else while it works. */
-  const proclaiming = ({ entry, id, step }: Contender, handle: Lock.Handle, work: Effect.Effect<void>) => {
+  const proclaiming = (
+    { entry, id, process, startedAt, step }: Contender,
+    handle: Lock.Handle,
+    work: Effect.Effect<void>
+  ) => {
     if (step.claim !== "election" || !("proclaim" in handle)) return work
     const { proclaim } = handle as Election.Leadership
     return Effect.gen(function*() {
@@ -480,7 +571,9 @@ const playWith = Effect.fnUntraced(function*(
         onSuccess: Exit.isSuccess,
         onFailure: () => false
       })
-      if (isKnown && isUndisturbed() && !Buffer.from(own?.value ?? []).includes(`"proclaimed":${id},`)) {
+      if (
+        isKnown && isUndisturbed(process, startedAt!) && !Buffer.from(own?.value ?? []).includes(`"proclaimed":${id},`)
+      ) {
         broken("P1", `what request ${id} proclaims is not seen`)
       }
     })
@@ -547,6 +640,7 @@ const playWith = Effect.fnUntraced(function*(
       process: processes[step.process % processes.length]!,
       step: { ...step, name },
       requestedAt: now(),
+      requestedIn: past.revision,
       fiber: undefined,
       interruptedAt: undefined,
       entry: undefined,
@@ -576,7 +670,8 @@ const playWith = Effect.fnUntraced(function*(
   const advance = Effect.fnUntraced(function*(millis: number) {
     let left = millis
     while (left > 0) {
-      const isEventful = wasFaulty && contenders.some((it) => it.startedAt !== undefined && it.bodyExit === undefined)
+      const isEventful = misfortunes.isEventful &&
+        contenders.some((it) => it.startedAt !== undefined && it.bodyExit === undefined)
       const part = isEventful ? Math.min(left, 100) : left
       // no time passes while an answer is on its way, unless a fault delays it
       yield* settle
@@ -589,16 +684,30 @@ const playWith = Effect.fnUntraced(function*(
 
   const pick = <A>(all: ReadonlyArray<A>, index: number): A | undefined => all[index % Math.max(1, all.length)]
 
-  const fault = (effect: Effect.Effect<void>, until?: "healthy") =>
+  /** A fault that lasts. */
+  const fault = (what: string, effect: Effect.Effect<void>) =>
     Effect.suspend(() => {
-      wasFaulty = true
-      healthySince = until === "healthy" && healthySince !== undefined ? now() : undefined
+      misfortunes.begin(what, now())
       return effect
     })
 
+  const over = (...whats: ReadonlyArray<string>) =>
+    Effect.sync(() => misfortunes.end(now(), ({ what }) => whats.includes(what)))
+
+  const delayWatches = (millis: number) =>
+    Effect.suspend(() => {
+      watchDelay = millis
+      misfortunes.delayWatches(millis, now())
+      return faults.delayWatches(millis)
+    })
+
   const heal = Effect.suspend(() => {
-    healthySince ??= now()
+    watchDelay = 0
     for (const { connection } of processes) connection.isIsolated = false
+    drops.clear()
+    isUnreachable = false
+    misfortunes.end(now())
+    misfortunes.hurryWatches(now())
     return faults.heal
   })
 
@@ -614,7 +723,8 @@ const playWith = Effect.fnUntraced(function*(
           // the connection may be closed from then on
           fiber.addObserver(() => {
             const { underWay } = process.connection
-            if (underWay.length > 0 && wasAlwaysHealthy()) {
+            const isLate = misfortunes.faultOf(process.index, process.closedAt! - requestTimeout) !== undefined
+            if (underWay.length > 0 && !isLate) {
               broken("P5", `session ${process.index} has ended with ${underWay.join(" and ")} under way`)
             }
           })
@@ -644,52 +754,83 @@ const playWith = Effect.fnUntraced(function*(
       case "RevokeLease": {
         const lease = pick(leases(), step.lease)
         if (lease === undefined) return Effect.void
-        tamper(keys().filter((kv) => kv.lease === lease))
+        misfortunes.take(keys().filter((kv) => kv.lease === lease), now())
         return faults.revokeLease(lease)
       }
       case "DeleteKey": {
         const kv = pick(keys(), step.key)
         if (kv === undefined) return Effect.void
-        tamper([kv])
-        return faults.deleteKey(kv.key)
+        misfortunes.take([kv], now())
+        const deletion = faults.deleteKey(kv.key)
+        if (step.late === undefined) return deletion
+        const before = watchDelay
+        return Effect.andThen(Effect.andThen(delayWatches(step.late), deletion), delayWatches(before))
       }
       case "DeletePrefix": {
-        tamper(keys().filter((kv) => kv.key.toString().startsWith(place(step.name))))
+        misfortunes.take(lineOf(step.name), now())
         return faults.deletePrefix(place(step.name))
       }
       case "Close": {
         return close(processes[step.process % processes.length]!)
       }
       case "Drop": {
-        return fault(faults.drop(step.what, { method: step.method, times: step.times }))
+        drops.set(step.method, (drops.get(step.method) ?? 0) + step.times)
+        return faults.drop(step.what, { method: step.method, times: step.times })
       }
       case "Delay": {
-        return fault(faults.delay(step.millis))
+        return fault("delay", faults.delay(step.millis))
       }
       case "DelayWatches": {
-        healthySince = undefined
-        return faults.delayWatches(step.millis)
+        return delayWatches(step.millis)
       }
       case "Network": {
-        if (step.what === "heal") return heal
-        return fault(faults[step.what], step.what === "cut" ? "healthy" : undefined)
+        return network(step.what)
       }
       case "Isolate": {
-        return fault(Effect.sync(() => {
-          processes[step.process % processes.length]!.connection.isIsolated = true
-        }))
+        const process = processes[step.process % processes.length]!
+        process.connection.isIsolated = true
+        misfortunes.begin("isolated", now(), process.index)
+        return Effect.void
       }
       case "Reconnect": {
-        return Effect.sync(() => {
-          processes[step.process % processes.length]!.connection.isIsolated = false
-        })
+        const process = processes[step.process % processes.length]!
+        process.connection.isIsolated = false
+        misfortunes.end(now(), (fault) => fault.what === "isolated" && fault.process === process.index)
+        return Effect.void
+      }
+    }
+  }
+
+  const network = (what: Extract<Step, { readonly _tag: "Network" }>["what"]) => {
+    switch (what) {
+      case "heal": {
+        return heal
+      }
+      case "cut": {
+        return Effect.andThen(fault(what, faults.cut), over(what))
+      }
+      case "stall": {
+        return fault(what, faults.stall)
+      }
+      case "resume": {
+        return Effect.andThen(faults.resume, over("stall"))
+      }
+      case "unreachable": {
+        isUnreachable = true
+        return fault(what, faults.unreachable)
+      }
+      case "reachable": {
+        isUnreachable = false
+        return Effect.andThen(faults.reachable, over("unreachable"))
       }
     }
   }
 
   for (const step of schedule.steps) {
     tell(`-- ${JSON.stringify(step)}`)
+    see()
     yield* perform(step)
+    see()
   }
 
   // ---------------------------------------------------------------------------
@@ -731,7 +872,14 @@ const playWith = Effect.fnUntraced(function*(
   for (const until = now() + 2 * requestTimeout; now() < until && !isClosed();) yield* TestClock.adjust(500)
   if (!isClosed()) broken("P6", "a session does not close")
   // A grant that arrives late may be left to expire, and so is the lease of a body that outlasts its session by a TTL.
-  if (wasFaulty || contenders.some(outlastsSession)) yield* TestClock.adjust(schedule.ttl * 1000 + 3000)
+  const expired = Math.max(
+    misfortunes.lastFaultAt,
+    ...contenders.filter(outlastsSession).map(({ bodyExitAt }) => bodyExitAt ?? now())
+  ) +
+    schedule.ttl * 1000 + 3000
+  if (misfortunes.hasFaults || contenders.some(outlastsSession)) {
+    yield* TestClock.adjust(Math.max(0, expired - now()))
+  }
   nothingLeft("when all is closed")
   for (const [index, a] of started.entries()) {
     for (const b of started.slice(index + 1)) {
