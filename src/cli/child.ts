@@ -56,7 +56,7 @@ export const start = Effect.fnUntraced(function*(
     : yield* guardian.beside(command, sharesGroup ? "command" : "group")
   const child = yield* ChildProcess.make(program!, args, options).pipe(
     Effect.catch(({ reason }) => cannotRun(words, reason.cause ?? reason.message)),
-    // Node throws most errors of the kernel, such as that of arguments that are too long.
+    // Node throws most errors of the kernel, for example when arguments are too long.
     Effect.catchDefect((error) => cannotRun(words, error))
   )
   if (guardian !== undefined) yield* guardian.tell(child.getInputFd(3))

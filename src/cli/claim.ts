@@ -1,4 +1,4 @@
-/** What is to be held: an exclusive lock, a shared one, or permits of a semaphore. */
+/** What to hold: an exclusive lock, a shared one, or permits of a semaphore. */
 import { Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
 import { Argument, Flag } from "effect/cli"
 import type * as Duration from "effect/Duration"
@@ -47,7 +47,7 @@ export interface Claim {
   readonly metadata: Readonly<Record<string, string>> | undefined
 }
 
-/** The options of which only one can be given, and those that need another one. */
+/** The options that exclude each other, and those that need another one. */
 const refused = (claim: Claim): string | undefined => {
   const once = Option.isSome(claim.once)
   const isSemaphore = Option.isSome(claim.of)

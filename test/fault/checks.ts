@@ -261,7 +261,7 @@ const wasCutShort = ({ history, leases }: Facts, { contender, holds, lease }: He
     return reports.some(({ sent, what }) => what === "alive" && sent <= at && at < sent + history.ttl)
   })
 
-/** What was done to take a lock away from its holder after its turn, and before that of the next one. */
+/** What was done to take a lock away from its holder after its turn, and before the next one's. */
 const takenFrom = ({ faults }: History, section: Section, next: Held | undefined) => {
   const { contender, createRevision, joins, lease, lock, stopped, token } = section
   return faults.filter(({ from, taken, to }) =>

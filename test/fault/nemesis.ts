@@ -105,7 +105,7 @@ const stopMember: Draw = (world, dice) =>
     mend: member.resume
   }))
 
-/** It keeps its connections, and nothing that takes the disk is answered any more. */
+/** It keeps its connections, and it no longer answers what takes the disk. */
 const hangDisk: Draw = ({ cluster: { disk, leader, members }, ttl }, dice) =>
   Effect.map(leader, (leader) => ({
     name: `disk of the ${leader === members[0] ? "leader" : "follower"} hung`,

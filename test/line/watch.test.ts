@@ -31,7 +31,7 @@ describe("the watch of a line", () => {
       yield* stop(holder)
     })))
 
-  it.effect("is not opened any more when the line is given up meanwhile", () =>
+  it.effect("is no longer opened when the line is given up meanwhile", () =>
     provideMemory(Effect.gen(function*() {
       const watches = Watches.observe(yield* Etcd.Etcd)
       const { run } = yield* sessionThrough(() => ({

@@ -305,7 +305,7 @@ describe("a removal that arrives after its answer, by an attempt of its own that
         now = "The release is lost"
         yield* Fiber.interrupt(first)
         now = "All is well"
-        // No put can come late any more, so this removal would be the last one.
+        // No put can come late now, so this removal would be the last one.
         yield* pass("14 seconds")
         now = "A removal is late"
         yield* Effect.repeat(pass(100), { until: () => now === "All is well", times: 50 })

@@ -15,7 +15,7 @@ export interface Host {
   /** The same command, on the host. */
   readonly on: (command: ReadonlyArray<string>) => ReadonlyArray<string>
   readonly drop: (...which: ReadonlyArray<Direction>) => Effect.Effect<void>
-  /** Drops none any more. */
+  /** From now on, none is dropped. */
   readonly pass: Effect.Effect<void>
 }
 

@@ -82,7 +82,7 @@ const answering = (etcd: Etcd.Etcd["Service"], change: (answer: any, txn: any) =
   return { ...etcd, txn: txn as any }
 }
 
-/** Every key that is to be deleted was there. */
+/** Every key to delete was there. */
 const flattering: World = (etcd) =>
   answering(etcd, (answer, { then }) =>
     then.length === 1 && then[0]._tag === "Delete"

@@ -103,7 +103,7 @@ export const ofHistories = {
   },
   restored: {
     excuses: "A body runs beside the next one, or begins after it",
-    names: "The restore within the TTL, which came after its turn and before that of the next one",
+    names: "The restore within the TTL, which came after its turn and before the next one's",
     ends: "When the process must have heard of the other history, and had time to stop",
     reason: "The backup does not have its entry"
   },
