@@ -281,6 +281,22 @@ describe("a loss that a release finds", () => {
       })))
   }
 
+  it.effect("is told although its lease is retired, and ends with this lock", () =>
+    provide(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      const fiber = yield* fork(run(Lock.withLock(Effect.andThen(Effect.sleep(8000), deleteKeys), "job")))
+      yield* pass(100)
+      // The outcome of a join stays unknown.
+      yield* faults.drop("Reply", { method: "txn" })
+      yield* fork(run(Lock.withLock(Effect.void, "other", { timeout: 10 })))
+      yield* pass(100)
+      yield* faults.delayWatches("1 hour")
+      yield* Effect.repeat(pass(100), { times: 90 })
+      assert.deepStrictEqual(told(fiber.pollUnsafe()!).losses, ["KeyDeleted"])
+      assert.deepStrictEqual(yield* losses(), { LeaseExpired: 0, KeyDeleted: 1 })
+    })))
+
   it.effect("costs no request: etcd's answer to the release says it", () =>
     provide(Effect.gen(function*() {
       const { counts, run } = yield* counted()

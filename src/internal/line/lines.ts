@@ -73,7 +73,7 @@ export interface Wanted extends EntryOptions {
   readonly prefix: string
 }
 
-/** Called once an entry has left the line, with whether etcd has said for certain that its key had gone before. */
+/** Called once an entry has left the line, with whether etcd has said for certain that it had been lost before. */
 export interface Left {
   (wasGone: boolean): void
 }
@@ -423,8 +423,8 @@ export const make = (
       line.place(next, { ...newest, revision })
       return Exit.succeed(next)
     }, (exit) => {
+      isGone = wasGone(entry, exit)
       finishLeaving(entry, exit)
-      isGone = wasGone(exit)
     })
   }
 
@@ -479,8 +479,10 @@ export const make = (
     }
     detach(entry)
     batch.send(laneOf(entry), Requests.leave(entry), (exit) => {
+      // Asked before its lease may end with its last entry.
+      const isGone = wasGone(entry, exit)
       finishLeaving(entry, exit)
-      left(wasGone(exit))
+      left(isGone)
     })
   }
 
@@ -620,10 +622,14 @@ const earlierAttempt = (
   own: Etcd.RangeResult | undefined
 ): EntryKeyValue | undefined => repeated ? own?.kvs.find((kv) => Requests.isOwn(entry, kv)) : undefined
 
-/** A request that was sent again may have found what it has done itself. */
+/**
+ * A request that was sent again may have found what it has done itself, and a lease that its owner ends takes its keys along.
+ */
 const wasGone = (
+  { ref }: Entry,
   exit: Exit.Exit<Pick<Etcd.TxnHeader, "repeated"> & { readonly succeeded: boolean }, unknown>
-): boolean => Exit.isSuccess(exit) && !exit.value.succeeded && !exit.value.repeated
+): boolean =>
+  Exit.isSuccess(exit) && !exit.value.succeeded && !exit.value.repeated && endOf(ref.lease)?.reason !== "Released"
 
 const laneOf = ({ claim, key, line: { layout, prefix } }: Entry): string => layout.lane(prefix, key, claim)
 

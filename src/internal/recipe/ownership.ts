@@ -261,9 +261,8 @@ export class Ownership implements Owned {
   #left(wasGone: boolean): Exit.Exit<void, LockLost> {
     const { isLost, ref } = this.#entry
     if (!wasGone || isLost || !this.#isBegun) return Exit.void
-    const loss = endOf(ref.lease) ?? keyDeleted
-    // A lease that its owner ends takes its keys along.
-    return loss.reason === "Released" ? Exit.void : Exit.fail(this.#report(loss))
+    const end = endOf(ref.lease)
+    return Exit.fail(this.#report(end?.reason === "LeaseExpired" ? end : keyDeleted))
   }
 
   #onLoss(listener: (loss: LockLost) => void): () => void {
