@@ -16,10 +16,12 @@ export const codes = {
   misuse: 64,
   unreachable: 69,
   internal: 70,
+  output: 74,
   held: 75,
   lost: 76,
   denied: 77,
   configuration: 78,
+  displaced: 79,
   notExecutable: 126,
   notFound: 127
 }

@@ -16,7 +16,7 @@ import * as Child from "./child.ts"
 import { codes, ExitWith, Misuse } from "./ending.ts"
 import * as flags from "./flags.ts"
 import * as Guardian from "./guardian.ts"
-import { Signals, untilSignal } from "./signals.ts"
+import { codeOf, Signals, untilSignal } from "./signals.ts"
 import * as Stderr from "./stderr.ts"
 
 // -----------------------------------------------------------------------------
@@ -186,7 +186,7 @@ export const hold = Effect.fnUntraced(function*<E extends SectionError>(
   const whole = section(body).pipe(
     Effect.raceFirst(Effect.andThen(signal, Effect.never)),
     Effect.raceFirst(Effect.andThen(waiting, Effect.never)),
-    Effect.catch((error) => endOf(error, options, ending, isRemembered)),
+    Effect.catch((error) => endOf(error, options, entered, ending, isRemembered)),
     Effect.provide(Session.layer({ ttl: options.ttl, safetyMargin }))
   )
   const running = yield* Effect.forkDetach(whole)
@@ -228,6 +228,7 @@ const announce = (name: string) =>
 const endOf = Effect.fnUntraced(function*(
   error: SectionError | ExitWith,
   options: Options,
+  entered: Deferred.Deferred<void>,
   ending: Deferred.Deferred<number>,
   isRemembered: boolean
 ) {
@@ -239,6 +240,12 @@ const endOf = Effect.fnUntraced(function*(
       return yield* new ExitWith({ code: options.conflictExitCode })
     }
     case "LockLost": {
+      if (!Deferred.isDoneUnsafe(entered)) {
+        yield* Effect.logError(
+          `The place in the line of '${error.lock}' is lost (${error.reason}), and nothing was run`
+        )
+        return yield* new ExitWith({ code: codes.displaced })
+      }
       // The command has ended by itself, and was to go on after a loss.
       const code = options.onLost._tag === "Ignore" && Deferred.isDoneUnsafe(ending)
         ? yield* Deferred.await(ending)
@@ -289,7 +296,10 @@ const holdAlone = (lock: Lock.Handle, options: Options) => {
     lease: leaseId.toString(16)
   })
   const lost = Effect.orElseSucceed(lock.awaitLoss, () => options.lostExitCode)
-  const released = Effect.as(Effect.flatMap(Signals, Queue.take), 0)
+  const released = Effect.map(
+    Effect.flatMap(Signals, Queue.take),
+    (signal) => signal === "SIGPIPE" ? codeOf(signal) : 0
+  )
   return Effect.andThen(Console.log(line), Effect.raceFirst(lost, released))
 }
 

@@ -8,9 +8,6 @@ setFlagsFromString("--semi-space-growth-factor=1")
 // Node warns of how gRPC names an IP address in TLS. That is nothing that the user of this command could change.
 process.noDeprecation = true
 
-// A reader that has left, as `head` does when it has enough, ends the command as SIGPIPE would.
-process.stdout.on("error", ({ code }: NodeJS.ErrnoException) => process.exit(code === "EPIPE" ? 141 : 74))
-
 // What there is to say is no reason to fail.
 process.stderr.on("error", () => {})
 

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import { constants } from "node:os"
-import { ExitWith } from "./ending.ts"
+import { codes, ExitWith } from "./ending.ts"
 
 /**
  * Those that a process can catch and that mean something to a command. The others tell this process alone of its own
@@ -29,7 +29,7 @@ const caught = [
   "SIGSYS"
 ] as const
 
-export type Signal = (typeof caught)[number]
+export type Signal = (typeof caught)[number] | "SIGPIPE"
 
 /** Those that this system has. */
 const signals = caught.filter((signal) => signal in constants.signals)
@@ -44,19 +44,30 @@ export const layer: Layer.Layer<Signals> = Layer.effect(
   Signals,
   Effect.gen(function*() {
     const received = yield* Queue.unbounded<Signal>()
+    // A reader that has left, as `head` does when it has enough, ends the command as SIGPIPE would.
+    const onOutputError = ({ code }: NodeJS.ErrnoException) => {
+      if (code !== "EPIPE") process.exit(codes.output)
+      Queue.offerUnsafe(received, "SIGPIPE")
+      setTimeout(() => process.exit(codeOf("SIGPIPE")), patience).unref()
+    }
     yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        signals.map((signal) => {
+      Effect.sync(() => {
+        process.stdout.on("error", onOutputError)
+        const removals = signals.map((signal) => {
           const listener = () => Queue.offerUnsafe(received, signal)
           process.on(signal, listener)
           return () => process.off(signal, listener)
         })
-      ),
+        return [...removals, () => process.stdout.off("error", onOutputError)]
+      }),
       (removals) => Effect.sync(() => removals.forEach((remove) => remove()))
     )
     return received
   })
 )
+
+/** How long a lock may take to be released when nobody reads what is printed, in milliseconds. */
+const patience = 3000
 
 /** Waits for a signal, and ends as a process does that a signal ends. */
 export const ended: Effect.Effect<never, ExitWith, Signals> = Signals.pipe(

@@ -160,6 +160,30 @@ describe("etcd-lock run", () => {
       assert.strictEqual(mismatch.code, 78)
     }).pipe(Effect.scoped))
 
+  it.live("releases a lock that it holds alone when the reader of its output has left", () =>
+    Effect.gen(function*() {
+      const name = unique("reader")
+      const program = `${process.execPath} ${Program.program}`
+      const { stdout } = yield* Program.shell(`${program} hold ${name} | true; echo "\${PIPESTATUS[0]}"`)
+      assert.match(stdout, /^(141|0)\n$/)
+      assert.isTrue(yield* isFree(name))
+    }))
+
+  it.live("ends with a code of its own when it loses its place in the line", () =>
+    Effect.gen(function*() {
+      const name = unique("displaced")
+      yield* whileHeld(name)(Effect.gen(function*() {
+        const child = yield* Program.start(["run", name, "echo", "never"])
+        yield* child.printed(/Waits for/)
+        const etcd = yield* connect()
+        const { queue } = yield* Effect.provideService(Lock.inspect(name), Etcd.Etcd, etcd)
+        yield* etcd.txn({ then: [Etcd.remove(queue[0]!.key)] })
+        assert.strictEqual(yield* child.ended, 79)
+        assert.match(child.stderr(), /The place in the line of '.*' is lost \(KeyDeleted\), and nothing was run/)
+        assert.strictEqual(child.stdout(), "")
+      }))
+    }).pipe(Effect.scoped))
+
   it.live("holds the lock until a signal comes where there is no command, and prints what a script needs", () =>
     Effect.gen(function*() {
       const name = unique("alone")
