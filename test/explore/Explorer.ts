@@ -34,8 +34,8 @@ export class Explorer {
     return this.#states.size
   }
 
-  /** Runs the schedules of one more deviation, until a moment of `performance`'s clock. */
-  deepen(until: number) {
+  /** Runs the schedules of one more deviation, so many at most, until a moment of `performance`'s clock. */
+  deepen(until = Infinity, most = Infinity) {
     const level = this.#next
     this.#next = []
     this.schedules.push(0)
@@ -43,7 +43,7 @@ export class Explorer {
     // The beginning of a program, in which nothing is held yet, matters least.
     for (const { deviations, others } of level.toReversed()) {
       for (const other of others) {
-        if (performance.now() > until) this.isComplete = false
+        if (performance.now() > until || this.schedules.at(-1)! >= most) this.isComplete = false
         if (!this.isComplete) return
         this.#run([...deviations, other])
       }

@@ -38,6 +38,8 @@ export class Client {
   isolatedUntil = 0
   /** A request, an answer or a watch of it was lost, or took too long. */
   wasFaulty = false
+  /** A request or an answer of it was held up, which may be longer than a caller waits. */
+  wasLate = false
   calls = 0
   watches = 0
   readonly #wire: Wire

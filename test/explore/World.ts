@@ -287,6 +287,7 @@ class World {
       case "hold": {
         if (head?.label !== object) break
         head.channel.heldUntil = now + lateness[head.kind]
+        if (head.kind !== "event") head.client.wasLate = true
         return
       }
       case "lose": {

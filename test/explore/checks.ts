@@ -189,7 +189,10 @@ export const make = (wire: Wire, tasks: ReadonlyArray<Task>): Checks => {
 
   const isExplained = (task: Task, error: unknown, wasTampered: boolean): boolean => {
     if (error instanceof Lock.LockLost) return wasTampered || task.client.isolatedUntil > 0
-    if (error instanceof Etcd.EtcdError) return task.client.wasFaulty
+    if (error instanceof Etcd.EtcdError) {
+      const isOutOfTime = task.patience === "some" && task.client.wasLate && error.reason === "Timeout"
+      return task.client.wasFaulty || isOutOfTime
+    }
     if (error instanceof Lock.LockTimeout) return task.patience === "some"
     if (error instanceof Lock.LockHeld || error instanceof Semaphore.PermitsUnavailable) {
       const others = entries.filter(({ end, name, taskId }) =>

@@ -10,7 +10,7 @@ import { type Length, run } from "./World.ts"
 
 const explore = (program: Program, length: Length, bound: number) => {
   const explorer = new Explorer(program, length)
-  for (let count = 0; count <= bound; count++) explorer.deepen(Infinity)
+  for (let count = 0; count <= bound; count++) explorer.deepen()
   return explorer
 }
 

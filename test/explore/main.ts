@@ -19,6 +19,7 @@ const names = programs.map(({ name }) => name)
 interface Choice {
   readonly bound: number
   readonly minutes: number
+  readonly most: Option.Option<number>
   readonly programs: ReadonlyArray<string>
   readonly lengths: ReadonlyArray<Length>
 }
@@ -35,7 +36,7 @@ const explore = Effect.fnUntraced(function*(choice: Choice) {
     for (const [index, explorer] of left.entries()) {
       // What one leaves of its share of the time is for those after it.
       const now = performance.now()
-      explorer.deepen(now + (end - now) / (left.length - index))
+      explorer.deepen(now + (end - now) / (left.length - index), Option.getOrUndefined(choice.most))
       const seconds = ((performance.now() - now) / 1000).toFixed(1)
       const { length, program, schedules, states } = explorer
       yield* Console.log(
@@ -71,6 +72,10 @@ const command = Command.make(
     minutes: Flag.Finite("minutes").pipe(
       Flag.withDefault(10),
       Flag.withDescription("How long it may take, shared by the programs")
+    ),
+    most: Flag.Int("most").pipe(
+      Flag.optional,
+      Flag.withDescription("How many schedules of each number of deviations it plays of each program, at most")
     ),
     programs: Flag.Literals("program", names).pipe(
       Flag.atLeast(0),
