@@ -3,12 +3,8 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as PlatformError from "effect/PlatformError"
 import { ChildProcess, type ChildProcessSpawner } from "effect/process"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
-import * as Fs from "node:fs"
-import * as Path from "node:path"
 import { codes, ExitWith } from "./ending.ts"
-import type { Guardian } from "./guardian.ts"
 import { codeOf } from "./signals.ts"
 
 /** A program with its arguments, or a line for the shell. */
@@ -16,6 +12,8 @@ export type Words = { readonly program: string; readonly args: ReadonlyArray<str
 
 export interface Child {
   readonly pid: number
+  /** Where its signals go: its process group, as a negative number, or it alone where that is the terminal's. */
+  readonly target: number
   /** Waits for its end, and returns its exit code as a shell reports it. */
   readonly ended: Effect.Effect<number>
   /** Passes a signal on that this process has received. */
@@ -35,7 +33,8 @@ export const start = Effect.fnUntraced(function*(
   words: Words,
   env: Readonly<Record<string, string>>,
   killAfter: Duration.Duration,
-  guardian?: Guardian
+  /** Whether it may go on when it has been stopped. */
+  mayGoOn = () => true
 ): Effect.fn.Return<Child, ExitWith, ChildProcessSpawner.ChildProcessSpawner | Scope.Scope> {
   const sharesGroup = process.stdin.isTTY === true
   const options: ChildProcess.CommandOptions = {
@@ -45,26 +44,23 @@ export const start = Effect.fnUntraced(function*(
     env,
     extendEnv: true,
     detached: !sharesGroup,
-    forceKillAfter: killAfter,
-    ...guardian === undefined ? {} : { additionalFds: { fd3: { type: "input" } } }
+    forceKillAfter: killAfter
   }
-  const command = "line" in words ? ["/bin/sh", "-c", words.line] : [words.program, ...words.args]
-  const error = errorOf(command[0]!)
-  if (error !== undefined) return yield* error.code === "ENOENT" ? notFound(words) : cannotRun(words, error)
-  const [program, ...args] = guardian === undefined
-    ? command
-    : yield* guardian.beside(command, sharesGroup ? "command" : "group")
-  const child = yield* ChildProcess.make(program!, args, options).pipe(
-    Effect.catch(({ reason }) => cannotRun(words, reason.cause ?? reason.message)),
-    // Node throws most errors of the kernel, for example when arguments are too long.
-    Effect.catchDefect((error) => cannotRun(words, error))
-  )
-  if (guardian !== undefined) yield* guardian.tell(child.getInputFd(3))
+  const child = yield* ("line" in words
+    ? ChildProcess.make(words.line, [], { ...options, shell: "/bin/sh" })
+    : ChildProcess.make(words.program, words.args, options)).pipe(
+      Effect.catch(({ reason }) =>
+        reason._tag === "NotFound" ? notFound(words) : cannotRun(words, reason.cause ?? reason.message)
+      ),
+      // Node throws most errors of the kernel, such as that of a path that leads through a file.
+      Effect.catchDefect((error) => cannotRun(words, error))
+    )
   const target = sharesGroup ? child.pid : -child.pid
   const send = (signal: NodeJS.Signals) => Effect.ignore(Effect.try(() => process.kill(target, signal)))
-  if (!sharesGroup) yield* stoppedTogether(send)
+  if (!sharesGroup) yield* stoppedTogether(send, mayGoOn)
   return {
     pid: child.pid,
+    target,
     ended: child.exitCode.pipe(Effect.catch((error) => Effect.succeed(codeOf(signalOf(error))))),
     send: (signal) =>
       // The terminal has sent these to the whole group.
@@ -76,30 +72,19 @@ export const start = Effect.fnUntraced(function*(
 })
 
 /** Lets Ctrl-Z stop both, where the terminal reaches this process only. */
-const stoppedTogether = (send: (signal: NodeJS.Signals) => Effect.Effect<void>) =>
+const stoppedTogether = (send: (signal: NodeJS.Signals) => Effect.Effect<void>, mayGoOn: () => boolean) =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const stop = () => {
         Effect.runSync(send("SIGSTOP"))
         process.kill(process.pid, "SIGSTOP")
       }
-      const goOn = () => Effect.runSync(send("SIGCONT"))
+      const goOn = () => mayGoOn() && Effect.runSync(send("SIGCONT"))
       process.on("SIGTSTP", stop).on("SIGCONT", goOn)
       return () => process.off("SIGTSTP", stop).off("SIGCONT", goOn)
     }),
     (remove) => Effect.sync(remove)
   )
-
-/** Why no shell would find a program that it can run. */
-const errorOf = (program: string): NodeJS.ErrnoException | undefined => {
-  const places = program.includes("/")
-    ? [program]
-    : (process.env.PATH ?? "/usr/bin:/bin").split(":").map((folder) => Path.join(folder || ".", program))
-  const found = places.map((place) => Result.try(() => Fs.accessSync(place, Fs.constants.X_OK)))
-  if (found.some(Result.isSuccess)) return undefined
-  const errors = found.flatMap((found) => Result.isFailure(found) ? found.failure as NodeJS.ErrnoException : [])
-  return errors.find(({ code }) => code === "EACCES") ?? errors[0]
-}
 
 const notFound = (words: Words) => endWith(codes.notFound, `There is no program ${programOf(words)}.`)
 

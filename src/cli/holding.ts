@@ -9,6 +9,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type { ChildProcessSpawner } from "effect/process"
 import * as Queue from "effect/Queue"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { constants } from "node:os"
 import { json } from "../internal/printable.ts"
@@ -306,10 +307,17 @@ const holdAlone = (lock: Lock.Handle, options: Options) => {
 /** Runs the command, and returns the exit code of the whole. */
 const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killAfter: Duration.Duration) =>
   Effect.gen(function*() {
+    const { onLost } = options
+    // The guardian is there until all of the command's group has ended.
+    const underGuard = <A, E, R>(run: (guarded: Scope.Scope) => Effect.Effect<A, E, R>) =>
+      Effect.scoped(Effect.flatMap(Effect.scope, (guarded) => Effect.scoped(run(guarded))))
     const [elapsed, [code, isLost]] = yield* Effect.timed(
-      Effect.gen(function*() {
-        const guardian = yield* guardianOf(lock, options.onLost, killAfter)
-        const child = yield* Child.start(words, environmentOf(lock), killAfter, guardian)
+      underGuard(Effect.fnUntraced(function*(guarded) {
+        const mayGoOn = () => onLost._tag === "Ignore" || lock.isHeldUnsafe()
+        const child = yield* Child.start(words, environmentOf(lock), killAfter, mayGoOn)
+        const guardian = onLost._tag === "Ignore"
+          ? undefined
+          : yield* Scope.provide(guardianOf(child, lock, onLost, killAfter), guarded)
         // One that ends when its lock is lost has been made to.
         const ended = Effect.flatMap(
           child.ended,
@@ -325,7 +333,7 @@ const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killA
         )
         const forwarding = Effect.forever(Effect.flatMap(Effect.flatMap(Signals, Queue.take), child.send))
         return yield* Effect.raceFirst(ended, lost).pipe(Effect.raceFirst(forwarding))
-      }).pipe(Effect.scoped)
+      }))
     )
     if (!isLost && Option.isSome(options.holdFor)) {
       const left = Duration.subtract(options.holdFor.value, elapsed)
@@ -336,11 +344,14 @@ const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killA
     return code
   })
 
-const guardianOf = (lock: Lock.Handle, onLost: OnLost, killAfter: Duration.Duration) =>
-  onLost._tag === "Ignore"
-    ? Effect.undefined
-    // A line of shell is what this process would have run.
-    : Guardian.make(lock, onLost._tag === "Signal" ? onLost.signal : "SIGTERM", killAfter)
+const guardianOf = (
+  { target }: Child.Child,
+  lock: Lock.Handle,
+  onLost: Exclude<OnLost, { readonly _tag: "Ignore" }>,
+  killAfter: Duration.Duration
+) =>
+  // A line of shell is what this process would have run.
+  Guardian.start(target, lock, onLost._tag === "Signal" ? onLost.signal : "SIGTERM", killAfter)
 
 /** What scripts for `etcdctl lock` read, and the name. The revision is that of etcdctl and Go, which is the token. */
 const environmentOf = ({ fencingToken, key, lock }: Lock.Handle) => ({

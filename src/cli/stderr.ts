@@ -20,6 +20,7 @@ export const layer = Layer.effect(
   Effect.gen(function*() {
     const console = yield* Console.Console
     let cat: ChildProcess | undefined
+    let isThere = true
     let dropped = 0
     yield* Effect.addFinalizer(() =>
       Effect.timeoutOption(Effect.suspend(() => cat === undefined ? Effect.void : ended(cat)), patience)
@@ -27,7 +28,11 @@ export const layer = Layer.effect(
     return {
       ...console,
       error: (lines: string) => {
-        const { stdin } = cat ??= start()
+        const { stdin } = cat ??= start(() => {
+          isThere = false
+          console.error(lines)
+        })
+        if (!isThere) return console.error(lines)
         if (stdin!.writableLength + lines.length > room) return void dropped++
         const missing = dropped === 0
           ? ""
@@ -39,10 +44,14 @@ export const layer = Layer.effect(
   })
 )
 
-const start = () => {
+const start = (notThere: () => void) => {
   // In a session of its own, it gets no signal of the terminal's before it has written the last line.
-  const cat = spawn("cat", { detached: true, stdio: ["pipe", 2, "ignore"] })
-  cat.on("error", () => {})
+  const cat = spawn("cat", {
+    detached: true,
+    stdio: ["pipe", 2, "ignore"],
+    env: { PATH: "/usr/local/bin:/usr/bin:/bin" }
+  })
+  cat.on("error", notThere)
   cat.stdin!.on("error", () => {})
   cat.unref()
   return cat

@@ -1,6 +1,6 @@
 /** The command never runs on beside a lock that another may have, whatever becomes of `etcd-lock`. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, type Scope } from "effect"
+import { Duration, Effect, Fiber, type Scope } from "effect"
 import { execFileSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
@@ -17,10 +17,17 @@ const beating = (file: string) => `trap '' TERM HUP PIPE; while :; do date +%s%N
 const beatOf = (file: string) => Effect.sync(() => Number(Fs.readFileSync(file, "utf8").trim()) / 1e6)
 
 /** Starts such a command, and returns how to wait for its end, and for when that was. */
-const start = Effect.fnUntraced(function*(name: string, options?: Program.Options, ttl = "4s") {
+const start = Effect.fnUntraced(function*(
+  name: string,
+  options?: Program.Options,
+  ttl = "4s",
+  more: ReadonlyArray<string> = []
+) {
   const file = Path.join(yield* temporaryDirectory(), "beat")
-  const program = yield* Program.start(["run", "-v", "--ttl", ttl, name, "-c", beating(file)], options)
+  const program = yield* Program.start(["run", "-v", "--ttl", ttl, ...more, name, "-c", beating(file)], options)
   yield* eventually(Effect.sync(() => assert.isTrue(Fs.existsSync(file))), 40_000)
+  // What hits etcd-lock comes when it has the command in its care.
+  yield* Effect.sleep("500 millis")
   const beat = beatOf(file)
   const lastBeat: Effect.Effect<number> = Effect.gen(function*() {
     while (true) {
@@ -136,6 +143,43 @@ describe.concurrent("the command that etcd-lock runs", () => {
           yield* child.send(`SIG${signal}` as NodeJS.Signals)
           assert.deepStrictEqual([signal, yield* child.ended, child.stdout()], [signal, 7, "ready\ngot\n"])
         }), { concurrency: 4 })
+    }).pipe(Effect.scoped), 60_000)
+
+  it.live(
+    "has ended before the next one starts when etcd-lock wakes up between the signal and SIGKILL",
+    () =>
+      Effect.gen(function*() {
+        const name = unique("wakes")
+        const { lastBeat, program } = yield* start(name, {}, "6s", ["--kill-after", "2s"])
+        yield* program.send("SIGSTOP")
+        yield* Effect.delay(program.send("SIGCONT"), "4800 millis").pipe(Effect.forkScoped)
+        const began = yield* next(name)
+        assert.isBelow(yield* lastBeat, began)
+        assert.strictEqual(yield* program.ended, 76)
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.live("does not go on after Ctrl-Z when its lock is lost meanwhile", () =>
+    Effect.gen(function*() {
+      const name = unique("too-late")
+      const { lastBeat, program } = yield* start(name)
+      yield* program.send("SIGTSTP")
+      const began = yield* next(name)
+      yield* program.send("SIGCONT")
+      assert.strictEqual(yield* program.ended, 76)
+      assert.isBelow(yield* lastBeat, began)
+    }).pipe(Effect.scoped), 60_000)
+
+  it.live("ends by itself, many renewals later, and at once where it is short", () =>
+    Effect.gen(function*() {
+      const long = yield* Effect.forkScoped(Effect.all(
+        Array.from({ length: 4 }, () => Program.run(["run", "--ttl", "3s", unique("long"), "sleep", "9"])),
+        { concurrency: "unbounded" }
+      ))
+      const [time, { code }] = yield* Effect.timed(Program.run(["run", "--ttl", "60s", unique("brief"), "true"]))
+      assert.deepStrictEqual([code, Duration.toSeconds(time) < 10], [0, true])
+      for (const { code, stderr } of yield* Fiber.join(long)) assert.deepStrictEqual([code, stderr], [0, ""])
     }).pipe(Effect.scoped), 60_000)
 
   it.live(
