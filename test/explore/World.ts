@@ -286,6 +286,8 @@ class World {
       }
       case "hold": {
         if (head?.label !== object) break
+        // Held up again, it takes longer than some wait for it.
+        if (head.kind !== "event" && head.channel.heldUntil > 0) head.client.wasFaulty = true
         head.channel.heldUntil = now + lateness[head.kind]
         return
       }
@@ -334,6 +336,8 @@ class World {
   #state(ready: ReadonlyArray<Action>): number {
     const { now } = this.#machine
     let state = mix(this.#wire.written, now)
+    // A renewal is told from one of the same number by when it came.
+    for (const [, expiresAt] of this.#expiries()) state = mix(state, expiresAt)
     for (const { client } of this.#processes) state = mix(mix(state, client.received), client.isolatedUntil)
     for (const { label } of ready) state = mix(state, textual(label))
     for (const { channel, label } of this.#wire.actions) {

@@ -192,11 +192,17 @@ export const make = (wire: Wire, tasks: ReadonlyArray<Task>): Checks => {
     if (error instanceof Etcd.EtcdError) return task.client.wasFaulty
     if (error instanceof Lock.LockTimeout) return task.patience === "some"
     if (error instanceof Lock.LockHeld || error instanceof Semaphore.PermitsUnavailable) {
-      const others = entries.filter(({ end, name, taskId }) =>
-        task.names.includes(name) && taskId !== task.id &&
-        (end === undefined || end.revision > task.startedAt)
-      )
-      return task.patience === "none" && others.length > 0
+      return typeof task.patience === "object" && wasRefused(task, task.patience.tries)
+    }
+    return false
+  }
+
+  /** Whether there was a state since a task began in which there was no room for its claim. */
+  const wasRefused = (task: Task, claim: Claim): boolean => {
+    const others = entries.filter(({ name, taskId }) => task.names.includes(name) && taskId !== task.id)
+    for (let revision = task.startedAt; revision <= wire.revision; revision++) {
+      const there = others.filter((other) => wasThere(other, revision))
+      if (!areTogether([claim, ...there.map(({ claim }) => claim)])) return true
     }
     return false
   }

@@ -36,8 +36,8 @@ export interface Role {
   readonly client: number
   /** Those of the locks that its entries are in line for. */
   readonly names: ReadonlyArray<string>
-  /** Whether it waits for ever, for a while, or not at all. */
-  readonly patience: "all" | "some" | "none"
+  /** Whether it waits for ever, for a while, or not at all, where it tries for a claim. */
+  readonly patience: "all" | "some" | { readonly tries: Claim }
   /** A loss does not fail it: it gives its lock away by itself, or stands again. */
   readonly outlivesLoss?: true
   /** It holds until a scope closes, which tells of no loss. */
@@ -98,7 +98,7 @@ const patient = (client: number): Role => ({
 const trying = (client: number, recipe = lock, claim: Claim = "lock"): Role => ({
   client,
   names: a,
-  patience: "none",
+  patience: { tries: claim },
   run: (body, options) => recipe.tryWithLock(body([claim]), "a", options)
 })
 
@@ -152,6 +152,10 @@ export const programs: ReadonlyArray<Program> = [
   { name: "downgrade", roles: [downgrading(0), section(1, Recipes.read, "read"), section(2, Recipes.write, "lock")] },
   { name: "permits", roles: [some(0, 1), some(1, 2), some(2, 1)] },
   { name: "tryPermits", roles: [some(0, 1), trying(1, Recipes.permits(1, permits), 1), some(2, 2)] },
+  {
+    name: "tries",
+    roles: [some(0, 1), trying(1, Recipes.permits(1, permits), 1), trying(2, Recipes.permits(1, permits), 1)]
+  },
   { name: "several", roles: [both(0, ab), both(1, ["b", "a"]), mutex(2)] },
   { name: "election", roles: [leading(0), leading(1), section(2, Recipes.election, "lock")] }
 ]
