@@ -81,6 +81,18 @@ const early = (client: number): Role => ({
     }))
 })
 
+/** Takes the lock again while its scope still has the handle that was lost. */
+const keeping = (client: number): Role => ({
+  client,
+  names: a,
+  patience: "all",
+  outlivesLoss: true,
+  run: (body, options) => {
+    const term = Effect.flatMap(lock.acquire("a", options), (handle) => body.under(handle, ["lock"]))
+    return Effect.scoped(Effect.catchTag(term, "LockLost", () => term))
+  }
+})
+
 const twice = (client: number): Role => ({
   client,
   names: a,
@@ -141,6 +153,7 @@ export const programs: ReadonlyArray<Program> = [
   { name: "queue", roles: [mutex(0), mutex(0), mutex(1)] },
   { name: "impatient", roles: [mutex(0), patient(1), trying(2)] },
   { name: "release", roles: [early(0), mutex(1)] },
+  { name: "kept", roles: [mutex(0), keeping(1)] },
   {
     name: "readWrite",
     roles: [
@@ -151,6 +164,7 @@ export const programs: ReadonlyArray<Program> = [
   },
   { name: "downgrade", roles: [downgrading(0), section(1, Recipes.read, "read"), section(2, Recipes.write, "lock")] },
   { name: "permits", roles: [some(0, 1), some(1, 2), some(2, 1)] },
+  { name: "pair", roles: [some(0, 2), some(1, 1), some(1, 1)] },
   { name: "tryPermits", roles: [some(0, 1), trying(1, Recipes.permits(1, permits), 1), some(2, 2)] },
   {
     name: "tries",
