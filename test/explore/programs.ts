@@ -17,14 +17,20 @@ export interface Task extends Pick<Role, "names" | "patience" | "outlivesLoss" |
   isInterrupted: boolean
 }
 
-/** A body that holds what it claims for a moment, and then cleans up for a moment if it is interrupted. */
+/** How long a body holds, and cleans up if it is interrupted, in milliseconds. */
+export interface Times {
+  readonly hold?: number
+  readonly unwinding?: number
+}
+
+/** A body that holds what it claims for a moment, or for as long as it is said. */
 export interface Body {
-  (claims: ReadonlyArray<Claim>, options?: { readonly unwinding?: number }): Effect.Effect<void, never, Lock.Current>
+  (claims: ReadonlyArray<Claim>, times?: Times): Effect.Effect<void, never, Lock.Current>
   /** The same under a handle. */
   readonly under: (
     handle: Lock.Handle,
     claims: ReadonlyArray<Claim>,
-    options?: { readonly unwinding?: number }
+    times?: Times
   ) => Effect.Effect<void, Lock.LockLost>
   /** What runs under the write lock goes on as a reader. */
   readonly downgrade: (handle: ReadWriteLock.WriteHandle) => Effect.Effect<Lock.Handle, Lock.LockLost>
@@ -93,6 +99,14 @@ const keeping = (client: number): Role => ({
   }
 })
 
+/** Holds for longer than its lease lives after the first renewal. */
+const lasting = (client: number): Role => ({
+  client,
+  names: a,
+  patience: "all",
+  run: (body, options) => lock.withLock(body(["lock"], { hold: 4500, unwinding: 200 }), "a", options)
+})
+
 const twice = (client: number): Role => ({
   client,
   names: a,
@@ -153,6 +167,7 @@ export const programs: ReadonlyArray<Program> = [
   { name: "queue", roles: [mutex(0), mutex(0), mutex(1)] },
   { name: "impatient", roles: [mutex(0), patient(1), trying(2)] },
   { name: "release", roles: [early(0), mutex(1)] },
+  { name: "lasting", roles: [lasting(0), mutex(1)] },
   { name: "kept", roles: [mutex(0), keeping(1)] },
   {
     name: "readWrite",
