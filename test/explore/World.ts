@@ -8,7 +8,7 @@ import { Lengths } from "../../src/internal/line/line.ts"
 import * as Store from "../../src/internal/memory/store.ts"
 import * as Checks from "./checks.ts"
 import { Machine, random } from "./Machine.ts"
-import type { Body, Program, Role, Task } from "./programs.ts"
+import type { Body, Program, Role, Task, Times } from "./programs.ts"
 import { type Action, Client, mix, requestTimeout, Wire } from "./Wire.ts"
 
 /**
@@ -49,8 +49,6 @@ const lateness = { request: 400, answer: 400, event: 1500 }
 
 /** How long it may take from the last step of a program until all that it does has ended, in milliseconds. */
 const patience = 30_000
-
-const hold = 10
 
 export const run = (options: RunOptions): Run => {
   const machine = new Machine()
@@ -153,14 +151,21 @@ class World {
   }
 
   #bodyOf(task: Task): Body {
-    const holding = (claims: ReadonlyArray<Checks.Claim>, handle: Lock.Handle, unwinding = 0) =>
+    const holding = (
+      claims: ReadonlyArray<Checks.Claim>,
+      handle: Lock.Handle,
+      { hold = 10, unwinding = 0 }: Times = {}
+    ) =>
       Effect.suspend(() => {
         const handles = claims.length === 1 ? [handle] : (handle as Lock.HandleOfAll).locks
         this.#tell(() => `task ${task.id} holds with token ${handle.fencingToken}`)
         const held = this.#checks.starts(task, claims, handles)
         return Effect.sleep(hold).pipe(
           Effect.onInterrupt(() => {
-            for (const it of held) it.wasTold ||= !task.isInterrupted
+            for (const it of held) {
+              it.isStopping = true
+              it.wasTold ||= !task.isInterrupted
+            }
             return Effect.sleep(unwinding)
           }),
           Effect.ensuring(Effect.sync(() => {
@@ -170,14 +175,11 @@ class World {
         )
       })
     return Object.assign(
-      (claims: ReadonlyArray<Checks.Claim>, options?: { readonly unwinding?: number }) =>
-        Effect.flatMap(Lock.Current, (handle) => holding(claims, handle, options?.unwinding)),
+      (claims: ReadonlyArray<Checks.Claim>, times?: Times) =>
+        Effect.flatMap(Lock.Current, (handle) => holding(claims, handle, times)),
       {
-        under: (
-          handle: Lock.Handle,
-          claims: ReadonlyArray<Checks.Claim>,
-          options?: { readonly unwinding?: number }
-        ) => handle.whileHeld(holding(claims, handle, options?.unwinding)),
+        under: (handle: Lock.Handle, claims: ReadonlyArray<Checks.Claim>, times?: Times) =>
+          handle.whileHeld(holding(claims, handle, times)),
         downgrade: (handle: Parameters<Body["downgrade"]>[0]) => handle.downgrade
       }
     )
@@ -286,6 +288,8 @@ class World {
       }
       case "hold": {
         if (head?.label !== object) break
+        // Held up again, it takes longer than some wait for it.
+        if (head.kind !== "event" && head.channel.heldUntil > 0) head.client.wasFaulty = true
         head.channel.heldUntil = now + lateness[head.kind]
         if (head.kind !== "event") head.client.wasLate = true
         return
@@ -335,6 +339,8 @@ class World {
   #state(ready: ReadonlyArray<Action>): number {
     const { now } = this.#machine
     let state = mix(this.#wire.written, now)
+    // A renewal is told from one of the same number by when it came.
+    for (const [, expiresAt] of this.#expiries()) state = mix(state, expiresAt)
     for (const { client } of this.#processes) state = mix(mix(state, client.received), client.isolatedUntil)
     for (const { label } of ready) state = mix(state, textual(label))
     for (const { channel, label } of this.#wire.actions) {

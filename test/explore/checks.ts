@@ -39,6 +39,8 @@ export interface Holding {
   readonly token: bigint
   claim: Claim
   wasTold: boolean
+  /** It cleans up. */
+  isStopping: boolean
   /** The revision of etcd at its end. */
   endedAt: bigint | undefined
 }
@@ -130,6 +132,7 @@ export const make = (wire: Wire, tasks: ReadonlyArray<Task>): Checks => {
         token,
         claim,
         wasTold: false,
+        isStopping: false,
         endedAt: undefined
       }
       const who = `task ${task.id} starts under ${show(entry)} with token ${token}`
@@ -146,8 +149,8 @@ export const make = (wire: Wire, tasks: ReadonlyArray<Task>): Checks => {
         if (isEarlier ? other.token >= token : entry.end === undefined) {
           broken(`P2: ${who} after ${show(other.entry)} with token ${other.token}`)
         }
-        // Only who has lost its entry and cannot know it yet may run beside.
-        if (other.endedAt === undefined && entry.end === undefined && !isUnawareOfEnd(other.entry)) {
+        // Only who has lost its entry and cannot know it yet, or cleans up, may run beside.
+        if (other.endedAt === undefined && entry.end === undefined && !isOvertaken(other)) {
           broken(`P1: ${who} beside ${show(other.entry)}`)
         }
       }
@@ -155,7 +158,8 @@ export const make = (wire: Wire, tasks: ReadonlyArray<Task>): Checks => {
       return holding
     })
 
-  const isUnawareOfEnd = ({ end, isKnownGone }: Entry) => end?.by === "an operator" && !isKnownGone
+  const isOvertaken = ({ entry: { end, isKnownGone }, isStopping }: Holding) =>
+    end?.by === "an operator" && (!isKnownGone || isStopping)
 
   const ended: Checks["ended"] = (task, exit) => {
     const own = holdings.filter((holding) => holding.task === task)
@@ -195,11 +199,17 @@ export const make = (wire: Wire, tasks: ReadonlyArray<Task>): Checks => {
     }
     if (error instanceof Lock.LockTimeout) return task.patience === "some"
     if (error instanceof Lock.LockHeld || error instanceof Semaphore.PermitsUnavailable) {
-      const others = entries.filter(({ end, name, taskId }) =>
-        task.names.includes(name) && taskId !== task.id &&
-        (end === undefined || end.revision > task.startedAt)
-      )
-      return task.patience === "none" && others.length > 0
+      return typeof task.patience === "object" && wasRefused(task, task.patience.tries)
+    }
+    return false
+  }
+
+  /** Whether there was a state since a task began in which there was no room for its claim. */
+  const wasRefused = (task: Task, claim: Claim): boolean => {
+    const others = entries.filter(({ name, taskId }) => task.names.includes(name) && taskId !== task.id)
+    for (let revision = task.startedAt; revision <= wire.revision; revision++) {
+      const there = others.filter((other) => wasThere(other, revision))
+      if (!areTogether([claim, ...there.map(({ claim }) => claim)])) return true
     }
     return false
   }

@@ -17,14 +17,20 @@ export interface Task extends Pick<Role, "names" | "patience" | "outlivesLoss" |
   isInterrupted: boolean
 }
 
-/** A body that holds what it claims for a moment, and then cleans up for a moment if it is interrupted. */
+/** How long a body holds, and cleans up if it is interrupted, in milliseconds. */
+export interface Times {
+  readonly hold?: number
+  readonly unwinding?: number
+}
+
+/** A body that holds what it claims for a moment, or for as long as it is said. */
 export interface Body {
-  (claims: ReadonlyArray<Claim>, options?: { readonly unwinding?: number }): Effect.Effect<void, never, Lock.Current>
+  (claims: ReadonlyArray<Claim>, times?: Times): Effect.Effect<void, never, Lock.Current>
   /** The same under a handle. */
   readonly under: (
     handle: Lock.Handle,
     claims: ReadonlyArray<Claim>,
-    options?: { readonly unwinding?: number }
+    times?: Times
   ) => Effect.Effect<void, Lock.LockLost>
   /** What runs under the write lock goes on as a reader. */
   readonly downgrade: (handle: ReadWriteLock.WriteHandle) => Effect.Effect<Lock.Handle, Lock.LockLost>
@@ -36,8 +42,8 @@ export interface Role {
   readonly client: number
   /** Those of the locks that its entries are in line for. */
   readonly names: ReadonlyArray<string>
-  /** Whether it waits for ever, for a while, or not at all. */
-  readonly patience: "all" | "some" | "none"
+  /** Whether it waits for ever, for a while, or not at all, where it tries for a claim. */
+  readonly patience: "all" | "some" | { readonly tries: Claim }
   /** A loss does not fail it: it gives its lock away by itself, or stands again. */
   readonly outlivesLoss?: true
   /** It holds until a scope closes, which tells of no loss. */
@@ -81,6 +87,26 @@ const early = (client: number): Role => ({
     }))
 })
 
+/** Takes the lock again while its scope still has the handle that was lost. */
+const keeping = (client: number): Role => ({
+  client,
+  names: a,
+  patience: "all",
+  outlivesLoss: true,
+  run: (body, options) => {
+    const term = Effect.flatMap(lock.acquire("a", options), (handle) => body.under(handle, ["lock"]))
+    return Effect.scoped(Effect.catchTag(term, "LockLost", () => term))
+  }
+})
+
+/** Holds for longer than its lease lives after the first renewal. */
+const lasting = (client: number): Role => ({
+  client,
+  names: a,
+  patience: "all",
+  run: (body, options) => lock.withLock(body(["lock"], { hold: 4500, unwinding: 200 }), "a", options)
+})
+
 const twice = (client: number): Role => ({
   client,
   names: a,
@@ -98,7 +124,7 @@ const patient = (client: number): Role => ({
 const trying = (client: number, recipe = lock, claim: Claim = "lock"): Role => ({
   client,
   names: a,
-  patience: "none",
+  patience: { tries: claim },
   run: (body, options) => recipe.tryWithLock(body([claim]), "a", options)
 })
 
@@ -141,6 +167,8 @@ export const programs: ReadonlyArray<Program> = [
   { name: "queue", roles: [mutex(0), mutex(0), mutex(1)] },
   { name: "impatient", roles: [mutex(0), patient(1), trying(2)] },
   { name: "release", roles: [early(0), mutex(1)] },
+  { name: "lasting", roles: [lasting(0), mutex(1)] },
+  { name: "kept", roles: [mutex(0), keeping(1)] },
   {
     name: "readWrite",
     roles: [
@@ -151,7 +179,12 @@ export const programs: ReadonlyArray<Program> = [
   },
   { name: "downgrade", roles: [downgrading(0), section(1, Recipes.read, "read"), section(2, Recipes.write, "lock")] },
   { name: "permits", roles: [some(0, 1), some(1, 2), some(2, 1)] },
+  { name: "pair", roles: [some(0, 2), some(1, 1), some(1, 1)] },
   { name: "tryPermits", roles: [some(0, 1), trying(1, Recipes.permits(1, permits), 1), some(2, 2)] },
+  {
+    name: "tries",
+    roles: [some(0, 1), trying(1, Recipes.permits(1, permits), 1), trying(2, Recipes.permits(1, permits), 1)]
+  },
   { name: "several", roles: [both(0, ab), both(1, ["b", "a"]), mutex(2)] },
   { name: "election", roles: [leading(0), leading(1), section(2, Recipes.election, "lock")] }
 ]

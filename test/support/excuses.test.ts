@@ -102,6 +102,36 @@ const crowded: World = (etcd) => {
   return answering(etcd, (answer) => ({ ...answer, responses: answer.responses.map(crowd) }))
 }
 
+/** Who asks for the holder is told the first one, ever again. */
+const stuck: World = (etcd) => {
+  let first: Etcd.RangeResult["kvs"] = []
+  return {
+    ...etcd,
+    range: (range) =>
+      Effect.map(etcd.range(range), (answer) => {
+        if (range.limit !== 1) return answer
+        if (first.length === 0) first = answer.kvs
+        return { ...answer, kvs: first }
+      })
+  }
+}
+
+/** All but the first put of each process are refused, although nobody stands in the line. */
+const taken: World = (etcd) => {
+  let puts = 0
+  const txn = (txn: any): Effect.Effect<any, Etcd.EtcdError> =>
+    txn.then[0]?._tag !== "Put" || ++puts === 1
+      ? etcd.txn(txn)
+      : Effect.map(etcd.range(Etcd.get("nothing")), (nothing) => ({
+        ...nothing,
+        _tag: "Txn",
+        succeeded: false,
+        repeated: false,
+        responses: txn.else.map(() => nothing)
+      }))
+  return { ...etcd, txn: txn as any }
+}
+
 /** Answers to waiters show nothing ahead of them. */
 const shortSighted: World = (etcd) => ({
   ...etcd,
@@ -188,6 +218,29 @@ const notExcused: { readonly [K in keyof typeof ofSchedules]: () => Effect.Effec
       flattering,
       /P3: .* though its key had been deleted/
     ),
+  underWay: () =>
+    Effect.gen(function*() {
+      const world = misfortunes()
+      world.begin("a lost txn", 100, 0).to = 200
+      assert.strictEqual(world.endsBy(0, 150), 150 + requestTimeout)
+      assert.strictEqual(world.endsBy(1, 150), 150, "the join of another process")
+      assert.strictEqual(world.endsBy(0, 201 + requestTimeout), 201 + requestTimeout, "a fault that is over")
+      // A request that ended without a fault left no join behind, and keeps no place.
+      const steps = [request(0, { hold: 1 }), pass(100), request(0, { how: "tryWithLock" }), pass(100)]
+      yield* finds(schedule(...steps), taken, /P3: .* fails without a cause: LockHeld/)
+      // One that ended in a fault does, until its join has ended.
+      const lost: Step = { _tag: "Drop", what: "Reply", method: "txn", times: 1 }
+      const given: ReadonlyArray<Step> = [lost, request(0), pass(100), { _tag: "Interrupt", request: 0 }, pass(100)]
+      const tried = [request(0, { how: "tryWithLock", hold: 1 }), pass(100)]
+      assert.deepStrictEqual(yield* play(schedule(...given, ...tried)), [])
+      yield* finds(schedule(...given, pass(2500), ...tried), taken, /P3: .* fails without a cause: LockHeld/)
+    }),
+  outdated: () => {
+    // Its own process waits, and then holds, so that it asks etcd only for the holder.
+    const tried = request(1, { how: "tryWithLock" })
+    const steps = [request(0, { hold: 300 }), pass(1), request(1), pass(20), tried, pass(500), tried, pass(20)]
+    return finds(schedule(...steps), stuck, /P3: .* fails without a cause: LockHeld/)
+  },
   closing: () =>
     // The session of another process closes.
     finds(

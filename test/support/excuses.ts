@@ -52,6 +52,19 @@ export const ofSchedules = {
     ends: "With the request",
     reason: "Only etcd's answer to the release can tell that the key was gone"
   },
+  underWay: {
+    excuses: "A try is refused though no other one stands in the line",
+    names: "The request of its own process that has given up, while its join was under way",
+    ends: "With the answer to the join: at once, or a request timeout later where a fault is between them and etcd",
+    reason: "The join may have been made, so its place is kept until etcd has said"
+  },
+  outdated: {
+    excuses: "Who is said to hold the lock had gone when that was asked",
+    names: "The key and its create revision, and when it went",
+    ends: "When no answer of before can still be on its way, or its own process must have heard of it",
+    reason:
+      "Those of a process that ask at the same moment share one answer, and it takes itself for the holder until it hears"
+  },
   closing: {
     excuses: "A request fails, is interrupted, or is told of a loss",
     names: "Its own session, which closes",

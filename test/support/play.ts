@@ -116,6 +116,8 @@ interface Contender {
   readonly requestedAt: number
   /** The revision of etcd by then. */
   readonly requestedIn: bigint
+  /** Those that had ended by then. */
+  readonly requestedAfter: ReadonlySet<Contender>
   fiber: Fiber.Fiber<unknown, unknown> | undefined
   interruptedAt: number | undefined
   /** The entry under which the body started. */
@@ -448,26 +450,29 @@ const playWith = Effect.fnUntraced(function*(
     })
   }
 
-  /** Those of its process that ask for the same, or have asked, and whose place it keeps until it knows that they have none. */
-  const rivalsHere = ({ parts, process, requestedAt, step: { name } }: Contender): ReadonlyArray<Contender> =>
-    contenders.filter((other) =>
-      other.process === process && other.step.name === name && !parts.includes(other) &&
-      (other.endedAt === undefined || misfortunes.arrivesBy(process.index, other.endedAt) >= requestedAt)
-    )
+  /** Those of its process that ask for the same, or have given up while their join may still be under way. */
+  const rivalsHere = ({ parts, process, requestedAfter, requestedAt, step: { name } }: Contender) =>
+    contenders.filter((other) => {
+      if (other.process !== process || other.step.name !== name || parts.includes(other)) return false
+      if (!requestedAfter.has(other)) return true
+      const endsBy = misfortunes.endsBy(process.index, other.endedAt!)
+      // What has succeeded has left the line, unless etcd's answer to that is lost.
+      return Exit.isSuccess(other.exit!) ? endsBy > requestedAt : endsBy >= requestedAt
+    })
 
-  /**
-   * Whether who is said to hold the lock is another one, that stood in the line since a contender asked. It may be what a
-   * rival of the same process has asked for, or be one of these, of which its process had no way to know that it is gone.
-   */
+  /** Whether who is said to hold the lock is another one, which stood in the line when a contender asked or later. */
   const isAnother = (contender: Contender, holder: Lock.Holder | undefined): boolean => {
     if (holder === undefined) return true
+    const { parts, process, requestedAt, requestedIn, step: { name } } = contender
     const known = past.find(holder.key, holder.createRevision)
-    if (known === undefined || contender.parts.some((part) => ofContender(known.entry, part))) return false
-    const { gone } = known
-    return [contender, ...rivalsHere(contender)].some(({ entry, requestedIn, toldAt }) =>
-      gone === undefined || gone.revision > requestedIn ||
-      (entry === known.entry && (toldAt === undefined || toldAt >= contender.requestedAt))
-    )
+    if (known === undefined || !holder.key.startsWith(place(name))) return false
+    const { entry, gone } = known
+    if (parts.some((part) => ofContender(entry, part))) return false
+    if (gone === undefined || gone.revision > requestedIn) return true
+    // An answer that shows it may still have been on its way, or it is of its own process, which does not know yet.
+    return misfortunes.arrivesBy(process.index, gone.at) >= requestedAt ||
+      (rivalsHere(contender).some((rival) => rival.entry === entry) &&
+        misfortunes.knownBy(process.index, gone.at) + noticedWithin >= requestedAt)
   }
 
   const outlastsSession = ({ bodyExitAt, process: { closedAt }, startedAt }: Contender) =>
@@ -641,6 +646,7 @@ const playWith = Effect.fnUntraced(function*(
       step: { ...step, name },
       requestedAt: now(),
       requestedIn: past.revision,
+      requestedAfter: new Set(contenders.filter(({ endedAt }) => endedAt !== undefined)),
       fiber: undefined,
       interruptedAt: undefined,
       entry: undefined,
