@@ -65,7 +65,8 @@ export const start = Effect.fnUntraced(function*(
   const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
 
   const guarding = Effect.gen(function*() {
-    while (!isLost) {
+    while (true) {
+      if (isLost) return
       const remaining = Duration.toMillis(yield* lock.remaining)
       const end = (yield* now) + remaining + patience
       if (remaining > 0 && (killAt === Infinity || end > killAt + shortest)) {

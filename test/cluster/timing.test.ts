@@ -199,6 +199,27 @@ describe("a machine ID", () => {
       assert.strictEqual(new Set(given).size, 4, given.join())
     }).pipe(provideMemory))
 
+  it.effect("is given to one runner, when another had its turn and registers late, and all others are taken", () =>
+    Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      const ids = Array.from({ length: 1022 }, (_, i) => i + 1)
+      for (let i = 0; i < ids.length; i += 93) {
+        yield* etcd.txn({ then: ids.slice(i, i + 93).map(registered) })
+      }
+      for (const _ of ids) yield* etcd.txn({ then: [Etcd.put("effect-cluster/machine-ids", "")] })
+      // What registers it is a single put.
+      const txn = ((request: Etcd.TxnRequest<ReadonlyArray<Etcd.Op>, ReadonlyArray<Etcd.Op>>) =>
+        request.then.length === 1 ? Effect.delay(etcd.txn(request), 1000) : etcd.txn(request)) as typeof etcd.txn
+      const slow = yield* Effect.provideService(machine(1), Etcd.Etcd, { ...etcd, txn })
+      const quick = yield* machine(2)
+      const late = yield* fork(slow.register)
+      yield* Effect.repeat(pass(1), { times: 20 })
+      assert.strictEqual(yield* quick.register, 1023)
+      yield* Effect.repeat(pass("1 second"), { times: 10 })
+      const { cause } = failureOf(late.pollUnsafe()!) as PersistenceError
+      assert.match(String(cause), /^AllMachineIdsTaken/)
+    }).pipe(provideMemory))
+
   it.effect(
     "that a registered runner has is left out when all have been given once, and one too many is refused",
     () =>

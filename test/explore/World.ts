@@ -289,7 +289,6 @@ class World {
       case "hold": {
         if (head?.label !== object) break
         // Held up again, it takes longer than some wait for it.
-        if (head.kind !== "event" && head.channel.heldUntil > 0) head.client.wasFaulty = true
         head.channel.heldUntil = now + lateness[head.kind]
         if (head.kind !== "event") head.client.wasLate = true
         return

@@ -68,6 +68,20 @@ describe("requests that wait behind another one of their process", () => {
       assert.deepStrictEqual(yield* behind, [100])
     })))
 
+  it.effect("are told of after an outage in which the first attempt has failed", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session({ ttl: "5 minutes" })
+      yield* run(take("job"))
+      yield* pass("1 second")
+      yield* Effect.forEach([1, 2, 3], () => run(take("job")))
+      yield* faults.unreachable
+      yield* seconds(10)
+      yield* faults.reachable
+      yield* seconds(10)
+      assert.deepStrictEqual(yield* behind, [3])
+    })))
+
   it.effect("change nothing of an entry that has been deleted meanwhile", () =>
     provideMemory(Effect.gen(function*() {
       const faults = yield* Etcd.Faults

@@ -65,43 +65,56 @@ export class AllMachineIdsTaken
 }
 
 export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
-  const machineIds = new WeakMap<LeaseImpl, number>()
+  const turns = new WeakMap<LeaseImpl, Turn>()
 
   const register: Registry["register"] = Effect.fnUntraced(function*(lease, address, runner, healthy) {
     const granted = yield* lease.granted
-    const machineId = machineIds.get(granted) ?? (yield* nextMachineId)
-    machineIds.set(granted, machineId)
-    const value = encode({ runner, healthy, machineId })
-    yield* etcd.txn({ then: [Etcd.put(keys.runner(address), value, { lease: granted.id })], idempotent: true }).pipe(
-      Effect.tapError(({ reason }) =>
-        Effect.sync(() => {
-          if (reason === "LeaseNotFound") granted.notFound()
-        })
+    while (true) {
+      const turn = turns.get(granted) ?? (yield* freeTurn)
+      turns.set(granted, turn)
+      const { compare, machineId } = turn
+      const value = encode({ runner, healthy, machineId })
+      const { succeeded } = yield* etcd.txn({
+        compare,
+        then: [Etcd.put(keys.runner(address), value, { lease: granted.id })],
+        idempotent: true
+      }).pipe(
+        Effect.tapError(({ reason }) =>
+          Effect.sync(() => {
+            if (reason === "LeaseNotFound") granted.notFound()
+          })
+        )
       )
-    )
-    return machineId
+      turns.set(granted, { compare: [], machineId })
+      if (succeeded) return machineId
+      turns.delete(granted)
+    }
   })
 
   /** An ID whose answer is lost is given to nobody. When all have been given, those of the registered runners are left out. */
-  const nextMachineId = Effect.gen(function*() {
+  const freeTurn = Effect.gen(function*() {
     let taken: ReadonlySet<number> = new Set()
     while (taken.size < maxMachineId) {
-      const next = yield* nextTurn
-      if (taken.has(next)) continue
-      // Read after the turn has come: one that had it when all were given the last time has registered by now.
+      const turn = yield* nextTurn
+      if (taken.has(turn.machineId)) continue
+      // Read after the turn has come: who had it when all were given the last time has registered by now, or never will.
       const { kvs } = yield* etcd.range(Etcd.getPrefix(keys.runners))
       taken = new Set(registered(kvs).map(({ machineId }) => machineId))
-      if (!taken.has(next)) return next
+      if (!taken.has(turn.machineId)) return turn
     }
     return yield* new AllMachineIdsTaken()
   })
 
   const nextTurn = Effect.map(
     etcd.txn({ then: [Etcd.put(keys.machineIds, ""), Etcd.get(keys.machineIds)], idempotent: true }),
-    ({ responses, revision }) => {
+    ({ responses, revision }): Turn => {
       const [, { kvs: [count] }] = responses as Counted
-      const turn = count!.version - 1n + revision / leap * leftOutByLeap
-      return Number(turn % BigInt(maxMachineId)) + 1
+      const { key, version } = count!
+      const turn = version - 1n + revision / leap * leftOutByLeap
+      return {
+        machineId: Number(turn % BigInt(maxMachineId)) + 1,
+        compare: [{ key, target: "Version", operator: "<", value: version + BigInt(maxMachineId) }]
+      }
     }
   )
 
@@ -144,6 +157,12 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
   })
 
   return { register, unregister, getRunners, setRunnerHealth }
+}
+
+/** A machine ID whose turn has come, and that it has not come again, until it is registered. */
+interface Turn {
+  readonly machineId: number
+  readonly compare: ReadonlyArray<Etcd.Compare>
 }
 
 type Counted = readonly [Etcd.PutResult, Etcd.RangeResult]

@@ -76,6 +76,8 @@ export class Entry implements Owner {
   place: Place = unplaced
   /** How many requests of its process its key tells of, which wait for this place and have no entries of their own. */
   behind = 0
+  /** It may not tell of them: the request that put the number has failed. */
+  isBehindInDoubt = false
   /** How many entries were in its way when it joined, if that is known. */
   ahead: number | undefined
   /** A put of it may come late, or its removal failed. */

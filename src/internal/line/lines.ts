@@ -493,15 +493,21 @@ export const make = (
 
   const tellOfWaiting: Lines["tellOfWaiting"] = (prefix, behind) => {
     const entry: Entry | undefined = lines.get(prefix)?.entries.values().next().value
-    if (entry === undefined || entry.behind === behind || !isDescribable(layout, entry.claim)) return
+    if (entry === undefined || !isDescribable(layout, entry.claim)) return
+    if (entry.behind === behind && !entry.isBehindInDoubt) return
     // One that may be over soon is not worth a commit.
     if (entry.behind === 0 && monotonicMillis(clock) - entry.since < attendAfter.Held) return
     entry.behind = behind
     putAgain(entry)
   }
 
-  // If it fails, the entry goes on under the former description.
-  const putAgain = (entry: Entry) => batch.send(laneOf(entry), Requests.describe(entry), () => {})
+  /** Puts the description of an entry that is there. If it fails, the entry goes on under the former one. */
+  const putAgain = (entry: Entry) => {
+    entry.isBehindInDoubt = false
+    batch.send(laneOf(entry), Requests.describe(entry), (exit) => {
+      if (Exit.isFailure(exit)) entry.isBehindInDoubt = true
+    })
+  }
 
   /** The entry is over, and there is nothing of it to remove now. */
   const withdraw = (entry: Entry) => {
