@@ -1,6 +1,6 @@
 /**
- * What must hold at every moment of a run. Nothing is excused by a fault as such, but only by what that fault has done to
- * the entry in question.
+ * What must hold at every moment of a run. Who holds, and with which token, is excused only by what a fault has done to
+ * the entry in question. What a client ends with after a fault of its own connection is not judged.
  */
 import { Cause, Exit } from "effect"
 import { Etcd, Lock, Semaphore } from "effect-etcd-lock"

@@ -52,7 +52,10 @@ const explore = Effect.fnUntraced(function*(choice: Choice) {
     }
   }
   const all = explorers.flatMap(({ schedules }) => schedules).reduce((sum, count) => sum + count, 0)
-  yield* Console.log(`${all} schedules in ${((performance.now() - begun) / 1000).toFixed(0)} s: all promises are kept`)
+  const rest = explorers.every(({ isComplete }) => isComplete) ? "" : ", as far as they were explored"
+  yield* Console.log(
+    `${all} schedules in ${((performance.now() - begun) / 1000).toFixed(0)} s: all promises are kept${rest}`
+  )
 })
 
 const replay = Effect.fnUntraced(function*(text: string) {
