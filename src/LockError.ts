@@ -13,12 +13,15 @@ import { LeaseExpired } from "./LeaseExpired.ts"
  */
 export class LockHeld extends TaggedError<LockHeld>("effect-etcd-lock/Lock/LockHeld")("LockHeld", {
   lock: Schema.String,
-  /** Undefined when the lock has just been released. */
+  /**
+   * Undefined when nobody was seen to hold it: it has just been released, or an earlier request of this process, whose
+   * outcome is not known, may still have its place.
+   */
   holder: Schema.UndefinedOr(Holder)
 }) {
   override get message(): string {
     return this.holder === undefined
-      ? `Lock '${this.lock}' was held, and has just been released`
+      ? `Lock '${this.lock}' was not free a moment ago, and nobody was seen to hold it`
       : `Lock '${this.lock}' is held by ${this.holder}`
   }
 }

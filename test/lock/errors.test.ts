@@ -166,7 +166,7 @@ describe("an error", () => {
   it("says in words what happened", () => {
     assert.deepStrictEqual(errors.map(({ message }) => message), [
       "Lock 'orders' is held by box (process 7) since 2026-11-22T17:55:02.928Z",
-      "Lock 'orders' was held, and has just been released",
+      "Lock 'orders' was not free a moment ago, and nobody was seen to hold it",
       "Lock 'orders' was not acquired within 30s; it is held by box (process 7) since 2026-11-22T17:55:02.928Z",
       "Lock 'orders' was not acquired at once",
       "Lock 'orders' was lost after 2m: Lease 1f expired: etcd acknowledged no renewal for 13s 500ms, and this process " +
