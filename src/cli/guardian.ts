@@ -27,8 +27,8 @@ sleep "$4"
 kill -s KILL -- "$3"
 `
 
-/** It needs no more, and what the user has in the environment could keep it from working. */
-const env = { PATH: "/usr/local/bin:/usr/bin:/bin" }
+/** It needs no more, what the user has in the environment could keep it from working, and it keeps no folder in use. */
+const options = { detached: true, stdio: "ignore", cwd: "/", env: { PATH: "/usr/local/bin:/usr/bin:/bin" } } as const
 
 export interface Guardian {
   /** The lock is lost, and this process ends the command itself: only SIGKILL is left to the guardian, and no later. */
@@ -55,7 +55,7 @@ export const start = Effect.fnUntraced(function*(
   const arm = (wait: number, signal: string, rest: number) => {
     const words = [secondsOf(wait), signal, String(target), secondsOf(rest)]
     const last = sleeper
-    sleeper = spawn("/bin/sh", ["-c", script, "sh", ...words], { detached: true, stdio: "ignore", env })
+    sleeper = spawn("/bin/sh", ["-c", script, "sh", ...words], options)
     // Without a shell, the command is as safe as this process is.
     sleeper.on("error", () => {})
     sleeper.unref()
