@@ -186,7 +186,10 @@ export const make = (wire: Wire, tasks: ReadonlyArray<Task>): Checks => {
       const error = Cause.isFailReason(reason) ? reason.error : reason.defect
       if (!isExplained(task, error, wasTampered)) broken(`P3: ${who} ends without a cause with ${String(error)}`)
     }
-    if (wasLost && !task.isInterrupted && !Cause.prettyErrors(exit.cause).some(({ name }) => name === "LockLost")) {
+    if (
+      wasLost && task.outlivesLoss !== true && !task.isInterrupted &&
+      !Cause.prettyErrors(exit.cause).some(({ name }) => name === "LockLost")
+    ) {
       broken(`P3: ${who} hides a loss`)
     }
   }
