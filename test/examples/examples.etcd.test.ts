@@ -321,6 +321,7 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
         const { code, errors, lines } = yield* run("observability", {
           ...environment,
           METRICS_PORT: "0",
+          RUN_FOR: "8 seconds",
           OTEL_EXPORTER_OTLP_ENDPOINT: endpoint
         })
         assert.strictEqual(code, 0)
