@@ -250,7 +250,7 @@ const both = Layer.effect(
   Effect.gen(function*() {
     const { endpoint } = yield* EtcdServer.start()
     const memory = yield* Layer.build(Etcd.layerMemory())
-    const real = yield* Layer.build(Etcd.layer({ hosts: endpoint }))
+    const real = yield* Layer.build(Etcd.layer({ hosts: endpoint, requestTimeout: "30 seconds" }))
     return { memory: Context.get(memory, Etcd.Etcd), real: Context.get(real, Etcd.Etcd) }
   })
 )
