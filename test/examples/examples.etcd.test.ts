@@ -172,19 +172,24 @@ describe.concurrent("examples", { timeout: 180_000 }, () => {
       const [[, ended], [, last]] = [...all.matchAll(/^Operator sends SIGTERM to (\w+)$/gm)] as any
       assert.sameMembers([killed, ended, last], ["Ada", "Ben", "Cleo"])
       printsInOrder(lines, [
-        `${killed} is the courier`,
+        / is the courier$/,
         /^Client has 24 orders packed: (\d+ by (Ada|Ben|Cleo)(, )?)+$/,
         `Operator sends SIGKILL to ${killed}`,
-        `${ended} is the courier`,
         new RegExp(`^Client has 24 orders packed: ((\\d+ by (${ended}|${last})(, )?)+)$`),
         `Operator sends SIGTERM to ${ended}`,
-        `${last} is the courier`,
         /writes invoices$/,
         `Client has 24 orders packed: 24 by ${last}`,
         `Operator sends SIGTERM to ${last}`,
         `${last} is the courier no more`
       ])
-      assert.include(lines, `${ended} is the courier no more`)
+      // On a busy machine, shards may also move when a runner joins.
+      const courierBefore = (line: string) =>
+        lines.slice(0, lines.indexOf(line)).findLast((line) => line.endsWith(" is the courier"))
+      assert.include(
+        [`${ended} is the courier`, `${last} is the courier`],
+        courierBefore(`Operator sends SIGTERM to ${ended}`)
+      )
+      assert.strictEqual(courierBefore(`Operator sends SIGTERM to ${last}`), `${last} is the courier`)
     }))
 
   it.live.each(["cluster", "singleton-worker"])(
