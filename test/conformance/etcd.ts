@@ -332,10 +332,10 @@ export const suite = <E>(
         const isUnlike = (megabytes: number) => Etcd.compareValue(key("a"), "!=", Buffer.alloc(megabytes * 1024 ** 2))
         assert.strictEqual((yield* etcd.txn({ then: [put(1.4)] })).revision, revision + 1n)
         // The proxy passes no message on that is larger, whatever it asks for.
-        if (!isTerse) {
+        if (options?.isTerse !== true) {
           assert.isTrue((yield* etcd.txn({ compare: [isUnlike(1.6)], then: [Etcd.get(key("b"))] })).succeeded)
         }
-        const tooLarge = ["InvalidArgument", "Refused", isTerse ? "larger than max" : "too large"]
+        const tooLarge = ["InvalidArgument", "Refused", options?.isTerse === true ? "larger than max" : "too large"]
         assert.deepStrictEqual(yield* flip({ then: [put(1.6)] }), tooLarge)
         assert.deepStrictEqual(yield* flip({ then: [Etcd.nested({ then: [put(1.6)] })] }), tooLarge)
         assert.deepStrictEqual(yield* flip({ then: [], else: [put(1.6)] }), tooLarge)
