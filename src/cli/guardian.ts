@@ -9,7 +9,8 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type ChildProcess, spawn } from "node:child_process"
+import type { ChildProcess } from "node:child_process"
+import * as Aside from "./aside.ts"
 
 /**
  * Its arguments are the seconds until the signal, the signal, whom it reaches, and the seconds from there to SIGKILL. USR2
@@ -26,9 +27,6 @@ kill -s CONT -- "$3"
 sleep "$4"
 kill -s KILL -- "$3"
 `
-
-/** It needs no more, what the user has in the environment could keep it from working, and it keeps no folder in use. */
-const options = { detached: true, stdio: "ignore", cwd: "/", env: { PATH: "/usr/local/bin:/usr/bin:/bin" } } as const
 
 export interface Guardian {
   /** The lock is lost, and this process ends the command itself: only SIGKILL is left to the guardian, and no later. */
@@ -55,10 +53,8 @@ export const start = Effect.fnUntraced(function*(
   const arm = (wait: number, signal: string, rest: number) => {
     const words = [secondsOf(wait), signal, String(target), secondsOf(rest)]
     const last = sleeper
-    sleeper = spawn("/bin/sh", ["-c", script, "sh", ...words], options)
     // Without a shell, the command is as safe as this process is.
-    sleeper.on("error", () => {})
-    sleeper.unref()
+    sleeper = Aside.start(["/bin/sh", "-c", script, "sh", ...words], "ignore", () => {})
     callOff(last)
   }
 

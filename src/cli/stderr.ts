@@ -6,7 +6,8 @@
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { type ChildProcess, spawn } from "node:child_process"
+import type { ChildProcess } from "node:child_process"
+import * as Aside from "./aside.ts"
 
 /** How many bytes may wait for a slow reader. */
 const room = 1 << 16
@@ -45,15 +46,8 @@ export const layer = Layer.effect(
 )
 
 const start = (notThere: () => void) => {
-  // In a session of its own, it gets no signal of the terminal's before it has written the last line.
-  const cat = spawn("cat", {
-    detached: true,
-    stdio: ["pipe", 2, "ignore"],
-    env: { PATH: "/usr/local/bin:/usr/bin:/bin" }
-  })
-  cat.on("error", notThere)
+  const cat = Aside.start(["cat"], ["pipe", 2, "ignore"], notThere)
   cat.stdin!.on("error", () => {})
-  cat.unref()
   return cat
 }
 
