@@ -7,6 +7,17 @@ import type { Members } from "../../src/internal/etcd3/members.ts"
 import { shared } from "../../src/internal/etcd3/stream.ts"
 import * as Watch from "../../src/internal/etcd3/watch.ts"
 
+/** One member, to which streams are opened as the test says. */
+const onMember = (open: () => Promise<unknown>) =>
+  ({
+    current: () => ({ open }),
+    failed: () => {},
+    onMove: () => Effect.void,
+    checkCluster: () => undefined,
+    isTokenRefused: () => false,
+    explain: () => Effect.fail
+  }) as unknown as Members
+
 describe("a shared stream", () => {
   it.live("is replaced when it is over, whenever a caller that found it so is interrupted", () =>
     Effect.gen(function*() {
@@ -44,14 +55,7 @@ describe("a stream of watches", () => {
         end: () => {},
         cancel: () => {}
       })
-      const watch = yield* Watch.make({
-        current: () => ({ open: () => Promise.resolve(duplex) }),
-        failed: () => {},
-        onMove: () => Effect.void,
-        checkCluster: () => undefined,
-        isTokenRefused: () => false,
-        explain: () => Effect.fail
-      } as unknown as Members)
+      const watch = yield* Watch.make(onMember(() => Promise.resolve(duplex)))
       const subscriber = new Subscriber({ onEvents: () => {}, onEnd: () => {} })
       const opening = yield* Effect.forkChild(Effect.flip(watch(Etcd.get("a"), 1000, subscriber)), {
         startImmediately: true
@@ -70,14 +74,7 @@ describe("a stream of watches", () => {
         cancel: () => closed.push("cancel")
       })
       const opened = Promise.withResolvers<typeof duplex>()
-      const watch = yield* Watch.make({
-        current: () => ({ open: () => opened.promise }),
-        failed: () => {},
-        onMove: () => Effect.void,
-        checkCluster: () => undefined,
-        isTokenRefused: () => false,
-        explain: () => Effect.fail
-      } as unknown as Members)
+      const watch = yield* Watch.make(onMember(() => opened.promise))
       const subscriber = new Subscriber({ onEvents: () => {}, onEnd: () => {} })
       const error = yield* Effect.flip(watch(Etcd.get("a"), 20, subscriber))
       assert.strictEqual(error.reason, "Timeout")

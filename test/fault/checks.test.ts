@@ -57,6 +57,16 @@ const wrote = (
   revision: revision === undefined ? undefined : String(revision)
 })
 
+/** What etcd said of the lease of `a`, to a request that was sent then. */
+const lease = (what: "alive" | "gone" | "revoking", at: number, sent = at - 5): Recorded => ({
+  _tag: "Lease",
+  contender: "a",
+  at,
+  lease: "a",
+  what,
+  sent
+})
+
 const froze = (by: string, from: number, at: number): Recorded => ({ _tag: "Froze", contender: by, from, at })
 
 const goodEnd: End = {
@@ -252,14 +262,6 @@ describe("a history", () => {
 
   describe("where etcd ended the lease", () => {
     const overlapping = [turn(a), turn({ ...b, holds: 900 })]
-    const lease = (what: "alive" | "gone" | "revoking", at: number, sent = at - 5): Recorded => ({
-      _tag: "Lease",
-      contender: "a",
-      at,
-      lease: "a",
-      what,
-      sent
-    })
 
     it("is good when that was within the TTL of an acknowledged renewal", () => {
       const history = historyOf([...overlapping, lease("alive", 500), lease("gone", 1800)])
@@ -744,14 +746,6 @@ interface Excused {
 }
 
 const excused: { readonly [K in keyof typeof ofHistories]: Excused } = (() => {
-  const lease = (what: "alive" | "gone" | "revoking", at: number, sent: number): Recorded => ({
-    _tag: "Lease",
-    contender: "a",
-    at,
-    lease: "a",
-    what,
-    sent
-  })
   const overlapping = [turn(a), turn({ ...b, holds: 805 })]
   const deleted = (revision: string, from = 800): Partial<History> => ({
     faults: [{ name: "", from, to: from, taken: [{ lock: "lock", createRevision: "5", lease: "a", pid: 1, revision }] }]
