@@ -85,8 +85,10 @@ export const make = (etcd: Etcd.Etcd["Service"], keys: Keys): Registry => {
           })
         )
       )
-      turns.set(granted, { compare: [], machineId })
-      if (succeeded) return machineId
+      if (succeeded) {
+        turns.set(granted, { compare: [], machineId })
+        return machineId
+      }
       turns.delete(granted)
     }
   })
