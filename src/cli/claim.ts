@@ -5,20 +5,19 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { Misuse } from "./ending.ts"
+import * as flags from "./flags.ts"
 import type { Work } from "./holding.ts"
 
 export const claimFlags = {
   nonblock: Flag.Boolean("nonblock").pipe(
     Flag.withAlias("n"),
     Flag.withDescription("Do not wait: end at once when it is held."),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
+    flags.offByDefault
   ),
   shared: Flag.Boolean("shared").pipe(
     Flag.withAlias("s"),
     Flag.withDescription("Take it beside others that share it. Without this, it is exclusive."),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
+    flags.offByDefault
   ),
   permits: Flag.Int("permits").pipe(
     Flag.withDescription("How many permits of a semaphore to take. Default: 1."),

@@ -29,3 +29,7 @@ export const exitCode = (name: string): Flag.Flag<number> =>
     Flag.withMetavar("code"),
     Flag.filter((code) => code >= 0 && code <= 255, (code) => `--${name}: ${code} is not an exit code. Write 0 to 255.`)
   )
+
+/** Lets a switch be off, unless it is given, and have no opposite. */
+export const offByDefault = (flag: Flag.Flag<boolean>): Flag.Flag<boolean> =>
+  flag.pipe(Flag.withoutNegation, Flag.withDefault(false))

@@ -5,6 +5,7 @@ import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import { connection } from "./connection.ts"
 import { codes, ExitWith, Misuse } from "./ending.ts"
+import * as flags from "./flags.ts"
 import * as Line from "./line.ts"
 import { untilSignal } from "./signals.ts"
 import { spoken } from "./words.ts"
@@ -13,8 +14,7 @@ export const release = Command.make("release", {
   force: Flag.Boolean("force").pipe(
     Flag.withAlias("f"),
     Flag.withDescription("Do not ask."),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
+    flags.offByDefault
   ),
   name: Argument.String("name").pipe(Argument.withDescription("The lock's name."))
 }, ({ force, name }) =>

@@ -43,20 +43,17 @@ const connection = {
 const output = {
   json: Flag.Boolean("json").pipe(
     Flag.withDescription("Print JSON: one object per line, and messages likewise."),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
+    flags.offByDefault
   ),
   quiet: Flag.Boolean("quiet").pipe(
     Flag.withAlias("q"),
     Flag.withDescription("Print errors only. A held lock is not one."),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
+    flags.offByDefault
   ),
   verbose: Flag.Boolean("verbose").pipe(
     Flag.withAlias("v"),
     Flag.withDescription("Print each step: who is waited for, the token, the release."),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
+    flags.offByDefault
   )
 }
 
