@@ -12,7 +12,7 @@ import { machine } from "./results.ts"
 import { quantile } from "./statistics.ts"
 
 const rounds = 21
-const limits = { milliseconds: 500, megabytes: 90 }
+const limits = { milliseconds: 350, megabytes: 80 }
 const program = new URL("../../dist/bin.js", import.meta.url).pathname
 
 const write = (text: string) => process.stdout.write(`${text}\n`)

@@ -79,8 +79,8 @@ layer(ProjectLive, { excludeTestServices: true, timeout: 120_000 })("the archive
         const path = source.replace(/^src\/(.*)\.ts$/, "dist/$1")
         return [".js", ".js.map", ".d.ts", ".d.ts.map"].map((extension) => `${path}${extension}`)
       })
-      // The command is one file, with the license of what is in it.
-      const command = ["dist/bin.js", "dist/bin.LICENSE"]
+      // The command is one file that starts another, with the license of what is in them.
+      const command = ["dist/bin.js", "dist/cli/main.js", "dist/bin.LICENSE"]
       const others = ["CHANGELOG.md", "LICENSE", "README.md", "package.json", ...command]
       assert.sameMembers(files, [...sources, ...built, ...others])
     }))
