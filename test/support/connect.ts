@@ -4,10 +4,13 @@ import { ConfigProvider, Context, Duration, Effect, Layer } from "effect"
 import { Etcd } from "effect-etcd-lock"
 import { inject } from "vitest"
 
-/** A connection of the test's own, by default to the etcd that all tests of the run share. */
-export const connect = (options?: Partial<Etcd.Options>) =>
+/**
+ * A connection of the test's own, by default to the etcd that all tests of the run share. A request has longer than the
+ * library's default, since the machine of the tests may be busy.
+ */
+export const connect = ({ requestTimeout = "15 seconds", ...options }: Partial<Etcd.Options> = {}) =>
   Effect.map(
-    Layer.build(Layer.fresh(Etcd.layer({ hosts: inject("etcdEndpoint"), ...options }))),
+    Layer.build(Layer.fresh(Etcd.layer({ hosts: inject("etcdEndpoint"), requestTimeout, ...options }))),
     Context.get(Etcd.Etcd)
   )
 
