@@ -42,6 +42,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Current } from "./Current.ts"
+import type { CurrentRun } from "./CurrentRun.ts"
 import * as Etcd from "./Etcd.ts"
 import type { Holder } from "./Holder.ts"
 import { lock } from "./internal/line/discipline.ts"
@@ -70,6 +71,14 @@ export {
    */
   Current
 } from "./Current.ts"
+
+export {
+  /**
+   * @category services
+   * @since 0.2.0
+   */
+  CurrentRun
+} from "./CurrentRun.ts"
 
 export {
   /**
@@ -468,7 +477,8 @@ export interface OnceOptions extends Options {
  * lock has its entries, on a lease of its own; etcd applies it only if the lock is still
  * owned. A run that fails,
  * or that loses its lock, leaves no such key, and may be run again by any caller. A
- * caller that finds the key does not wait for the lock.
+ * caller that finds the key does not wait for the lock. An effect that is to go on under
+ * the lock after its success puts the key by `Lock.CurrentRun`.
  *
  * **Gotchas**
  *
@@ -495,12 +505,12 @@ export interface OnceOptions extends Options {
 export const withLockOnce: {
   (name: string, options: OnceOptions): <A, E, R>(
     self: Effect.Effect<A, E, R>
-  ) => Effect.Effect<Option.Option<A>, E | AcquireError, Exclude<R, Current> | Session>
+  ) => Effect.Effect<Option.Option<A>, E | AcquireError, Exclude<R, Current | CurrentRun> | Session>
   <A, E, R>(
     self: Effect.Effect<A, E, R>,
     name: string,
     options: OnceOptions
-  ): Effect.Effect<Option.Option<A>, E | AcquireError, Exclude<R, Current> | Session>
+  ): Effect.Effect<Option.Option<A>, E | AcquireError, Exclude<R, Current | CurrentRun> | Session>
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options: OnceOptions) =>

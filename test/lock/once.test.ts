@@ -217,6 +217,29 @@ describe("a run that is to succeed once", () => {
       }).pipe(Effect.provide(Session.layer().pipe(Layer.provide(Etcd.layerMemory())))))
   }
 
+  it.effect("is known to have succeeded as soon as its body says so, whatever becomes of the rest", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      const succeed = Effect.flatMap(Lock.CurrentRun, ({ succeed }) => succeed)
+      const rests: ReadonlyArray<[string, Effect.Effect<unknown, unknown>]> = [
+        ["fails", Effect.fail("the rest")],
+        ["is interrupted", Effect.interrupt],
+        ["loses its lock", Effect.andThen(faults.deletePrefix("rest/"), Effect.sleep("1 minute"))],
+        ["succeeds", Effect.void]
+      ]
+      for (const [id, rest] of rests) {
+        const once = Lock.withLockOnce("rest", { run: id })
+        const fiber = yield* fork(run(once(Effect.andThen(Effect.andThen(succeed, succeed), rest))))
+        yield* pass("10 seconds")
+        const exit = fiber.pollUnsafe() ?? assert.fail(`${id}: goes on`)
+        assert.strictEqual(Exit.isSuccess(exit), id === "succeeds", id)
+        assert.deepStrictEqual(yield* run(once(Effect.die("twice"))), Option.none(), id)
+      }
+      // One mark each, and no lease beside.
+      assert.lengthOf(yield* keys, rests.length)
+    })))
+
   it.effect("has an ID of its own, whatever characters that is made of", () =>
     provideMemory(Effect.gen(function*() {
       const { run } = yield* session()

@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import { Current } from "../../Current.ts"
+import { CurrentRun } from "../../CurrentRun.ts"
 import * as Etcd from "../../Etcd.ts"
 import type { Handle, LockLost, OnceOptions } from "../../Lock.ts"
 import * as Leases from "../etcd/leases.ts"
@@ -43,15 +44,18 @@ export const unlessSet = <A, E, R>(
   self: Effect.Effect<A, E, R>,
   etcd: Service,
   mark: Mark
-): Effect.Effect<Option.Option<A>, E | LockLost | Etcd.EtcdError, R | Current> =>
+): Effect.Effect<Option.Option<A>, E | LockLost | Etcd.EtcdError, Exclude<R, CurrentRun> | Current> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
       if (yield* restore(isSet(etcd, mark))) return Option.none()
-      const succeeded = yield* restore(self)
-      // The run is done: an interruption that comes now does not undo it.
       const lock = yield* Current
-      yield* set(etcd, lock, mark).pipe(
-        Effect.tapError((error) => isSilence(error) ? ownedOf(lock).expectSilence : Effect.void),
+      // The run is done: an interruption that comes now does not undo it.
+      const succeed = yield* Effect.cached(Effect.uninterruptible(Effect.tapError(
+        set(etcd, lock, mark),
+        (error) => isSilence(error) ? ownedOf(lock).expectSilence : Effect.void
+      )))
+      const succeeded = yield* restore(Effect.provideService(self, CurrentRun, { succeed }))
+      yield* succeed.pipe(
         Effect.catchCause((cause) =>
           Effect.failCause(isLoss(cause) ? besideLoss(cause, Exit.succeed(succeeded)) : cause)
         )
