@@ -43,6 +43,7 @@ export interface Claim {
   readonly permits: Option.Option<number>
   readonly of: Option.Option<number>
   readonly once: Option.Option<string>
+  readonly keepFor: Option.Option<Duration.Duration>
   readonly metadata: Readonly<Record<string, string>> | undefined
 }
 
@@ -53,6 +54,7 @@ const refused = (claim: Claim): string | undefined => {
   if (claim.nonblock && Option.isSome(claim.timeout)) return "-n does not wait, and -w does: give one of them."
   if (claim.shared && isSemaphore) return "--shared and --of are two kinds of locks: give one of them."
   if (Option.isSome(claim.permits) && !isSemaphore) return "--permits needs --of, the number of all permits."
+  if (Option.isSome(claim.keepFor) && !once) return "--keep-for needs --once, whose successes it is about."
   if (once && (claim.shared || isSemaphore)) return "--once needs an exclusive lock: leave out --shared and --of."
   return undefined
 }
@@ -74,7 +76,12 @@ export const sectionOf = Effect.fnUntraced(function*(claim: Claim) {
   }
   if (Option.isSome(claim.once)) {
     const run = claim.once.value
-    const section = Lock.withLockOnce(name, { metadata, timeout: nonblock ? 0 : timeout, run })
+    const section = Lock.withLockOnce(name, {
+      metadata,
+      timeout: nonblock ? 0 : timeout,
+      run,
+      keepFor: Option.getOrUndefined(claim.keepFor)
+    })
     const done = Effect.logInfo(`The run ${JSON.stringify(run)} of '${name}' has succeeded already`)
     return (body: Work) =>
       Effect.flatMap(section(body), Option.match({ onNone: () => done, onSome: () => Effect.void }))

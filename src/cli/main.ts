@@ -14,6 +14,7 @@ import { separated } from "./operands.ts"
 import { release } from "./release.ts"
 import { root } from "./root.ts"
 import { run } from "./run.ts"
+import { forget, runs } from "./runs.ts"
 import * as Signals from "./signals.ts"
 import { watch } from "./watch.ts"
 import * as Words from "./words.ts"
@@ -29,7 +30,7 @@ const version = GlobalFlag.Action({
 })
 
 export const command = root.pipe(
-  Command.withSubcommands([run, hold, ls, inspect, watch, release, elect, observe]),
+  Command.withSubcommands([run, hold, ls, inspect, watch, release, runs, forget, elect, observe]),
   Command.withGlobalFlags([version])
 )
 

@@ -222,6 +222,31 @@ describe("etcd-lock run", () => {
       assert.match(second.stderr, /^etcd-lock: The run "2026-11-27" of '.*' has succeeded already\n$/)
     }))
 
+  it.live("shows which runs it remembers, for as long as it does, and forgets one", () =>
+    Effect.gen(function*() {
+      const name = unique("runs")
+      assert.deepStrictEqual(yield* Program.run(["runs", name]), {
+        code: 0,
+        stdout: `No run of '${name}' is remembered.\n`,
+        stderr: ""
+      })
+      yield* Program.run(["run", "--once", "2026/11\n27", "--keep-for", "2h", name, "true"])
+      const json = JSON.parse((yield* Program.run(["runs", "--json", name])).stdout)
+      assert.strictEqual(json.run, "2026/11\n27")
+      const kept = Date.parse(json.keptUntil) - Date.parse(json.succeededAt)
+      assert.isTrue(kept > 7_100_000 && kept <= 7_205_000, String(kept))
+      const [header, row] = (yield* Program.run(["runs", name])).stdout.split("\n")
+      assert.match(header!, /^RUN +SUCCEEDED AT +ON +KEPT UNTIL$/)
+      assert.match(row!, /^2026\/11\\u\{a\}27 +\S+Z +\S+:\d+ +\S+Z$/)
+      const forget = Program.run(["forget", name, "2026/11\n27"])
+      assert.deepStrictEqual([(yield* forget).code, (yield* forget).code], [0, 1])
+      const again = yield* Program.run(["run", "--once", "2026/11\n27", name, "echo", "again"])
+      assert.strictEqual(again.stdout, "again\n")
+      const alone = yield* Program.run(["run", "--keep-for", "1h", name, "true"])
+      assert.strictEqual(alone.code, 64)
+      assert.match(alone.stderr, /--keep-for needs --once/)
+    }))
+
   it.live("lets one of fifty run that cron starts at once", () =>
     Effect.gen(function*() {
       const name = unique("herd")
