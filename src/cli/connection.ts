@@ -9,6 +9,7 @@ import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import { unreadable } from "../internal/unreadable.ts"
 import { Misuse } from "./ending.ts"
 import { root } from "./root.ts"
 
@@ -62,10 +63,9 @@ const passwordIn = Effect.fnUntraced(function*(path: string) {
   const files = yield* FileSystem.FileSystem
   const read = files.readFileString(path).pipe(
     Effect.map((text) => Redacted.make(text.replace(/\r?\n$/, ""))),
-    Effect.mapError(({ message, reason }) => {
-      const why = reason._tag === "NotFound" ? "there is no such file" : message
-      return new Misuse({ message: `--password-file: cannot read ${JSON.stringify(path)} (${why})` })
-    })
+    Effect.mapError((error) =>
+      new Misuse({ message: `--password-file: cannot read ${JSON.stringify(path)} (${unreadable(error)})` })
+    )
   )
   const password = yield* read
   const { type } = yield* Effect.orElseSucceed(files.stat(path), () => ({ type: "File" }))

@@ -152,6 +152,11 @@ export const hold = Effect.fnUntraced(function*<E extends SectionError>(
   /** The section is of a run whose success is remembered. */
   isRemembered = false
 ) {
+  if (options.onLost._tag === "Ignore" && Option.isSome(options.killAfter)) {
+    return yield* new Misuse({
+      message: "--kill-after is for a command that is ended, and --on-lost ignore ends none."
+    })
+  }
   const killAfter = Option.getOrElse(options.killAfter, () => Duration.times(options.ttl, 0.2))
   const safetyMargin = yield* safetyMarginOf(options.ttl, killAfter)
   const services = yield* Effect.context<Etcd.Etcd | Signals | ChildProcessSpawner.ChildProcessSpawner>()
