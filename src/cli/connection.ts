@@ -48,7 +48,7 @@ export const connection: Layer.Layer<Etcd.Etcd, Config.ConfigError | Misuse, Eff
         })
       }
       const password = Option.isSome(options.passwordFile) ? yield* passwordIn(options.passwordFile.value) : undefined
-      return Etcd.layerEtcdctl({ password }).pipe(
+      return Etcd.layerEtcdctl({ password, prefix: Option.getOrUndefined(options.prefix) }).pipe(
         Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env: env as Record<string, string> }))),
         Layer.provide(NodeFileSystem.layer)
       )

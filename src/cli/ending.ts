@@ -48,7 +48,10 @@ export const report = (
 }
 
 const messageOf = (error: Error): string => {
-  if (error instanceof InvalidOption) return error.describe((option) => named[option] ?? option, cures[error.option])
+  if (error instanceof InvalidOption) {
+    const refused = error.describe((option) => named[option] ?? option, cures[error.option])
+    return /the name "\//.test(refused) ? `${refused} Give a "/" that it begins with as --prefix /.` : refused
+  }
   // Its own message begins with the class of its cause.
   return error instanceof Config.ConfigError ? error.cause.message : error.message
 }

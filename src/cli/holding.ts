@@ -17,6 +17,7 @@ import * as Child from "./child.ts"
 import { codes, ExitWith, Misuse } from "./ending.ts"
 import * as flags from "./flags.ts"
 import * as Guardian from "./guardian.ts"
+import { root } from "./root.ts"
 import { codeOf, Signals, untilSignal } from "./signals.ts"
 import * as Stderr from "./stderr.ts"
 
@@ -159,6 +160,7 @@ export const hold = Effect.fnUntraced(function*<E extends SectionError>(
   }
   const killAfter = Option.getOrElse(options.killAfter, () => Duration.times(options.ttl, 0.2))
   const safetyMargin = yield* safetyMarginOf(options.ttl, killAfter)
+  const prefix = Option.getOrElse((yield* root).prefix, () => "")
   const services = yield* Effect.context<Etcd.Etcd | Signals | ChildProcessSpawner.ChildProcessSpawner>()
   const entered = yield* Deferred.make<void>()
   /** Nothing is left to do but the release. */
@@ -169,8 +171,12 @@ export const hold = Effect.fnUntraced(function*<E extends SectionError>(
     yield* Effect.logDebug(`Holds '${lock.lock}', with the token ${lock.fencingToken}`)
     const least = yield* Effect.forkChild(Effect.sleep(Option.getOrElse(options.holdFor, () => Duration.zero)))
     const holding = Option.isNone(words)
-      ? holdAlone(lock, options)
-      : Effect.catchTag(runUnder(lock, words.value, options, killAfter), "ExitWith", ({ code }) => Effect.succeed(code))
+      ? holdAlone(lock, prefix, options)
+      : Effect.catchTag(
+        runUnder(lock, words.value, environmentOf(lock, prefix), options, killAfter),
+        "ExitWith",
+        ({ code }) => Effect.succeed(code)
+      )
     const code = yield* holding
     const run = yield* Effect.serviceOption(Lock.CurrentRun)
     if (code === 0 && Option.isSome(run)) yield* run.value.succeed
@@ -287,11 +293,11 @@ const leftToItsTtl = Effect.fnUntraced(function*({ name, ttl }: Options, ending:
 // -----------------------------------------------------------------------------
 
 /** Prints what a script needs to know of the lock, and holds it until a signal comes. */
-const holdAlone = (lock: Lock.Handle, options: Options) => {
+const holdAlone = (lock: Lock.Handle, prefix: string, options: Options) => {
   const { createRevision, fencingToken, key, leaseId } = lock
   const line = json({
     lock: lock.lock,
-    key,
+    key: prefix + key,
     token: Number(fencingToken),
     createRevision: Number(createRevision),
     lease: leaseId.toString(16)
@@ -305,13 +311,19 @@ const holdAlone = (lock: Lock.Handle, options: Options) => {
 }
 
 /** Runs the command, and returns the exit code of the whole. */
-const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killAfter: Duration.Duration) =>
+const runUnder = (
+  lock: Lock.Handle,
+  words: Child.Words,
+  env: Environment,
+  options: Options,
+  killAfter: Duration.Duration
+) =>
   // The guardian is there until all of the command's group has ended.
   Effect.scoped(Effect.flatMap(Effect.scope, (guarded) =>
     Effect.scoped(Effect.gen(function*() {
       const { onLost } = options
       const mayGoOn = () => onLost._tag === "Ignore" || lock.isHeldUnsafe()
-      const child = yield* Child.start(words, environmentOf(lock), killAfter, mayGoOn)
+      const child = yield* Child.start(words, env, killAfter, mayGoOn)
       const guardian = onLost._tag === "Ignore"
         ? undefined
         : yield* Scope.provide(guardianOf(child, lock, onLost, killAfter), guarded)
@@ -319,7 +331,7 @@ const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killA
       const ended = Effect.filterOrElse(child.ended, () => lock.isHeldUnsafe(), () => Effect.never)
       const lost = Effect.catch(
         lock.awaitLoss,
-        (loss) => Effect.andThen(guardian?.lost ?? Effect.void, lose(loss, lock, child, options, killAfter))
+        (loss) => Effect.andThen(guardian?.lost ?? Effect.void, lose(loss, env, child, options, killAfter))
       )
       const forwarding = Effect.forever(Effect.flatMap(Effect.flatMap(Signals, Queue.take), child.send))
       return yield* Effect.raceFirst(ended, lost).pipe(Effect.raceFirst(forwarding))
@@ -335,17 +347,19 @@ const guardianOf = (
   Guardian.start(target, lock, onLost._tag === "Signal" ? onLost.signal : "SIGTERM", killAfter)
 
 /** What scripts for `etcdctl lock` read, and the name. The revision is that of etcdctl and Go, which is the token. */
-const environmentOf = ({ fencingToken, key, lock }: Lock.Handle) => ({
+const environmentOf = ({ fencingToken, key, lock }: Lock.Handle, prefix: string) => ({
   ETCD_LOCK_NAME: lock,
-  ETCD_LOCK_KEY: key,
+  ETCD_LOCK_KEY: prefix + key,
   ETCD_LOCK_REV: String(fencingToken),
   ETCD_LOCK_TOKEN: String(fencingToken)
 })
 
+type Environment = ReturnType<typeof environmentOf>
+
 /** Ends a command whose lock is lost, or lets it go on, and returns the exit code of the whole. */
 const lose = Effect.fnUntraced(function*(
   loss: Lock.LockLost,
-  lock: Lock.Handle,
+  env: Environment,
   child: Child.Child,
   { lostExitCode, onLost }: Options,
   killAfter: Duration.Duration
@@ -360,8 +374,8 @@ const lose = Effect.fnUntraced(function*(
       return lostExitCode
     }
     case "Execute": {
-      const env = { ...environmentOf(lock), ETCD_LOCK_LOST: loss.reason, ETCD_LOCK_PID: String(child.pid) }
-      const handler = yield* Child.start({ line: onLost.line }, env, Duration.zero)
+      const known = { ...env, ETCD_LOCK_LOST: loss.reason, ETCD_LOCK_PID: String(child.pid) }
+      const handler = yield* Child.start({ line: onLost.line }, known, Duration.zero)
       yield* Effect.timeoutOption(Effect.andThen(child.ended, handler.ended), killAfter)
       yield* child.end("SIGKILL", Duration.zero)
       return lostExitCode

@@ -36,6 +36,11 @@ const connection = {
     Flag.withDescription("A file that holds the user's password. Default: ETCDCTL_PASSWORD."),
     Flag.optional
   ),
+  prefix: Flag.String("prefix").pipe(
+    Flag.withMetavar("text"),
+    Flag.withDescription("What comes before every key: / with the name my-lock is the lock /my-lock of etcdctl."),
+    Flag.optional
+  ),
   commandTimeout: flags.duration("command-timeout").pipe(
     Flag.withDescription("How long a request to etcd may take. Default: ETCDCTL_COMMAND_TIMEOUT, or 5s."),
     Flag.optional

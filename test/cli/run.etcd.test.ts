@@ -1,11 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Option, Schedule } from "effect"
+import { Duration, Effect, Fiber, Option, Schedule } from "effect"
 import { Election, Etcd, Lock } from "effect-etcd-lock"
 import { execFileSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import * as Auth from "../support/Auth.ts"
 import { connect, unique } from "../support/connect.ts"
+import { until } from "../support/eventually.ts"
 import { temporaryDirectory } from "../support/internal/native.ts"
 import * as Program from "./Program.ts"
 
@@ -246,6 +247,31 @@ describe("etcd-lock run", () => {
       assert.strictEqual(alone.code, 64)
       assert.match(alone.stderr, /--keep-for needs --once/)
     }))
+
+  it.live("stands in the line of a lock of etcdctl whose name begins with a slash, by a prefix", () =>
+    Effect.gen(function*() {
+      const name = unique("slash")
+      const rooted = ["--prefix", "/"]
+      const print = "echo $ETCD_LOCK_KEY; etcdctl get --keys-only --prefix $ETCD_LOCK_KEY"
+      const { stdout } = yield* Program.run(["run", ...rooted, name, "-c", print])
+      const [told, found] = stdout.trim().split("\n")
+      assert.match(told!, new RegExp(`^/${name}/[\\da-f]+-1$`))
+      assert.strictEqual(found, told)
+      const holder = yield* Program.start(["hold", ...rooted, name])
+      yield* holder.printed(/"token"/)
+      assert.match(JSON.parse(holder.stdout()).key, new RegExp(`^/${name}/`))
+      const theirs = yield* Effect.forkChild(
+        Program.shell(`ETCDCTL_API=3 timeout 20 etcdctl lock /${name} echo theirs`)
+      )
+      const inspected = Program.run(["inspect", "--json", ...rooted, name])
+      yield* until("etcdctl", Effect.map(inspected, ({ stdout }) => JSON.parse(stdout).queue.length === 1))
+      assert.strictEqual((yield* Program.run(["run", name, "echo", "apart"])).stdout, "apart\n")
+      yield* holder.send("SIGTERM")
+      assert.match((yield* Fiber.join(theirs)).stdout, /theirs/)
+      const refused = yield* Program.run(["run", `/${name}`, "true"])
+      assert.strictEqual(refused.code, 64)
+      assert.match(refused.stderr, /Give a "\/" that it begins with as --prefix \/\.$/m)
+    }).pipe(Effect.scoped))
 
   it.live("takes -x for what it does anyway, and metadata without a text", () =>
     Effect.gen(function*() {

@@ -165,12 +165,12 @@ const faultIn = ({ words }: Input, code: number, text: string): string | undefin
   }
   if (/Write it as "\d+ \w+"|milliseconds/.test(text)) return "a duration as programs write it"
   if (/Write [^.]*\b\w+: \d/.test(text)) return "an option as programs write it"
-  const [subcommand = ""] = words.filter((word) => root.subcommands.some(({ name }) => name === word))
-  const own = ["--help", ...flagsOf(subcommand).map(({ name }) => `--${name}`)]
+  const [subcommand = ""] = [words.find((word) => root.subcommands.some(({ name }) => name === word))]
+  const own = new Set(["--help", ...flagsOf(subcommand).map(({ name }) => `--${name}`)])
   const given = words.flatMap((word) => word.match(/^--[a-z-]*/) ?? [])
   const named = [...text.matchAll(/(?<![\w-])--[a-z][a-z-]*/g)].map(String)
   const refused = named.find((option) =>
-    !own.includes(option) && !given.includes(option) && !text.includes("etcd-lock hold")
+    !own.has(option) && !given.includes(option) && !text.includes("etcd-lock hold")
   )
   if (refused !== undefined) return `advises ${refused}, which the command does not have`
   const renamed = Object.entries(optionOf).find(([variable, option]) =>
