@@ -132,6 +132,28 @@ describe("etcd-lock run", () => {
       })
   )
 
+  it.live("ends as a shell tells where a real-time signal ends the command, which Node does not", () =>
+    Effect.gen(function*() {
+      const name = unique("real-time")
+      const once = ["run", "--once", "tonight", name, "-c"]
+      assert.strictEqual((yield* Program.run([...once, "sh -c 'kill -34 $$' || exit"])).code, 128 + 34)
+      assert.strictEqual((yield* Program.run([...once, "echo again"])).stdout, "again\n")
+    }))
+
+  it.live("leaves a command alone with what nohup keeps from it, and with the descriptors of a shell", () =>
+    Effect.gen(function*() {
+      const child = yield* Program.start(["run", unique("nohup"), "nohup", "sh", "-c", "echo ready; read x; echo done"])
+      yield* child.printed(/ready/)
+      yield* child.send("SIGHUP")
+      yield* child.write("\n")
+      assert.strictEqual(yield* child.ended, 0)
+      assert.match(child.stdout(), /done\n$/)
+      const { stdout } = yield* Program.shell(
+        `${process.execPath} ${Program.program} run ${unique("descriptor")} cat <(echo substituted)`
+      )
+      assert.strictEqual(stdout, "substituted\n")
+    }).pipe(Effect.scoped))
+
   it.live("ends what the command leaves behind, before it releases the lock", () =>
     Effect.gen(function*() {
       const { code, stdout } = yield* Program.run(["run", unique("orphan"), "-c", "sleep 100 & echo $!"])
