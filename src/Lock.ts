@@ -34,6 +34,7 @@
  * @since 0.1.0
  * @module
  */
+import type * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
@@ -42,6 +43,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Current } from "./Current.ts"
+import type { CurrentRun } from "./CurrentRun.ts"
 import * as Etcd from "./Etcd.ts"
 import type { Holder } from "./Holder.ts"
 import { lock } from "./internal/line/discipline.ts"
@@ -70,6 +72,14 @@ export {
    */
   Current
 } from "./Current.ts"
+
+export {
+  /**
+   * @category services
+   * @since 0.2.0
+   */
+  CurrentRun
+} from "./CurrentRun.ts"
 
 export {
   /**
@@ -468,7 +478,8 @@ export interface OnceOptions extends Options {
  * lock has its entries, on a lease of its own; etcd applies it only if the lock is still
  * owned. A run that fails,
  * or that loses its lock, leaves no such key, and may be run again by any caller. A
- * caller that finds the key does not wait for the lock.
+ * caller that finds the key does not wait for the lock. An effect that is to go on under
+ * the lock after its success puts the key by `Lock.CurrentRun`.
  *
  * **Gotchas**
  *
@@ -495,12 +506,12 @@ export interface OnceOptions extends Options {
 export const withLockOnce: {
   (name: string, options: OnceOptions): <A, E, R>(
     self: Effect.Effect<A, E, R>
-  ) => Effect.Effect<Option.Option<A>, E | AcquireError, Exclude<R, Current> | Session>
+  ) => Effect.Effect<Option.Option<A>, E | AcquireError, Exclude<R, Current | CurrentRun> | Session>
   <A, E, R>(
     self: Effect.Effect<A, E, R>,
     name: string,
     options: OnceOptions
-  ): Effect.Effect<Option.Option<A>, E | AcquireError, Exclude<R, Current> | Session>
+  ): Effect.Effect<Option.Option<A>, E | AcquireError, Exclude<R, Current | CurrentRun> | Session>
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(self: Effect.Effect<A, E, R>, name: string, options: OnceOptions) =>
@@ -819,6 +830,78 @@ export const forceRelease = (
   name: string,
   options: Pick<TryOptions, "layout"> & { readonly createRevision: bigint }
 ): Effect.Effect<boolean, Etcd.EtcdError, Etcd.Etcd> => operating.forceRelease(name, options)
+
+/**
+ * A run that `withLockOnce` knows to have succeeded.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Run {
+  readonly run: string
+  readonly host: string | undefined
+  readonly pid: number | undefined
+  /** When it succeeded, by the clock of the process that ran it. */
+  readonly succeededAt: DateTime.Utc | undefined
+  /** For how long it is still known, by etcd's clock. Undefined for a mark that was put by hand, on no lease. */
+  readonly remaining: Duration.Duration | undefined
+}
+
+/**
+ * Returns the runs under a lock that `withLockOnce` knows to have succeeded, oldest first. Like `forgetRun`, it needs no
+ * session, and takes no part in the lock's line.
+ *
+ * **Details**
+ *
+ * It asks etcd for the lease of each run.
+ *
+ * **Example** (Which nights are done)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Lock } from "effect-etcd-lock"
+ *
+ * export const done = Effect.gen(function*() {
+ *   for (const { host, run } of yield* Lock.runs("nightly-report")) {
+ *     yield* Effect.log(`${run} was run on ${host}`)
+ *   }
+ * })
+ * ```
+ *
+ * @category operating
+ * @since 0.2.0
+ */
+export const runs = (name: string): Effect.Effect<ReadonlyArray<Run>, Etcd.EtcdError, Etcd.Etcd> =>
+  Effect.flatMap(Etcd.Etcd, (etcd) => {
+    Check.name("Lock", name)
+    return once.list(etcd, name)
+  })
+
+/**
+ * Forgets that a run has succeeded, so that `withLockOnce` runs it again, and returns whether it was known to have.
+ *
+ * **Example** (A report that has to be written again)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Lock } from "effect-etcd-lock"
+ *
+ * export const again = (report: Effect.Effect<void>, day: string) =>
+ *   Effect.andThen(
+ *     Lock.forgetRun("nightly-report", day),
+ *     Lock.withLockOnce(report, "nightly-report", { run: day })
+ *   )
+ * ```
+ *
+ * @category operating
+ * @since 0.2.0
+ */
+export const forgetRun = (name: string, run: string): Effect.Effect<boolean, Etcd.EtcdError, Etcd.Etcd> =>
+  Effect.flatMap(Etcd.Etcd, (etcd) => {
+    Check.name("Lock", name)
+    Check.run("Lock", run)
+    return once.forget(etcd, name, run)
+  })
 
 // -----------------------------------------------------------------------------
 // internal

@@ -19,17 +19,30 @@ export const claimFlags = {
     Flag.withDescription("Take it beside others that share it. Without this, it is exclusive."),
     flags.offByDefault
   ),
-  permits: Flag.Int("permits").pipe(
+  exclusive: Flag.Boolean("exclusive").pipe(
+    Flag.withAlias("x"),
+    Flag.withDescription("Take it alone, which is the default."),
+    flags.offByDefault
+  ),
+  permits: flags.count("permits").pipe(
     Flag.withDescription("How many permits of a semaphore to take. Default: 1."),
     Flag.optional
   ),
-  of: Flag.Int("of").pipe(
+  of: flags.count("of").pipe(
     Flag.withDescription("How many permits the semaphore has. That many commands run at once."),
     Flag.optional
   ),
-  metadata: Flag.KeyValuePair("metadata").pipe(
-    Flag.withDescription("What others can see of this holder, as key=value. May be given several times."),
-    Flag.withDefault(undefined)
+  metadata: Flag.String("metadata").pipe(
+    Flag.withMetavar("key=value"),
+    Flag.withDescription("What others can see of this holder. May be given several times."),
+    Flag.filterMap(
+      (text) => Option.fromNullishOr(/^([^=]+)=(.*)$/s.exec(text)),
+      (text) => `--metadata: ${JSON.stringify(text)} is not a key with a value. Write job=report, for example.`
+    ),
+    Flag.atLeast(0),
+    Flag.map((pairs) =>
+      pairs.length === 0 ? undefined : Object.fromEntries(pairs.map(([, key, value]) => [key!, value!]))
+    )
   )
 }
 
@@ -40,9 +53,11 @@ export interface Claim {
   readonly nonblock: boolean
   readonly timeout: Option.Option<Duration.Duration>
   readonly shared: boolean
+  readonly exclusive: boolean
   readonly permits: Option.Option<number>
   readonly of: Option.Option<number>
   readonly once: Option.Option<string>
+  readonly keepFor: Option.Option<Duration.Duration>
   readonly metadata: Readonly<Record<string, string>> | undefined
 }
 
@@ -50,19 +65,28 @@ export interface Claim {
 const refused = (claim: Claim): string | undefined => {
   const once = Option.isSome(claim.once)
   const isSemaphore = Option.isSome(claim.of)
-  if (claim.nonblock && Option.isSome(claim.timeout)) return "-n does not wait, and -w does: give one of them."
+  if (claim.exclusive && (claim.shared || isSemaphore)) {
+    return "-x takes it alone, and -s and --of do not: give one of them."
+  }
   if (claim.shared && isSemaphore) return "--shared and --of are two kinds of locks: give one of them."
   if (Option.isSome(claim.permits) && !isSemaphore) return "--permits needs --of, the number of all permits."
+  if (Option.isSome(claim.keepFor) && !once) return "--keep-for needs --once, whose successes it is about."
   if (once && (claim.shared || isSemaphore)) return "--once needs an exclusive lock: leave out --shared and --of."
   return undefined
 }
+
+/** How long to wait: zero asks once, and undefined waits for ever. */
+export const timeoutOf = ({ nonblock, timeout }: Pick<Claim, "nonblock" | "timeout">) =>
+  nonblock && Option.isSome(timeout)
+    ? Effect.fail(new Misuse({ message: "-n does not wait, and -w does: give one of them." }))
+    : Effect.succeed(nonblock ? 0 : Option.getOrUndefined(timeout))
 
 /** The section of the library that holds what is asked for. */
 export const sectionOf = Effect.fnUntraced(function*(claim: Claim) {
   const message = refused(claim)
   if (message !== undefined) return yield* new Misuse({ message })
   const { metadata, name, nonblock } = claim
-  const timeout = Option.getOrUndefined(claim.timeout)
+  const timeout = yield* timeoutOf(claim)
   if (Option.isSome(claim.of)) {
     const options = { of: claim.of.value, permits: Option.getOrUndefined(claim.permits), metadata }
     return nonblock ? Semaphore.tryWithPermits(name, options) : Semaphore.withPermits(name, { ...options, timeout })
@@ -74,7 +98,12 @@ export const sectionOf = Effect.fnUntraced(function*(claim: Claim) {
   }
   if (Option.isSome(claim.once)) {
     const run = claim.once.value
-    const section = Lock.withLockOnce(name, { metadata, timeout: nonblock ? 0 : timeout, run })
+    const section = Lock.withLockOnce(name, {
+      metadata,
+      timeout,
+      run,
+      keepFor: Option.getOrUndefined(claim.keepFor)
+    })
     const done = Effect.logInfo(`The run ${JSON.stringify(run)} of '${name}' has succeeded already`)
     return (body: Work) =>
       Effect.flatMap(section(body), Option.match({ onNone: () => done, onSome: () => Effect.void }))

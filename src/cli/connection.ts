@@ -9,6 +9,7 @@ import * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import { unreadable } from "../internal/unreadable.ts"
 import { Misuse } from "./ending.ts"
 import { root } from "./root.ts"
 
@@ -47,7 +48,7 @@ export const connection: Layer.Layer<Etcd.Etcd, Config.ConfigError | Misuse, Eff
         })
       }
       const password = Option.isSome(options.passwordFile) ? yield* passwordIn(options.passwordFile.value) : undefined
-      return Etcd.layerEtcdctl({ password }).pipe(
+      return Etcd.layerEtcdctl({ password, prefix: Option.getOrUndefined(options.prefix) }).pipe(
         Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env: env as Record<string, string> }))),
         Layer.provide(NodeFileSystem.layer)
       )
@@ -62,10 +63,9 @@ const passwordIn = Effect.fnUntraced(function*(path: string) {
   const files = yield* FileSystem.FileSystem
   const read = files.readFileString(path).pipe(
     Effect.map((text) => Redacted.make(text.replace(/\r?\n$/, ""))),
-    Effect.mapError(({ message, reason }) => {
-      const why = reason._tag === "NotFound" ? "there is no such file" : message
-      return new Misuse({ message: `--password-file: cannot read ${JSON.stringify(path)} (${why})` })
-    })
+    Effect.mapError((error) =>
+      new Misuse({ message: `--password-file: cannot read ${JSON.stringify(path)} (${unreadable(error)})` })
+    )
   )
   const password = yield* read
   const { type } = yield* Effect.orElseSucceed(files.stat(path), () => ({ type: "File" }))

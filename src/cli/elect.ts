@@ -3,6 +3,7 @@ import { Election } from "effect-etcd-lock"
 import { Argument, Command, Flag } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import { claimFlags, timeoutOf } from "./claim.ts"
 import { connection } from "./connection.ts"
 import { commandArgument, commandFlags, hold, lockFlags, wordsOf } from "./holding.ts"
 import { spoken } from "./words.ts"
@@ -12,6 +13,7 @@ export const elect = Command.make("elect", {
     Flag.withDescription("What observers see of this candidate, such as its address. Default: the name of its host."),
     Flag.optional
   ),
+  nonblock: claimFlags.nonblock,
   ...lockFlags,
   ...commandFlags,
   name: Argument.String("name").pipe(Argument.withDescription("The election's name.")),
@@ -19,7 +21,7 @@ export const elect = Command.make("elect", {
 }, (options) =>
   Effect.gen(function*() {
     const words = yield* wordsOf(options)
-    const timeout = Option.getOrUndefined(options.timeout)
+    const timeout = yield* timeoutOf(options)
     const value = Option.getOrUndefined(options.value)
     yield* hold(options, words, Election.withLeadership(options.name, { timeout, value }))
   }).pipe(Effect.provide(connection), spoken)).pipe(

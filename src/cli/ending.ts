@@ -4,6 +4,8 @@ import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
+import { InvalidOption } from "../internal/options.ts"
 
 /** Ends the command with a code. All that there is to print has been printed. */
 export class ExitWith extends Data.TaggedError("ExitWith")<{ readonly code: number }> {}
@@ -26,21 +28,36 @@ export const codes = {
   notFound: 127
 }
 
-/** Prints an error in one line, and returns the exit code that it stands for. */
-export const report = (cause: Cause.Cause<unknown>): Effect.Effect<number> => {
+/**
+ * Prints an error in one line, and returns the exit code that it stands for. `renamed` has it speak of the options that were
+ * given.
+ */
+export const report = (
+  cause: Cause.Cause<unknown>,
+  renamed: (text: string) => string = identity
+): Effect.Effect<number> => {
   const error = Cause.squash(cause)
   if (error instanceof ExitWith) return Effect.succeed(error.code)
   const code = codeOf(error)
   return Effect.as(
     code === codes.internal
       ? Effect.logError("This is a fault of etcd-lock itself.", cause)
-      : Effect.logError((error as Error).message),
+      : Effect.logError(renamed(messageOf(error as Error))),
     code
   )
 }
 
+const messageOf = (error: Error): string => {
+  if (error instanceof InvalidOption) {
+    const refused = error.describe((option) => named[option] ?? option, cures[error.option])
+    return /the name "\//.test(refused) ? `${refused} Give a "/" that it begins with as --prefix /.` : refused
+  }
+  // Its own message begins with the class of its cause.
+  return error instanceof Config.ConfigError ? error.cause.message : error.message
+}
+
 const codeOf = (error: unknown): number => {
-  if (error instanceof Misuse || isInvalidOption(error)) return codes.misuse
+  if (error instanceof Misuse || error instanceof InvalidOption) return codes.misuse
   if (error instanceof Etcd.EtcdError) return codeOfReason[error.reason] ?? codes.unreachable
   if (error instanceof Config.ConfigError) return codes.configuration
   if (error instanceof Lock.LockNameConflict || error instanceof Semaphore.SemaphoreMismatch) return codes.configuration
@@ -55,5 +72,24 @@ const codeOfReason: { readonly [Reason in Etcd.EtcdErrorReason]?: number } = {
   PermissionDenied: codes.denied
 }
 
-/** The library's own check of an option, such as a lock's name. */
-const isInvalidOption = (error: unknown): error is RangeError => error instanceof RangeError && "option" in error
+/** The options of the library as the command has them, where they have other names. */
+const named: Readonly<Record<string, string>> = {
+  of: "--of",
+  permits: "--permits",
+  ttl: "--ttl",
+  timeout: "--timeout",
+  keepFor: "--keep-for",
+  value: "--value",
+  metadata: "--metadata",
+  run: "the ID of a run"
+}
+
+/** Advice on those that the command reads in another way. */
+const cures: Readonly<Record<string, string>> = {
+  of: "Write how many permits there are for all clients, such as 8.",
+  ttl: "Write 15s, or 1m30s.",
+  timeout: "Write 15s, or 1m30s.",
+  keepFor: "Write 12h, or 7d.",
+  value: "Write what observers are to see of this candidate, such as 10.0.0.7:8080.",
+  run: "Write what the run is for, such as 2026-11-25."
+}

@@ -12,7 +12,7 @@ export const hold = Command.make(
   { ...claimFlags, ...Holding.lockFlags, name },
   (options) =>
     Effect.gen(function*() {
-      const section = yield* sectionOf({ ...options, once: Option.none() })
+      const section = yield* sectionOf({ ...options, once: Option.none(), keepFor: Option.none() })
       yield* Holding.hold({ ...options, ...Holding.noCommand }, Option.none(), section)
     }).pipe(Effect.provide(connection), spoken)
 ).pipe(

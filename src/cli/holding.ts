@@ -17,6 +17,7 @@ import * as Child from "./child.ts"
 import { codes, ExitWith, Misuse } from "./ending.ts"
 import * as flags from "./flags.ts"
 import * as Guardian from "./guardian.ts"
+import { root } from "./root.ts"
 import { codeOf, Signals, untilSignal } from "./signals.ts"
 import * as Stderr from "./stderr.ts"
 
@@ -139,7 +140,7 @@ const maxRelease = Duration.seconds(2)
 /** How long the waiting takes before the command says whom it waits for. */
 const patience = Duration.seconds(1)
 
-export type Work = Effect.Effect<void, ExitWith, Lock.Current>
+export type Work = Effect.Effect<void, ExitWith | Lock.LockLost | Etcd.EtcdError, Lock.Current>
 
 /**
  * Waits for the lock, runs the command under it, releases it, and ends as the command did. The section is one of the
@@ -149,29 +150,43 @@ export const hold = Effect.fnUntraced(function*<E extends SectionError>(
   options: Options,
   words: Option.Option<Child.Words>,
   section: (body: Work) => Effect.Effect<unknown, E | ExitWith, Session.Session>,
-  /** The section puts down that the command has succeeded, before it releases the lock. */
+  /** The section is of a run whose success is remembered. */
   isRemembered = false
 ) {
+  if (options.onLost._tag === "Ignore" && Option.isSome(options.killAfter)) {
+    return yield* new Misuse({
+      message: "--kill-after is for a command that is ended, and --on-lost ignore ends none."
+    })
+  }
   const killAfter = Option.getOrElse(options.killAfter, () => Duration.times(options.ttl, 0.2))
   const safetyMargin = yield* safetyMarginOf(options.ttl, killAfter)
+  const prefix = Option.getOrElse((yield* root).prefix, () => "")
   const services = yield* Effect.context<Etcd.Etcd | Signals | ChildProcessSpawner.ChildProcessSpawner>()
   const entered = yield* Deferred.make<void>()
+  /** Nothing is left to do but the release. */
   const ending = yield* Deferred.make<number>()
 
   const work = Effect.gen(function*() {
     const lock = yield* Lock.Current
     yield* Effect.logDebug(`Holds '${lock.lock}', with the token ${lock.fencingToken}`)
-    return yield* Option.match(words, {
-      onNone: () => holdAlone(lock, options),
-      onSome: (words) => runUnder(lock, words, options, killAfter)
-    })
-  }).pipe(
-    Effect.catchTag("ExitWith", ({ code }) => Effect.succeed(code)),
-    Effect.tap((code) => Deferred.succeed(ending, code)),
-    Effect.filterOrFail((code) => code === 0, (code) => new ExitWith({ code })),
-    Effect.asVoid,
-    Effect.provide(services)
-  )
+    const least = yield* Effect.forkChild(Effect.sleep(Option.getOrElse(options.holdFor, () => Duration.zero)))
+    const holding = Option.isNone(words)
+      ? holdAlone(lock, prefix, options)
+      : Effect.catchTag(
+        runUnder(lock, words.value, environmentOf(lock, prefix), options, killAfter),
+        "ExitWith",
+        ({ code }) => Effect.succeed(code)
+      )
+    const code = yield* holding
+    const run = yield* Effect.serviceOption(Lock.CurrentRun)
+    if (code === 0 && Option.isSome(run)) yield* run.value.succeed
+    yield* Fiber.await(least).pipe(
+      Effect.raceFirst(Effect.flatMap(Signals, Queue.take)),
+      Effect.raceFirst(Effect.ignore(lock.awaitLoss))
+    )
+    yield* Deferred.succeed(ending, code)
+    if (code !== 0) return yield* new ExitWith({ code })
+  }).pipe(Effect.provide(services))
   // A loss interrupts the body of a section, and waits for it: this one ends when it has dealt with the loss.
   const body = Effect.andThen(
     Deferred.succeed(entered, undefined),
@@ -191,7 +206,7 @@ export const hold = Effect.fnUntraced(function*<E extends SectionError>(
     Effect.provide(Session.layer({ ttl: options.ttl, safetyMargin }))
   )
   const running = yield* Effect.forkDetach(whole)
-  yield* Effect.raceFirst(Fiber.join(running), leftToItsTtl(options, ending, isRemembered))
+  yield* Effect.raceFirst(Fiber.join(running), leftToItsTtl(options, ending))
 }, Effect.provide(Stderr.layer))
 
 type SectionError = Lock.AcquireError | Lock.LockHeld | Semaphore.AcquireError | Semaphore.PermitsUnavailable
@@ -247,15 +262,14 @@ const endOf = Effect.fnUntraced(function*(
         )
         return yield* new ExitWith({ code: codes.displaced })
       }
-      // The command has ended by itself, and was to go on after a loss.
-      const code = options.onLost._tag === "Ignore" && Deferred.isDoneUnsafe(ending)
-        ? yield* Deferred.await(ending)
-        : undefined
-      if (code === 0 && !isRemembered) return
-      if (code !== undefined && code !== 0) return yield* new ExitWith({ code })
+      // A success that was to be remembered and is not has no code here.
+      const code = Deferred.isDoneUnsafe(ending) ? yield* Deferred.await(ending) : undefined
+      const goesOn = options.onLost._tag === "Ignore"
+      if (code === 0 && (goesOn || isRemembered)) return
+      if (code !== undefined && goesOn) return yield* new ExitWith({ code })
       // The library has logged how it came to that.
       const lost = `'${error.lock}' is lost (${error.reason})`
-      yield* Effect.logError(code === 0 ? `${lost}, so etcd does not remember that this run has succeeded` : lost)
+      yield* Effect.logError(goesOn ? `${lost}, so etcd does not remember that this run has succeeded` : lost)
       return yield* new ExitWith({ code: options.lostExitCode })
     }
     default: {
@@ -264,17 +278,9 @@ const endOf = Effect.fnUntraced(function*(
   }
 })
 
-/**
- * Ends as the command did when the release takes too long: etcd cannot be reached, and the lease ends by itself. A success
- * that is to be remembered is waited for as long as the requests may take: another machine would run the command again.
- */
-const leftToItsTtl = Effect.fnUntraced(function*(
-  { name, ttl }: Options,
-  ending: Deferred.Deferred<number>,
-  isRemembered: boolean
-) {
+/** Ends as the command did when the release takes too long: etcd cannot be reached, and the lease ends by itself. */
+const leftToItsTtl = Effect.fnUntraced(function*({ name, ttl }: Options, ending: Deferred.Deferred<number>) {
   const code = yield* Deferred.await(ending)
-  if (isRemembered && code === 0) return yield* Effect.never
   yield* Effect.sleep(maxRelease)
   yield* Effect.logWarning(
     `etcd does not confirm the release of '${name}'. It is free ${Duration.format(ttl)} after the last renewal.`
@@ -287,11 +293,11 @@ const leftToItsTtl = Effect.fnUntraced(function*(
 // -----------------------------------------------------------------------------
 
 /** Prints what a script needs to know of the lock, and holds it until a signal comes. */
-const holdAlone = (lock: Lock.Handle, options: Options) => {
+const holdAlone = (lock: Lock.Handle, prefix: string, options: Options) => {
   const { createRevision, fencingToken, key, leaseId } = lock
   const line = json({
     lock: lock.lock,
-    key,
+    key: prefix + key,
     token: Number(fencingToken),
     createRevision: Number(createRevision),
     lease: leaseId.toString(16)
@@ -305,44 +311,31 @@ const holdAlone = (lock: Lock.Handle, options: Options) => {
 }
 
 /** Runs the command, and returns the exit code of the whole. */
-const runUnder = (lock: Lock.Handle, words: Child.Words, options: Options, killAfter: Duration.Duration) =>
-  Effect.gen(function*() {
-    const { onLost } = options
-    // The guardian is there until all of the command's group has ended.
-    const underGuard = <A, E, R>(run: (guarded: Scope.Scope) => Effect.Effect<A, E, R>) =>
-      Effect.scoped(Effect.flatMap(Effect.scope, (guarded) => Effect.scoped(run(guarded))))
-    const [elapsed, [code, isLost]] = yield* Effect.timed(
-      underGuard(Effect.fnUntraced(function*(guarded) {
-        const mayGoOn = () => onLost._tag === "Ignore" || lock.isHeldUnsafe()
-        const child = yield* Child.start(words, environmentOf(lock), killAfter, mayGoOn)
-        const guardian = onLost._tag === "Ignore"
-          ? undefined
-          : yield* Scope.provide(guardianOf(child, lock, onLost, killAfter), guarded)
-        // One that ends when its lock is lost has been made to.
-        const ended = Effect.flatMap(
-          child.ended,
-          (code) => lock.isHeldUnsafe() ? Effect.succeed([code, false] as const) : Effect.never
-        )
-        const lost = Effect.catch(
-          lock.awaitLoss,
-          (loss) =>
-            Effect.andThen(
-              guardian?.lost ?? Effect.void,
-              Effect.map(lose(loss, lock, child, options, killAfter), (code) => [code, true] as const)
-            )
-        )
-        const forwarding = Effect.forever(Effect.flatMap(Effect.flatMap(Signals, Queue.take), child.send))
-        return yield* Effect.raceFirst(ended, lost).pipe(Effect.raceFirst(forwarding))
-      }))
-    )
-    if (!isLost && Option.isSome(options.holdFor)) {
-      const left = Duration.subtract(options.holdFor.value, elapsed)
-      yield* Effect.raceFirst(Effect.flatMap(Signals, Queue.take), Effect.ignore(lock.awaitLoss)).pipe(
-        Effect.timeoutOption(left)
+const runUnder = (
+  lock: Lock.Handle,
+  words: Child.Words,
+  env: Environment,
+  options: Options,
+  killAfter: Duration.Duration
+) =>
+  // The guardian is there until all of the command's group has ended.
+  Effect.scoped(Effect.flatMap(Effect.scope, (guarded) =>
+    Effect.scoped(Effect.gen(function*() {
+      const { onLost } = options
+      const mayGoOn = () => onLost._tag === "Ignore" || lock.isHeldUnsafe()
+      const child = yield* Child.start(words, env, killAfter, mayGoOn)
+      const guardian = onLost._tag === "Ignore"
+        ? undefined
+        : yield* Scope.provide(guardianOf(child, lock, onLost, killAfter), guarded)
+      // One that ends when its lock is lost has been made to.
+      const ended = Effect.filterOrElse(child.ended, () => lock.isHeldUnsafe(), () => Effect.never)
+      const lost = Effect.catch(
+        lock.awaitLoss,
+        (loss) => Effect.andThen(guardian?.lost ?? Effect.void, lose(loss, env, child, options, killAfter))
       )
-    }
-    return code
-  })
+      const forwarding = Effect.forever(Effect.flatMap(Effect.flatMap(Signals, Queue.take), child.send))
+      return yield* Effect.raceFirst(ended, lost).pipe(Effect.raceFirst(forwarding))
+    }))))
 
 const guardianOf = (
   { target }: Child.Child,
@@ -354,17 +347,19 @@ const guardianOf = (
   Guardian.start(target, lock, onLost._tag === "Signal" ? onLost.signal : "SIGTERM", killAfter)
 
 /** What scripts for `etcdctl lock` read, and the name. The revision is that of etcdctl and Go, which is the token. */
-const environmentOf = ({ fencingToken, key, lock }: Lock.Handle) => ({
+const environmentOf = ({ fencingToken, key, lock }: Lock.Handle, prefix: string) => ({
   ETCD_LOCK_NAME: lock,
-  ETCD_LOCK_KEY: key,
+  ETCD_LOCK_KEY: prefix + key,
   ETCD_LOCK_REV: String(fencingToken),
   ETCD_LOCK_TOKEN: String(fencingToken)
 })
 
+type Environment = ReturnType<typeof environmentOf>
+
 /** Ends a command whose lock is lost, or lets it go on, and returns the exit code of the whole. */
 const lose = Effect.fnUntraced(function*(
   loss: Lock.LockLost,
-  lock: Lock.Handle,
+  env: Environment,
   child: Child.Child,
   { lostExitCode, onLost }: Options,
   killAfter: Duration.Duration
@@ -379,8 +374,8 @@ const lose = Effect.fnUntraced(function*(
       return lostExitCode
     }
     case "Execute": {
-      const env = { ...environmentOf(lock), ETCD_LOCK_LOST: loss.reason, ETCD_LOCK_PID: String(child.pid) }
-      const handler = yield* Child.start({ line: onLost.line }, env, Duration.zero)
+      const known = { ...env, ETCD_LOCK_LOST: loss.reason, ETCD_LOCK_PID: String(child.pid) }
+      const handler = yield* Child.start({ line: onLost.line }, known, Duration.zero)
       yield* Effect.timeoutOption(Effect.andThen(child.ended, handler.ended), killAfter)
       yield* child.end("SIGKILL", Duration.zero)
       return lostExitCode

@@ -14,6 +14,7 @@ import { separated } from "./operands.ts"
 import { release } from "./release.ts"
 import { root } from "./root.ts"
 import { run } from "./run.ts"
+import { forget, runs } from "./runs.ts"
 import * as Signals from "./signals.ts"
 import { watch } from "./watch.ts"
 import * as Words from "./words.ts"
@@ -29,7 +30,7 @@ const version = GlobalFlag.Action({
 })
 
 export const command = root.pipe(
-  Command.withSubcommands([run, hold, ls, inspect, watch, release, elect, observe]),
+  Command.withSubcommands([run, hold, ls, inspect, watch, release, runs, forget, elect, observe]),
   Command.withGlobalFlags([version])
 )
 
@@ -37,11 +38,13 @@ export const command = root.pipe(
 export const main = (words: ReadonlyArray<string>, version: string): Promise<number> =>
   checked(words).pipe(
     Effect.andThen(
-      Command.runWith(command, { version, renderErrors: false })(separated(Completions.fromCommand(command), words))
+      Command.runWith(command, { version, renderErrors: false })(
+        separated(Completions.fromCommand(command), asksForHelp(words) ? [...words.slice(1), "--help"] : words)
+      )
     ),
-    Effect.as(0),
+    Effect.as(words.length === 0 ? codes.misuse : 0),
     Effect.catchTag("ShowHelp", misuse),
-    Effect.catchCause(report),
+    Effect.catchCause((cause) => report(cause)),
     Effect.provide(Layer.mergeAll(
       Signals.layer,
       NodeServices.layer,
@@ -51,6 +54,9 @@ export const main = (words: ReadonlyArray<string>, version: string): Promise<num
     )),
     Effect.runPromise
   )
+
+/** Without any word, it shows what there is. */
+const asksForHelp = (words: ReadonlyArray<string>): boolean => words.length === 0 || words[0] === "help"
 
 /** Node has put the replacement character where bytes were no UTF-8, so they can reach neither a lock nor a command. */
 const checked = (words: ReadonlyArray<string>): Effect.Effect<void, Misuse> => {
@@ -68,7 +74,33 @@ const presenter: CliOutput.Presenter = {
 
 const misuse = ({ commandPath, errors }: CliError.ShowHelp) =>
   Effect.gen(function*() {
-    yield* Effect.forEach(errors, ({ message }) => Effect.logError(message))
+    yield* Effect.forEach(errors, (error) => Effect.logError(refusalOf(error)))
     yield* Console.error(`Try '${commandPath.join(" ")} --help'.`)
     return codes.misuse
   })
+
+/** The parser's errors in one line. It suggests any short option for another one, however different they are. */
+const refusalOf = (error: CliError.NonShowHelpErrors): string => {
+  switch (error._tag) {
+    case "UnrecognizedOption": {
+      return `There is no option ${error.option}.${
+        suggestion(error.suggestions.filter((name) => name.startsWith("--")))
+      }`
+    }
+    case "UnknownSubcommand": {
+      return `There is no command ${JSON.stringify(error.subcommand)}.${suggestion(error.suggestions)}`
+    }
+    case "InvalidValue": {
+      const times = /^(\d+) occurrences$/.exec(error.value)?.[1]
+      if (times !== undefined) return `--${error.option} is given ${times} times. Give it once.`
+      // The checks of an option speak in whole sentences.
+      return error.expected.startsWith(`--${error.option}`) ? error.expected : error.message
+    }
+    default: {
+      return error.message
+    }
+  }
+}
+
+const suggestion = (names: ReadonlyArray<string>): string =>
+  names.length === 0 ? "" : ` Did you mean ${names.join(" or ")}?`

@@ -1,5 +1,7 @@
 /** The command of all commands, with the options that all of them take. */
 import { Command, Flag } from "effect/cli"
+import type * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as flags from "./flags.ts"
 
 const connection = {
@@ -34,6 +36,11 @@ const connection = {
     Flag.withDescription("A file that holds the user's password. Default: ETCDCTL_PASSWORD."),
     Flag.optional
   ),
+  prefix: Flag.String("prefix").pipe(
+    Flag.withMetavar("text"),
+    Flag.withDescription("What comes before every key: / with the name my-lock is the lock /my-lock of etcdctl."),
+    Flag.optional
+  ),
   commandTimeout: flags.duration("command-timeout").pipe(
     Flag.withDescription("How long a request to etcd may take. Default: ETCDCTL_COMMAND_TIMEOUT, or 5s."),
     Flag.optional
@@ -63,3 +70,15 @@ export const root = Command.make("etcd-lock").pipe(
     "Runs a command on one machine of many, under a lock on etcd, and shows who holds what."
   )
 )
+
+type Options = Effect.Success<typeof root>
+
+/** Lets a text speak of the options that were given, where it speaks of the variables in whose place they are. */
+export const inOptions = (options: Options) => (text: string): string =>
+  text.replaceAll(/\bETCDCTL_[A-Z_]+/g, (variable) => {
+    const name = variable.slice("ETCDCTL_".length).toLowerCase().replaceAll("_", "-")
+    const option = name.replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase())
+    const given: Option.Option<unknown> | undefined =
+      (options as Partial<typeof options>)[option as keyof typeof connection]
+    return given !== undefined && Option.isSome(given) ? `--${name}` : variable
+  })

@@ -5,6 +5,7 @@ import * as Option from "effect/Option"
 import { claimFlags, name, sectionOf } from "./claim.ts"
 import { connection } from "./connection.ts"
 import { Misuse } from "./ending.ts"
+import * as flags from "./flags.ts"
 import { commandArgument, commandFlags, hold, lockFlags, wordsOf } from "./holding.ts"
 import { spoken } from "./words.ts"
 
@@ -17,6 +18,10 @@ export const run = Command.make("run", {
     Flag.withDescription(
       "Do nothing if the run of this ID has succeeded already, on whichever machine, in the last 7 days."
     ),
+    Flag.optional
+  ),
+  keepFor: flags.duration("keep-for").pipe(
+    Flag.withDescription("For how long --once remembers a success. Default: 7d."),
     Flag.optional
   ),
   name,

@@ -5,7 +5,8 @@ import * as Logger from "effect/Logger"
 import type * as LogLevel from "effect/LogLevel"
 import * as References from "effect/References"
 import { json, printable } from "../internal/printable.ts"
-import { root } from "./root.ts"
+import { ExitWith, Misuse, report } from "./ending.ts"
+import { inOptions, root } from "./root.ts"
 
 const levels: { readonly [Level in LogLevel.LogLevel]?: string } = {
   Warn: "warning: ",
@@ -31,6 +32,18 @@ export const layer = (options: {
     Layer.succeed(References.MinimumLogLevel, options.quiet ? "Error" : options.verbose ? "Debug" : "Info")
   )
 
-/** Runs a command with its words printed as the options ask for. */
+/** Runs a command with its words printed as the options ask for, also about what ends it. */
 export const spoken = <A, E, R>(self: Effect.Effect<A, E, R>) =>
-  Effect.flatMap(root, (options) => Effect.provide(self, layer(options)))
+  Effect.flatMap(root, (options) =>
+    checked(options).pipe(
+      Effect.andThen(self),
+      Effect.catchCause((cause) =>
+        Effect.flatMap(report(cause, inOptions(options)), (code) => Effect.fail(new ExitWith({ code })))
+      ),
+      Effect.provide(layer(options))
+    ))
+
+const checked = ({ quiet, verbose }: { readonly quiet: boolean; readonly verbose: boolean }) =>
+  quiet && verbose
+    ? Effect.fail(new Misuse({ message: "--quiet and --verbose contradict each other: give one of them." }))
+    : Effect.void

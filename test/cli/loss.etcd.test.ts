@@ -129,6 +129,21 @@ describe("a command whose lock is lost", () => {
       assert.include(yield* Program.run([...once, "echo again"]), { code: 0, stdout: "again\n" })
     }).pipe(Effect.scoped))
 
+  it.live("undoes no success that is remembered, in a hold that goes on after it", () =>
+    Effect.gen(function*() {
+      const name = unique("held-on")
+      const child = yield* Program.start(["run", "--once", "tonight", "--hold-for", "1h", name, "echo", "works"])
+      yield* child.printed(/works/)
+      const again = Program.run(["run", "--once", "tonight", name, "echo", "twice"])
+      const { code, stderr, stdout } = yield* again
+      assert.deepStrictEqual([code, stdout], [0, ""])
+      assert.match(stderr, /has succeeded already/)
+      assert.strictEqual((yield* Program.run(["run", "-n", name, "true"])).code, 75)
+      yield* takeAway(name)
+      assert.strictEqual(yield* child.ended, 0)
+      assert.strictEqual((yield* again).stdout, "")
+    }).pipe(Effect.scoped))
+
   it.live("is over when its holder has no command", () =>
     Effect.gen(function*() {
       const name = unique("alone")

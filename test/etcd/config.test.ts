@@ -202,7 +202,7 @@ describe("Etcd.layerEtcdctl", () => {
       const { "/etcd/key.pem": _, ...others } = files
       assert.include(
         configErrorOf(yield* build(others)).message,
-        "ETCDCTL_KEY: cannot read \"/etcd/key.pem\" (NotFound"
+        "ETCDCTL_KEY: cannot read \"/etcd/key.pem\" (there is no such file)"
       )
     }))
 

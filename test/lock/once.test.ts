@@ -1,8 +1,9 @@
 /** A run that is to succeed once. On an etcd in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Effect, Exit, Fiber, Layer, Option } from "effect"
+import { Cause, Context, DateTime, Duration, Effect, Exit, Fiber, Layer, Option } from "effect"
 import { Etcd, Lock, Session } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
+import { hostname } from "node:os"
 import { cite } from "../promises.ts"
 import { defectOf, failureOf } from "../support/exits.ts"
 import { fork, keys, pass, provideMemory, session, sessionThrough, stop } from "../support/inMemory.ts"
@@ -216,6 +217,66 @@ describe("a run that is to succeed once", () => {
         assert.deepStrictEqual(yield* Fiber.await(fiber), Exit.succeed(Option.some("report")))
       }).pipe(Effect.provide(Session.layer().pipe(Layer.provide(Etcd.layerMemory())))))
   }
+
+  it.effect("is known to have succeeded as soon as its body says so, whatever becomes of the rest", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      const succeed = Effect.flatMap(Lock.CurrentRun, ({ succeed }) => succeed)
+      const rests: ReadonlyArray<[string, Effect.Effect<unknown, unknown>]> = [
+        ["fails", Effect.fail("the rest")],
+        ["is interrupted", Effect.interrupt],
+        ["loses its lock", Effect.andThen(faults.deletePrefix("rest/"), Effect.sleep("1 minute"))],
+        ["succeeds", Effect.void]
+      ]
+      for (const [id, rest] of rests) {
+        const once = Lock.withLockOnce("rest", { run: id })
+        const fiber = yield* fork(run(once(Effect.andThen(Effect.andThen(succeed, succeed), rest))))
+        yield* pass("10 seconds")
+        const exit = fiber.pollUnsafe() ?? assert.fail(`${id}: goes on`)
+        assert.strictEqual(Exit.isSuccess(exit), id === "succeeds", id)
+        assert.deepStrictEqual(yield* run(once(Effect.die("twice"))), Option.none(), id)
+      }
+      // One mark each, and no lease beside.
+      assert.lengthOf(yield* keys, rests.length)
+    })))
+
+  it.effect("is listed under its name until its time is over, and forgotten where that is asked for", () =>
+    provideMemory(Effect.gen(function*() {
+      const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      const succeed = (name: string, id: string, keepFor: Duration.Input = "7 days") =>
+        run(Lock.withLockOnce(Effect.succeed(id), name, { run: id, keepFor }))
+      yield* succeed("reports", "2026/11 ü%2F")
+      yield* succeed("reports", "a", "1 hour")
+      yield* succeed("reports/daily", "of another name")
+      const etcd = yield* Etcd.Etcd
+      for (let i = 0; i < 15; i++) {
+        yield* etcd.txn({
+          then: Array.from({ length: 100 }, (_, j) => Etcd.put(`//done/many/${1000 + 100 * i + j}`, "x"))
+        })
+      }
+      yield* pass("10 minutes")
+      const [first, second, ...others] = yield* Lock.runs("reports")
+      assert.deepStrictEqual([first!.run, second!.run, others.length], ["2026/11 ü%2F", "a", 0])
+      assert.deepStrictEqual([first!.host, first!.pid], [hostname(), process.pid])
+      assert.strictEqual(DateTime.toEpochMillis(second!.succeededAt!), 0)
+      assert.deepStrictEqual(second!.remaining, Duration.minutes(50))
+      const many = yield* Lock.runs("many")
+      assert.deepStrictEqual(many.map(({ run }) => run), Array.from({ length: 1500 }, (_, i) => String(1000 + i)))
+      assert.include(many[0], { host: undefined, remaining: undefined })
+      assert.deepStrictEqual(yield* Lock.runs("nobody"), [])
+
+      const leases = (yield* faults.leases).length
+      assert.isTrue(yield* Lock.forgetRun("reports", "2026/11 ü%2F"))
+      assert.isFalse(yield* Lock.forgetRun("reports", "2026/11 ü%2F"))
+      yield* pass(1)
+      assert.lengthOf(yield* faults.leases, leases - 1)
+      assert.deepStrictEqual((yield* Lock.runs("reports")).map(({ run }) => run), ["a"])
+      assert.deepStrictEqual(yield* succeed("reports", "2026/11 ü%2F"), Option.some("2026/11 ü%2F"))
+      yield* pass("50 minutes")
+      assert.deepStrictEqual((yield* Lock.runs("reports")).map(({ run }) => run), ["2026/11 ü%2F"])
+    })))
 
   it.effect("has an ID of its own, whatever characters that is made of", () =>
     provideMemory(Effect.gen(function*() {

@@ -26,6 +26,11 @@ const withLockIfAvailable: Effect.Effect<Option.Option<bigint>, unknown, Session
 same<Requirements<typeof withLockIfAvailable>, Session.Session | Table>()
 const withLockOnce = fenced.pipe(Lock.withLockOnce("job", { run: "1" }))
 same<Requirements<typeof withLockOnce>, Session.Session | Table>()
+declare const marking: Effect.Effect<bigint, never, Lock.Current | Lock.CurrentRun | Table>
+const markedOnce = marking.pipe(Lock.withLockOnce("job", { run: "1" }))
+same<Requirements<typeof markedOnce>, Session.Session | Table>()
+const markedAlways = marking.pipe(Lock.withLock("job"))
+same<Requirements<typeof markedAlways>, Session.Session | Lock.CurrentRun | Table>()
 const whileHeld = Effect.flatMap(Lock.acquire("job"), (handle) => handle.whileHeld(fenced))
 same<Requirements<typeof whileHeld>, Session.Session | Scope.Scope | Table>()
 

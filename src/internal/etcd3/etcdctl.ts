@@ -9,6 +9,7 @@ import type { Options } from "../../Etcd.ts"
 import { configError, refusing } from "../config.ts"
 import * as Log from "../log.ts"
 import type { Naming } from "../options.ts"
+import { unreadable } from "../unreadable.ts"
 import { checkTls } from "./secrets.ts"
 
 export interface Environment {
@@ -141,7 +142,7 @@ const fileReader = Effect.fnUntraced(function*(variable: string, path: Option.Op
   const read = Effect.gen(function*() {
     const text = yield* Effect.mapError(
       files.readFileString(path.value),
-      (error) => configError(`${variable}: cannot read ${JSON.stringify(path.value)} (${error.message})`, error)
+      (error) => configError(`${variable}: cannot read ${JSON.stringify(path.value)} (${unreadable(error)})`, error)
     )
     return text.includes("-----BEGIN ")
       ? text

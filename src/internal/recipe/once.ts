@@ -8,7 +8,9 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as Result from "effect/Result"
 import { Current } from "../../Current.ts"
+import { CurrentRun } from "../../CurrentRun.ts"
 import * as Etcd from "../../Etcd.ts"
 import type { Handle, LockLost, OnceOptions } from "../../Lock.ts"
 import * as Leases from "../etcd/leases.ts"
@@ -16,7 +18,7 @@ import { getKey } from "../line/requests.ts"
 import * as Check from "../options.ts"
 import { maxSeconds } from "../session/lease.ts"
 import { besideLoss } from "../supervise.ts"
-import { encode } from "./description.ts"
+import { describe, encode } from "./description.ts"
 import { ownedOf } from "./ownership.ts"
 
 type Service = Etcd.Etcd["Service"]
@@ -31,9 +33,13 @@ export interface Mark {
 export const markOf = (module: string, name: string, options: OnceOptions): Mark => {
   Check.run(module, options?.run)
   const keepFor = Check.duration(keepForIn(module), options.keepFor ?? defaultKeepFor)
-  // No name begins with a slash, not even that of a connection whose prefix is one.
-  return { key: `//done/${name}/${encodeURIComponent(options.run)}`, seconds: Math.ceil(Duration.toSeconds(keepFor)) }
+  return { key: keyOf(name, options.run), seconds: Math.ceil(Duration.toSeconds(keepFor)) }
 }
+
+// No name begins with a slash, not even that of a connection whose prefix is one.
+const folderOf = (name: string) => `//done/${name}/`
+
+const keyOf = (name: string, run: string) => folderOf(name) + encodeURIComponent(run)
 
 export const isSet = (etcd: Service, { key }: Mark): Effect.Effect<boolean, Etcd.EtcdError> =>
   Effect.map(etcd.range(getKey(key)), ({ kvs }) => kvs.length > 0)
@@ -43,15 +49,18 @@ export const unlessSet = <A, E, R>(
   self: Effect.Effect<A, E, R>,
   etcd: Service,
   mark: Mark
-): Effect.Effect<Option.Option<A>, E | LockLost | Etcd.EtcdError, R | Current> =>
+): Effect.Effect<Option.Option<A>, E | LockLost | Etcd.EtcdError, Exclude<R, CurrentRun> | Current> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function*() {
       if (yield* restore(isSet(etcd, mark))) return Option.none()
-      const succeeded = yield* restore(self)
-      // The run is done: an interruption that comes now does not undo it.
       const lock = yield* Current
-      yield* set(etcd, lock, mark).pipe(
-        Effect.tapError((error) => isSilence(error) ? ownedOf(lock).expectSilence : Effect.void),
+      // The run is done: an interruption that comes now does not undo it.
+      const succeed = yield* Effect.cached(Effect.uninterruptible(Effect.tapError(
+        set(etcd, lock, mark),
+        (error) => isSilence(error) ? ownedOf(lock).expectSilence : Effect.void
+      )))
+      const succeeded = yield* restore(Effect.provideService(self, CurrentRun, { succeed }))
+      yield* succeed.pipe(
         Effect.catchCause((cause) =>
           Effect.failCause(isLoss(cause) ? besideLoss(cause, Exit.succeed(succeeded)) : cause)
         )
@@ -95,6 +104,50 @@ const notInTime = (method: string) =>
       description: "no answer in time to set the mark that the run has succeeded"
     })
   )
+
+/** Returns the runs of a name whose marks are set, oldest first. */
+export const list = Effect.fnUntraced(function*(etcd: Service, name: string) {
+  const folder = folderOf(name)
+  const marks = yield* readAll(etcd, Etcd.getPrefix(folder))
+  const oldestFirst = marks.toSorted((a, b) => Number(a.createRevision - b.createRevision))
+  const runs = yield* Effect.forEach(oldestFirst, (kv) => runOf(etcd, kv, folder), { concurrency: 16 })
+  return runs.flatMap((run) => run === undefined ? [] : [run])
+})
+
+const runOf = Effect.fnUntraced(function*(etcd: Service, kv: Etcd.KeyValue, folder: string) {
+  const encoded = Buffer.from(kv.key).toString().slice(folder.length)
+  const run = Result.getOrUndefined(Result.try(() => decodeURIComponent(encoded)))
+  // A key of another name, which lies deeper, or one that is no mark.
+  if (run === undefined || encodeURIComponent(run) !== encoded) return undefined
+  const { host, pid, since: succeededAt } = describe(kv)
+  if (kv.lease === 0n) return { run, host, pid, succeededAt, remaining: undefined }
+  const { remaining } = yield* etcd.leaseTimeToLive(kv.lease)
+  // Its time is over since it was read.
+  return remaining < 0 ? undefined : { run, host, pid, succeededAt, remaining: Duration.seconds(remaining) }
+})
+
+/** Takes a mark away, with the lease that it has for itself. Returns whether it was set. */
+export const forget = Effect.fnUntraced(function*(etcd: Service, name: string, run: string) {
+  const { kvs: [mark] } = yield* etcd.range(Etcd.get(keyOf(name, run)))
+  if (mark === undefined) return false
+  const { succeeded } = yield* etcd.txn({
+    compare: [Etcd.compareCreateRevision(mark.key, "=", mark.createRevision)],
+    then: [Etcd.remove(mark.key)]
+  })
+  if (succeeded && mark.lease !== 0n) yield* Leases.abandon(etcd, mark.lease)
+  return succeeded
+})
+
+/** All keys of a range, in as many replies as etcd's limit of size may need. */
+const readAll = (etcd: Service, range: Etcd.Range): Effect.Effect<ReadonlyArray<Etcd.KeyValue>, Etcd.EtcdError> =>
+  Effect.flatMap(etcd.range({ ...range, limit: 1024 }), ({ count, kvs }) =>
+    count === kvs.length
+      ? Effect.succeed(kvs)
+      // From the key right after the last one.
+      : Effect.map(
+        readAll(etcd, { ...range, key: Buffer.concat([kvs.at(-1)!.key, Buffer.of(0)]) }),
+        (rest) => [...kvs, ...rest]
+      ))
 
 const defaultKeepFor = "7 days"
 
