@@ -708,7 +708,7 @@ export const inspect = (
  *
  * **Details**
  *
- * Only the holder has a `remaining` time: a look after each hand-over costs the same, however many wait. A slow reader
+ * Only the holder has a `remaining` time and `notRenewedFor`: a look after each hand-over costs the same, however many wait. A slow reader
  * misses states in between, but always gets the latest one. Every five seconds, one small request asks for changes that
  * etcd has not reported.
  *
@@ -738,6 +738,8 @@ export interface Summary {
   readonly holding: number
   /** How many entries wait, as `Inspection.queue` has them. Those that `holder.behind` counts have no entries. */
   readonly waiting: number
+  /** The first of those, which has waited for the longest. */
+  readonly next: Holder | undefined
 }
 
 /**
@@ -747,7 +749,7 @@ export interface Summary {
  * **Details**
  *
  * That takes one read, or a few where the entries do not fit into one reply, which is at
- * most 4 MiB. `holder.remaining` is undefined: `inspect` reads it.
+ * most 4 MiB, and one question about the lease of each first holder.
  *
  * **Gotchas**
  *
@@ -783,7 +785,8 @@ export const list = (prefix = ""): Effect.Effect<ReadonlyArray<Summary>, Etcd.Et
 
 /**
  * Emits all locks that are held and whose names begin with a prefix, now and after every
- * change. It waits, looks again and fails as `changes` does.
+ * change. It waits, looks again and fails as `changes` does. It asks for no lease, so the holders have no `remaining` time
+ * and no `notRenewedFor`.
  *
  * @see {@link list} for which locks these are
  *
