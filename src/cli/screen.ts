@@ -3,6 +3,8 @@
  * one has come since.
  */
 import * as DateTime from "effect/DateTime"
+import * as Duration from "effect/Duration"
+import type * as Terminal from "effect/Terminal"
 import { printable } from "../internal/printable.ts"
 import * as Client from "./client.ts"
 import * as Line from "./line.ts"
@@ -17,7 +19,11 @@ export interface Heard<A> {
   /** Why it did not answer since. */
   readonly trouble: string | undefined
   /** Of the leases of the holders on the screen, and when it was asked about each. */
-  readonly renewals: ReadonlyMap<bigint, Client.Renewal & { readonly at: number }>
+  readonly renewals: ReadonlyMap<bigint, Renewal>
+}
+
+export interface Renewal extends Client.Renewal {
+  readonly at: number
 }
 
 /** A view of locks. */
@@ -39,15 +45,24 @@ export interface Size extends Room {
   readonly rows: number
 }
 
+/** A terminal wraps what ends in its last column. One that does not tell its size is taken for a common one. */
+export const sizeOf = ({ columns, rows }: Terminal.Size, canColor: boolean): Size => ({
+  columns: (columns || 80) - 1,
+  rows: rows || 24,
+  cell: 60,
+  canColor
+})
+
 export const paint = <A>(kind: Kind<A>, heard: Heard<A>, now: number, size: Size): ReadonlyArray<string> => {
   const line = (text: string, style?: Style) => styled(cut(printable(text), size.columns), style, size)
   const isOld = heard.trouble !== undefined || now - heard.at >= silentAfter
   const time = DateTime.formatIso(DateTime.makeUnsafe(heard.at)).slice(11, 19)
-  const why = heard.trouble === undefined ? "" : `: ${heard.trouble}`
+  const silent = `etcd has not answered for ${Client.spanOf(now - heard.at)}: what follows is old`
   const [notes, moreNotes] = limited(kind.notes(heard.shown), 3)
   const top = [
     line(`as of ${time}Z  ${kind.title(heard.shown)}`, "bold"),
-    ...(isOld ? [line(`OLD: etcd has not answered for ${Client.spanOf(now - heard.at)}${why}`, "red")] : []),
+    ...(isOld ? [line(silent, "red")] : []),
+    ...(heard.trouble === undefined ? [] : [line(heard.trouble, "red")]),
     ...notes.map((note) => line(note)),
     ...moreNotes
   ]
@@ -70,15 +85,22 @@ export const overwrite = (lines: ReadonlyArray<string>): string =>
 /** A holder is green only if its lease is known to be renewed. */
 const styleOf = ({ renewals }: Heard<unknown>, { leaseId }: Client.Client): Style | undefined => {
   const renewal = renewals.get(leaseId)
-  return renewal === undefined
-    ? undefined
-    : renewal.notRenewedFor === undefined || Client.isLate(renewal)
-    ? "yellow"
-    : "green"
+  if (renewal === undefined) return undefined
+  return renewal.notRenewedFor === undefined || Client.isLate(renewal) ? "yellow" : "green"
 }
 
-const leaseOf = ({ renewals }: Heard<unknown>, { leaseId }: Client.Client): string =>
-  Client.leaseOf(renewals.get(leaseId) ?? {})
+/** The time goes on for a lease that is late. Of another one it is shown as etcd has told it, since it may have been renewed. */
+const leaseOf = ({ at, renewals }: Heard<unknown>, { leaseId }: Client.Client): string => {
+  const renewal = renewals.get(leaseId)
+  if (renewal === undefined) return ""
+  const { notRenewedFor, remaining } = renewal
+  if (notRenewedFor === undefined || remaining === undefined || !Client.isLate(renewal)) return Client.leaseOf(renewal)
+  const since = Duration.millis(Math.max(0, at - renewal.at))
+  return Client.leaseOf({
+    notRenewedFor: Duration.sum(notRenewedFor, since),
+    remaining: Duration.max(Duration.subtract(remaining, since), Duration.zero)
+  })
+}
 
 // -----------------------------------------------------------------------------
 // the views
