@@ -8,7 +8,7 @@ import type * as Terminal from "effect/Terminal"
 import { printable } from "../internal/printable.ts"
 import * as Client from "./client.ts"
 import * as Line from "./line.ts"
-import * as Ls from "./ls.ts"
+import type * as Ls from "./ls.ts"
 import { cut, type Room, type Row, type Style, styled, table } from "./table.ts"
 
 /** What etcd has said. */
@@ -66,7 +66,7 @@ export const paint = <A>(kind: Kind<A>, heard: Heard<A>, now: number, size: Size
     ...notes.map((note) => line(note)),
     ...moreNotes
   ]
-  const all = kind.rows(heard).map((row) => isOld ? { ...row, style: "dim" as const } : row)
+  const all = isOld ? kind.rows(heard).map(({ cells }): Row => ({ cells, style: "dim" })) : kind.rows(heard)
   const [rows, more] = limited(all, size.rows - top.length - 1)
   return [...top, ...(rows.length === 0 ? [] : table(kind.header, rows, size)), ...more].slice(0, size.rows)
 }

@@ -31,7 +31,7 @@ export const table = (header: ReadonlyArray<string>, rows: ReadonlyArray<Row>, r
   const most = Math.min(room.cell, widestIn(widths, room.columns))
   return lines.map(({ cells, style }) => {
     const padded = cells.map((cell, column) => {
-      const text = cut(cell, most)
+      const text = shortened(cell, most)
       return text + " ".repeat(Math.min(widths[column]!, most) - CliOutput.displayWidth(text))
     })
     return styled(cut(padded.join(between).trimEnd(), room.columns), style, room)
@@ -51,14 +51,22 @@ const widestIn = (widths: ReadonlyArray<number>, columns: number): number => {
 const least = 8
 
 /** Cuts what is wider than so many columns. */
-export const cut = (text: string, columns: number): string => {
+export const cut = (text: string, columns: number): string =>
+  CliOutput.displayWidth(text) <= columns ? text : `${beginning([...text], columns - 1).join("")}…`
+
+/** Leaves out the middle of what is wider than so many columns: names and processes often differ at the end. */
+export const shortened = (text: string, columns: number): string => {
   if (CliOutput.displayWidth(text) <= columns) return text
-  let kept = ""
-  for (const character of text) {
-    if (CliOutput.displayWidth(kept + character) >= columns) break
-    kept += character
-  }
-  return `${kept}…`
+  const characters = [...text]
+  const tail = beginning(characters.toReversed(), (columns - 1) >> 1).toReversed()
+  return `${beginning(characters, columns - 1 - CliOutput.displayWidth(tail.join(""))).join("")}…${tail.join("")}`
+}
+
+/** As many of the first characters as fit into so many columns. */
+const beginning = (characters: ReadonlyArray<string>, columns: number): ReadonlyArray<string> => {
+  let width = 0
+  const end = characters.findIndex((character) => (width += CliOutput.displayWidth(character)) > columns)
+  return characters.slice(0, end)
 }
 
 export const styled = (text: string, style: Style | undefined, { canColor }: Pick<Room, "canColor">): string =>

@@ -6,7 +6,7 @@ import { CliOutput } from "effect/cli"
 import * as Client from "../../src/cli/client.ts"
 import type { Line } from "../../src/cli/line.ts"
 import * as Screen from "../../src/cli/screen.ts"
-import { cut, table } from "../../src/cli/table.ts"
+import { cut, shortened, table } from "../../src/cli/table.ts"
 
 const plain = { columns: Infinity, cell: Infinity, canColor: false }
 
@@ -92,6 +92,8 @@ describe("a table", () => {
     assert.strictEqual(cut("abcdef", 4), "abc…")
     assert.strictEqual(cut("abcd", 4), "abcd")
     assert.strictEqual(cut("世界世界", 4), "世…")
+    assert.strictEqual(shortened("orders/2026/1493", 9), "orde…1493")
+    assert.strictEqual(shortened("世界世界", 6), "世…界")
   })
 
   it("is coloured where that is allowed, and safe for a terminal", () => {
