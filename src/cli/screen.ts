@@ -9,7 +9,7 @@ import { printable } from "../internal/printable.ts"
 import * as Client from "./client.ts"
 import * as Line from "./line.ts"
 import type * as Ls from "./ls.ts"
-import { cut, type Room, type Row, type Style, styled, table } from "./table.ts"
+import { type Room, type Row, shortened, type Style, styled, table } from "./table.ts"
 
 /** What etcd has said. */
 export interface Heard<A> {
@@ -54,7 +54,7 @@ export const sizeOf = ({ columns, rows }: Terminal.Size, canColor: boolean): Siz
 })
 
 export const paint = <A>(kind: Kind<A>, heard: Heard<A>, now: number, size: Size): ReadonlyArray<string> => {
-  const line = (text: string, style?: Style) => styled(cut(printable(text), size.columns), style, size)
+  const line = (text: string, style?: Style) => styled(shortened(printable(text), size.columns), style, size)
   const isOld = heard.trouble !== undefined || now - heard.at >= silentAfter
   const time = DateTime.formatIso(DateTime.makeUnsafe(heard.at)).slice(11, 19)
   const silent = `etcd has not answered for ${Client.spanOf(now - heard.at)}: what follows is old`

@@ -50,7 +50,7 @@ describe("on a terminal", () => {
       yield* watch.printed(/holds {2}exclusive/)
       assert.notInclude(watch.stdout(), "\u001b[2J")
       yield* holder.send("SIGTERM")
-      yield* watch.printed(/is free[^]*is free/)
+      yield* watch.printed(/is free[^]*holds[^]*is free/)
       yield* watch.write("\u0003")
       assert.strictEqual(yield* watch.ended, 130)
       // The cursor and the screen of before are there again.
