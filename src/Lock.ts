@@ -695,6 +695,17 @@ export interface Inspection {
  * Returns the holder of a lock and its waiters. Like `changes`, `list` and
  * `forceRelease`, it needs no session, and takes no part in the line.
  *
+ * **Example** (Whether the holder is alive)
+ *
+ * ```ts
+ * import { Duration, Effect } from "effect"
+ * import { Lock } from "effect-etcd-lock"
+ *
+ * export const isHealthy = (name: string) =>
+ *   Effect.map(Lock.inspect(name), ({ holder }) =>
+ *     holder?.notRenewedFor === undefined || Duration.isLessThan(holder.notRenewedFor, holder.remaining!))
+ * ```
+ *
  * @category operating
  * @since 0.1.0
  */

@@ -28,7 +28,8 @@ export const show = Effect.fnUntraced(
     const { canColor } = yield* TerminalCapabilities.TerminalCapabilities
     const heard = yield* SubscriptionRef.make<Screen.Heard<A> | undefined>(undefined)
     const display = (text: string) => Effect.orDie(terminal.display(text))
-    yield* Effect.acquireRelease(display(enter), () => display(leave))
+    // The terminal may be gone by then.
+    yield* Effect.acquireRelease(display(enter), () => Effect.ignore(terminal.display(leave)))
 
     const sizes = Stream.map(Stream.fromQueue(yield* terminal.size), (size) => Screen.sizeOf(size, canColor))
 

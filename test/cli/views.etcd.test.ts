@@ -56,7 +56,9 @@ describe("etcd-lock ls", () => {
       const lines = (yield* Program.run(["ls", "--json", `${folder}/`])).stdout.trim().split("\n")
       const locks = lines.map((line) => JSON.parse(line))
       assert.deepStrictEqual(
-        locks.map(({ holder: { host, pid }, next: _, ...lock }) => ({ ...lock, host, pid })),
+        locks.map(({ holder: { host, pid }, holding, layout, lock, waiting }) => (
+          { lock, layout, holding, waiting, host, pid }
+        )),
         [[a, 1, 0, "a"], [b[0], 2, 1, "b"], [c, 1, 0, "c"]].map(([holder, holding, waiting, name]) => ({
           lock: `${folder}/${name}`,
           layout: "queue",
