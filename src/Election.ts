@@ -118,12 +118,12 @@ export interface Leadership extends Lock.Handle {
 export class Current extends Context.Service<Current, Leadership>()("effect-etcd-lock/Election/Current") {}
 
 /**
- * The candidate that leads, as its key in etcd shows.
+ * A candidate, as its key in etcd shows.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Leader {
+export interface Candidate {
   readonly key: string
   /** What it proclaims. */
   readonly value: string
@@ -133,6 +133,14 @@ export interface Leader {
   /** The revision at which it last proclaimed its value. */
   readonly revision: bigint
 }
+
+/**
+ * The candidate that leads.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Leader = Candidate
 
 // -----------------------------------------------------------------------------
 // errors
@@ -323,6 +331,30 @@ export const layer = <A, E, R>(
  */
 export const leader = (name: string): Effect.Effect<Option.Option<Leader>, Etcd.EtcdError, Etcd.Etcd> =>
   Effect.flatMap(Etcd.Etcd, (etcd) => leaders.leader(etcd, placeOf(name)))
+
+/**
+ * Returns all candidates that stand now, in the order in which they came: the first one leads.
+ *
+ * **Details**
+ *
+ * It needs no session. Candidates of Go programs and of `etcdctl elect` are among them, and so are clients that hold the lock
+ * of that name or wait for it. Where `leader` returns none although candidates stand, a key that is no entry keeps them from
+ * leading: `Lock.inspect` names it.
+ *
+ * **Example** (Who would lead next)
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Election } from "effect-etcd-lock"
+ *
+ * export const next = Effect.map(Election.candidates("scheduler"), ([, second]) => second?.value)
+ * ```
+ *
+ * @category observing
+ * @since 0.1.0
+ */
+export const candidates = (name: string): Effect.Effect<ReadonlyArray<Candidate>, Etcd.EtcdError, Etcd.Etcd> =>
+  Effect.flatMap(Etcd.Etcd, (etcd) => leaders.candidates(etcd, placeOf(name)))
 
 /**
  * Emits the candidate that leads, now and after every change of the leader or of what it proclaims, and `None` when no

@@ -18,10 +18,22 @@ export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")
   createRevision: Schema.BigInt,
   host: Schema.optional(Schema.String),
   pid: Schema.optional(Schema.Int),
-  /** When it asked for the lock, by its own clock. */
-  since: Schema.optional(Schema.DateTimeUtc),
+  /** When it asked for the lock, by its own clock. It may have waited for long before it held. */
+  askedAt: Schema.optional(Schema.DateTimeUtc),
+  /**
+   * Since when it holds the lock, by its own clock, where its key tells. Of a client that found the lock free, it does so
+   * at once; of one that waited for a second or more for a lock or for permits, when it has held them for about a second.
+   * Undefined for all that wait, and where it is not known: of readers and writers that had to wait, of permits that were
+   * free, of candidates in an election, and of other programs.
+   */
+  heldSince: Schema.optional(Schema.DateTimeUtc),
   /** The `metadata` of its options. */
   metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json)),
+  /**
+   * The value of its key, where that is not what this library says of a holder: what a candidate of an election proclaims,
+   * or what another program has put.
+   */
+  value: Schema.optional(Schema.String),
   /** The span in which it waited, where its program traces. */
   trace: Schema.optional(Schema.Struct({ traceId: Schema.String, spanId: Schema.String })),
   /**
@@ -30,11 +42,17 @@ export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")
    */
   behind: Schema.optional(Schema.Int),
   /** How long its lease would live if the client died now. `inspect` asks etcd for it, and `changes` for the first holder. */
-  remaining: Schema.optional(Schema.Duration)
+  remaining: Schema.optional(Schema.Duration),
+  /**
+   * For how long its lease has not been renewed, in whole seconds, the last one begun; known where `remaining` is. A client that
+   * lives renews it every third of the TTL, which is the sum of the two. A change of etcd's leader counts as a renewal.
+   */
+  notRenewedFor: Schema.optional(Schema.Duration)
 }) {
   override toString(): string {
     const process = this.pid === undefined ? "" : ` (process ${this.pid})`
     const where = this.host === undefined ? `lease ${this.leaseId.toString(16)}` : `${printable(this.host)}${process}`
-    return this.since === undefined ? where : `${where} since ${DateTime.formatIso(this.since)}`
+    if (this.heldSince !== undefined) return `${where} since ${DateTime.formatIso(this.heldSince)}`
+    return this.askedAt === undefined ? where : `${where}, which asked at ${DateTime.formatIso(this.askedAt)}`
   }
 }

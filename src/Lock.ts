@@ -706,6 +706,17 @@ export interface Inspection {
  * Returns the holder of a lock and its waiters. Like `changes`, `list` and
  * `forceRelease`, it needs no session, and takes no part in the line.
  *
+ * **Example** (Whether the holder is alive)
+ *
+ * ```ts
+ * import { Duration, Effect } from "effect"
+ * import { Lock } from "effect-etcd-lock"
+ *
+ * export const isHealthy = (name: string) =>
+ *   Effect.map(Lock.inspect(name), ({ holder }) =>
+ *     holder?.notRenewedFor === undefined || Duration.isLessThan(holder.notRenewedFor, holder.remaining!))
+ * ```
+ *
  * @category operating
  * @since 0.1.0
  */
@@ -719,7 +730,7 @@ export const inspect = (
  *
  * **Details**
  *
- * Only the holder has a `remaining` time: a look after each hand-over costs the same, however many wait. A slow reader
+ * Only the holder has a `remaining` time and `notRenewedFor`: a look after each hand-over costs the same, however many wait. A slow reader
  * misses states in between, but always gets the latest one. Every five seconds, one small request asks for changes that
  * etcd has not reported.
  *
@@ -749,6 +760,8 @@ export interface Summary {
   readonly holding: number
   /** How many entries wait, as `Inspection.queue` has them. Those that `holder.behind` counts have no entries. */
   readonly waiting: number
+  /** The first of those, which has waited for the longest. */
+  readonly next: Holder | undefined
 }
 
 /**
@@ -758,7 +771,7 @@ export interface Summary {
  * **Details**
  *
  * That takes one read, or a few where the entries do not fit into one reply, which is at
- * most 4 MiB. `holder.remaining` is undefined: `inspect` reads it.
+ * most 4 MiB, and one question about the lease of each first holder.
  *
  * **Gotchas**
  *
@@ -794,7 +807,8 @@ export const list = (prefix = ""): Effect.Effect<ReadonlyArray<Summary>, Etcd.Et
 
 /**
  * Emits all locks that are held and whose names begin with a prefix, now and after every
- * change. It waits, looks again and fails as `changes` does.
+ * change. It waits, looks again and fails as `changes` does. It asks for no lease, so the holders have no `remaining` time
+ * and no `notRenewedFor`.
  *
  * @see {@link list} for which locks these are
  *

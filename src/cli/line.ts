@@ -1,19 +1,16 @@
 /** The line of a lock of any kind, as a person or a program reads it. */
 import { Lock, Semaphore } from "effect-etcd-lock"
-import * as DateTime from "effect/DateTime"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
 import * as Stream from "effect/Stream"
-import { json, printable } from "../internal/printable.ts"
-import { table } from "./table.ts"
+import { printable } from "../internal/printable.ts"
+import * as Client from "./client.ts"
+import { type Room, table } from "./table.ts"
 
-type Client = Lock.Inspection["queue"][number]
-
-interface Entry {
+export interface Entry {
   /** What it takes, in the words of the options of `run`: `exclusive`, `shared`, or how many permits. */
   readonly claim: string
-  readonly client: Client
+  readonly client: Client.Client
 }
 
 export interface Line {
@@ -66,19 +63,14 @@ const ofSingleKey = ({ holder, lock }: Lock.Inspection): Line => ({
 // for people
 // -----------------------------------------------------------------------------
 
-export const clientOf = ({ host, leaseId, pid }: Client): string =>
-  host === undefined ? `lease ${leaseId.toString(16)}` : pid === undefined ? host : `${host}:${pid}`
-
-export const sinceOf = ({ since }: Client): string => since === undefined ? "" : DateTime.formatIso(since)
-
 export const summary = ({ holders, lock, queue }: Line): string => {
-  const clients = holders.map(({ client }) => clientOf(client))
+  const clients = holders.map(({ client }) => Client.nameOf(client))
   const state = clients.length === 0 ? "is free" : `is held by ${clients.join(", ")}`
   return printable(`'${lock}' ${state}${waitingText(queue.length, [...holders, ...queue].map(({ client }) => client))}`)
 }
 
 /** How many wait, those included that stand behind a client's entry in its process. */
-export const waitingText = (entries: number, clients: ReadonlyArray<Client>): string => {
+export const waitingText = (entries: number, clients: ReadonlyArray<Client.Client>): string => {
   const behind = clients.reduce((sum, { behind = 0 }) => sum + behind, 0)
   const waiting = entries + behind
   if (waiting === 0) return ""
@@ -87,42 +79,37 @@ export const waitingText = (entries: number, clients: ReadonlyArray<Client>): st
   }`
 }
 
-export const text = Effect.fnUntraced(function*(line: Line) {
-  const row = (state: string) => ({ claim, client }: Entry) => [
-    state,
-    claim,
-    clientOf(client),
-    sinceOf(client),
-    client.remaining === undefined ? "" : Duration.format(client.remaining),
-    String(client.createRevision),
-    client.metadata === undefined ? "" : JSON.stringify(client.metadata)
-  ]
+export const conflictsOf = ({ conflicts }: Line): ReadonlyArray<string> =>
+  conflicts.map(({ key, kind }) => printable(`'${key}' is in its place (${kind}): no client can acquire it.`))
+
+export const text = (line: Line, room: Room): string => {
+  const row = (state: string) => ({ claim, client }: Entry) => ({
+    cells: [
+      state,
+      claim,
+      Client.nameOf(client),
+      Client.timeOf(client.heldSince),
+      Client.timeOf(client.askedAt),
+      Client.leaseOf(client),
+      behindOf(client),
+      String(client.createRevision),
+      Client.valueOf(client)
+    ],
+    style: Client.isLate(client) ? "yellow" as const : undefined
+  })
   const rows = [...line.holders.map(row("holds")), ...line.queue.map(row("waits"))]
-  const header = ["STATE", "CLAIM", "CLIENT", "SINCE", "LEASE ENDS IN", "REVISION", "METADATA"]
-  const conflicts = line.conflicts.map(({ key, kind }) =>
-    printable(`'${key}' is in its place (${kind}): no client can acquire it.`)
-  )
-  return [`${summary(line)}.`, ...(rows.length === 0 ? [] : [yield* table(header, rows)]), ...conflicts].join("\n")
-})
+  const header = ["STATE", "CLAIM", "CLIENT", "HELD SINCE", "ASKED AT", "LEASE", "BEHIND", "REVISION", "VALUE"]
+  return [`${summary(line)}.`, ...(rows.length === 0 ? [] : table(header, rows, room)), ...conflictsOf(line)].join("\n")
+}
+
+/** How many wait inside of its process. */
+export const behindOf = ({ behind }: Client.Client): string => behind === undefined ? "" : String(behind)
 
 // -----------------------------------------------------------------------------
 // for programs
 // -----------------------------------------------------------------------------
 
-/** Leases are hexadecimal, as etcdctl prints them. Times are those of the client's clock, and durations milliseconds. */
-export const toJson = ({ conflicts, holders, lock, of, queue }: Line): string => {
-  const entry = ({ claim, client }: Entry) => ({ claim, ...clientToJson(client) })
-  return json({ lock, of, holders: holders.map(entry), queue: queue.map(entry), conflicts })
+export const toData = ({ conflicts, holders, lock, of, queue }: Line) => {
+  const entry = ({ claim, client }: Entry) => ({ claim, ...Client.toData(client) })
+  return { lock, of, holders: holders.map(entry), queue: queue.map(entry), conflicts }
 }
-
-export const clientToJson = (client: Client) => ({
-  key: client.key,
-  lease: client.leaseId.toString(16),
-  createRevision: Number(client.createRevision),
-  host: client.host,
-  pid: client.pid,
-  since: client.since === undefined ? undefined : DateTime.formatIso(client.since),
-  remaining: client.remaining === undefined ? undefined : Duration.toMillis(client.remaining),
-  metadata: client.metadata,
-  behind: client.behind
-})

@@ -1,15 +1,17 @@
 /** `etcd-lock ls`: the locks under a prefix. */
 import { Lock } from "effect-etcd-lock"
 import { Argument, Command } from "effect/cli"
+import * as Clock from "effect/Clock"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import { json, printable } from "../internal/printable.ts"
+import * as Client from "./client.ts"
 import { connection } from "./connection.ts"
-import { clientOf, clientToJson, sinceOf, waitingText } from "./line.ts"
+import { waitingText } from "./line.ts"
 import { root } from "./root.ts"
 import { untilSignal } from "./signals.ts"
-import { table } from "./table.ts"
-import { spoken } from "./words.ts"
+import { type Room, table } from "./table.ts"
+import { printed, spoken } from "./words.ts"
 
 export const ls = Command.make("ls", {
   prefix: Argument.String("prefix").pipe(
@@ -19,36 +21,48 @@ export const ls = Command.make("ls", {
 }, ({ prefix }) =>
   Effect.gen(function*() {
     const locks = yield* Lock.list(prefix)
-    if ((yield* root).json) yield* Effect.forEach(locks, (lock) => Console.log(toJson(lock)))
-    else yield* Console.log(yield* toText(locks))
+    if ((yield* root).json) yield* Effect.forEach(locks, (lock) => Console.log(json(toData(lock))))
+    else yield* Console.log(toText(locks, yield* Clock.currentTimeMillis, yield* printed))
   }).pipe(untilSignal, Effect.provide(connection), spoken)).pipe(
     Command.withShortDescription("List the locks that are held."),
-    Command.withDescription("Lists the locks that are held: by whom, since when, and how many wait."),
+    Command.withDescription(
+      "Lists the locks that are held: by whom, since when, whether the holder's lease is renewed, how many wait, and for " +
+        "how long the first of them has."
+    ),
     Command.withExamples([{ command: "etcd-lock ls orders/", description: "All locks whose names begin with orders/" }])
   )
 
 /** A lock that is held, or that was and is free now. */
 export type Listed = Omit<Lock.Summary, "holder"> & { readonly holder: Lock.Holder | undefined }
 
-export const toText = (locks: ReadonlyArray<Lock.Summary>): Effect.Effect<string> =>
-  locks.length === 0
-    ? Effect.succeed("No lock is held.")
-    : table(
-      ["LOCK", "HELD BY", "SINCE", "HOLD", "WAIT"],
-      locks.map(({ holder, holding, lock, waiting }) => [
-        lock,
-        clientOf(holder),
-        sinceOf(holder),
-        String(holding),
-        String(waiting + (holder.behind ?? 0))
-      ])
-    )
+export const toText = (locks: ReadonlyArray<Lock.Summary>, now: number, room: Room): string => {
+  if (locks.length === 0) return "No lock is held."
+  const rows = locks.map(({ holder, holding, lock, next, waiting }) => ({
+    cells: [
+      lock,
+      Client.nameOf(holder),
+      Client.timeOf(holder.heldSince),
+      Client.timeOf(holder.askedAt),
+      Client.leaseOf(holder),
+      String(holding),
+      String(waiting + (holder.behind ?? 0)),
+      Client.ageOf(next?.askedAt, now),
+      Client.valueOf(holder)
+    ],
+    style: Client.isLate(holder) ? "yellow" as const : undefined
+  }))
+  const header = ["LOCK", "HELD BY", "HELD SINCE", "ASKED AT", "LEASE", "HOLD", "WAIT", "FOR", "VALUE"]
+  return table(header, rows, room).join("\n")
+}
 
 export const summary = ({ holder, holding, lock, waiting }: Listed): string => {
   const others = holding > 1 ? ` and ${holding - 1} more` : ""
-  const state = holder === undefined ? "is free" : `is held by ${clientOf(holder)}${others}`
+  const state = holder === undefined ? "is free" : `is held by ${Client.nameOf(holder)}${others}`
   return printable(`'${lock}' ${state}${waitingText(waiting, holder === undefined ? [] : [holder])}`)
 }
 
-export const toJson = ({ holder, ...lock }: Listed): string =>
-  json({ ...lock, holder: holder === undefined ? null : clientToJson(holder) })
+export const toData = ({ holder, next, ...lock }: Listed) => ({
+  ...lock,
+  holder: holder === undefined ? null : Client.toData(holder),
+  next: next === undefined ? null : Client.toData(next)
+})

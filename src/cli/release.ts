@@ -3,12 +3,13 @@ import { Lock, ReadWriteLock } from "effect-etcd-lock"
 import { Argument, Command, Flag, Prompt, TerminalCapabilities } from "effect/cli"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
+import * as Client from "./client.ts"
 import { connection } from "./connection.ts"
 import { codes, ExitWith, Misuse } from "./ending.ts"
 import * as flags from "./flags.ts"
 import * as Line from "./line.ts"
 import { untilSignal } from "./signals.ts"
-import { spoken } from "./words.ts"
+import { printed, spoken } from "./words.ts"
 
 export const release = Command.make("release", {
   force: Flag.Boolean("force").pipe(
@@ -31,7 +32,7 @@ export const release = Command.make("release", {
           message: `${Line.summary(line)}. Without a terminal to ask on, --force is needed to take it away.`
         })
       }
-      yield* Console.log(yield* Line.text(line))
+      yield* Console.log(Line.text(line, yield* printed))
       const message = "Take it away? What it runs goes on until it notices, beside the next holder."
       if (!(yield* Prompt.run(Prompt.Confirm({ message })))) return yield* new ExitWith({ code: 1 })
     }
@@ -41,7 +42,7 @@ export const release = Command.make("release", {
         const released = yield* claim === "single key"
           ? Lock.forceRelease(name, { layout: "single-key", createRevision })
           : ReadWriteLock.forceRelease(name, { createRevision })
-        const who = Line.clientOf(client)
+        const who = Client.nameOf(client)
         yield* Effect.logInfo(
           released ? `'${name}' is taken away from ${who}` : `${who} has released '${name}' by itself`
         )

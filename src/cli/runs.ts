@@ -11,7 +11,7 @@ import { ExitWith } from "./ending.ts"
 import { root } from "./root.ts"
 import { untilSignal } from "./signals.ts"
 import { table } from "./table.ts"
-import { spoken } from "./words.ts"
+import { printed, spoken } from "./words.ts"
 
 export const runs = Command.make("runs", { name }, ({ name }) =>
   Effect.gen(function*() {
@@ -27,15 +27,13 @@ export const runs = Command.make("runs", { name }, ({ name }) =>
     yield* Console.log(
       rows.length === 0
         ? `No run of '${name}' is remembered.`
-        : yield* table(
+        : table(
           ["RUN", "SUCCEEDED AT", "ON", "KEPT UNTIL"],
-          rows.map(({ host, keptUntil, pid, run, succeededAt }) => [
-            run,
-            succeededAt ?? "",
-            host === undefined ? "" : `${host}:${pid}`,
-            keptUntil ?? ""
-          ])
-        )
+          rows.map(({ host, keptUntil, pid, run, succeededAt }) => ({
+            cells: [run, succeededAt ?? "", host === undefined ? "" : `${host}:${pid}`, keptUntil ?? ""]
+          })),
+          yield* printed
+        ).join("\n")
     )
   }).pipe(untilSignal, Effect.provide(connection), spoken)).pipe(
     Command.withShortDescription("List the runs that --once remembers."),

@@ -1,4 +1,5 @@
 /** What the command has to say. It goes to stderr: stdout belongs to what a command prints, or to the command that it runs. */
+import { TerminalCapabilities } from "effect/cli"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
@@ -7,6 +8,7 @@ import * as References from "effect/References"
 import { json, printable } from "../internal/printable.ts"
 import { ExitWith, Misuse, report } from "./ending.ts"
 import { inOptions, root } from "./root.ts"
+import type { Room } from "./table.ts"
 
 const levels: { readonly [Level in LogLevel.LogLevel]?: string } = {
   Warn: "warning: ",
@@ -31,6 +33,12 @@ export const layer = (options: {
     Logger.layer([Logger.withConsoleError(options.json ? Logger.map(Logger.formatStructured, json) : text)]),
     Layer.succeed(References.MinimumLogLevel, options.quiet ? "Error" : options.verbose ? "Debug" : "Info")
   )
+
+/** The room of what is printed once: a terminal breaks long lines, and a program wants all of each. */
+export const printed: Effect.Effect<Room> = Effect.map(
+  TerminalCapabilities.TerminalCapabilities,
+  ({ canAnimate, canColor }) => ({ columns: Infinity, cell: canAnimate ? 60 : Infinity, canColor })
+)
 
 /** Runs a command with its words printed as the options ask for, also about what ends it. */
 export const spoken = <A, E, R>(self: Effect.Effect<A, E, R>) =>

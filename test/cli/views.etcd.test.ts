@@ -44,19 +44,21 @@ describe("etcd-lock ls", () => {
       const { code, stdout } = yield* Program.run(["ls", `${folder}/`])
       assert.strictEqual(code, 0)
       assert.strictEqual(
-        stdout.replaceAll(/(\d{4}-\S+Z)/g, "TIME").replaceAll(/ {2,}/g, "  "),
+        stdout.replaceAll(/(\d{4}-\S+Z)/g, "TIME").replaceAll(/\b\d+s\b/g, "12s").replaceAll(/ {2,}/g, "  "),
         [
-          "LOCK  HELD BY  SINCE  HOLD  WAIT",
-          `${folder}/a  ${Os.hostname()}:${a.pid}  TIME  1  0`,
-          `${folder}/b  ${Os.hostname()}:${b[0].pid}  TIME  2  1`,
-          `${folder}/c  ${Os.hostname()}:${c.pid}  TIME  1  0`,
+          "LOCK  HELD BY  HELD SINCE  ASKED AT  LEASE  HOLD  WAIT  FOR  VALUE",
+          `${folder}/a  ${Os.hostname()}:${a.pid}  TIME  TIME  renewed 12s ago  1  0  {"job":"nightly"}`,
+          `${folder}/b  ${Os.hostname()}:${b[0].pid}  TIME  TIME  renewed 12s ago  2  1  12s`,
+          `${folder}/c  ${Os.hostname()}:${c.pid}  TIME  renewed 12s ago  1  0`,
           ""
         ].join("\n")
       )
       const lines = (yield* Program.run(["ls", "--json", `${folder}/`])).stdout.trim().split("\n")
       const locks = lines.map((line) => JSON.parse(line))
       assert.deepStrictEqual(
-        locks.map(({ holder: { host, pid }, ...lock }) => ({ ...lock, host, pid })),
+        locks.map(({ holder: { host, pid }, holding, layout, lock, waiting }) => (
+          { lock, layout, holding, waiting, host, pid }
+        )),
         [[a, 1, 0, "a"], [b[0], 2, 1, "b"], [c, 1, 0, "c"]].map(([holder, holding, waiting, name]) => ({
           lock: `${folder}/${name}`,
           layout: "queue",
@@ -66,7 +68,11 @@ describe("etcd-lock ls", () => {
           pid: (holder as Program.Program).pid
         }))
       )
-      assert.deepStrictEqual(locks[0].holder.metadata, { job: "nightly" })
+      const [{ holder, next }, { next: waiter }] = locks
+      assert.deepStrictEqual(holder.metadata, { job: "nightly" })
+      assert.isBelow(holder.notRenewedFor, 15_000)
+      assert.isAtLeast(Date.parse(holder.heldSince), Date.parse(holder.askedAt))
+      assert.deepStrictEqual([next, waiter.host], [null, Os.hostname()])
     }).pipe(Effect.scoped))
 
   it.live("ends quietly where its reader has left", () =>
@@ -114,10 +120,10 @@ describe("etcd-lock inspect", () => {
         picture(stdout, name, processes),
         [
           "'NAME' is held by HOST:1; 2 wait.",
-          "STATE  CLAIM  CLIENT  SINCE  LEASE ENDS IN  REVISION  METADATA",
-          "holds  exclusive  HOST:1  TIME  12s  REVISION  {\"job\":\"nightly\"}",
-          "waits  shared  HOST:2  TIME  12s  REVISION",
-          "waits  exclusive  HOST:3  TIME  12s  REVISION",
+          "STATE  CLAIM  CLIENT  HELD SINCE  ASKED AT  LEASE  REVISION  VALUE",
+          "holds  exclusive  HOST:1  TIME  TIME  renewed 12s ago  REVISION  {\"job\":\"nightly\"}",
+          "waits  shared  HOST:2  TIME  renewed 12s ago  REVISION",
+          "waits  exclusive  HOST:3  TIME  renewed 12s ago  REVISION",
           ""
         ].join("\n")
       )
@@ -129,7 +135,7 @@ describe("etcd-lock inspect", () => {
       const holder = yield* hold("--permits", "2", "--of", "3", name)
       assert.include(
         picture((yield* Program.run(["inspect", name])).stdout, name, [holder]),
-        "holds  2 of 3  HOST:1  TIME  12s  REVISION"
+        "holds  2 of 3  HOST:1  TIME  renewed 12s ago  REVISION"
       )
       const etcd = yield* connect()
       const single = unique("single")
@@ -147,6 +153,24 @@ describe("etcd-lock inspect", () => {
         queue: [],
         conflicts: []
       })
+    }).pipe(Effect.scoped))
+
+  it.live("shows who leads an election and who stands in it, other programs included, as ls does", () =>
+    Effect.gen(function*() {
+      const name = unique("election")
+      const leader = yield* Program.start(["elect", name, "--value", "10.0.0.7:8080"])
+      yield* leader.printed(/"token"/)
+      // As `etcdctl elect` stands.
+      const etcd = yield* connect()
+      const lease = yield* leased(etcd)
+      yield* etcd.txn({ then: [Etcd.put(`${name}/${lease.toString(16)}`, "w2", { lease })] })
+      assert.match(
+        (yield* Program.run(["inspect", name])).stdout,
+        /VALUE\nholds .* 10\.0\.0\.7:8080\nwaits .* w2\n$/
+      )
+      const data = JSON.parse((yield* Program.run(["inspect", "--json", name])).stdout)
+      assert.deepStrictEqual([data.holders[0].value, data.queue[0].value], ["10.0.0.7:8080", "w2"])
+      assert.match((yield* Program.run(["ls", name])).stdout, /VALUE\n.* 10\.0\.0\.7:8080\n$/)
     }).pipe(Effect.scoped))
 
   it.live("names what blocks a lock", () =>
@@ -190,11 +214,11 @@ describe("etcd-lock watch", () => {
       assert.strictEqual(
         picture(watch.stdout(), name, [first, second]),
         [
-          "'NAME' is free",
-          "'NAME' is held by HOST:1",
-          "'NAME' is held by HOST:1; 1 waits",
-          "'NAME' is held by HOST:2",
-          "'NAME' is free",
+          "TIME 'NAME' is free",
+          "TIME 'NAME' is held by HOST:1",
+          "TIME 'NAME' is held by HOST:1; 1 waits",
+          "TIME 'NAME' is held by HOST:2",
+          "TIME 'NAME' is free",
           ""
         ].join("\n")
       )
@@ -228,12 +252,13 @@ describe("etcd-lock watch", () => {
       yield* json.printed(/\/b"/)
       yield* a.send("SIGTERM")
       yield* watch.printed(/free/)
-      yield* json.printed(/null/)
+      yield* json.printed(/"holder":null/)
       assert.strictEqual(
         picture(watch.stdout(), folder, [a, b]),
-        ["'NAME/a' is held by HOST:1", "'NAME/b' is held by HOST:2", "'NAME/a' is free", ""].join("\n")
+        ["TIME 'NAME/a' is held by HOST:1", "TIME 'NAME/b' is held by HOST:2", "TIME 'NAME/a' is free", ""].join("\n")
       )
       const lines = json.stdout().trim().split("\n").map((line) => JSON.parse(line))
+      for (const { time } of lines) assert.match(time, /^\d{4}-\d\d-\d\dT[\d:.]+Z$/)
       assert.deepStrictEqual(lines.map(({ holder, lock }) => [lock, holder?.pid ?? null]), [
         [`${folder}/a`, a.pid],
         [`${folder}/b`, b.pid],

@@ -10,7 +10,7 @@ const holder = new Lock.Holder({
   createRevision: 2n ** 60n,
   host: "box",
   pid: 7,
-  since: DateTime.makeUnsafe("2026-11-22T17:55:02.928Z"),
+  askedAt: DateTime.makeUnsafe("2026-11-22T17:55:02.928Z"),
   metadata: { team: "blue", tags: [1, null, { deep: true }] },
   remaining: Duration.seconds(3)
 })
@@ -163,11 +163,23 @@ describe("an error", () => {
     }
   })
 
+  it("says since when the holder holds only where that is known, and else when it asked", () => {
+    const heldSince = DateTime.makeUnsafe("2026-11-22T18:00:00.000Z")
+    const texts = [{}, { heldSince }, { askedAt: undefined }].map((known) =>
+      new Lock.LockHeld({ lock: "orders", holder: new Lock.Holder({ ...holder, ...known }) }).message
+    )
+    assert.deepStrictEqual(texts, [
+      "Lock 'orders' is held by box (process 7), which asked at 2026-11-22T17:55:02.928Z",
+      "Lock 'orders' is held by box (process 7) since 2026-11-22T18:00:00.000Z",
+      "Lock 'orders' is held by box (process 7)"
+    ])
+  })
+
   it("says in words what happened", () => {
     assert.deepStrictEqual(errors.map(({ message }) => message), [
-      "Lock 'orders' is held by box (process 7) since 2026-11-22T17:55:02.928Z",
+      "Lock 'orders' is held by box (process 7), which asked at 2026-11-22T17:55:02.928Z",
       "Lock 'orders' was not free a moment ago, and nobody was seen to hold it",
-      "Lock 'orders' was not acquired within 30s; it is held by box (process 7) since 2026-11-22T17:55:02.928Z",
+      "Lock 'orders' was not acquired within 30s; it is held by box (process 7), which asked at 2026-11-22T17:55:02.928Z",
       "Lock 'orders' was not acquired at once",
       "Lock 'orders' was lost after 2m: Lease 1f expired: etcd acknowledged no renewal for 13s 500ms, and this process " +
       "stood still for 4s of that time; the last error was: etcd leaseKeepAlive failed (Unavailable): cannot connect",

@@ -16,6 +16,9 @@ import type { EntryLease, LeaseRef } from "./leaseRef.ts"
 import type { Line } from "./line.ts"
 import { type Place, unplaced } from "./view.ts"
 
+/** How long it has waited and held, in milliseconds, before its key tells since when it holds. */
+export const worthTelling = 1000
+
 /** What an entry is made of. */
 export interface EntryOptions {
   readonly ref: LeaseRef
@@ -76,7 +79,13 @@ export class Entry implements Owner {
   place: Place = unplaced
   /** How many requests of its process its key tells of, which wait for this place and have no entries of their own. */
   behind = 0
-  /** It may not tell of them: the request that put the number has failed. */
+  /** Since when it holds, as its key tells, in milliseconds of the wall clock. */
+  heldSince: number | undefined
+  /** A fiber of this process has waited for this place before. */
+  hasWaited = false
+  /** When its key is to tell since when it holds, on the monotonic clock. */
+  tellAt = Infinity
+  /** Its key may not tell of those behind: the request that put the number has failed. */
   isBehindInDoubt = false
   /** How many entries were in its way when it joined, if that is known. */
   ahead: number | undefined
@@ -109,6 +118,8 @@ export class Entry implements Owner {
   takeTurn(revision: bigint, now: number) {
     if (this.state !== "Waiting" || this.checkLoss() !== undefined) return
     this.state = "Held"
+    // One that may be over soon is not worth a commit, and who hardly waited holds since it asked, or nearly so.
+    if (this.hasWaited || now - this.since >= worthTelling) this.tellAt = now + worthTelling
     this.since = now
     this.place = unplaced
     this.fencingToken = revision

@@ -24,7 +24,8 @@ import {
   type EntryOptions,
   ForeignEntry,
   giveAway,
-  keyDeleted
+  keyDeleted,
+  worthTelling
 } from "./entry.ts"
 import { type EntryKey, type EntryKeyValue, idOf } from "./entryKey.ts"
 import { isDescribable, type Layout, releaseKey } from "./layout.ts"
@@ -309,7 +310,8 @@ export const make = (
   }
 
   /** Takes the lock if nothing is in the way. */
-  const takeFree = (entry: Entry, done: Done<Entry | Refused, EntryError>) =>
+  const takeFree = (entry: Entry, done: Done<Entry | Refused, EntryError>) => {
+    tellOfFree(entry)
     send([entry], Requests.takeFree(entry), done, (result) => {
       const { line } = entry
       const [ownKey, ...heads] = result.succeeded ? [] : result.responses
@@ -317,11 +319,20 @@ export const make = (
       const holder = Requests.headOf(heads) ?? ownKey?.kvs[0]
       const own = earlierAttempt(entry, result, ownKey)
       line.isTaken = !result.succeeded && own === undefined
-      if (line.isTaken) return Exit.succeed(new Refused(line.prefix, holder))
+      if (line.isTaken) {
+        entry.heldSince = undefined
+        return Exit.succeed(new Refused(line.prefix, holder))
+      }
       enter(entry, own?.createRevision ?? result.revision)
       line.hold(entry)
       return Exit.succeed(entry)
     })
+  }
+
+  /** What is put only where nothing is in its way holds from then on. The value of a candidate is its own. */
+  const tellOfFree = (entry: Entry) => {
+    if (entry.claim.kind !== "election") entry.heldSince = clock.currentTimeMillisUnsafe()
+  }
 
   const joinAll: Lines["joinAll"] = (wanted, done) => {
     const entries = entriesOf(wanted)
@@ -347,6 +358,7 @@ export const make = (
 
   const tryJoinAll: Lines["tryJoinAll"] = (wanted, done) => {
     const entries = entriesOf(wanted)
+    entries.forEach(tellOfFree)
     send(entries, Requests.takeAllFree(entries), done, (result) => {
       const seen = result.succeeded ? [] : result.responses.map(({ responses: [own, ...heads] }) => ({
         own,
@@ -402,6 +414,7 @@ export const make = (
     const { line } = entry
     detach(entry)
     const next = new Entry(line, options)
+    next.hasWaited = true
     let isGone = false
     const finish: typeof done = (exit) => {
       done(exit)
@@ -503,9 +516,14 @@ export const make = (
 
   /** Puts the description of an entry that is there. If it fails, the entry goes on under the former one. */
   const putAgain = (entry: Entry) => {
+    const isToTell = entry.tellAt < Infinity
+    if (isToTell) entry.heldSince = clock.currentTimeMillisUnsafe() - Math.round(monotonicMillis(clock) - entry.since)
+    entry.tellAt = Infinity
     entry.isBehindInDoubt = false
     batch.send(laneOf(entry), Requests.describe(entry), (exit) => {
-      if (Exit.isFailure(exit)) entry.isBehindInDoubt = true
+      if (Exit.isSuccess(exit)) return
+      entry.isBehindInDoubt = true
+      if (isToTell) entry.tellAt = monotonicMillis(clock) + worthTelling
     })
   }
 
@@ -564,6 +582,7 @@ export const make = (
       if (line.isInUse) {
         for (const entry of line.entries.values()) {
           if (now - entry.since >= attendAfter[entry.state]) line.attend(entry)
+          if (now >= entry.tellAt && isDescribable(layout, entry.claim)) putAgain(entry)
         }
       } else if (now - line.idleSince >= keepLineFor) {
         line.unwatch()
@@ -579,9 +598,9 @@ export const make = (
 
   const held: Lines["held"] = (prefix) => {
     for (const entry of lines.get(prefix)?.entries.values() ?? []) {
-      const { createRevision, key, ref, state, value } = entry
+      const { createRevision, key, ref, state } = entry
       if (state === "Held" && entry.checkLoss() === undefined) {
-        return { key: Buffer.from(key), value, lease: ref.lease.id, createRevision }
+        return { key: Buffer.from(key), value: Requests.valueOf(entry), lease: ref.lease.id, createRevision }
       }
     }
     return undefined

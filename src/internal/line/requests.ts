@@ -182,9 +182,14 @@ const putOnce = (entry: Entry): Etcd.Op =>
 
 const put = (entry: Entry): Etcd.Put => Etcd.put(entry.key, valueOf(entry), { lease: entry.ref.lease.id })
 
-/** A description is a JSON object, to which the number of those behind is added. */
-const valueOf = ({ behind, value }: Entry): Uint8Array =>
-  behind === 0 ? value : Buffer.concat([value.subarray(0, -1), Buffer.from(`,"behind":${behind}}`)])
+/** A description is a JSON object, to which is added since when it holds, and the number of those behind. */
+export const valueOf = ({ behind, heldSince, value }: Entry): Uint8Array => {
+  const held = heldSince === undefined ? "" : `,"heldSince":"${new Date(heldSince).toISOString()}"`
+  const waiting = behind === 0 ? "" : `,"behind":${behind}`
+  return held + waiting === ""
+    ? value
+    : Buffer.concat([value.subarray(0, -1), Buffer.from(`${held}${waiting}}`)])
+}
 
 const isEmpty = ({ key, rangeEnd }: Etcd.Range): Etcd.Compare => ({
   key,
@@ -199,14 +204,15 @@ export const guard = (entry: Entry): Etcd.Compare => Etcd.compareCreateRevision(
 
 /** The condition that a key is there that was put for this entry. */
 const isOurs = (entry: Entry): ReadonlyArray<Etcd.Compare> => {
-  const { key, line: { layout }, ref, value } = entry
+  const { key, line: { layout }, ref } = entry
   const isOnLease = { key: Buffer.from(key), target: "Lease", operator: "=", value: ref.lease.id } as const
-  return layout.hasOwnKeys ? [isOnLease] : [isOnLease, Etcd.compareValue(key, "=", value)]
+  return layout.hasOwnKeys ? [isOnLease] : [isOnLease, Etcd.compareValue(key, "=", valueOf(entry))]
 }
 
 /** Whether a key was put for this entry. That it has the name of one says nothing: any client can put it. */
-export const isOwn = ({ id, line: { layout }, ref, value }: Entry, kv: EntryKeyValue): boolean =>
-  idOf(kv) === id && kv.lease === ref.lease.id && (layout.hasOwnKeys || Buffer.compare(kv.value, value) === 0)
+export const isOwn = (entry: Entry, kv: EntryKeyValue): boolean =>
+  idOf(kv) === entry.id && kv.lease === entry.ref.lease.id &&
+  (entry.line.layout.hasOwnKeys || Buffer.compare(kv.value, valueOf(entry)) === 0)
 
 // -----------------------------------------------------------------------------
 // answers

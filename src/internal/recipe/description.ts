@@ -15,6 +15,7 @@ const Description = Schema.Struct({
   host: Schema.optional(Schema.String),
   pid: Schema.optional(Schema.Int),
   since: Schema.optional(Schema.DateTimeUtcFromString),
+  heldSince: Schema.optional(Schema.DateTimeUtcFromString),
   metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json)),
   trace: Schema.optional(Schema.Struct({ traceId: Schema.String, spanId: Schema.String })),
   behind: Schema.optional(Schema.Int)
@@ -48,14 +49,25 @@ const traceOf = ({ spanId, traceId }: Tracer.Span) => ({ traceId, spanId })
 
 const decode = Schema.decodeUnknownOption(Schema.fromJsonString(Description))
 
+/** How long a lease lives still, and since when it has not been renewed. */
+export type Renewal = Pick<Holder, "remaining" | "notRenewedFor">
+
 /** Describes the client that an entry belongs to, as far as its value says. */
-export const describe = (kv: EntryKeyValue): Holder =>
-  new Holder({
+export const describe = (kv: EntryKeyValue, renewal?: Renewal): Holder => {
+  const text = Buffer.from(kv.value).toString()
+  const { since: askedAt, ...said } = read(text) ?? {}
+  // An entry of this library says all of these, so any other value is somebody's own.
+  const isOwn = said.host !== undefined && said.pid !== undefined && askedAt !== undefined
+  return new Holder({
     key: keyOf(kv),
     leaseId: kv.lease,
     createRevision: kv.createRevision,
-    ...read(Buffer.from(kv.value).toString())
+    ...said,
+    askedAt,
+    value: isOwn || text === "" ? undefined : text,
+    ...renewal
   })
+}
 
 const read = (text: string) => isTooDeep(text) ? undefined : Option.getOrUndefined(decode(text))
 

@@ -7,7 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import * as Etcd from "../../Etcd.ts"
-import { Holder } from "../../Holder.ts"
+import type { Holder } from "../../Holder.ts"
 import { toText } from "../etcd/bytes.ts"
 import { type Claim, metAmong } from "../line/discipline.ts"
 import { ForeignEntry } from "../line/entry.ts"
@@ -16,7 +16,7 @@ import { type Layout, queue, singleKey, withoutCompanions, withoutFolder } from 
 import * as Log from "../log.ts"
 import * as Check from "../options.ts"
 import { changes } from "./changes.ts"
-import { type Conflicting, conflictOf, describe } from "./description.ts"
+import { type Conflicting, conflictOf, describe, type Renewal } from "./description.ts"
 
 type Service = Etcd.Etcd["Service"]
 
@@ -75,10 +75,10 @@ const inspect = Effect.fnUntraced(function*(etcd: Service, { layout, prefix }: P
   const { kvs } = read
   const isEntry = (kv: Etcd.KeyValue) => kv.lease !== 0n && layout.isEntry(prefix, kv)
   const entries = withoutCompanions(prefix, kvs.filter(isEntry))
-  const remaining = yield* remainingOf(etcd, entries.slice(0, leases))
+  const renewals = yield* renewalsOf(etcd, entries.slice(0, leases))
   const clients = entries.map((kv): Claimant => ({
     claim: layout.claimIn(prefix, kv),
-    client: new Holder({ ...describe(kv), remaining: remaining.get(kv.lease) })
+    client: describe(kv, renewals.get(kv.lease))
   }))
   const holding = metAmong(clients.map(({ claim }) => claim))
   const shown: Inspected = {
@@ -90,33 +90,37 @@ const inspect = Effect.fnUntraced(function*(etcd: Service, { layout, prefix }: P
 })
 
 /** Returns the locks of both layouts whose names begin with a prefix, in the order of their names. */
-export const list = (etcd: Service, prefix: string) => Effect.map(seeAll(etcd, prefix), ({ shown }) => shown)
+export const list = (etcd: Service, prefix: string) => Effect.map(seeAll(etcd, prefix, Infinity), ({ shown }) => shown)
 
-/** Emits the same, now and after every change under the prefix. */
+/** Emits the same, now and after every change under the prefix, and asks for no lease. */
 export const listChanges = (etcd: Service, prefix: string) =>
   changes(etcd, {
     subject: prefix === "" ? "The locks" : `The locks under '${prefix}'`,
     range: rangeOf(prefix),
-    look: seeAll(etcd, prefix)
+    look: seeAll(etcd, prefix, 0)
   })
 
-const seeAll = Effect.fnUntraced(function*(etcd: Service, prefix: string) {
+const seeAll = Effect.fnUntraced(function*(etcd: Service, prefix: string, leases: number) {
   const range = rangeOf(prefix)
   const { withoutValues, ...read } = yield* etcd.range(range).pipe(
     Effect.map((read) => ({ ...read, withoutValues: false })),
     Effect.catchIf(isTooLarge, () => Effect.map(readLeases(etcd, range), (read) => ({ ...read, withoutValues: true })))
   )
-  const locks = locksOf(read.kvs, prefix)
-  const holders = locks.map(({ entries }) => entries[0]!)
-  const described = new Map(
-    (withoutValues ? yield* withValues(etcd, holders) : holders).map((kv) => [idOf(kv), describe(kv)])
-  )
-  const shown = locks.flatMap(({ entries, layout, lock, prefix }, i) => {
-    // It has been released since its key was read.
-    const holder = described.get(idOf(holders[i]!))
-    if (holder === undefined) return []
+  const locks = locksOf(read.kvs, prefix).map(({ entries, layout, lock, prefix }) => {
     const holding = metAmong(entries.map((kv) => layouts[layout].claimIn(prefix, kv)))
-    return [{ lock, layout, holder, holding, waiting: entries.length - holding }]
+    return { lock, layout, first: entries[0]!, next: entries[holding], holding, waiting: entries.length - holding }
+  })
+  const renewals = yield* renewalsOf(etcd, locks.map(({ first }) => first).slice(0, leases))
+  const clients = locks.flatMap(({ first, next }) => next === undefined ? [first] : [first, next])
+  const values = new Map((withoutValues ? yield* withValues(etcd, clients) : clients).map((kv) => [idOf(kv), kv]))
+  const describeNow = (kv: Etcd.KeyValue): Holder | undefined => {
+    const found = values.get(idOf(kv))
+    return found === undefined ? undefined : describe(found, renewals.get(kv.lease))
+  }
+  const shown = locks.flatMap(({ first, next, ...lock }) => {
+    const holder = describeNow(first)
+    // It has been released since its key was read.
+    return holder === undefined ? [] : [{ ...lock, holder, next: next === undefined ? undefined : describeNow(next) }]
   })
   return { ...read, shown }
 })
@@ -196,7 +200,7 @@ const forceRelease = Effect.fnUntraced(function*(
 // -----------------------------------------------------------------------------
 
 /** All keys of a line, oldest first, in one reply unless they do not fit into one. */
-const readLine = (etcd: Service, range: Etcd.Range) => {
+export const readLine = (etcd: Service, range: Etcd.Range) => {
   const oldestFirst = { ...range, sort: "CreateAscending" } as const
   return Effect.catchIf(etcd.range(oldestFirst), isTooLarge, () =>
     Effect.flatMap(
@@ -206,18 +210,22 @@ const readLine = (etcd: Service, range: Etcd.Range) => {
 }
 
 /** How long leases last. Several entries may be on one. */
-const remainingOf = (etcd: Service, entries: ReadonlyArray<Etcd.KeyValue>) =>
+const renewalsOf = (etcd: Service, entries: ReadonlyArray<Etcd.KeyValue>) =>
   Effect.map(
     Effect.forEach(
       new Set(entries.map(({ lease }) => lease)),
       (lease) =>
         Effect.map(
           etcd.leaseTimeToLive(lease),
-          ({ remaining }) => [lease, Duration.seconds(Math.max(0, remaining))] as const
+          ({ granted, remaining }): readonly [bigint, Renewal] => [lease, {
+            remaining: Duration.seconds(Math.max(0, remaining)),
+            // It may be over since its key was read.
+            notRenewedFor: remaining < 0 ? undefined : Duration.seconds(Math.max(0, granted - remaining))
+          }]
         ),
       { concurrency: 16 }
     ),
-    (remaining) => new Map(remaining)
+    (renewals) => new Map(renewals)
   )
 
 /** Reads the keys of a range with their leases, in as many replies as they need, and keeps no values. */

@@ -6,12 +6,12 @@ import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import type { Leader } from "../../Election.ts"
+import type { Candidate, Leader } from "../../Election.ts"
 import type * as Etcd from "../../Etcd.ts"
 import { idOf, keyOf } from "../line/entryKey.ts"
 import { first } from "../line/requests.ts"
 import { changes } from "./changes.ts"
-import type { Place } from "./inspection.ts"
+import { type Place, readLine } from "./inspection.ts"
 
 type Service = Etcd.Etcd["Service"]
 
@@ -19,10 +19,13 @@ type Service = Etcd.Etcd["Service"]
 const head = (etcd: Service, { layout, prefix }: Place) =>
   Effect.map(etcd.range(first(layout.range(prefix))), (read) => ({
     ...read,
-    leading: Option.filter(Arr.head(read.kvs), (kv) => kv.lease !== 0n && layout.isEntry(prefix, kv))
+    leading: Option.filter(Arr.head(read.kvs), isCandidate({ layout, prefix }))
   }))
 
-const show = (kv: Etcd.KeyValue): Leader => ({
+const isCandidate = ({ layout, prefix }: Place) => (kv: Etcd.KeyValue): boolean =>
+  kv.lease !== 0n && layout.isEntry(prefix, kv)
+
+const show = (kv: Etcd.KeyValue): Candidate => ({
   key: keyOf(kv),
   value: Buffer.from(kv.value).toString(),
   leaseId: kv.lease,
@@ -32,6 +35,12 @@ const show = (kv: Etcd.KeyValue): Leader => ({
 
 export const leader = (etcd: Service, place: Place) =>
   Effect.map(head(etcd, place), ({ leading }) => Option.map(leading, show))
+
+export const candidates = (etcd: Service, place: Place) =>
+  Effect.map(
+    readLine(etcd, place.layout.range(place.prefix)),
+    ({ kvs }) => kvs.filter(isCandidate(place)).map(show)
+  )
 
 export const observe = (
   etcd: Service,

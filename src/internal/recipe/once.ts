@@ -119,7 +119,7 @@ const runOf = Effect.fnUntraced(function*(etcd: Service, kv: Etcd.KeyValue, fold
   const run = Result.getOrUndefined(Result.try(() => decodeURIComponent(encoded)))
   // A key of another name, which lies deeper, or one that is no mark.
   if (run === undefined || encodeURIComponent(run) !== encoded) return undefined
-  const { host, pid, since: succeededAt } = describe(kv)
+  const { askedAt: succeededAt, host, pid } = describe(kv)
   if (kv.lease === 0n) return { run, host, pid, succeededAt, remaining: undefined }
   const { remaining } = yield* etcd.leaseTimeToLive(kv.lease)
   // Its time is over since it was read.

@@ -1,0 +1,88 @@
+/** Keeps the screen of `watch` true: it paints what etcd has said, and asks etcd whether it is there. */
+import { Etcd } from "effect-etcd-lock"
+import { TerminalCapabilities } from "effect/cli"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as References from "effect/References"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
+import * as Terminal from "effect/Terminal"
+import * as Screen from "./screen.ts"
+
+const every = "1 second"
+
+/** How often etcd is asked about a lease at most, in milliseconds. */
+const askAboutLeaseEvery = 3000
+
+/** The screen that programs have for themselves, which does not scroll, without a cursor. */
+const enter = "\u001b[?1049h\u001b[?25l"
+const leave = "\u001b[?25h\u001b[?1049l"
+
+/** Shows what a stream emits. The key `probe` is one that a user who may read the locks may read as well. */
+export const show = Effect.fnUntraced(
+  function*<A, E, R>(kind: Screen.Kind<A>, stream: Stream.Stream<A, E, R>, probe: string) {
+    const etcd = yield* Etcd.Etcd
+    const terminal = yield* Terminal.Terminal
+    const { canColor } = yield* TerminalCapabilities.TerminalCapabilities
+    const heard = yield* SubscriptionRef.make<Screen.Heard<A> | undefined>(undefined)
+    const display = (text: string) => Effect.orDie(terminal.display(text))
+    // The terminal may be gone by then.
+    yield* Effect.acquireRelease(display(enter), () => Effect.ignore(terminal.display(leave)))
+
+    const sizes = Stream.map(Stream.fromQueue(yield* terminal.size), (size) => Screen.sizeOf(size, canColor))
+
+    const followed = stream.pipe(
+      // The screen tells of an outage itself.
+      Stream.provideService(References.MinimumLogLevel, "None"),
+      Stream.runForEach(Effect.fnUntraced(function*(shown) {
+        const at = yield* Clock.currentTimeMillis
+        yield* SubscriptionRef.update(
+          heard,
+          (before) => ({ renewals: new Map(), ...before, shown, at, trouble: undefined })
+        )
+      }))
+    )
+
+    const renewalOf = Effect.fnUntraced(function*(lease: bigint, before: Screen.Renewal | undefined, now: number) {
+      if (before !== undefined && now - before.at < askAboutLeaseEvery) return before
+      const { granted, remaining } = yield* etcd.leaseTimeToLive(lease)
+      return {
+        at: now,
+        remaining: Duration.seconds(Math.max(0, remaining)),
+        notRenewedFor: remaining < 0 ? undefined : Duration.seconds(Math.max(0, granted - remaining))
+      }
+    })
+
+    const ask = Effect.fnUntraced(function*({ renewals, shown }: Screen.Heard<A>) {
+      yield* etcd.range({ ...Etcd.get(probe), keysOnly: true })
+      const now = yield* Clock.currentTimeMillis
+      const { rows } = Screen.sizeOf({ columns: 0, rows: yield* terminal.rows }, canColor)
+      const leases = new Set(kind.holders(shown).slice(0, rows).map(({ leaseId }) => leaseId))
+      const answers = yield* Effect.forEach(
+        leases,
+        (lease) => Effect.map(renewalOf(lease, renewals.get(lease), now), (renewal) => [lease, renewal] as const),
+        { concurrency: 16 }
+      )
+      return { at: yield* Clock.currentTimeMillis, renewals: new Map(answers), trouble: undefined }
+    })
+
+    const asked = Effect.gen(function*() {
+      const before = yield* SubscriptionRef.get(heard)
+      if (before === undefined) return
+      const news = yield* Effect.catch(ask(before), ({ message }) => Effect.succeed({ trouble: message }))
+      yield* SubscriptionRef.update(heard, (now) => now && { ...now, ...news })
+    }).pipe(Effect.repeat(Schedule.spaced(every)))
+
+    const painted = Stream.zipLatestAll(sizes, SubscriptionRef.changes(heard), Stream.tick(every)).pipe(
+      Stream.runForEach(Effect.fnUntraced(function*([size, heard]) {
+        if (heard === undefined) return
+        yield* display(Screen.overwrite(Screen.paint(kind, heard, yield* Clock.currentTimeMillis, size)))
+      }))
+    )
+
+    yield* Effect.raceAllFirst([followed, asked, painted])
+  },
+  Effect.scoped
+)
