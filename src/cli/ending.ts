@@ -29,8 +29,8 @@ export const codes = {
 }
 
 /**
- * Prints an error in one line, and returns the exit code that it stands for. `renamed` has it speak of the options that were
- * given.
+ * Prints an error in one line, and returns the exit code that it stands for. `renamed` has the library's errors speak of the
+ * options that were given.
  */
 export const report = (
   cause: Cause.Cause<unknown>,
@@ -42,7 +42,7 @@ export const report = (
   return Effect.as(
     code === codes.internal
       ? Effect.logError("This is a fault of etcd-lock itself.", cause)
-      : Effect.logError(renamed(messageOf(error as Error))),
+      : Effect.logError(error instanceof Misuse ? error.message : renamed(messageOf(error as Error))),
     code
   )
 }

@@ -213,6 +213,7 @@ describe("what the command says", () => {
     ["run --ttl 999999999999 a true", 64, /error: --ttl must be from .*\. Write 15s, or 1m30s\.$/],
     ["inspect a/", 64, /error: cannot use the name "a\/"/],
     ["--cacert nope ls", 78, /error: --cacert: cannot read "nope" \(there is no such file\)$/],
+    ["--user= --password-file /tmp ls", 64, /error: --password-file .* Name the user by --user, or in ETCDCTL_USER\.$/],
     ["--cacert /tmp ls", 78, /error: --cacert: cannot read "\/tmp" \(illegal operation on a directory\)$/],
     [
       "--endpoints localhost:abc ls",
