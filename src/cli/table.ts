@@ -28,20 +28,28 @@ export const table = (header: ReadonlyArray<string>, rows: ReadonlyArray<Row>, r
   const all: ReadonlyArray<Row> = [{ cells: header, style: "bold" }, ...safe]
   const lines = all.map(({ cells, style }) => ({ style, cells: used.map((column) => cells[column]!) }))
   const widths = used.map((_, column) => Math.max(...lines.map(({ cells }) => CliOutput.displayWidth(cells[column]!))))
-  const most = Math.min(room.cell, widestIn(widths, room.columns))
+  const isLong = used.map((column) => named.has(header[column]!))
+  const most = Math.min(room.cell, mostOfLong(widths, isLong, room.columns))
   return lines.map(({ cells, style }) => {
     const padded = cells.map((cell, column) => {
-      const text = shortened(cell, most)
-      return text + " ".repeat(Math.min(widths[column]!, most) - CliOutput.displayWidth(text))
+      const width = isLong[column]! ? Math.min(widths[column]!, most) : widths[column]!
+      const text = shortened(cell, width)
+      return text + " ".repeat(width - CliOutput.displayWidth(text))
     })
     return styled(cut(padded.join(between).trimEnd(), room.columns), style, room)
   })
 }
 
-/** The greatest width of a cell with which a row fits: the widest columns give way first. */
-const widestIn = (widths: ReadonlyArray<number>, columns: number): number => {
+/** What others have named, which may be long. It is shortened, and what this command says itself is not. */
+const named = new Set(["LOCK", "HELD BY", "CLIENT", "VALUE"])
+
+/** The greatest width of a long column with which a row fits: the widest ones give way first. */
+const mostOfLong = (widths: ReadonlyArray<number>, isLong: ReadonlyArray<boolean>, columns: number): number => {
   const isFitting = (most: number) =>
-    widths.reduce((sum, width) => sum + Math.min(width, most) + between.length, -between.length) <= columns
+    widths.reduce(
+      (sum, width, column) => sum + (isLong[column]! ? Math.min(width, most) : width) + between.length,
+      -between.length
+    ) <= columns
   let most = Math.max(...widths, least)
   while (most > least && !isFitting(most)) most--
   return most

@@ -96,6 +96,16 @@ describe("a table", () => {
     assert.strictEqual(shortened("世界世界", 6), "世…界")
   })
 
+  it("shortens what others have named, and keeps what the command says itself", () => {
+    const lease = "not renewed for 12s, ends in 7s"
+    const cells = ["orders/".repeat(9), "web-3.example.org:4711", lease, "x".repeat(40)]
+    for (const columns of [79, 70]) {
+      const [, row] = table(["LOCK", "HELD BY", "LEASE", "VALUE"], [{ cells }], { ...plain, columns })
+      assert.include(row, lease)
+      assert.isAtMost(CliOutput.displayWidth(row!), columns)
+    }
+  })
+
   it("is coloured where that is allowed, and safe for a terminal", () => {
     const [head, row] = table(["A"], [{ cells: ["\u001b[2J"], style: "green" }], { ...plain, canColor: true })
     assert.strictEqual(head, "\u001b[1mA\u001b[0m")
