@@ -135,21 +135,17 @@ const saidOf = ({ env, words }: Input) =>
     const said = vi.spyOn(console, "error").mockImplementation((line) => void lines.push(String(line)))
     const output: Array<string> = []
     const printed = vi.spyOn(console, "log").mockImplementation((line) => void output.push(String(line)))
-    const before = { ...process.env }
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
         said.mockRestore()
         printed.mockRestore()
-        process.env = before
+        vi.unstubAllEnvs()
       })
     )
-    process.env = {
-      ...Object.fromEntries(Object.entries(before).filter(([name]) => !name.startsWith("ETCD"))),
-      // No etcd is there.
-      ETCDCTL_ENDPOINTS: "127.0.0.1:1",
-      ETCDCTL_COMMAND_TIMEOUT: "50ms",
-      ...env
-    }
+    for (const name of Object.keys(process.env)) if (name.startsWith("ETCD")) vi.stubEnv(name, undefined)
+    // No etcd is there.
+    const variables = { ETCDCTL_ENDPOINTS: "127.0.0.1:1", ETCDCTL_COMMAND_TIMEOUT: "50ms", ...env }
+    for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value)
     const code = yield* Effect.promise(() => main(words, "0"))
     return { code, text: lines.join("\n"), printed: output.join("\n") }
   }).pipe(Effect.scoped)
