@@ -22,9 +22,12 @@ export class Past {
   revision = 0n
   readonly #known = new Map<string, Known>()
   readonly #present = new Set<Known>()
+  /** The revisions between two that it was shown, of which it knows nothing. */
+  readonly #unseen: Array<{ readonly first: bigint; readonly last: bigint }> = []
 
   see(revision: bigint, kvs: () => ReadonlyArray<Entry>, now: number) {
     if (revision === this.revision) return
+    if (revision > this.revision + 1n) this.#unseen.push({ first: this.revision + 1n, last: revision - 1n })
     const found = new Set(kvs().map((entry) => this.#knownAs(entry)))
     for (const known of this.#present) {
       if (found.has(known)) continue
@@ -45,6 +48,21 @@ export class Past {
 
   find(key: string, createRevision: bigint): Known | undefined {
     return this.#known.get(`${key}@${createRevision}`)
+  }
+
+  /** Whether a key may have been created at a revision, and have gone before etcd was shown again. */
+  isUnseen(revision: bigint): boolean {
+    return this.#unseen.some(({ first, last }) => first <= revision && revision <= last)
+  }
+
+  /** Whether there were states since a revision of which it knows nothing. */
+  hasUnseenSince(revision: bigint): boolean {
+    return this.#unseen.some(({ last }) => last > revision)
+  }
+
+  /** Whether it was ever shown a key that fits. */
+  hasSeen(fits: (entry: Entry) => boolean): boolean {
+    return [...this.#known.values()].some(({ entry }) => fits(entry))
   }
 
   /** All keys under a prefix that were there at a revision for certain, oldest first. */

@@ -288,6 +288,8 @@ const notExcused: { readonly [K in keyof typeof ofSchedules]: () => Effect.Effec
         "Unsaid",
         "No"
       ])
+      assert.deepStrictEqual([6n, 7n, 8n, 9n].map((revision) => past.isUnseen(revision)), [false, true, true, false])
+      assert.deepStrictEqual([7n, 8n].map((revision) => past.hasUnseenSince(revision)), [true, false])
     })
 }
 

@@ -85,8 +85,8 @@ export const ofSchedules = {
     reason: "Nobody is left who could revoke it"
   },
   atOnce: {
-    excuses: "It is not known whether a key was there at a revision",
-    names: "The revisions that etcd went through in one step, when it woke up",
+    excuses: "It is not known whether a key was there at a revision, nor whether a try was refused by a state",
+    names: "The revisions that etcd went through in one step when it woke up, and whose entry came and went in them",
     ends: "With the last of these revisions",
     reason: "The checker looks at etcd between two steps"
   }

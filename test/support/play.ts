@@ -442,13 +442,26 @@ const playWith = Effect.fnUntraced(function*(
   /** Whether etcd, or its process, had a state since it asked in which there was no room for a contender. */
   const wasRefused = (contender: Contender): boolean => {
     const { requestedIn, step: { claim, name } } = contender
-    const local = rivalsHere(contender)
+    const local = new Set([...rivalsHere(contender), ...past.hasUnseenSince(requestedIn) ? unseen(contender) : []])
     return past.statesSince(place(name), requestedIn).some((line) => {
       const entries = line.filter((kv) => !ofContender(kv, contender))
-      const others = local.filter((other) => !entries.some((kv) => ofContender(kv, other)))
+      const others = [...local].filter((other) => !entries.some((kv) => ofContender(kv, other)))
       return !areTogether([claim, ...claimsOf(entries), ...others.map(({ step }) => step.claim)])
     })
   }
+
+  /** Those that have given up, and whose entries may have come and gone between two looks at etcd. */
+  const unseen = ({ parts, step: { name } }: Contender) =>
+    contenders.filter((other) => {
+      if (other.step.name !== name || parts.includes(other)) return false
+      const { endedAt, interruptedAt, requestedAt, step: { timeout } } = other
+      const gaveUpAt = Math.min(
+        endedAt ?? Infinity,
+        interruptedAt ?? Infinity,
+        timeout === "none" ? Infinity : requestedAt + timeout
+      )
+      return gaveUpAt <= now() && !past.hasSeen((kv) => ofContender(kv, other))
+    })
 
   /** Those of its process that ask for the same, or have given up while their join may still be under way. */
   const rivalsHere = ({ parts, process, requestedAfter, requestedAt, step: { name } }: Contender) =>
@@ -464,8 +477,9 @@ const playWith = Effect.fnUntraced(function*(
   const isAnother = (contender: Contender, holder: Lock.Holder | undefined): boolean => {
     if (holder === undefined) return true
     const { parts, process, requestedAt, requestedIn, step: { name } } = contender
+    if (!holder.key.startsWith(place(name))) return false
     const known = past.find(holder.key, holder.createRevision)
-    if (known === undefined || !holder.key.startsWith(place(name))) return false
+    if (known === undefined) return holder.createRevision > requestedIn && past.isUnseen(holder.createRevision)
     const { entry, gone } = known
     if (parts.some((part) => ofContender(entry, part))) return false
     if (gone === undefined || gone.revision > requestedIn) return true

@@ -129,6 +129,24 @@ export const schedules: ReadonlyArray<{ readonly about: string; readonly schedul
         { _tag: "Advance", millis: 1000 }
       ]
     }
+  },
+  {
+    // Etcd goes through all three in one step, and the key of the first is there only between two of them.
+    about: "a join and the removal of its key reach a stalled etcd together, and a try between them",
+    schedule: {
+      processes: 6,
+      ttl: 2,
+      idles: true,
+      shortLine: 8,
+      layout: "queue",
+      steps: [
+        request({ process: 0, claim: "election", how: "release", hold: 30, unwinding: 1500, timeout: 200 }),
+        { _tag: "Network", what: "stall" },
+        request({ process: 2, claim: "election", how: "tryAcquire", hold: 1, unwinding: 250 }),
+        { _tag: "Drop", what: "Request", method: "range", times: 6 },
+        { _tag: "Advance", millis: 500 }
+      ]
+    }
   }
 ]
 
