@@ -1,7 +1,7 @@
 /** The process of the command, as it should be before it loads anything else. */
-import { statSync } from "node:fs"
+import { mkdirSync, statSync } from "node:fs"
 import { enableCompileCache } from "node:module"
-import { join } from "node:path"
+import { isAbsolute, join } from "node:path"
 import { setFlagsFromString } from "node:v8"
 
 // The process may wait for days and has next to nothing to compute: it needs neither the optimizing compiler nor much
@@ -9,11 +9,27 @@ import { setFlagsFromString } from "node:v8"
 setFlagsFromString("--no-opt")
 setFlagsFromString("--semi-space-growth-factor=1")
 
-// Each start spares itself what an earlier one has compiled. What lies in that folder is executed, so it is one of the
-// user who runs this process: not Node's own, which all users share, nor that of the user who has called sudo.
-const { HOME = "", XDG_CACHE_HOME = "" } = process.env
-const isOurs = statSync(XDG_CACHE_HOME || HOME, { throwIfNoEntry: false })?.uid === process.getuid?.()
-if (isOurs) enableCompileCache(join(XDG_CACHE_HOME || join(HOME, ".cache"), "etcd-lock"))
+/**
+ * The folder for what Node compiles, which a later start then need not compile again. What lies there is executed, so nobody
+ * but the user of this process may write to it: not Node's own folder, which all users share, nor that of the user who has
+ * called sudo.
+ */
+const cacheFolder = (): string | undefined => {
+  const { HOME = "", XDG_CACHE_HOME = "" } = process.env
+  const caches = isAbsolute(XDG_CACHE_HOME) ? XDG_CACHE_HOME : join(HOME, ".cache")
+  if (!isAbsolute(caches)) return undefined
+  const folder = join(caches, "etcd-lock")
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const { mode, uid } = statSync(folder)
+  return uid === process.getuid?.() && (mode & 0o022) === 0 ? folder : undefined
+}
+
+try {
+  const folder = cacheFolder()
+  if (folder !== undefined) enableCompileCache(folder)
+} catch {
+  // It starts without a cache where there can be none.
+}
 
 // Node warns of how gRPC names an IP address in TLS. That is nothing that the user of this command could change.
 process.noDeprecation = true
