@@ -6,10 +6,13 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
 import * as Schedule from "effect/Schedule"
+import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Terminal from "effect/Terminal"
+import { codes, ExitWith } from "./ending.ts"
 import * as Screen from "./screen.ts"
+import { stop, stopAsked } from "./signals.ts"
 
 const every = "1 second"
 
@@ -27,9 +30,17 @@ export const show = Effect.fnUntraced(
     const terminal = yield* Terminal.Terminal
     const { canColor } = yield* TerminalCapabilities.TerminalCapabilities
     const heard = yield* SubscriptionRef.make<Screen.Heard<A> | undefined>(undefined)
-    const display = (text: string) => Effect.orDie(terminal.display(text))
-    // The terminal may be gone by then.
-    yield* Effect.acquireRelease(display(enter), () => Effect.ignore(terminal.display(leave)))
+    // A terminal that is gone shows no message either.
+    const display = (text: string) =>
+      Effect.mapError(terminal.display(text), () => new ExitWith({ code: codes.output }))
+    const turns = yield* Semaphore.make(1)
+    let isEntered = false
+    const left = Effect.suspend(() => {
+      if (!isEntered) return Effect.void
+      isEntered = false
+      return display(leave)
+    })
+    yield* Effect.addFinalizer(() => Effect.ignore(left))
 
     const sizes = Stream.map(Stream.fromQueue(yield* terminal.size), (size) => Screen.sizeOf(size, canColor))
 
@@ -78,11 +89,19 @@ export const show = Effect.fnUntraced(
     const painted = Stream.zipLatestAll(sizes, SubscriptionRef.changes(heard), Stream.tick(every)).pipe(
       Stream.runForEach(Effect.fnUntraced(function*([size, heard]) {
         if (heard === undefined) return
-        yield* display(Screen.overwrite(Screen.paint(kind, heard, yield* Clock.currentTimeMillis, size)))
+        const text = Screen.overwrite(Screen.paint(kind, heard, yield* Clock.currentTimeMillis, size))
+        yield* turns.withPermit(Effect.suspend(() => {
+          const isFirst = !isEntered
+          isEntered = true
+          return display(isFirst ? enter + text : text)
+        }))
       }))
     )
 
-    yield* Effect.raceAllFirst([followed, asked, painted])
+    // The shell has its own screen while this process is stopped, and the next paint takes it back.
+    const pausing = Effect.forever(Effect.andThen(stopAsked, turns.withPermit(Effect.andThen(left, stop))))
+
+    yield* Effect.raceAllFirst([followed, asked, painted, pausing])
   },
   Effect.scoped
 )
