@@ -287,10 +287,11 @@ describe("etcd-lock release", () => {
 
 describe("hostile metadata", () => {
   const hostile = "\u001b]0;owned\u0007\u001b[2J\u009b31m\r\n\u202egnp.exe"
+  const own = { pid: 1, since: "2020-01-01T00:00:00Z" }
 
   it.live.each<[string, string]>([
-    ["escape sequences", JSON.stringify({ metadata: { [hostile]: hostile }, host: hostile, pid: 1 })],
-    ["a megabyte", JSON.stringify({ metadata: { job: `${"x".repeat(1_000_000)}${hostile}` } })],
+    ["escape sequences", JSON.stringify({ metadata: { [hostile]: hostile }, host: hostile, ...own })],
+    ["a megabyte", JSON.stringify({ metadata: { job: `${"x".repeat(1_000_000)}${hostile}` }, host: "box", ...own })],
     ["what is not JSON", `${hostile}{`],
     ["JSON that is deep", `{"metadata":{"a":${"[".repeat(10_000)}${"]".repeat(10_000)}}}`]
   ])("never reaches the terminal raw: %s", ([, value]) =>
