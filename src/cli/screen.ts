@@ -8,7 +8,7 @@ import type * as Terminal from "effect/Terminal"
 import { printable } from "../internal/printable.ts"
 import * as Client from "./client.ts"
 import * as Line from "./line.ts"
-import type * as Ls from "./ls.ts"
+import * as Ls from "./ls.ts"
 import { type Room, type Row, shortened, type Style, styled, table } from "./table.ts"
 
 /** What etcd has said. */
@@ -64,11 +64,12 @@ export const paint = <A>(kind: Kind<A>, heard: Heard<A>, now: number, size: Size
     ...(isOld ? [line(silent, "red")] : []),
     ...(heard.trouble === undefined ? [] : [line(heard.trouble, "red")]),
     ...notes.map((note) => line(note)),
-    ...moreNotes
+    ...moreNotes.map((note) => line(note))
   ]
   const all = isOld ? kind.rows(heard).map(({ cells }): Row => ({ cells, style: "dim" })) : kind.rows(heard)
   const [rows, more] = limited(all, size.rows - top.length - 1)
-  return [...top, ...(rows.length === 0 ? [] : table(kind.header, rows, size)), ...more].slice(0, size.rows)
+  return [...top, ...(rows.length === 0 ? [] : table(kind.header, rows, size)), ...more.map((text) => line(text))]
+    .slice(0, size.rows)
 }
 
 /** What fits into so many lines, and a line that says how many do not. */
@@ -138,9 +139,9 @@ type Locks = ReadonlyArray<Lock>
 type Lock = Ls.Listed & { readonly holder: Client.Client }
 
 /** The locks under a prefix. */
-export const ofLocks: Kind<Locks> = {
+export const ofLocks = (prefix: string): Kind<Locks> => ({
   title: (locks) => {
-    if (locks.length === 0) return "No lock is held."
+    if (locks.length === 0) return Ls.noneText(prefix)
     const waiting = locks.reduce((sum, lock) => sum + waitingFor(lock), 0)
     return `${locks.length} ${locks.length === 1 ? "lock is" : "locks are"} held; ${waiting} ${
       waiting === 1 ? "waits" : "wait"
@@ -165,7 +166,7 @@ export const ofLocks: Kind<Locks> = {
       }
     }),
   holders: (locks) => mostUrgentFirst(locks).map(({ holder }) => holder)
-}
+})
 
 const waitingFor = ({ holder, waiting }: Lock): number => waiting + (holder.behind ?? 0)
 

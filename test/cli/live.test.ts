@@ -43,7 +43,7 @@ describe("the screen of watch", () => {
         yield* etcd.leaseGrant(lease, 1000)
         yield* etcd.txn({ then: [Etcd.put(`job/${lease}/${lease.toString(16)}`, "", { lease })] })
       }
-      const { painted, requests, screen } = yield* shown(Screen.ofLocks, Lock.listChanges("job/"), "job/")
+      const { painted, requests, screen } = yield* shown(Screen.ofLocks("job/"), Lock.listChanges("job/"), "job/")
       yield* seconds(5)
       requests.length = painted.length = 0
       yield* seconds(60)

@@ -34,6 +34,16 @@ const picture = (text: string, name: string, processes: ReadonlyArray<Program.Pr
   )
 
 describe("etcd-lock ls", () => {
+  it.live.each(["ls /", "ls /my", "watch /", "watch //", "watch /my/"])(
+    "refuses what no name begins with: %s",
+    (line) =>
+      Effect.gen(function*() {
+        const { code, stderr, stdout } = yield* Program.run(line.split(" "))
+        assert.deepStrictEqual([code, stdout], [64, ""])
+        assert.match(stderr, /cannot use the prefix "\/.*Give a "\/" that it begins with as --prefix \/\.\n$/)
+      })
+  )
+
   it.live("lists the locks under a prefix, of all kinds", () =>
     Effect.gen(function*() {
       const folder = unique("ls")
@@ -101,7 +111,7 @@ describe("etcd-lock ls", () => {
   it.live("says that no lock is held", () =>
     Effect.gen(function*() {
       const folder = unique("none")
-      assert.strictEqual((yield* Program.run(["ls", folder])).stdout, "No lock is held.\n")
+      assert.strictEqual((yield* Program.run(["ls", folder])).stdout, `No lock under '${folder}' is held.\n`)
       assert.strictEqual((yield* Program.run(["ls", "--json", folder])).stdout, "")
     }))
 })

@@ -204,7 +204,7 @@ const assertShown = Effect.fnUntraced(function*(name: string) {
 const assertListed = Effect.fnUntraced(function*() {
   const locks = yield* Lock.list()
   assert.deepStrictEqual(withoutTimes(yield* head(Lock.listChanges())), withoutTimes(locks))
-  assertPrintable(Ls.toText(locks, 0, room), locks.length === 0 ? 1 : 1 + locks.length)
+  assertPrintable(Ls.toText("", locks, 0, room), locks.length === 0 ? 1 : 1 + locks.length)
   assert.strictEqual(new Set(locks.map(({ layout, lock }) => `${layout} ${lock}`)).size, locks.length)
   for (const lock of locks) {
     assertPrintable(Ls.summary(lock), 1)
