@@ -55,7 +55,10 @@ describe("a lease", () => {
     [5, 10, "renewed 5s ago"],
     [7, 8, "renewed 7s ago"],
     [8, 7, "not renewed for 8s, ends in 7s"],
-    [3, 0, "renewed 3s ago"],
+    [2, 1, "renewed 2s ago"],
+    [3, 0, "not renewed for 3s, ends in 0s"],
+    [1, 1, "renewed 1s ago"],
+    [2, 0, "not renewed for 2s, ends in 0s"],
     [22, 38, "renewed 22s ago"],
     [23, 37, "not renewed for 23s, ends in 37s"]
   ])("that was renewed %d s ago and has %d s left: %s", (age, left, text) => {
