@@ -2,11 +2,9 @@
 import type { Lock } from "effect-etcd-lock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
+import type { Renewal } from "../internal/recipe/description.ts"
 
 export type Client = Lock.Holder
-
-/** How long a lease lives still, and since when it has not been renewed. */
-export type Renewal = Pick<Client, "remaining" | "notRenewedFor">
 
 export const nameOf = ({ host, leaseId, pid }: Client): string =>
   host === undefined ? `lease ${leaseId.toString(16)}` : pid === undefined ? host : `${host}:${pid}`

@@ -2,7 +2,6 @@
 import { Etcd } from "effect-etcd-lock"
 import { TerminalCapabilities } from "effect/cli"
 import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
 import * as Schedule from "effect/Schedule"
@@ -10,6 +9,7 @@ import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Terminal from "effect/Terminal"
+import { renewalOf } from "../internal/recipe/inspection.ts"
 import { codes, ExitWith } from "./ending.ts"
 import * as Screen from "./screen.ts"
 import { stop, stopAsked } from "./signals.ts"
@@ -56,14 +56,9 @@ export const show = Effect.fnUntraced(
       }))
     )
 
-    const renewalOf = Effect.fnUntraced(function*(lease: bigint, before: Screen.Renewal | undefined, now: number) {
+    const askedOf = Effect.fnUntraced(function*(lease: bigint, before: Screen.Asked | undefined, now: number) {
       if (before !== undefined && now - before.at < askAboutLeaseEvery) return before
-      const { granted, remaining } = yield* etcd.leaseTimeToLive(lease)
-      return {
-        at: now,
-        remaining: Duration.seconds(Math.max(0, remaining)),
-        notRenewedFor: remaining < 0 ? undefined : Duration.seconds(Math.max(0, granted - remaining))
-      }
+      return { ...(yield* renewalOf(etcd, lease)), at: now }
     })
 
     const ask = Effect.fnUntraced(function*({ renewals, shown }: Screen.Heard<A>) {
@@ -73,7 +68,7 @@ export const show = Effect.fnUntraced(
       const leases = new Set(kind.holders(shown).slice(0, rows).map(({ leaseId }) => leaseId))
       const answers = yield* Effect.forEach(
         leases,
-        (lease) => Effect.map(renewalOf(lease, renewals.get(lease), now), (renewal) => [lease, renewal] as const),
+        (lease) => Effect.map(askedOf(lease, renewals.get(lease), now), (asked) => [lease, asked] as const),
         { concurrency: 16 }
       )
       return { at: yield* Clock.currentTimeMillis, renewals: new Map(answers), trouble: undefined }

@@ -6,6 +6,7 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import type * as Terminal from "effect/Terminal"
 import { printable } from "../internal/printable.ts"
+import type { Renewal } from "../internal/recipe/description.ts"
 import * as Client from "./client.ts"
 import * as Line from "./line.ts"
 import * as Ls from "./ls.ts"
@@ -19,10 +20,10 @@ export interface Heard<A> {
   /** Why it did not answer since. */
   readonly trouble: string | undefined
   /** Of the leases of the holders on the screen, and when it was asked about each. */
-  readonly renewals: ReadonlyMap<bigint, Renewal>
+  readonly renewals: ReadonlyMap<bigint, Asked>
 }
 
-export interface Renewal extends Client.Renewal {
+export interface Asked extends Renewal {
   readonly at: number
 }
 
