@@ -121,7 +121,7 @@ export class Current extends Context.Service<Current, Leadership>()("effect-etcd
  * A candidate, as its key in etcd shows.
  *
  * @category models
- * @since 0.1.0
+ * @since 0.2.0
  */
 export interface Candidate {
   readonly key: string
@@ -351,7 +351,7 @@ export const leader = (name: string): Effect.Effect<Option.Option<Leader>, Etcd.
  * ```
  *
  * @category observing
- * @since 0.1.0
+ * @since 0.2.0
  */
 export const candidates = (name: string): Effect.Effect<ReadonlyArray<Candidate>, Etcd.EtcdError, Etcd.Etcd> =>
   Effect.flatMap(Etcd.Etcd, (etcd) => leaders.candidates(etcd, placeOf(name)))

@@ -23,8 +23,9 @@ export class Holder extends Schema.Class<Holder>("effect-etcd-lock/Lock/Holder")
   /**
    * Since when it holds the lock, by its own clock, where its key tells. Of a client that found the lock free, it does so
    * at once; of one that waited for a second or more for a lock or for permits, when it has held them for about a second.
-   * Undefined for all that wait, and where it is not known: of readers and writers that had to wait, of permits that were
-   * free, of candidates in an election, and of other programs.
+   * Undefined for all that wait, and where it is not known: of clients that waited for less than a second, of readers and
+   * writers that had to wait, of locks that were taken together where one of them was held, of permits that were free, of
+   * candidates in an election, and of other programs.
    */
   heldSince: Schema.optional(Schema.DateTimeUtc),
   /** The `metadata` of its options. */

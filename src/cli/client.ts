@@ -2,11 +2,9 @@
 import type { Lock } from "effect-etcd-lock"
 import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
+import type { Renewal } from "../internal/recipe/description.ts"
 
 export type Client = Lock.Holder
-
-/** How long a lease lives still, and since when it has not been renewed. */
-export type Renewal = Pick<Client, "remaining" | "notRenewedFor">
 
 export const nameOf = ({ host, leaseId, pid }: Client): string =>
   host === undefined ? `lease ${leaseId.toString(16)}` : pid === undefined ? host : `${host}:${pid}`
@@ -40,11 +38,14 @@ export const holdOf = ({ askedAt, heldSince }: Client, now: number): string =>
     ? ""
     : `asked ${ageOf(askedAt, now)} ago`
 
-/** A client renews its lease every third of the TTL. Whole seconds and a slow network are no reason to doubt it. */
+/**
+ * A client renews its lease every third of the TTL. Whole seconds and a slow network are no reason to doubt it, as far as the TTL
+ * has room for them.
+ */
 export const isLate = ({ notRenewedFor, remaining }: Renewal): boolean => {
   if (notRenewedFor === undefined || remaining === undefined) return false
   const ttl = Duration.toSeconds(Duration.sum(notRenewedFor, remaining))
-  return Duration.toSeconds(notRenewedFor) > ttl / 3 + 2
+  return Duration.toSeconds(notRenewedFor) > Math.min(ttl / 3 + 2, ttl * 2 / 3)
 }
 
 export const leaseOf = (renewal: Renewal): string => {

@@ -2,14 +2,17 @@
 import { Etcd } from "effect-etcd-lock"
 import { TerminalCapabilities } from "effect/cli"
 import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
 import * as Schedule from "effect/Schedule"
+import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Terminal from "effect/Terminal"
+import { renewalOf } from "../internal/recipe/inspection.ts"
+import { codes, ExitWith } from "./ending.ts"
 import * as Screen from "./screen.ts"
+import { stop, stopAsked } from "./signals.ts"
 
 const every = "1 second"
 
@@ -27,9 +30,17 @@ export const show = Effect.fnUntraced(
     const terminal = yield* Terminal.Terminal
     const { canColor } = yield* TerminalCapabilities.TerminalCapabilities
     const heard = yield* SubscriptionRef.make<Screen.Heard<A> | undefined>(undefined)
-    const display = (text: string) => Effect.orDie(terminal.display(text))
-    // The terminal may be gone by then.
-    yield* Effect.acquireRelease(display(enter), () => Effect.ignore(terminal.display(leave)))
+    // A terminal that is gone shows no message either.
+    const display = (text: string) =>
+      Effect.mapError(terminal.display(text), () => new ExitWith({ code: codes.output }))
+    const turns = yield* Semaphore.make(1)
+    let isEntered = false
+    const left = Effect.suspend(() => {
+      if (!isEntered) return Effect.void
+      isEntered = false
+      return display(leave)
+    })
+    yield* Effect.addFinalizer(() => Effect.ignore(left))
 
     const sizes = Stream.map(Stream.fromQueue(yield* terminal.size), (size) => Screen.sizeOf(size, canColor))
 
@@ -45,14 +56,9 @@ export const show = Effect.fnUntraced(
       }))
     )
 
-    const renewalOf = Effect.fnUntraced(function*(lease: bigint, before: Screen.Renewal | undefined, now: number) {
+    const askedOf = Effect.fnUntraced(function*(lease: bigint, before: Screen.Asked | undefined, now: number) {
       if (before !== undefined && now - before.at < askAboutLeaseEvery) return before
-      const { granted, remaining } = yield* etcd.leaseTimeToLive(lease)
-      return {
-        at: now,
-        remaining: Duration.seconds(Math.max(0, remaining)),
-        notRenewedFor: remaining < 0 ? undefined : Duration.seconds(Math.max(0, granted - remaining))
-      }
+      return { ...(yield* renewalOf(etcd, lease)), at: now }
     })
 
     const ask = Effect.fnUntraced(function*({ renewals, shown }: Screen.Heard<A>) {
@@ -62,7 +68,7 @@ export const show = Effect.fnUntraced(
       const leases = new Set(kind.holders(shown).slice(0, rows).map(({ leaseId }) => leaseId))
       const answers = yield* Effect.forEach(
         leases,
-        (lease) => Effect.map(renewalOf(lease, renewals.get(lease), now), (renewal) => [lease, renewal] as const),
+        (lease) => Effect.map(askedOf(lease, renewals.get(lease), now), (asked) => [lease, asked] as const),
         { concurrency: 16 }
       )
       return { at: yield* Clock.currentTimeMillis, renewals: new Map(answers), trouble: undefined }
@@ -78,11 +84,19 @@ export const show = Effect.fnUntraced(
     const painted = Stream.zipLatestAll(sizes, SubscriptionRef.changes(heard), Stream.tick(every)).pipe(
       Stream.runForEach(Effect.fnUntraced(function*([size, heard]) {
         if (heard === undefined) return
-        yield* display(Screen.overwrite(Screen.paint(kind, heard, yield* Clock.currentTimeMillis, size)))
+        const text = Screen.overwrite(Screen.paint(kind, heard, yield* Clock.currentTimeMillis, size))
+        yield* turns.withPermit(Effect.suspend(() => {
+          const isFirst = !isEntered
+          isEntered = true
+          return display(isFirst ? enter + text : text)
+        }))
       }))
     )
 
-    yield* Effect.raceAllFirst([followed, asked, painted])
+    // The shell has its own screen while this process is stopped, and the next paint takes it back.
+    const pausing = Effect.forever(Effect.andThen(stopAsked, turns.withPermit(Effect.andThen(left, stop))))
+
+    yield* Effect.raceAllFirst([followed, asked, painted, pausing])
   },
   Effect.scoped
 )

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import { json, printable } from "../internal/printable.ts"
 import * as Client from "./client.ts"
 import { connection } from "./connection.ts"
+import { Misuse } from "./ending.ts"
 import { waitingText } from "./line.ts"
 import { root } from "./root.ts"
 import { untilSignal } from "./signals.ts"
@@ -20,9 +21,9 @@ export const ls = Command.make("ls", {
   )
 }, ({ prefix }) =>
   Effect.gen(function*() {
-    const locks = yield* Lock.list(prefix)
+    const locks = yield* Lock.list(yield* checked(prefix))
     if ((yield* root).json) yield* Effect.forEach(locks, (lock) => Console.log(json(toData(lock))))
-    else yield* Console.log(toText(locks, yield* Clock.currentTimeMillis, yield* printed))
+    else yield* Console.log(toText(prefix, locks, yield* Clock.currentTimeMillis, yield* printed))
   }).pipe(untilSignal, Effect.provide(connection), spoken)).pipe(
     Command.withShortDescription("List the locks that are held."),
     Command.withDescription(
@@ -32,11 +33,26 @@ export const ls = Command.make("ls", {
     Command.withExamples([{ command: "etcd-lock ls orders/", description: "All locks whose names begin with orders/" }])
   )
 
+/** Refuses a prefix under which there is never a lock. */
+export const checked = (prefix: string): Effect.Effect<string, Misuse> =>
+  prefix.startsWith("/")
+    ? Effect.fail(
+      new Misuse({
+        message: `cannot use the prefix ${JSON.stringify(prefix)}: no name begins with a "/". ` +
+          "Give a \"/\" that it begins with as --prefix /."
+      })
+    )
+    : Effect.succeed(prefix)
+
 /** A lock that is held, or that was and is free now. */
 export type Listed = Omit<Lock.Summary, "holder"> & { readonly holder: Lock.Holder | undefined }
 
-export const toText = (locks: ReadonlyArray<Lock.Summary>, now: number, room: Room): string => {
-  if (locks.length === 0) return "No lock is held."
+/** There is no lock under a prefix, whatever there is elsewhere. */
+export const noneText = (prefix: string): string =>
+  prefix === "" ? "No lock is held." : printable(`No lock under '${prefix}' is held.`)
+
+export const toText = (prefix: string, locks: ReadonlyArray<Lock.Summary>, now: number, room: Room): string => {
+  if (locks.length === 0) return noneText(prefix)
   const rows = locks.map(({ holder, holding, lock, next, waiting }) => ({
     cells: [
       lock,

@@ -6,9 +6,10 @@ import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import type * as Terminal from "effect/Terminal"
 import { printable } from "../internal/printable.ts"
+import type { Renewal } from "../internal/recipe/description.ts"
 import * as Client from "./client.ts"
 import * as Line from "./line.ts"
-import type * as Ls from "./ls.ts"
+import * as Ls from "./ls.ts"
 import { type Room, type Row, shortened, type Style, styled, table } from "./table.ts"
 
 /** What etcd has said. */
@@ -19,10 +20,10 @@ export interface Heard<A> {
   /** Why it did not answer since. */
   readonly trouble: string | undefined
   /** Of the leases of the holders on the screen, and when it was asked about each. */
-  readonly renewals: ReadonlyMap<bigint, Renewal>
+  readonly renewals: ReadonlyMap<bigint, Asked>
 }
 
-export interface Renewal extends Client.Renewal {
+export interface Asked extends Renewal {
   readonly at: number
 }
 
@@ -64,11 +65,12 @@ export const paint = <A>(kind: Kind<A>, heard: Heard<A>, now: number, size: Size
     ...(isOld ? [line(silent, "red")] : []),
     ...(heard.trouble === undefined ? [] : [line(heard.trouble, "red")]),
     ...notes.map((note) => line(note)),
-    ...moreNotes
+    ...moreNotes.map((note) => line(note))
   ]
   const all = isOld ? kind.rows(heard).map(({ cells }): Row => ({ cells, style: "dim" })) : kind.rows(heard)
   const [rows, more] = limited(all, size.rows - top.length - 1)
-  return [...top, ...(rows.length === 0 ? [] : table(kind.header, rows, size)), ...more].slice(0, size.rows)
+  return [...top, ...(rows.length === 0 ? [] : table(kind.header, rows, size)), ...more.map((text) => line(text))]
+    .slice(0, size.rows)
 }
 
 /** What fits into so many lines, and a line that says how many do not. */
@@ -138,9 +140,9 @@ type Locks = ReadonlyArray<Lock>
 type Lock = Ls.Listed & { readonly holder: Client.Client }
 
 /** The locks under a prefix. */
-export const ofLocks: Kind<Locks> = {
+export const ofLocks = (prefix: string): Kind<Locks> => ({
   title: (locks) => {
-    if (locks.length === 0) return "No lock is held."
+    if (locks.length === 0) return Ls.noneText(prefix)
     const waiting = locks.reduce((sum, lock) => sum + waitingFor(lock), 0)
     return `${locks.length} ${locks.length === 1 ? "lock is" : "locks are"} held; ${waiting} ${
       waiting === 1 ? "waits" : "wait"
@@ -165,7 +167,7 @@ export const ofLocks: Kind<Locks> = {
       }
     }),
   holders: (locks) => mostUrgentFirst(locks).map(({ holder }) => holder)
-}
+})
 
 const waitingFor = ({ holder, waiting }: Lock): number => waiting + (holder.behind ?? 0)
 

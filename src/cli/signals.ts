@@ -50,16 +50,16 @@ export const layer: Layer.Layer<Signals> = Layer.effect(
       Queue.offerUnsafe(received, "SIGPIPE")
       setTimeout(() => process.exit(codeOf("SIGPIPE")), patience).unref()
     }
+    // It stays, since what was printed last may fail when all else has ended.
+    process.stdout.on("error", onOutputError)
     yield* Effect.acquireRelease(
-      Effect.sync(() => {
-        process.stdout.on("error", onOutputError)
-        const removals = signals.map((signal) => {
+      Effect.sync(() =>
+        signals.map((signal) => {
           const listener = () => Queue.offerUnsafe(received, signal)
           process.on(signal, listener)
           return () => process.off(signal, listener)
         })
-        return [...removals, () => process.stdout.off("error", onOutputError)]
-      }),
+      ),
       (removals) => Effect.sync(() => removals.forEach((remove) => remove()))
     )
     return received
@@ -78,3 +78,13 @@ export const ended: Effect.Effect<never, ExitWith, Signals> = Signals.pipe(
 /** Runs an effect until it ends, or a signal comes. */
 export const untilSignal = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | ExitWith, R | Signals> =>
   Effect.raceFirst(self, ended)
+
+/** Waits for Ctrl-Z, which does not stop this process while it is waited for. */
+export const stopAsked: Effect.Effect<void> = Effect.callback<void>((resume) => {
+  const listener = () => resume(Effect.void)
+  process.once("SIGTSTP", listener)
+  return Effect.sync(() => process.off("SIGTSTP", listener))
+})
+
+/** Stops this process as Ctrl-Z does, until it is told to go on. */
+export const stop: Effect.Effect<void> = Effect.sync(() => process.kill(process.pid, "SIGTSTP"))

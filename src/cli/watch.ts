@@ -25,7 +25,7 @@ export const watch = Command.make("watch", {
     const { json: isJson } = yield* root
     const { canAnimate } = yield* TerminalCapabilities.TerminalCapabilities
     const view = isJson ? "json" : canAnimate ? "screen" : "lines"
-    yield* name === "" || name.endsWith("/") ? ofLocks[view](name) : ofLock[view](name)
+    yield* name === "" || name.endsWith("/") ? ofLocks[view](yield* Ls.checked(name)) : ofLock[view](name)
   }).pipe(untilSignal, Effect.provide(connection), spoken)).pipe(
     Command.withShortDescription("Show a lock, those under a prefix, or all, as they change."),
     Command.withDescription(
@@ -46,7 +46,7 @@ const ofLock = {
 }
 
 const ofLocks = {
-  screen: (prefix: string) => Live.show(Screen.ofLocks, Lock.listChanges(prefix), prefix || "/"),
+  screen: (prefix: string) => Live.show(Screen.ofLocks(prefix), Lock.listChanges(prefix), prefix || "/"),
   json: (prefix: string) =>
     asJson(Stream.map(changed(Lock.listChanges(prefix), (lock) => json(Ls.toData(lock))), Ls.toData)),
   lines: (prefix: string) => asLines(Stream.map(changed(Lock.listChanges(prefix), Ls.summary), Ls.summary))

@@ -12,6 +12,9 @@ export interface Tmux {
   readonly colours: Effect.Effect<string>
   /** How many lines have been scrolled off the screen. */
   readonly scrolled: Effect.Effect<number>
+  /** Whether a program has the screen for itself, and whether there is a cursor, as 0 or 1. */
+  readonly modes: Effect.Effect<string>
+  readonly type: (text: string) => Effect.Effect<void>
   readonly press: (key: string) => Effect.Effect<void>
   readonly resize: (columns: number, rows: number) => Effect.Effect<void>
   /** Waits until the screen has a match, and returns it. */
@@ -46,6 +49,8 @@ export const start = (
       screen,
       colours: tmux("capture-pane", "-p", "-e"),
       scrolled: Effect.map(tmux("display-message", "-p", "#{history_size}"), Number),
+      modes: Effect.map(tmux("display-message", "-p", "#{alternate_on} #{cursor_flag}"), (modes) => modes.trim()),
+      type,
       press,
       resize: (columns, rows) => Effect.asVoid(tmux("resize-window", "-x", String(columns), "-y", String(rows))),
       shows: (pattern) =>

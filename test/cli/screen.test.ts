@@ -55,7 +55,10 @@ describe("a lease", () => {
     [5, 10, "renewed 5s ago"],
     [7, 8, "renewed 7s ago"],
     [8, 7, "not renewed for 8s, ends in 7s"],
-    [3, 0, "renewed 3s ago"],
+    [2, 1, "renewed 2s ago"],
+    [3, 0, "not renewed for 3s, ends in 0s"],
+    [1, 1, "renewed 1s ago"],
+    [2, 0, "not renewed for 2s, ends in 0s"],
     [22, 38, "renewed 22s ago"],
     [23, 37, "not renewed for 23s, ends in 37s"]
   ])("that was renewed %d s ago and has %d s left: %s", (age, left, text) => {
@@ -157,6 +160,17 @@ describe("the screen of a lock", () => {
     }
   })
 
+  it("fits a terminal that is next to nothing, with what it says itself", () => {
+    const conflicts = Array.from({ length: 9 }, (_, i) => ({ key: `job/${i}`, kind: "PlainKey" as const }))
+    for (const columns of [1, 5]) {
+      for (
+        const text of Screen.paint(Screen.ofLock, heard({ ...line, conflicts }), noon, { ...size, columns, rows: 5 })
+      ) {
+        assert.isAtMost(CliOutput.displayWidth(text), columns)
+      }
+    }
+  })
+
   it("counts on for a holder that is not renewed, which is not green", () => {
     const late = heard(line, { renewals: renewed(8, 7, noon - 2000) })
     const colour = { ...size, canColor: true }
@@ -209,7 +223,7 @@ describe("the screen of many locks", () => {
       summary("unknown wait", client(5), { waiting: 1, next: client(6) }),
       summary("long wait", client(7, 900), { holding: 2, waiting: 3, next: client(8, 63) })
     ]
-    assert.deepStrictEqual(Screen.paint(Screen.ofLocks, heard(locks), noon, size), [
+    assert.deepStrictEqual(Screen.paint(Screen.ofLocks(""), heard(locks), noon, size), [
       "as of 12:00:00Z  5 locks are held; 5 wait.",
       "LOCK          HELD BY          FOR            WAIT  FOR    VALUE",
       "long wait     vm:7 and 1 more  asked 15m ago  3     1m 3s",
@@ -222,11 +236,15 @@ describe("the screen of many locks", () => {
 
   it("fits the terminal, whatever there is", () => {
     const locks = Array.from({ length: 500 }, (_, i) => summary(`orders/${i}/${"x".repeat(100)}`, client(i, i, i)))
-    const lines = Screen.paint(Screen.ofLocks, heard(locks), noon, size)
+    const lines = Screen.paint(Screen.ofLocks(""), heard(locks), noon, size)
     assert.lengthOf(lines, 24)
     assert.strictEqual(lines.at(-1), "and 479 more")
     for (const line of lines) assert.isAtMost(CliOutput.displayWidth(line), 79)
-    assert.include(Screen.paint(Screen.ofLocks, heard([]), noon, size)[0], "No lock is held.")
+    assert.include(Screen.paint(Screen.ofLocks(""), heard([]), noon, size)[0], "No lock is held.")
+    assert.include(
+      Screen.paint(Screen.ofLocks("orders/"), heard([]), noon, size)[0],
+      "No lock under 'orders/' is held."
+    )
   })
 
   it("overwrites what is there, and scrolls nothing", () => {

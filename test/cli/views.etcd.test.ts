@@ -34,6 +34,16 @@ const picture = (text: string, name: string, processes: ReadonlyArray<Program.Pr
   )
 
 describe("etcd-lock ls", () => {
+  it.live.each(["ls /", "ls /my", "watch /", "watch //", "watch /my/"])(
+    "refuses what no name begins with: %s",
+    (line) =>
+      Effect.gen(function*() {
+        const { code, stderr, stdout } = yield* Program.run(line.split(" "))
+        assert.deepStrictEqual([code, stdout], [64, ""])
+        assert.match(stderr, /cannot use the prefix "\/.*Give a "\/" that it begins with as --prefix \/\.\n$/)
+      })
+  )
+
   it.live("lists the locks under a prefix, of all kinds", () =>
     Effect.gen(function*() {
       const folder = unique("ls")
@@ -101,7 +111,7 @@ describe("etcd-lock ls", () => {
   it.live("says that no lock is held", () =>
     Effect.gen(function*() {
       const folder = unique("none")
-      assert.strictEqual((yield* Program.run(["ls", folder])).stdout, "No lock is held.\n")
+      assert.strictEqual((yield* Program.run(["ls", folder])).stdout, `No lock under '${folder}' is held.\n`)
       assert.strictEqual((yield* Program.run(["ls", "--json", folder])).stdout, "")
     }))
 })
@@ -287,10 +297,11 @@ describe("etcd-lock release", () => {
 
 describe("hostile metadata", () => {
   const hostile = "\u001b]0;owned\u0007\u001b[2J\u009b31m\r\n\u202egnp.exe"
+  const own = { pid: 1, since: "2020-01-01T00:00:00Z" }
 
   it.live.each<[string, string]>([
-    ["escape sequences", JSON.stringify({ metadata: { [hostile]: hostile }, host: hostile, pid: 1 })],
-    ["a megabyte", JSON.stringify({ metadata: { job: `${"x".repeat(1_000_000)}${hostile}` } })],
+    ["escape sequences", JSON.stringify({ metadata: { [hostile]: hostile }, host: hostile, ...own })],
+    ["a megabyte", JSON.stringify({ metadata: { job: `${"x".repeat(1_000_000)}${hostile}` }, host: "box", ...own })],
     ["what is not JSON", `${hostile}{`],
     ["JSON that is deep", `{"metadata":{"a":${"[".repeat(10_000)}${"]".repeat(10_000)}}}`]
   ])("never reaches the terminal raw: %s", ([, value]) =>

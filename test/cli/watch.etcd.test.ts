@@ -1,7 +1,12 @@
 /** What `etcd-lock watch` shows an operator, in a real terminal. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
 import { Etcd } from "effect-etcd-lock"
+import { spawn } from "node:child_process"
+import { mkdtemp, readFile, rm } from "node:fs/promises"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { inject } from "vitest"
 import { connect, leased, unique } from "../support/connect.ts"
 import * as EtcdServer from "../support/EtcdServer.ts"
 import * as Program from "./Program.ts"
@@ -112,5 +117,67 @@ describe.skipIf(!Tmux.isThere)("etcd-lock watch in a terminal", () => {
       const terminal = yield* Tmux.start(["watch", name], { NO_COLOR: "1" })
       yield* terminal.shows(/renewed \d+s ago/)
       assert.notInclude(yield* terminal.colours, "\u001b[3")
+    }).pipe(Effect.scoped))
+
+  it.live("gives the shell its screen and its cursor while it is stopped, and has its own again afterwards", () =>
+    Effect.gen(function*() {
+      const name = unique("ctrl-z")
+      const terminal = yield* Tmux.start(["watch", name])
+      yield* terminal.shows(/is free/)
+      assert.strictEqual(yield* terminal.modes, "1 0")
+      for (let i = 0; i < 2; i++) {
+        yield* terminal.press("C-z")
+        yield* terminal.shows(/Stopped|Suspended/)
+        assert.strictEqual(yield* terminal.modes, "0 1")
+        yield* terminal.type("fg")
+        yield* terminal.press("Enter")
+        yield* terminal.shows(/^as of .*is free/)
+        assert.strictEqual(yield* terminal.modes, "1 0")
+      }
+    }).pipe(Effect.scoped))
+})
+
+describe("etcd-lock watch whose terminal goes away", () => {
+  /** Takes the terminal away, and returns how the command has ended and what it has said. */
+  const bereaved = (lineOf: (command: string) => string) =>
+    Effect.gen(function*() {
+      const folder = yield* Effect.acquireRelease(
+        Effect.promise(() => mkdtemp(Path.join(Os.tmpdir(), "watch-"))),
+        (folder) => Effect.promise(() => rm(folder, { recursive: true }))
+      )
+      const watch = `${process.execPath} ${Program.program} watch ${unique("gone")} 2> said`
+      const line = `cd ${folder}; ${lineOf(watch)}; echo $? > code`
+      const terminal = yield* Effect.acquireRelease(
+        Effect.sync(() =>
+          spawn("script", ["--quiet", "--flush", "--command", line, "/dev/null"], {
+            env: { ...process.env, ETCDCTL_ENDPOINTS: inject("etcdEndpoint") },
+            stdio: ["pipe", "pipe", "ignore"]
+          })
+        ),
+        (terminal) => Effect.sync(() => void terminal.kill("SIGKILL"))
+      )
+      yield* Effect.callback<void>((resume) => {
+        let shown = ""
+        terminal.stdout.on("data", (chunk) => {
+          shown += String(chunk)
+          if (shown.includes("is free")) resume(Effect.void)
+        })
+      })
+      terminal.kill("SIGKILL")
+      const read = (file: string) => Effect.promise(() => readFile(Path.join(folder, file), "utf8").catch(() => ""))
+      const code = yield* read("code").pipe(
+        Effect.filterOrFail((code) => code !== "", () => "it still runs"),
+        Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 200 })
+      )
+      return [Number(code), yield* read("said")] as const
+    })
+
+  it.live("ends by SIGHUP, or where none comes, as a command that cannot print, and has nothing to say", () =>
+    Effect.gen(function*() {
+      // The signal reaches the leader of the session only.
+      assert.deepStrictEqual(yield* bereaved((watch) => `trap '' HUP; ${watch}`), [74, ""])
+      const [code, said] = yield* bereaved((watch) => `${watch} & trap "kill -HUP $!" HUP; wait $!; wait $!`)
+      assert.include([74, 129], code)
+      assert.strictEqual(said, "")
     }).pipe(Effect.scoped))
 })

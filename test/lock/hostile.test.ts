@@ -19,7 +19,12 @@ describe("an entry whose description is hostile", () => {
     ["text without end", "{\"host\":\"" + "\\\"".repeat(150_000)],
     ["no JSON", "\u0000{"],
     ["JSON of another kind", "[{}]"],
-    ["of wrong types", "{\"host\":{},\"pid\":\"x\",\"since\":\"yesterday\"}"]
+    ["of wrong types", "{\"host\":{},\"pid\":\"x\",\"since\":\"yesterday\"}"],
+    [
+      "another program's, with words that this library has as well",
+      JSON.stringify({ host: "db-7", metadata: { port: 1 }, behind: 40, heldSince: "2020-01-01T00:00:00Z" })
+    ],
+    ["of fewer than none behind", JSON.stringify({ host: "box", pid: 1, since: "2020-01-01T00:00:00Z", behind: -5 })]
   ])("that is %s counts as one without a description", ([, value]) =>
     Effect.gen(function*() {
       yield* enter(value)
@@ -55,7 +60,7 @@ describe("the message of an error", () => {
 
   it.effect("shows what a foreign host would do to a log or a terminal, and does it not", () =>
     Effect.gen(function*() {
-      yield* enter(JSON.stringify({ host: `${hostile}${"x".repeat(100_000)}` }))
+      yield* enter(JSON.stringify({ host: `${hostile}${"x".repeat(100_000)}`, pid: 1, since: "2020-01-01T00:00:00Z" }))
       const { run } = yield* session()
       const { message } = yield* Effect.flip(run(Lock.tryWithLock(Effect.void, "job")))
       assert.include(message, `is held by ${escaped}xxx`)

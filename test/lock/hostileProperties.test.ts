@@ -62,13 +62,13 @@ const described = (value: Uint8Array): Record<string, unknown> => {
   if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed) || depth(text) > 100) return {}
   const { host, metadata, pid, since, trace } = parsed
   const isRight = [
-    host === undefined || typeof host === "string",
-    pid === undefined || Number.isSafeInteger(pid),
-    since === undefined || (typeof since === "string" && !Number.isNaN(Date.parse(since))),
+    typeof host === "string",
+    Number.isSafeInteger(pid),
+    typeof since === "string" && !Number.isNaN(Date.parse(since)),
     metadata === undefined || (isObject(metadata) && isFinite(metadata)),
     trace === undefined || (isObject(trace) && typeof trace.traceId === "string" && typeof trace.spanId === "string")
   ]
-  return isRight.every(Boolean) ? { host, metadata, pid, since: since && Date.parse(since), trace } : {}
+  return isRight.every(Boolean) ? { host, metadata, pid, since: Date.parse(since), trace } : {}
 }
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
@@ -204,7 +204,7 @@ const assertShown = Effect.fnUntraced(function*(name: string) {
 const assertListed = Effect.fnUntraced(function*() {
   const locks = yield* Lock.list()
   assert.deepStrictEqual(withoutTimes(yield* head(Lock.listChanges())), withoutTimes(locks))
-  assertPrintable(Ls.toText(locks, 0, room), locks.length === 0 ? 1 : 1 + locks.length)
+  assertPrintable(Ls.toText("", locks, 0, room), locks.length === 0 ? 1 : 1 + locks.length)
   assert.strictEqual(new Set(locks.map(({ layout, lock }) => `${layout} ${lock}`)).size, locks.length)
   for (const lock of locks) {
     assertPrintable(Ls.summary(lock), 1)

@@ -48,7 +48,12 @@ describe.concurrent("a line", () => {
       const { etcd } = world
       const lease = 1n + BigInt(Math.floor(Math.random() * 2 ** 52))
       yield* etcd.leaseGrant(lease, 600)
-      const value = JSON.stringify({ host: "elsewhere", metadata: { text: "x".repeat(1000) } })
+      const value = JSON.stringify({
+        host: "elsewhere",
+        pid: 1,
+        since: "2020-01-01T00:00:00Z",
+        metadata: { text: "x".repeat(1000) }
+      })
       for (let start = 0; start < 4000; start += 100) {
         yield* etcd.txn({ then: [Etcd.put(`job/${start}`, value, { lease })] })
         yield* etcd.txn({

@@ -6,12 +6,14 @@ import type { Transport } from "../../src/internal/etcd/transport.ts"
 import { defectOf } from "../support/exits.ts"
 import { fork, pass, provideMemory } from "../support/inMemory.ts"
 
+const described = "{\"host\":\"box\",\"pid\":1,\"since\":\"2020-01-01T00:00:00Z\"}"
+
 /** Puts entries of locks that other processes hold, as many as one transaction takes at a time. */
 const put = Effect.fnUntraced(function*(keys: ReadonlyArray<string>, lease: bigint) {
   const etcd = yield* Etcd.Etcd
   for (let start = 0; start < keys.length; start += 100) {
     yield* etcd.txn({
-      then: keys.slice(start, start + 100).map((key) => Etcd.put(key, "{\"host\":\"box\"}", { lease }))
+      then: keys.slice(start, start + 100).map((key) => Etcd.put(key, described, { lease }))
     })
   }
 })

@@ -131,7 +131,7 @@ const right = Arbitrary.all([
 ])
 
 const description = Arbitrary.map(
-  Arbitrary.all([right, Arbitrary.array(field, { maxLength: 3 }), oneOf(0, 1, 2, 4)]),
+  Arbitrary.all([right, Arbitrary.array(field, { maxLength: 3 }), oneOf(0, 2, 3, 4, 4)]),
   ([right, fields, count]) => `{${[...right.slice(0, count), ...fields].join(",")}}`
 )
 
@@ -157,7 +157,7 @@ const value = either(
   // etcd takes 1.5 MB.
   Arbitrary.map(large, (large) => {
     const half = large.slice(0, 500_000)
-    return Buffer.from(`{"host":"${half}","pid":1,"metadata":{"a":"${half}"}}`)
+    return Buffer.from(`{"host":"${half}","pid":1,"since":"2020-01-01","metadata":{"a":"${half}"}}`)
   })
 )
 

@@ -11,14 +11,15 @@ import type { ForeignEntry } from "../line/entry.ts"
 import { type EntryKeyValue, keyOf } from "../line/entryKey.ts"
 import { isTooDeep } from "../options.ts"
 
+// Every entry of this library has the first three: a value without them is somebody's own, whatever else it says.
 const Description = Schema.Struct({
-  host: Schema.optional(Schema.String),
-  pid: Schema.optional(Schema.Int),
-  since: Schema.optional(Schema.DateTimeUtcFromString),
+  host: Schema.String,
+  pid: Schema.Int,
+  since: Schema.DateTimeUtcFromString,
   heldSince: Schema.optional(Schema.DateTimeUtcFromString),
   metadata: Schema.optional(Schema.Record(Schema.String, Schema.Json)),
   trace: Schema.optional(Schema.Struct({ traceId: Schema.String, spanId: Schema.String })),
-  behind: Schema.optional(Schema.Int)
+  behind: Schema.optional(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0)))
 })
 
 /** What differs from one entry of the process to the next. */
@@ -55,16 +56,15 @@ export type Renewal = Pick<Holder, "remaining" | "notRenewedFor">
 /** Describes the client that an entry belongs to, as far as its value says. */
 export const describe = (kv: EntryKeyValue, renewal?: Renewal): Holder => {
   const text = Buffer.from(kv.value).toString()
-  const { since: askedAt, ...said } = read(text) ?? {}
-  // An entry of this library says all of these, so any other value is somebody's own.
-  const isOwn = said.host !== undefined && said.pid !== undefined && askedAt !== undefined
+  const description = read(text)
+  const { since: askedAt = undefined, ...said } = description ?? {}
   return new Holder({
     key: keyOf(kv),
     leaseId: kv.lease,
     createRevision: kv.createRevision,
     ...said,
     askedAt,
-    value: isOwn || text === "" ? undefined : text,
+    value: description !== undefined || text === "" ? undefined : text,
     ...renewal
   })
 }

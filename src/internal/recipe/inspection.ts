@@ -214,19 +214,18 @@ const renewalsOf = (etcd: Service, entries: ReadonlyArray<Etcd.KeyValue>) =>
   Effect.map(
     Effect.forEach(
       new Set(entries.map(({ lease }) => lease)),
-      (lease) =>
-        Effect.map(
-          etcd.leaseTimeToLive(lease),
-          ({ granted, remaining }): readonly [bigint, Renewal] => [lease, {
-            remaining: Duration.seconds(Math.max(0, remaining)),
-            // It may be over since its key was read.
-            notRenewedFor: remaining < 0 ? undefined : Duration.seconds(Math.max(0, granted - remaining))
-          }]
-        ),
+      (lease) => Effect.map(renewalOf(etcd, lease), (renewal) => [lease, renewal] as const),
       { concurrency: 16 }
     ),
     (renewals) => new Map(renewals)
   )
+
+/** Asks etcd how long a lease lives still. It may be over since the entry on it was read. */
+export const renewalOf = (etcd: Service, lease: bigint): Effect.Effect<Renewal, Etcd.EtcdError> =>
+  Effect.map(etcd.leaseTimeToLive(lease), ({ granted, remaining }) => ({
+    remaining: Duration.seconds(Math.max(0, remaining)),
+    notRenewedFor: remaining < 0 ? undefined : Duration.seconds(Math.max(0, granted - remaining))
+  }))
 
 /** Reads the keys of a range with their leases, in as many replies as they need, and keeps no values. */
 const readLeases = (
