@@ -2,10 +2,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Option, Stream } from "effect"
 import { Election, Etcd, Lock, ReadWriteLock, Semaphore } from "effect-etcd-lock"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
+import { heap, keeping } from "../support/heap.ts"
 import { fork, pass, provideMemory, seconds } from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
 import { noted } from "../support/noted.ts"
@@ -47,16 +46,6 @@ const put = (...keys: ReadonlyArray<string>) =>
         Effect.ignore(etcd.leaseGrant(BigInt(i + 1), 1_000_000)),
         etcd.txn({ then: [Etcd.put(key, "{}", { lease: BigInt(i + 1) })] })
       )))
-
-/** An error keeps what its attempt ran with, as the stack of a real one does. */
-const refused = (kept: unknown) =>
-  new Etcd.EtcdError({
-    reason: "Unavailable",
-    method: "watch",
-    outcome: "Refused",
-    description: "says the test",
-    cause: [kept, ...Array.from({ length: 100 }, Math.random)]
-  })
 
 describe("those who look on", () => {
   each(
@@ -237,20 +226,14 @@ describe("those who look on", () => {
 
   each("keep by %s nothing of an hour in which etcd was out of reach", (view) =>
     provideMemory(Effect.gen(function*() {
-      setFlagsFromString("--expose-gc")
-      const collect = runInNewContext("gc") as () => void
-      const heap = () => {
-        collect()
-        return process.memoryUsage().heapUsed / 1e6
-      }
       const etcd = yield* Etcd.Etcd
       let attempts = 0
       yield* lookOn(view, {
         ...etcd,
         subscribe: (options, listener) => {
-          if (attempts++ > 0) return Effect.withFiber(({ context }) => Effect.fail(refused(context)))
+          if (attempts++ > 0) return Effect.withFiber(({ context }) => Effect.fail(keeping(context)))
           return Effect.tap(etcd.subscribe(options, listener), () =>
-            Effect.sync(() => queueMicrotask(() => listener.onEnd(refused(undefined)))))
+            Effect.sync(() => queueMicrotask(() => listener.onEnd(keeping(undefined)))))
         }
       })
       yield* Effect.repeat(pass("1 minute"), { times: 4 })

@@ -1,10 +1,11 @@
 /** An etcd whose history is another one from one moment to the next, in memory: restored from a backup, wiped, replaced. */
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, type Fiber } from "effect"
-import { Etcd, Lease, Lock, Semaphore } from "effect-etcd-lock"
+import { Etcd, Lease, Lock, Semaphore, type Session } from "effect-etcd-lock"
 import { failureOf } from "../support/exits.ts"
 import { fork, keys, pass, provideMemory, seconds, session, sessionThrough } from "../support/inMemory.ts"
 import { logs } from "../support/logs.ts"
+import * as Recipes from "../support/recipes.ts"
 
 const ttl = "30 seconds"
 
@@ -137,6 +138,49 @@ describe("when", () => {
       assert.isDefined(slow.pollUnsafe())
       assert.isUndefined(holding.pollUnsafe())
     }).pipe(Effect.scoped, provideMemory))
+})
+
+describe("a key of a released entry that a backup brings back, which no answer tells from etcd's history going on", () => {
+  const recipes: ReadonlyArray<readonly [string, Recipes.Recipe]> = [
+    ["a lock", Recipes.lock()],
+    ["a writer", Recipes.write],
+    ["permits", Recipes.permits(1, 1)],
+    ["a leader", Recipes.election],
+    ["several locks", Recipes.several("other")]
+  ]
+  const ways = { waits: "withLock", tries: "withLockIfAvailable" } as const
+
+  for (const [what, recipe] of recipes) {
+    for (const [asks, way] of Object.entries(ways)) {
+      for (const stood of ["ahead of", "behind"] as const) {
+        it.effect(`is no entry of a caller that ${asks} again, which stood ${stood} one that holds: ${what}`, () =>
+          Effect.gen(function*() {
+            const [etcd, faults] = [yield* Etcd.Etcd, yield* Etcd.Faults]
+            const [x, a] = yield* Effect.all([session({ ttl }), session({ ttl })])
+            const { body, most } = bodies()
+            const first = yield* fork((stood === "behind" ? x : a).run(recipe.withLock(body(Effect.never), "job")))
+            yield* pass("1 second")
+            const second = yield* fork((stood === "behind" ? a : x).run(recipe.withLock(body(Effect.never), "job")))
+            yield* pass("1 second")
+            const [holding, released] = stood === "behind" ? [first, second] : [second, first]
+            const backup = yield* faults.snapshot
+            released.interruptUnsafe()
+            // By then its line is given up, with all that is known of it.
+            yield* seconds(3)
+            yield* faults.restore(backup)
+            // The revision is beyond the latest that a session has seen.
+            yield* Effect.repeat(etcd.txn({ then: [Etcd.put("more", "")] }), { times: 40 })
+            const asking: Effect.Effect<unknown, unknown, Session.Session> = recipe[way](body(Effect.never), "job")
+            const again = yield* fork(a.run(asking))
+            yield* pass("1 second")
+            assert.isUndefined(holding.pollUnsafe())
+            assert.strictEqual(most(), 1)
+            yield* Effect.forEach([holding, again], (fiber) => Effect.sync(() => fiber.interruptUnsafe()))
+            yield* seconds(3)
+          }).pipe(Effect.scoped, provideMemory))
+      }
+    }
+  }
 })
 
 describe("a leap of etcd's history", () => {

@@ -58,7 +58,7 @@ export const stop = (fiber: Fiber.Fiber<unknown, unknown>) => Effect.sync(() => 
 
 /** A process whose requests are counted. */
 export const counted = Effect.fnUntraced(function*(options?: Session.Options) {
-  const counts = { txn: 0, range: 0, subscribe: 0, leaseKeepAlive: 0 }
+  const counts = { txn: 0, range: 0, subscribe: 0, leaseKeepAlive: 0, leaseTimeToLive: 0 }
   const process = yield* sessionThrough((etcd) => ({
     txn: (request) => {
       counts.txn++
@@ -75,6 +75,10 @@ export const counted = Effect.fnUntraced(function*(options?: Session.Options) {
     leaseKeepAlive: (id, timeout) => {
       counts.leaseKeepAlive++
       return etcd.leaseKeepAlive(id, timeout)
+    },
+    leaseTimeToLive: (id, options) => {
+      counts.leaseTimeToLive++
+      return etcd.leaseTimeToLive(id, options)
     }
   }), options)
   return { ...process, counts }

@@ -128,16 +128,16 @@ export const watchOfLine = (
 const watchThrough = Effect.fnUntraced(function*(
   subscribe: (listener: WatchListener) => Effect.Effect<Subscription, EtcdError>
 ) {
-  const seen = yield* Effect.acquireRelease(
-    Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>(),
-    Queue.shutdown
-  )
+  const seen = yield* Queue.unbounded<ReadonlyArray<WatchEvent>, EtcdError>()
   const subscribed = subscribe({
     onEvents: (events) => Queue.offerUnsafe(seen, events),
     onEnd: (error) => Queue.failCauseUnsafe(seen, Cause.fail(error))
   })
-  const { revision } = yield* Effect.acquireRelease(subscribed, ({ close }) => Effect.sync(close), {
-    interruptible: true
-  })
+  // Only a watch that is open leaves something to its scope, in which many attempts to open it may have failed.
+  const { revision } = yield* Effect.acquireRelease(
+    subscribed,
+    ({ close }) => Effect.andThen(Effect.sync(close), Queue.shutdown(seen)),
+    { interruptible: true }
+  )
   return { revision, next: Queue.take(seen) }
 })

@@ -25,6 +25,7 @@
 import type * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import type * as Semaphore from "effect/Semaphore"
 import type * as Etcd from "../../Etcd.ts"
 import { monotonicMillis } from "../monotonic.ts"
@@ -255,7 +256,7 @@ export class Line implements Subject {
       const before = known?.createRevision === createRevision ? known : undefined
       if (!isSuspect(kv) && before?.isPlain !== true) continue
       if (before?.isPlain === false && now - before.at < askAgainAfter) continue
-      const asked: Asked = { createRevision, at: now, isPlain: false }
+      const asked: Asked = { createRevision, at: Infinity, isPlain: false }
       this.#asked = (this.#asked ?? new Map()).set(id, asked)
       const behind = () =>
         [...this.entries.values()].filter(({ place }) => inTheWay(place).get(id)?.createRevision === createRevision)
@@ -264,7 +265,9 @@ export class Line implements Subject {
         asked.isPlain = true
         for (const entry of behind()) entry.fail(new ForeignEntry(kv, false))
       })
-      this.#repeat(Effect.suspend(() => behind().length > 0 ? ask : Effect.void))
+      this.#repeat(Effect.suspend(() => behind().length > 0 ? ask : Effect.void)).addObserver(() => {
+        asked.at = monotonicMillis(this.#host.clock)
+      })
     }
   }
 
@@ -523,16 +526,17 @@ export class Line implements Subject {
   }
 
   /** Repeats a read until it succeeds. An error that repeating cannot cure fails all waiters. */
-  #repeat(read: Effect.Effect<void, Etcd.EtcdError>) {
+  #repeat(read: Effect.Effect<void, Etcd.EtcdError>): Fiber.Fiber<void> {
     const repeated = persistently(this.#host.outage, read)
-    this.#host.background(Effect.catch(repeated, (error) => Effect.sync(() => this.onError(error))))
+    return this.#host.background(Effect.catch(repeated, (error) => Effect.sync(() => this.onError(error))))
   }
 }
 
 /** A question about a key that was created at a revision. */
 interface Asked {
   readonly createRevision: bigint
-  readonly at: number
+  /** When it was answered; never before that, so that an outage gathers no questions. */
+  at: number
   /** It was on no lease. */
   isPlain: boolean
 }
