@@ -8,7 +8,8 @@ import type { LockLost } from "./LockError.ts"
  *
  * `succeed` marks the run as one that has succeeded, as the end of the body would, for a body that goes on under the lock
  * after that. The mark stays, whatever becomes of the lock and of the rest of the body, and is set once at most. While it is
- * set, nothing interrupts it, and it takes no longer than one request may.
+ * set, nothing interrupts it, and it takes no longer than one request may. When it could not be set, `succeed` can be run
+ * again, and the end of the body tries again.
  *
  * **Example** (A run that keeps its lock for a while)
  *

@@ -2,8 +2,10 @@
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as PlatformError from "effect/PlatformError"
+import * as Predicate from "effect/Predicate"
 import { ChildProcess, type ChildProcessSpawner } from "effect/process"
 import type * as Scope from "effect/Scope"
+import { getSystemErrorMessage } from "node:util"
 import { codes, ExitWith } from "./ending.ts"
 import { codeOf } from "./signals.ts"
 
@@ -49,9 +51,7 @@ export const start = Effect.fnUntraced(function*(
   const child = yield* ("line" in words
     ? ChildProcess.make(words.line, [], { ...options, shell: "/bin/sh" })
     : ChildProcess.make(words.program, words.args, options)).pipe(
-      Effect.catch(({ reason }) =>
-        reason._tag === "NotFound" ? notFound(words) : cannotRun(words, reason.cause ?? reason.message)
-      ),
+      Effect.catch(({ reason }) => reason._tag === "NotFound" ? notFound(words) : cannotRun(words, reason.cause)),
       // Node throws most errors of the kernel, such as that of a path that leads through a file.
       Effect.catchDefect((error) => cannotRun(words, error))
     )
@@ -88,8 +88,11 @@ const stoppedTogether = (send: (signal: NodeJS.Signals) => Effect.Effect<void>, 
 
 const notFound = (words: Words) => endWith(codes.notFound, `There is no program ${programOf(words)}.`)
 
-const cannotRun = (words: Words, why: unknown) =>
-  endWith(codes.notExecutable, `${programOf(words)} cannot be run: ${why}.`)
+/** Says why in the words of the system, where Node has the name of a class and a code. */
+const cannotRun = (words: Words, error: unknown) =>
+  Predicate.hasProperty(error, "errno") && typeof error.errno === "number"
+    ? endWith(codes.notExecutable, `${programOf(words)} cannot be run: ${getSystemErrorMessage(error.errno)}.`)
+    : Effect.die(error)
 
 const programOf = (words: Words) => JSON.stringify("line" in words ? "/bin/sh" : words.program)
 

@@ -241,9 +241,87 @@ describe("a run that is to succeed once", () => {
       assert.lengthOf(yield* keys, rests.length)
     })))
 
-  it.effect("is listed under its name until its time is over, and forgotten where that is asked for", () =>
+  for (const method of ["leaseGrant", "txn"] as const) {
+    for (const what of ["Request", "Reply"] as const) {
+      it.effect(`is marked by a later attempt when the ${what.toLowerCase()} of an earlier one's ${method} was lost`, () =>
+        provideMemory(Effect.gen(function*() {
+          const faults = yield* Etcd.Faults
+          const { run } = yield* session({ ttl: "60 seconds" })
+          yield* run(Lock.withLock(Effect.void, "warm"))
+          const body = Effect.gen(function*() {
+            const { succeed } = yield* Lock.CurrentRun
+            yield* faults.drop(what, { method, times: Infinity })
+            assert.include(yield* Effect.flip(succeed) as Etcd.EtcdError, { reason: "Timeout", method })
+            yield* faults.heal
+            yield* Effect.all([succeed, succeed], { concurrency: 2 })
+            return "report"
+          })
+          const fiber = yield* fork(run(nightly(body)))
+          yield* Effect.repeat(pass("1 second"), { times: 20 })
+          assert.deepStrictEqual(fiber.pollUnsafe(), Exit.succeed(Option.some("report")))
+          yield* Effect.repeat(pass("10 seconds"), { times: 12 })
+          assert.deepStrictEqual(yield* run(nightly(Effect.die("twice"))), Option.none())
+          assert.lengthOf(yield* faults.leases, 1, "the mark's own")
+        })))
+    }
+  }
+
+  it.effect("stays marked when what an earlier attempt sent arrives late", () =>
+    provideMemory(Effect.gen(function*() {
+      let isHeldUp = false
+      const late: Array<Effect.Effect<unknown, unknown>> = []
+      const heldUp = <A, E>(request: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+        Effect.suspend(() => {
+          if (!isHeldUp) return request
+          late.push(request)
+          return Effect.never
+        })
+      const { run } = yield* sessionThrough((etcd) => ({
+        txn: (txn) => heldUp(etcd.txn(txn)),
+        leaseRevoke: (id) => heldUp(etcd.leaseRevoke(id))
+      }), { ttl: "60 seconds" })
+      const body = Effect.gen(function*() {
+        const { succeed } = yield* Lock.CurrentRun
+        isHeldUp = true
+        yield* Effect.flip(succeed)
+        yield* Effect.yieldNow
+        isHeldUp = false
+        yield* succeed
+        assert.isAtLeast(late.length, 2)
+        for (const request of late) yield* Effect.exit(request)
+      })
+      const fiber = yield* fork(run(nightly(body)))
+      yield* Effect.repeat(pass("1 second"), { times: 20 })
+      assert.deepStrictEqual(fiber.pollUnsafe(), Exit.succeed(Option.some(undefined)))
+      assert.deepStrictEqual(yield* run(nightly(Effect.die("twice"))), Option.none())
+    })))
+
+  it.effect("is listed where the marks are too large for one reply", () =>
+    provideMemory(Effect.gen(function*() {
+      const etcd = yield* Etcd.Etcd
+      const value = "x".repeat(500_000)
+      for (let i = 0; i < 12; i++) yield* etcd.txn({ then: [Etcd.put(`//done/large/${10 + i}`, value)] })
+      const runs = yield* Lock.runs("large")
+      assert.deepStrictEqual(runs.map(({ run }) => run), Array.from({ length: 12 }, (_, i) => String(10 + i)))
+    })))
+
+  it.effect("is forgotten without a lock whose lease its mark was put on by hand", () =>
     provideMemory(Effect.gen(function*() {
       const faults = yield* Etcd.Faults
+      const { run } = yield* session()
+      const holder = yield* fork(run(Lock.withLock(Effect.sleep("1 minute"), "held")))
+      yield* pass(1)
+      const [lease] = yield* faults.leases
+      const etcd = yield* Etcd.Etcd
+      yield* etcd.txn({ then: [Etcd.put("//done/nightly/by-hand", "", { lease: lease! })] })
+      assert.isTrue(yield* Lock.forgetRun("nightly", "by-hand"))
+      yield* Effect.repeat(pass("1 second"), { times: 59 })
+      yield* pass("2 seconds")
+      assert.deepStrictEqual(holder.pollUnsafe(), Exit.void)
+    })))
+
+  it.effect("is listed under its name until its time is over, and forgotten where that is asked for", () =>
+    provideMemory(Effect.gen(function*() {
       const { run } = yield* session()
       const succeed = (name: string, id: string, keepFor: Duration.Input = "7 days") =>
         run(Lock.withLockOnce(Effect.succeed(id), name, { run: id, keepFor }))
@@ -267,11 +345,8 @@ describe("a run that is to succeed once", () => {
       assert.include(many[0], { host: undefined, remaining: undefined })
       assert.deepStrictEqual(yield* Lock.runs("nobody"), [])
 
-      const leases = (yield* faults.leases).length
       assert.isTrue(yield* Lock.forgetRun("reports", "2026/11 ü%2F"))
       assert.isFalse(yield* Lock.forgetRun("reports", "2026/11 ü%2F"))
-      yield* pass(1)
-      assert.lengthOf(yield* faults.leases, leases - 1)
       assert.deepStrictEqual((yield* Lock.runs("reports")).map(({ run }) => run), ["a"])
       assert.deepStrictEqual(yield* succeed("reports", "2026/11 ü%2F"), Option.some("2026/11 ü%2F"))
       yield* pass("50 minutes")

@@ -17,6 +17,7 @@ import * as Log from "../log.ts"
 import * as Check from "../options.ts"
 import { changes } from "./changes.ts"
 import { type Conflicting, conflictOf, describe, type Renewal } from "./description.ts"
+import { isTooLarge, readAll } from "./pages.ts"
 
 type Service = Etcd.Etcd["Service"]
 
@@ -227,30 +228,10 @@ export const renewalOf = (etcd: Service, lease: bigint): Effect.Effect<Renewal, 
     notRenewedFor: remaining < 0 ? undefined : Duration.seconds(Math.max(0, granted - remaining))
   }))
 
-/** Reads the keys of a range with their leases, in as many replies as they need, and keeps no values. */
-const readLeases = (
-  etcd: Service,
-  range: Etcd.Range,
-  limit = 1024
-): Effect.Effect<Effect.Success<ReturnType<Service["range"]>>, Etcd.EtcdError> =>
-  etcd.range({ ...range, limit }).pipe(
-    Effect.flatMap((found) => {
-      const read = { ...found, kvs: found.kvs.map((kv) => ({ ...kv, value: nothing })) }
-      return found.count === read.kvs.length
-        ? Effect.succeed(read)
-        // The key right after the last one.
-        : Effect.map(
-          readLeases(etcd, { ...range, key: Buffer.concat([read.kvs.at(-1)!.key, Buffer.of(0)]) }, limit),
-          ({ kvs }) => ({ ...read, kvs: [...read.kvs, ...kvs] })
-        )
-    }),
-    Effect.catchIf((error) => isTooLarge(error) && limit > 1, () => readLeases(etcd, range, limit >> 1))
-  )
+/** Reads the keys of a range with their leases, and keeps no values. */
+const readLeases = (etcd: Service, range: Etcd.Range) => readAll(etcd, range, (kv) => ({ ...kv, value: nothing }))
 
 const nothing = new Uint8Array()
-
-/** A reply of etcd was too large to receive. */
-const isTooLarge = ({ reason }: Etcd.EtcdError): boolean => reason === "InvalidArgument"
 
 /** Reads the values of entries, those that are still there. */
 const withValues = (etcd: Service, entries: ReadonlyArray<Etcd.KeyValue>) =>

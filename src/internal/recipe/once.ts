@@ -7,8 +7,10 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { identity } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
+import * as Semaphore from "effect/Semaphore"
 import { Current } from "../../Current.ts"
 import { CurrentRun } from "../../CurrentRun.ts"
 import * as Etcd from "../../Etcd.ts"
@@ -20,6 +22,7 @@ import { maxSeconds } from "../session/lease.ts"
 import { besideLoss } from "../supervise.ts"
 import { describe, encode } from "./description.ts"
 import { ownedOf } from "./ownership.ts"
+import { readAll } from "./pages.ts"
 
 type Service = Etcd.Etcd["Service"]
 
@@ -54,11 +57,7 @@ export const unlessSet = <A, E, R>(
     Effect.gen(function*() {
       if (yield* restore(isSet(etcd, mark))) return Option.none()
       const lock = yield* Current
-      // The run is done: an interruption that comes now does not undo it.
-      const succeed = yield* Effect.cached(Effect.uninterruptible(Effect.tapError(
-        set(etcd, lock, mark),
-        (error) => isSilence(error) ? ownedOf(lock).expectSilence : Effect.void
-      )))
+      const succeed = marking(etcd, lock, mark)
       const succeeded = yield* restore(Effect.provideService(self, CurrentRun, { succeed }))
       yield* succeed.pipe(
         Effect.catchCause((cause) =>
@@ -70,23 +69,37 @@ export const unlessSet = <A, E, R>(
   )
 
 /**
- * Sets the mark, if the lock is still owned, and takes no longer than one request may. A mark that is not known to be set
- * is taken back, for which nobody waits.
+ * Sets the mark, once, if the lock is still owned, and takes no longer than one request may. A mark that is not known to be
+ * set is taken back, for which nobody waits, and can be set again.
  */
-const set = Effect.fnUntraced(function*(etcd: Service, lock: Handle, { key, seconds }: Mark) {
-  const value = encode({ since: yield* Clock.currentTimeMillis, metadata: undefined, id: undefined, span: undefined })
+const marking = (etcd: Service, lock: Handle, { key, seconds }: Mark): CurrentRun["Service"]["succeed"] => {
+  let isSet = false
   let method = "leaseGrant"
-  yield* Leases.grant(etcd, seconds).pipe(
-    Effect.flatMap(({ id: lease }) => {
-      method = "txn"
-      return Effect.onError(
-        lock.txn({ then: [Etcd.put(key, value, { lease })], idempotent: true }),
-        () => Leases.abandon(etcd, lease)
-      )
-    }),
-    Effect.timeoutOrElse({ duration: etcd.requestTimeout, orElse: () => notInTime(method) })
+  let lastLease: bigint | undefined
+  const set = Effect.gen(function*() {
+    // What an earlier attempt has sent may still arrive, and changes nothing if its lease is gone by then.
+    if (lastLease !== undefined) {
+      method = "leaseRevoke"
+      yield* Leases.revoke(etcd, lastLease)
+    }
+    method = "leaseGrant"
+    const { id: lease } = yield* Leases.grant(etcd, seconds)
+    lastLease = lease
+    const value = encode({ since: yield* Clock.currentTimeMillis, metadata: undefined, id: undefined, span: undefined })
+    method = "txn"
+    yield* Effect.onError(
+      lock.txn({ then: [Etcd.put(key, value, { lease })], idempotent: true }),
+      () => Leases.abandon(etcd, lease)
+    )
+    isSet = true
+  }).pipe(
+    Effect.timeoutOrElse({ duration: etcd.requestTimeout, orElse: () => notInTime(method) }),
+    Effect.tapError((error) => isSilence(error) ? ownedOf(lock).expectSilence : Effect.void),
+    // The run is done: an interruption that comes now does not undo it.
+    Effect.uninterruptible
   )
-})
+  return Semaphore.makeUnsafe(1).withPermits(1)(Effect.suspend(() => isSet ? Effect.void : set))
+}
 
 /** No answer for as long as one request may take: the section is not to wait for as long again. */
 const isSilence = (error: LockLost | Etcd.EtcdError): boolean =>
@@ -108,8 +121,8 @@ const notInTime = (method: string) =>
 /** Returns the runs of a name whose marks are set, oldest first. */
 export const list = Effect.fnUntraced(function*(etcd: Service, name: string) {
   const folder = folderOf(name)
-  const marks = yield* readAll(etcd, Etcd.getPrefix(folder))
-  const oldestFirst = marks.toSorted((a, b) => Number(a.createRevision - b.createRevision))
+  const { kvs } = yield* readAll(etcd, Etcd.getPrefix(folder), identity)
+  const oldestFirst = kvs.toSorted((a, b) => Number(a.createRevision - b.createRevision))
   const runs = yield* Effect.forEach(oldestFirst, (kv) => runOf(etcd, kv, folder), { concurrency: 16 })
   return runs.flatMap((run) => run === undefined ? [] : [run])
 })
@@ -126,28 +139,19 @@ const runOf = Effect.fnUntraced(function*(etcd: Service, kv: Etcd.KeyValue, fold
   return remaining < 0 ? undefined : { run, host, pid, succeededAt, remaining: Duration.seconds(remaining) }
 })
 
-/** Takes a mark away, with the lease that it has for itself. Returns whether it was set. */
+/**
+ * Takes a mark away, and returns whether it was set. Its lease is left to expire, since others' keys may be on the lease of
+ * a mark that was put by hand.
+ */
 export const forget = Effect.fnUntraced(function*(etcd: Service, name: string, run: string) {
-  const { kvs: [mark] } = yield* etcd.range(Etcd.get(keyOf(name, run)))
+  const { kvs: [mark] } = yield* etcd.range(getKey(keyOf(name, run)))
   if (mark === undefined) return false
   const { succeeded } = yield* etcd.txn({
     compare: [Etcd.compareCreateRevision(mark.key, "=", mark.createRevision)],
     then: [Etcd.remove(mark.key)]
   })
-  if (succeeded && mark.lease !== 0n) yield* Leases.abandon(etcd, mark.lease)
   return succeeded
 })
-
-/** All keys of a range, in as many replies as etcd's limit of size may need. */
-const readAll = (etcd: Service, range: Etcd.Range): Effect.Effect<ReadonlyArray<Etcd.KeyValue>, Etcd.EtcdError> =>
-  Effect.flatMap(etcd.range({ ...range, limit: 1024 }), ({ count, kvs }) =>
-    count === kvs.length
-      ? Effect.succeed(kvs)
-      // From the key right after the last one.
-      : Effect.map(
-        readAll(etcd, { ...range, key: Buffer.concat([kvs.at(-1)!.key, Buffer.of(0)]) }),
-        (rest) => [...kvs, ...rest]
-      ))
 
 const defaultKeepFor = "7 days"
 
