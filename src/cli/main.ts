@@ -1,7 +1,6 @@
 /** The whole command: from its words to its exit code. */
 import { NodeServices } from "@effect/platform-node"
 import { CliConfig, type CliError, CliOutput, Command, Completions, Flag, GlobalFlag } from "effect/cli"
-import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { elect } from "./elect.ts"
@@ -35,13 +34,11 @@ export const command = root.pipe(
 )
 
 /** Runs the command, and returns its exit code. */
-export const main = (words: ReadonlyArray<string>, version: string): Promise<number> =>
-  checked(words).pipe(
-    Effect.andThen(
-      Command.runWith(command, { version, renderErrors: false })(
-        separated(Completions.fromCommand(command), asksForHelp(words) ? [...words.slice(1), "--help"] : words)
-      )
-    ),
+export const main = (words: ReadonlyArray<string>, version: string): Promise<number> => {
+  // Without any word, it shows what there is.
+  const own = separated(Completions.fromCommand(command), words.length === 0 ? ["help"] : words)
+  return checked(words).pipe(
+    Effect.andThen(Command.runWith(command, { version, renderErrors: false })(own)),
     Effect.as(words.length === 0 ? codes.misuse : 0),
     Effect.catchTag("ShowHelp", misuse),
     Effect.catchCause((cause) => report(cause)),
@@ -50,13 +47,17 @@ export const main = (words: ReadonlyArray<string>, version: string): Promise<num
       NodeServices.layer,
       CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Completions] }),
       CliOutput.layerPresenter(presenter),
-      Words.layer({ json: false, quiet: false, verbose: false })
+      Words.layer({ json: asksForJson(own), quiet: false, verbose: false })
     )),
     Effect.runPromise
   )
+}
 
-/** Without any word, it shows what there is. */
-const asksForHelp = (words: ReadonlyArray<string>): boolean => words.length === 0 || words[0] === "help"
+/** Whether messages are JSON, also where the words are none that the parser takes. */
+const asksForJson = (own: ReadonlyArray<string>): boolean => {
+  const end = own.indexOf("--")
+  return own.slice(0, end < 0 ? own.length : end).includes("--json=true")
+}
 
 /** Node has put the replacement character where bytes were no UTF-8, so they can reach neither a lock nor a command. */
 const checked = (words: ReadonlyArray<string>): Effect.Effect<void, Misuse> => {
@@ -75,7 +76,7 @@ const presenter: CliOutput.Presenter = {
 const misuse = ({ commandPath, errors }: CliError.ShowHelp) =>
   Effect.gen(function*() {
     yield* Effect.forEach(errors, (error) => Effect.logError(refusalOf(error)))
-    yield* Console.error(`Try '${commandPath.join(" ")} --help'.`)
+    yield* Effect.logInfo(`Try '${commandPath.join(" ")} --help'.`)
     return codes.misuse
   })
 

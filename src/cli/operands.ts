@@ -8,7 +8,7 @@ type Flags = ReadonlyArray<Completions.FlagDescriptor>
 
 /**
  * Returns the words with a `--` before the operands of the last, variadic argument. Short options stand alone then, and
- * have their values beside them: `-nw5` is `-n=true -w=5`.
+ * have their values beside them: `-nw5` is `-n=true -w=5`. And `help run` is `--help run`.
  */
 export const separated = (
   root: Completions.CommandDescriptor,
@@ -26,7 +26,13 @@ export const separated = (
       if (needsValue && i + 1 < words.length) own.push(words[++i]!)
       continue
     }
-    const subcommand = command.subcommands.find(({ name }) => name === word)
+    if (word === "help" && command === root) {
+      const next = words[i + 1]
+      // A command that there is not has no help, and is refused.
+      if (next === undefined || next.startsWith("-") || named(root, next) !== undefined) own.push("--help")
+      continue
+    }
+    const subcommand = named(command, word)
     if (subcommand !== undefined) command = subcommand
     else if (command.arguments[operands]?.variadic === true) return [...own, "--", ...words.slice(i)]
     else if (command.subcommands.length === 0) operands++
@@ -34,6 +40,9 @@ export const separated = (
   }
   return own
 }
+
+const named = (command: Completions.CommandDescriptor, word: string) =>
+  command.subcommands.find(({ name }) => name === word)
 
 interface Option {
   readonly parts: ReadonlyArray<string>

@@ -6,6 +6,7 @@
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as References from "effect/References"
 import type { ChildProcess } from "node:child_process"
 import * as Aside from "./aside.ts"
 
@@ -26,7 +27,8 @@ export const layer = Layer.effect(
     yield* Effect.addFinalizer(() =>
       Effect.timeoutOption(Effect.suspend(() => cat === undefined ? Effect.void : ended(cat)), patience)
     )
-    return {
+    const services = yield* Effect.context()
+    const self: Console.Console = {
       ...console,
       error: (lines: string) => {
         const { stdin } = cat ??= start(() => {
@@ -35,13 +37,21 @@ export const layer = Layer.effect(
         })
         if (!isThere) return console.error(lines)
         if (stdin!.writableLength + lines.length > room) return void dropped++
-        const missing = dropped === 0
-          ? ""
-          : `etcd-lock: ${dropped} messages are missing here: nobody read them in time\n`
+        const missing = dropped
         dropped = 0
-        stdin!.write(`${missing}${lines}\n`)
+        if (missing > 0) {
+          Effect.runSyncWith(services)(
+            Effect.logWarning(`${missing} messages are missing here: nobody read them in time`).pipe(
+              Effect.provideService(Console.Console, self),
+              // Errors may be among them.
+              Effect.provideService(References.MinimumLogLevel, "Warn")
+            )
+          )
+        }
+        stdin!.write(`${lines}\n`)
       }
     }
+    return self
   })
 )
 

@@ -199,12 +199,12 @@ describe("what the command says", () => {
     [
       "run -w n a true",
       64,
-      /^etcd-lock: error: --timeout: "n" is not a duration\. Write 30, 30s, 500ms or 1m30s\.\nTry/
+      /^etcd-lock: error: --timeout: "n" is not a duration\. Write 30, 30s, 500ms or 1m30s\.\netcd-lock: Try/
     ],
-    ["run --tll 5 a true", 64, /^etcd-lock: error: There is no option --tll\. Did you mean --ttl\?\nTry/],
-    ["inspect -x a", 64, /^etcd-lock: error: There is no option -x\.\nTry/],
-    ["holdd a", 64, /^etcd-lock: error: There is no command "holdd"\. Did you mean hold\?\nTry/],
-    ["run --ttl 1 --ttl 2 a true", 64, /^etcd-lock: error: --ttl is given 2 times\. Give it once\.\nTry/],
+    ["run --tll 5 a true", 64, /^etcd-lock: error: There is no option --tll\. Did you mean --ttl\?\netcd-lock: Try/],
+    ["inspect -x a", 64, /^etcd-lock: error: There is no option -x\.\netcd-lock: Try/],
+    ["holdd a", 64, /^etcd-lock: error: There is no command "holdd"\. Did you mean hold\?\netcd-lock: Try/],
+    ["run --ttl 1 --ttl 2 a true", 64, /^etcd-lock: error: --ttl is given 2 times\. Give it once\.\netcd-lock: Try/],
     ["run --of 0 a true", 64, /error: --of must be a whole number from 1 to 10000, got 0\. .*, such as 8\.$/],
     ["run --ttl 999999999999 a true", 64, /error: --ttl must be from .*\. Write 15s, or 1m30s\.$/],
     ["inspect a/", 64, /error: cannot use the name "a\/"/],
@@ -229,12 +229,46 @@ describe("what the command says", () => {
       assert.match(said.text, text)
     }))
 
+  it.live.each([
+    "--json",
+    "--json foo",
+    "--json run",
+    "--json -z ls",
+    "run --json --ttl 1x x true",
+    "--json ls \u{fffd}"
+  ])(
+    "of %s is JSON",
+    (line) =>
+      Effect.gen(function*() {
+        const { code, text } = yield* saidOf({ words: line.split(" ") })
+        assert.strictEqual(code, 64)
+        for (const said of text.split("\n")) assert.isString(JSON.parse(said).message, said)
+      })
+  )
+
+  it.live.each(["run --ttl 1x a true --json", "--prefix --json foo", "-- --json"])(
+    "of %s is text",
+    (line) =>
+      Effect.gen(function*() {
+        const { text } = yield* saidOf({ words: line.split(" ") })
+        assert.match(text, /^etcd-lock: /)
+      })
+  )
+
   it.live("is its help, where nothing or help is asked for", () =>
     Effect.gen(function*() {
       const help = yield* saidOf({ words: ["--help"] })
       assert.match(help.printed, /SUBCOMMANDS/)
       assert.deepStrictEqual(yield* saidOf({ words: ["help"] }), help)
       assert.deepStrictEqual(yield* saidOf({ words: [] }), { ...help, code: 64 })
-      assert.deepStrictEqual(yield* saidOf({ words: ["help", "run"] }), yield* saidOf({ words: ["run", "--help"] }))
+      assert.deepStrictEqual(yield* saidOf({ words: ["--json", "help"] }), help)
+      const helpOfRun = yield* saidOf({ words: ["run", "--help"] })
+      assert.match(helpOfRun.printed, /etcd-lock run/)
+      for (const line of ["help run", "help -v run", "--prefix help help run", "help run a true"]) {
+        assert.deepStrictEqual(yield* saidOf({ words: line.split(" ") }), helpOfRun, line)
+      }
+      const { code, printed, text } = yield* saidOf({ words: ["help", "holdd"] })
+      assert.deepStrictEqual([code, printed], [64, ""])
+      assert.match(text, /^etcd-lock: error: There is no command "holdd"\. Did you mean hold\?\n/)
     }))
 })
