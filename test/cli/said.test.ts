@@ -88,6 +88,10 @@ const kinds: ReadonlyArray<ReadonlyArray<Input>> = [
   root.subcommands.flatMap(({ name }) =>
     wrong.flatMap((value) => [{ words: [name, value] }, { words: [name, "a", value] }, { words: [name] }])
   ),
+  // slashes
+  ["hold", "inspect", "runs"].flatMap((name) =>
+    ["/", "//", "/x", "//x", "x/", "/x/", "/read", "a//b"].map((value) => ({ words: [name, value] }))
+  ),
   // a command
   ["bogus", "hlep", "holdd", "lock", "a", "-x", "--user"].map((word) => ({ words: [word] })),
   // hosts
