@@ -265,7 +265,12 @@ describe("what the command says", () => {
     ["inspect /my-lock/", 64, /error: cannot use the name "\/my-lock\/"\. .*, such as "orders\/7"\.$/],
     ["inspect /read", 64, /error: cannot use the name "\/read"\. .*, such as "orders\/7"\.$/],
     ["--cacert nope ls", 78, /error: --cacert: cannot read "nope" \(there is no such file\)$/],
-    ["--user= --password-file /tmp ls", 64, /error: --password-file .* Name the user by --user, or in ETCDCTL_USER\.$/],
+    ["--endpoints= ls", 64, /error: --endpoints is empty\. Give it a value, or leave it out\.$/],
+    ["--cacert= ls", 64, /error: --cacert is empty\./],
+    ["--user= --password-file /tmp ls", 64, /error: --user is empty\./],
+    ["--prefix= ls", 69, /ECONNREFUSED/],
+    ["--endpoints 127.0.0.1:1 inspect /ETCDCTL_ENDPOINTS", 64, /the name "\/ETCDCTL_ENDPOINTS"/],
+    ["--password-file /tmp ls", 64, /error: --password-file .* Name the user by --user, or in ETCDCTL_USER\.$/],
     ["--cacert /tmp ls", 78, /error: --cacert: cannot read "\/tmp" \(illegal operation on a directory\)$/],
     [
       "--endpoints localhost:abc ls",
