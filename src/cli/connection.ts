@@ -11,7 +11,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { unreadable } from "../internal/unreadable.ts"
 import { Misuse } from "./ending.ts"
-import { root } from "./root.ts"
+import { optionOf, root } from "./root.ts"
 
 export const connection: Layer.Layer<Etcd.Etcd, Config.ConfigError | Misuse, Effect.Services<typeof root>> = Layer
   .unwrap(
@@ -34,7 +34,12 @@ export const connection: Layer.Layer<Etcd.Etcd, Config.ConfigError | Misuse, Eff
       }
       const env: Record<string, string | undefined> = { ...process.env }
       for (const [variable, value] of Object.entries(given)) {
-        if (Option.isSome(value)) env[variable] = value.value
+        if (Option.isNone(value)) continue
+        // As a variable that was to have a value. Without it, another etcd could answer, or one without TLS.
+        if (value.value === "") {
+          return yield* new Misuse({ message: `${optionOf(variable)} is empty. Give it a value, or leave it out.` })
+        }
+        env[variable] = value.value
       }
       if (Option.isSome(options.passwordFile) && isAbsent(env.ETCDCTL_USER)) {
         return yield* new Misuse({

@@ -5,7 +5,7 @@ import * as Config from "effect/Config"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
-import { InvalidOption } from "../internal/options.ts"
+import { InvalidOption, isFolder, isName } from "../internal/options.ts"
 
 /** Ends the command with a code. All that there is to print has been printed. */
 export class ExitWith extends Data.TaggedError("ExitWith")<{ readonly code: number }> {}
@@ -50,7 +50,10 @@ export const report = (
 const messageOf = (error: Error): string => {
   if (error instanceof InvalidOption) {
     const refused = error.describe((option) => named[option] ?? option, cures[error.option])
-    return /the name "\//.test(refused) ? `${refused} Give a "/" that it begins with as --prefix /.` : refused
+    const [, slashes, rest] = /the name "(\/+)((?:[^"\\]|\\.)*)"\. /.exec(refused) ?? []
+    return slashes !== undefined && isName(rest) && !isFolder(rest)
+      ? `${refused} Give the "${slashes}" that it begins with as --prefix ${slashes}.`
+      : refused
   }
   // Its own message begins with the class of its cause.
   return error instanceof Config.ConfigError ? error.cause.message : error.message

@@ -20,7 +20,8 @@ export const duration = (name: string): Flag.Flag<Duration.Duration> =>
     Flag.withMetavar("duration"),
     Flag.filterMap(
       durationOf,
-      (text) => `--${name}: ${JSON.stringify(text)} is not a duration. Write 30, 30s, 500ms or 1m30s.`
+      // Examples that none of these options finds too short or too long.
+      (text) => `--${name}: ${JSON.stringify(text)} is not a duration. Write 5, 5s or 2.5s.`
     )
   )
 

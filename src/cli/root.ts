@@ -73,12 +73,19 @@ export const root = Command.make("etcd-lock").pipe(
 
 type Options = Effect.Success<typeof root>
 
-/** Lets a text speak of the options that were given, where it speaks of the variables in whose place they are. */
+/** The option that takes the place of a variable. */
+export const optionOf = (variable: string): string =>
+  `--${variable.slice("ETCDCTL_".length).toLowerCase().replaceAll("_", "-")}`
+
+/**
+ * Lets a text speak of the options that were given, where it speaks of the variables in whose place they are. What it quotes,
+ * such as a name, stays.
+ */
 export const inOptions = (options: Options) => (text: string): string =>
-  text.replaceAll(/\bETCDCTL_[A-Z_]+/g, (variable) => {
-    const name = variable.slice("ETCDCTL_".length).toLowerCase().replaceAll("_", "-")
-    const option = name.replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase())
+  text.replaceAll(/"(?:[^"\\]|\\.)*"|(?<!\w)'[^']*'(?!\w)|\bETCDCTL_[A-Z_]+/g, (found) => {
+    if (!found.startsWith("ETCDCTL_")) return found
+    const option = optionOf(found).slice(2).replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase())
     const given: Option.Option<unknown> | undefined =
       (options as Partial<typeof options>)[option as keyof typeof connection]
-    return given !== undefined && Option.isSome(given) ? `--${name}` : variable
+    return given !== undefined && Option.isSome(given) ? optionOf(found) : found
   })

@@ -36,7 +36,10 @@ const wrong = [
   "0.0001",
   "999999999999",
   "a/",
+  "/",
   "//",
+  "//x",
+  "/my-lock/",
   "read",
   "x:y",
   "key=",
@@ -84,6 +87,10 @@ const kinds: ReadonlyArray<ReadonlyArray<Input>> = [
   // an operand
   root.subcommands.flatMap(({ name }) =>
     wrong.flatMap((value) => [{ words: [name, value] }, { words: [name, "a", value] }, { words: [name] }])
+  ),
+  // slashes
+  ["hold", "inspect", "runs"].flatMap((name) =>
+    ["/", "//", "/x", "//x", "x/", "/x/", "/read", "a//b"].map((value) => ({ words: [name, value] }))
   ),
   // a command
   ["bogus", "hlep", "holdd", "lock", "a", "-x", "--user"].map((word) => ({ words: [word] })),
@@ -155,7 +162,7 @@ const faultIn = ({ words }: Input, code: number, text: string): string | undefin
   if (code === codes.internal || text.includes("fault of etcd-lock")) return "a fault"
   if (code !== 0 && text === "") return "nothing is said"
   if (/\\u\{/.test(text)) return "an escape"
-  if (/\b[A-Z]\w*(Error|Exception)\b|\bundefined\b|\[object/.test(text)) return "a class"
+  if (/\b\w*(Error|Exception)\b|\bundefined\b|\[object/.test(text)) return "a class"
   if (/\b(Lock|ReadWriteLock|Semaphore|Election|Lease|Session|Etcd|FileSystem|Config)(:|\.\w)/.test(text)) {
     return "a module"
   }
@@ -180,10 +187,36 @@ const faultIn = ({ words }: Input, code: number, text: string): string | undefin
   return unread === undefined ? undefined : `advises ${unread}, which is no duration`
 }
 
+/** The lines that what was said advises, each with what it has against the one before. */
+const adviceIn = ({ env = {}, words }: Input, text: string): ReadonlyArray<readonly [Input, refused: string]> => {
+  const quoted = /the name ("(?:[^"\\]|\\.)*")/.exec(text)?.[1]
+  const option = /(?:error: )(--[a-z-]+)(?=:| must)/.exec(text)?.[1]
+  const [, slashes, prefix] = /"(\/+)" that it begins with as --prefix (.*)\./.exec(text) ?? []
+  const given = quoted === undefined ? -1 : words.indexOf(JSON.parse(quoted))
+  if (prefix !== undefined) {
+    const rest = words.with(given, words[given]!.slice(slashes!.length))
+    return [[{ env, words: ["--prefix", prefix, ...rest] }, "the name"]]
+  }
+  const [, advice = ""] =
+    /(?:Write|such as) (?:.*such as |at least |at most )?(.*?)(?:, for example)?\.$/m.exec(text) ?? []
+  const values = advice.split(/,? or |, | to /).filter((value) => value !== "" && !value.includes("--"))
+  if (given >= 0) {
+    return values.map((value) => [{ env, words: words.with(given, value.replaceAll("\"", "")) }, "the name"])
+  }
+  // A request to no etcd would take as long as is advised.
+  if (option === undefined || option === "--command-timeout") return []
+  const others = words.filter((word, i) => !word.startsWith(option) && words[i - 1] !== option)
+  return values.map((value) => {
+    const bare = value.replaceAll("'", "")
+    return [{ env, words: [others[0]!, `${option}=${bare}`, ...others.slice(1)] }, option]
+  })
+}
+
 describe("what the command says", () => {
   it.live("is plain, and takes its own advice", () =>
     Effect.gen(function*() {
       const faults: Array<string> = []
+      const taken = new Set<string>()
       const all = yield* inputs
       assert.isAtLeast(all.length, 300)
       for (const input of all) {
@@ -191,15 +224,32 @@ describe("what the command says", () => {
         const fault = faultIn(input, code, text)
         const shown = [...input.words, JSON.stringify(input.env ?? {})].join(" ").slice(0, 120)
         if (fault !== undefined) faults.push(`${fault}: ${shown}\n    ${code} ${text.slice(0, 300)}`)
+        for (const [advised, refused] of adviceIn(input, text)) {
+          const line = advised.words.join(" ").slice(0, 120)
+          if (taken.has(line)) continue
+          taken.add(line)
+          const then = yield* saidOf(advised)
+          // What needs another option beside it is not refused for itself.
+          const again = new RegExp(`error: (cannot use )?${refused}(?! needs)`)
+          if (again.test(then.text)) {
+            faults.push(`refuses its own advice: ${line}\n    ${text.slice(0, 300)}\n    ${then.text.slice(0, 300)}`)
+          }
+        }
       }
       assert.deepStrictEqual(faults, [])
+      assert.isAtLeast(taken.size, 15)
     }), 120_000)
+
+  it("would be seen to have a class of Node's in it", () => {
+    const text = "etcd-lock: error: \"/etc/passwd\" cannot be run: Error: spawn /etc/passwd EACCES."
+    assert.strictEqual(faultIn({ words: ["run", "a", "/etc/passwd"] }, codes.notExecutable, text), "a class")
+  })
 
   it.live.each<[string, number, RegExp]>([
     [
       "run -w n a true",
       64,
-      /^etcd-lock: error: --timeout: "n" is not a duration\. Write 30, 30s, 500ms or 1m30s\.\netcd-lock: Try/
+      /^etcd-lock: error: --timeout: "n" is not a duration\. Write 5, 5s or 2\.5s\.\netcd-lock: Try/
     ],
     ["run --tll 5 a true", 64, /^etcd-lock: error: There is no option --tll\. Did you mean --ttl\?\netcd-lock: Try/],
     ["inspect -x a", 64, /^etcd-lock: error: There is no option -x\.\netcd-lock: Try/],
@@ -208,8 +258,19 @@ describe("what the command says", () => {
     ["run --of 0 a true", 64, /error: --of must be a whole number from 1 to 10000, got 0\. .*, such as 8\.$/],
     ["run --ttl 999999999999 a true", 64, /error: --ttl must be from .*\. Write 15s, or 1m30s\.$/],
     ["inspect a/", 64, /error: cannot use the name "a\/"/],
+    ["inspect /x", 64, /"orders\/7"\. Give the "\/" that it begins with as --prefix \/\.$/],
+    ["inspect //x", 64, /"orders\/7"\. Give the "\/\/" that it begins with as --prefix \/\/\.$/],
+    ["--prefix // inspect x", 69, /ECONNREFUSED/],
+    ["inspect /", 64, /error: cannot use the name "\/"\. .*, such as "orders\/7"\.$/],
+    ["inspect /my-lock/", 64, /error: cannot use the name "\/my-lock\/"\. .*, such as "orders\/7"\.$/],
+    ["inspect /read", 64, /error: cannot use the name "\/read"\. .*, such as "orders\/7"\.$/],
     ["--cacert nope ls", 78, /error: --cacert: cannot read "nope" \(there is no such file\)$/],
-    ["--user= --password-file /tmp ls", 64, /error: --password-file .* Name the user by --user, or in ETCDCTL_USER\.$/],
+    ["--endpoints= ls", 64, /error: --endpoints is empty\. Give it a value, or leave it out\.$/],
+    ["--cacert= ls", 64, /error: --cacert is empty\./],
+    ["--user= --password-file /tmp ls", 64, /error: --user is empty\./],
+    ["--prefix= ls", 69, /ECONNREFUSED/],
+    ["--endpoints 127.0.0.1:1 inspect /ETCDCTL_ENDPOINTS", 64, /the name "\/ETCDCTL_ENDPOINTS"/],
+    ["--password-file /tmp ls", 64, /error: --password-file .* Name the user by --user, or in ETCDCTL_USER\.$/],
     ["--cacert /tmp ls", 78, /error: --cacert: cannot read "\/tmp" \(illegal operation on a directory\)$/],
     [
       "--endpoints localhost:abc ls",

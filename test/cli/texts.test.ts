@@ -4,6 +4,7 @@ import { vi } from "vitest"
 import { codes } from "../../src/cli/ending.ts"
 import { durationOf } from "../../src/cli/flags.ts"
 import { main } from "../../src/cli/main.ts"
+import { inOptions } from "../../src/cli/root.ts"
 import * as Words from "../../src/cli/words.ts"
 import { json, printable } from "../../src/internal/printable.ts"
 
@@ -61,6 +62,32 @@ describe("text of other clients", () => {
       assert.match(printed.join(), /^etcd-lock: error: \\u\{1b\}\[2J.*\n.*\\u\{1b\}\[2J/)
       assert.notMatch(printed.join(), /(?!\n)\p{Cc}/u)
     }))
+})
+
+describe("a variable", () => {
+  it.each([
+    ["ETCDCTL_ENDPOINTS: etcd's host isn't there", "--endpoints: etcd's host isn't there"],
+    ["etcd's ETCDCTL_ENDPOINTS aren't", "etcd's --endpoints aren't"],
+    ["ETCDCTL_CACERT", "ETCDCTL_CACERT"],
+    ["'ETCDCTL_ENDPOINTS' is held", "'ETCDCTL_ENDPOINTS' is held"],
+    ["the name \"a\\\" ETCDCTL_ENDPOINTS\" of ETCDCTL_ENDPOINTS", "the name \"a\\\" ETCDCTL_ENDPOINTS\" of --endpoints"]
+  ])("in %j is the option that was given, and no part of a name", (text, renamed) => {
+    const none = Option.none()
+    const options = {
+      endpoints: Option.some("a:1"),
+      cacert: none,
+      cert: none,
+      key: none,
+      user: none,
+      passwordFile: none,
+      prefix: none,
+      commandTimeout: none,
+      json: false,
+      quiet: false,
+      verbose: false
+    }
+    assert.strictEqual(inOptions(options)(text), renamed)
+  })
 })
 
 describe("an argument", () => {
