@@ -34,15 +34,16 @@ export const ls = Command.make("ls", {
   )
 
 /** Refuses a prefix under which there is never a lock. */
-export const checked = (prefix: string): Effect.Effect<string, Misuse> =>
-  prefix.startsWith("/")
-    ? Effect.fail(
-      new Misuse({
-        message: `cannot use the prefix ${JSON.stringify(prefix)}: no name begins with a "/". ` +
-          "Give a \"/\" that it begins with as --prefix /."
-      })
-    )
-    : Effect.succeed(prefix)
+export const checked = (prefix: string): Effect.Effect<string, Misuse> => {
+  const slashes = /^\/+/.exec(prefix)?.[0]
+  if (slashes === undefined) return Effect.succeed(prefix)
+  return Effect.fail(
+    new Misuse({
+      message: `cannot use the prefix ${JSON.stringify(prefix)}: no name begins with a "/". ` +
+        `Give the "${slashes}" that it begins with as --prefix ${slashes}.`
+    })
+  )
+}
 
 /** A lock that is held, or that was and is free now. */
 export type Listed = Omit<Lock.Summary, "holder"> & { readonly holder: Lock.Holder | undefined }
