@@ -189,19 +189,19 @@ const faultIn = ({ words }: Input, code: number, text: string): string | undefin
 
 /** The lines that what was said advises, each with what it has against the one before. */
 const adviceIn = ({ env = {}, words }: Input, text: string): ReadonlyArray<readonly [Input, refused: string]> => {
-  const quoted = /the name ("(?:[^"\\]|\\.)*")/.exec(text)?.[1]
+  const [, what = "", quoted] = /(the (?:name|prefix)) ("(?:[^"\\]|\\.)*")/.exec(text) ?? []
   const option = /(?:error: )(--[a-z-]+)(?=:| must)/.exec(text)?.[1]
   const [, slashes, prefix] = /"(\/+)" that it begins with as --prefix (.*)\./.exec(text) ?? []
   const given = quoted === undefined ? -1 : words.indexOf(JSON.parse(quoted))
   if (prefix !== undefined) {
     const rest = words.with(given, words[given]!.slice(slashes!.length))
-    return [[{ env, words: ["--prefix", prefix, ...rest] }, "the name"]]
+    return [[{ env, words: ["--prefix", prefix, ...rest] }, what]]
   }
   const [, advice = ""] =
     /(?:Write|such as) (?:.*such as |at least |at most )?(.*?)(?:, for example)?\.$/m.exec(text) ?? []
   const values = advice.split(/,? or |, | to /).filter((value) => value !== "" && !value.includes("--"))
   if (given >= 0) {
-    return values.map((value) => [{ env, words: words.with(given, value.replaceAll("\"", "")) }, "the name"])
+    return values.map((value) => [{ env, words: words.with(given, value.replaceAll("\"", "")) }, what])
   }
   // A request to no etcd would take as long as is advised.
   if (option === undefined || option === "--command-timeout") return []

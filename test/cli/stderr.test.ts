@@ -1,28 +1,34 @@
 /** What is printed while a lock is held, in front of a reader that stands still. */
 import { assert, describe, it } from "@effect/vitest"
 import { Console, Effect, Layer } from "effect"
-import { vi } from "vitest"
-import * as Stderr from "../../src/cli/stderr.ts"
-import * as Words from "../../src/cli/words.ts"
+import { afterAll, vi } from "vitest"
 
-const cat = vi.hoisted(() => ({ waiting: 0, printed: [] as Array<string> }))
+const cat = { waiting: 0, printed: [] as Array<string> }
 
-vi.mock("../../src/cli/aside.ts", () => ({
-  start: () => ({
-    on: (_: string, ended: () => void) => ended(),
-    stdin: {
-      on: () => {},
-      end: () => {},
-      get writableLength() {
-        return cat.waiting
-      },
-      write: (text: string) => {
-        cat.printed.push(text)
-        cat.waiting += text.length
-      }
+const start = () => ({
+  on: (_: string, ended: () => void) => ended(),
+  stdin: {
+    on: () => {},
+    end: () => {},
+    get writableLength() {
+      return cat.waiting
+    },
+    write: (text: string) => {
+      cat.printed.push(text)
+      cat.waiting += text.length
     }
-  })
-}))
+  }
+})
+
+// Other files of the same worker have loaded these modules, or will.
+vi.resetModules()
+vi.doMock("../../src/cli/aside.ts", () => ({ start }))
+const Stderr = await import("../../src/cli/stderr.ts")
+const Words = await import("../../src/cli/words.ts")
+afterAll(() => {
+  vi.doUnmock("../../src/cli/aside.ts")
+  vi.resetModules()
+})
 
 describe("what nobody reads in time", () => {
   it.effect.each<[json: boolean, quiet: boolean, missing: RegExp]>([
