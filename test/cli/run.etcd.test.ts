@@ -292,7 +292,7 @@ describe("etcd-lock run", () => {
       assert.match((yield* Fiber.join(theirs)).stdout, /theirs/)
       const refused = yield* Program.run(["run", `/${name}`, "true"])
       assert.strictEqual(refused.code, 64)
-      assert.match(refused.stderr, /Give a "\/" that it begins with as --prefix \/\.$/m)
+      assert.match(refused.stderr, /Give the "\/" that it begins with as --prefix \/\.$/m)
     }).pipe(Effect.scoped))
 
   it.live("takes -x for what it does anyway, and metadata without a text", () =>

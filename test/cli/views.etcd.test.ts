@@ -40,7 +40,7 @@ describe("etcd-lock ls", () => {
       Effect.gen(function*() {
         const { code, stderr, stdout } = yield* Program.run(line.split(" "))
         assert.deepStrictEqual([code, stdout], [64, ""])
-        assert.match(stderr, /cannot use the prefix "\/.*Give a "\/" that it begins with as --prefix \/\.\n$/)
+        assert.match(stderr, /cannot use the prefix "\/.*Give the "(\/+)" that it begins with as --prefix \1\.\n$/)
       })
   )
 
