@@ -52,12 +52,15 @@ const messageOf = (error: Error): string => {
     const refused = error.describe((option) => named[option] ?? option, cures[error.option])
     const [, slashes, rest] = /the name "(\/+)((?:[^"\\]|\\.)*)"\. /.exec(refused) ?? []
     return slashes !== undefined && isName(rest) && !isFolder(rest)
-      ? `${refused} Give the "${slashes}" that it begins with as --prefix ${slashes}.`
+      ? `${refused} ${asPrefix(slashes)}`
       : refused
   }
   // Its own message begins with the class of its cause.
   return error instanceof Config.ConfigError ? error.cause.message : error.message
 }
+
+/** How to reach what begins with slashes. */
+export const asPrefix = (slashes: string): string => `Give the "${slashes}" that it begins with as --prefix ${slashes}.`
 
 const codeOf = (error: unknown): number => {
   if (error instanceof Misuse || error instanceof InvalidOption) return codes.misuse

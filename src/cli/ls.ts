@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import { json, printable } from "../internal/printable.ts"
 import * as Client from "./client.ts"
 import { connection } from "./connection.ts"
-import { Misuse } from "./ending.ts"
+import { asPrefix, Misuse } from "./ending.ts"
 import { waitingText } from "./line.ts"
 import { root } from "./root.ts"
 import { untilSignal } from "./signals.ts"
@@ -39,8 +39,7 @@ export const checked = (prefix: string): Effect.Effect<string, Misuse> => {
   if (slashes === undefined) return Effect.succeed(prefix)
   return Effect.fail(
     new Misuse({
-      message: `cannot use the prefix ${JSON.stringify(prefix)}: no name begins with a "/". ` +
-        `Give the "${slashes}" that it begins with as --prefix ${slashes}.`
+      message: `cannot use the prefix ${JSON.stringify(prefix)}: no name begins with a "/". ${asPrefix(slashes)}`
     })
   )
 }
@@ -62,7 +61,7 @@ export const toText = (prefix: string, locks: ReadonlyArray<Lock.Summary>, now: 
       Client.timeOf(holder.askedAt),
       Client.leaseOf(holder),
       String(holding),
-      String(waiting + (holder.behind ?? 0)),
+      String(waitingFor({ holder, waiting })),
       Client.ageOf(next?.askedAt, now),
       Client.valueOf(holder)
     ],
@@ -71,6 +70,10 @@ export const toText = (prefix: string, locks: ReadonlyArray<Lock.Summary>, now: 
   const header = ["LOCK", "HELD BY", "HELD SINCE", "ASKED AT", "LEASE", "HOLD", "WAIT", "FOR", "VALUE"]
   return table(header, rows, room).join("\n")
 }
+
+/** How many wait for a lock, those included that stand behind its holder in its process. */
+export const waitingFor = ({ holder, waiting }: Pick<Lock.Summary, "holder" | "waiting">): number =>
+  waiting + (holder.behind ?? 0)
 
 export const summary = ({ holder, holding, lock, waiting }: Listed): string => {
   const others = holding > 1 ? ` and ${holding - 1} more` : ""

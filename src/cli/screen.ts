@@ -143,7 +143,7 @@ type Lock = Ls.Listed & { readonly holder: Client.Client }
 export const ofLocks = (prefix: string): Kind<Locks> => ({
   title: (locks) => {
     if (locks.length === 0) return Ls.noneText(prefix)
-    const waiting = locks.reduce((sum, lock) => sum + waitingFor(lock), 0)
+    const waiting = locks.reduce((sum, lock) => sum + Ls.waitingFor(lock), 0)
     return `${locks.length} ${locks.length === 1 ? "lock is" : "locks are"} held; ${waiting} ${
       waiting === 1 ? "waits" : "wait"
     }.`
@@ -158,7 +158,7 @@ export const ofLocks = (prefix: string): Kind<Locks> => ({
           lock.lock,
           holding > 1 ? `${Client.nameOf(holder)} and ${holding - 1} more` : Client.nameOf(holder),
           Client.holdOf(holder, heard.at),
-          String(waitingFor(lock) || ""),
+          String(Ls.waitingFor(lock) || ""),
           Client.ageOf(next?.askedAt, heard.at),
           leaseOf(heard, holder),
           Client.valueOf(holder)
@@ -169,15 +169,13 @@ export const ofLocks = (prefix: string): Kind<Locks> => ({
   holders: (locks) => mostUrgentFirst(locks).map(({ holder }) => holder)
 })
 
-const waitingFor = ({ holder, waiting }: Lock): number => waiting + (holder.behind ?? 0)
-
 /** The longest waits first, then those of which it is not known for how long, and then the longest holds. */
 const mostUrgentFirst = (locks: Locks): Locks => {
   const timed = locks.map((lock) => {
     const { askedAt, heldSince } = lock.holder
     return {
       lock,
-      group: lock.next?.askedAt !== undefined ? 0 : waitingFor(lock) > 0 ? 1 : 2,
+      group: lock.next?.askedAt !== undefined ? 0 : Ls.waitingFor(lock) > 0 ? 1 : 2,
       since: DateTime.toEpochMillis(lock.next?.askedAt ?? heldSince ?? askedAt ?? unknown)
     }
   })
