@@ -3,10 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Exit, Fiber, Scheduler, Stream } from "effect"
 import { Etcd, Lease, Lock } from "effect-etcd-lock"
 import { TestClock } from "effect/testing"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 import { cite } from "../promises.ts"
 import { failureOf } from "../support/exits.ts"
+import { heap } from "../support/heap.ts"
 import { counted, fork, pass, provideMemory, seconds, session, sessionThrough, stop } from "../support/inMemory.ts"
 import { observe } from "../support/watches.ts"
 
@@ -101,12 +100,6 @@ describe("a watch", () => {
 
   it.effect("does not accumulate reports of other entries while a lock is held", () =>
     Effect.gen(function*() {
-      setFlagsFromString("--expose-gc")
-      const collect: () => void = runInNewContext("gc")
-      const heap = () => {
-        collect()
-        return process.memoryUsage().heapUsed / 1e6
-      }
       const etcd = yield* Etcd.Etcd
       const { run } = yield* session()
       const held = yield* fork(run(Lock.withLock(Effect.never, "job")))
